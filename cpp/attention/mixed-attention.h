@@ -1,0 +1,49 @@
+// Mixed-head attention: one ggml operator that stores a ubatch's K and V rows in a mixed-head cache and attends to them.
+#pragma once
+
+#include "ggml.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+// Sizes and numbers of one layer's operator; lives in the tensor's op_params, so 64 bytes at most.
+//
+// Visibility (design section 2): a query at position p of a sequence sees, on a retrieval head, every key j <= p; on a streaming head,
+// key j <= p where j < sink or j >= floor(p / chunk) * chunk - recent.
+//
+// Cells: position j of a sequence lives, for a retrieval head, in cell j; for a streaming head, in cell j while j < sink, else in cell
+// sink + (j - sink) % ring.
+struct ggml_mixed_attn_params {
+    float   scale;    // multiplies q . k
+    float   softcap;  // 0: none; else scores become softcap * tanh(score / softcap)
+    int32_t sink;
+    int32_t recent;
+    int32_t chunk;
+    int32_t ring;     // cells after the sinks; at least recent + chunk + the ubatch's tokens
+    int64_t n_rows;   // rows of one sequence's stream, all heads together
+};
+
+// q        [head_size_k, n_head,    n_tokens] f32, rows contiguous
+// k, v     [head_size,   n_head_kv, n_tokens] f32, rows contiguous: this ubatch's keys (after RoPE) and values
+// k_cache  [head_size_k, n_rows * n_stream]   any cache type: row of (stream, head, cell) is stream * n_rows + first row of head + cell
+// v_cache  [head_size_v, n_rows * n_stream]   any cache type
+// tokens   [2, n_tokens] i32: position and stream of each token; tokens of a stream come in the order of their positions
+// heads    [2, n_head_kv] i64: first row of the head within its stream, and 1 where the head streams
+//
+// Returns [head_size_v * n_head, n_tokens] f32, heads in the model's order. The caches are written: the tensor must be computed on the
+// backend that holds them, and nothing else in the graph may read them.
+GGML_API struct ggml_tensor * ggml_mixed_attn(
+        struct ggml_context * ctx,
+        struct ggml_tensor  * q,
+        struct ggml_tensor  * k,
+        struct ggml_tensor  * v,
+        struct ggml_tensor  * k_cache,
+        struct ggml_tensor  * v_cache,
+        struct ggml_tensor  * tokens,
+        struct ggml_tensor  * heads,
+        struct ggml_mixed_attn_params params);
+
+#ifdef __cplusplus
+}
+#endif
