@@ -1,0 +1,15 @@
+import { defineConfig } from 'vitest/config';
+
+// Spinning barriers of OpenMP crawl when other programs use the cores. The C runtime reads this when a test's process starts, so it is set before.
+process.env['GOMP_SPINCOUNT'] ??= '1000';
+
+export default defineConfig({
+  test: {
+    // llama.cpp's tree has test files of its own.
+    include: ['test/{unit,native,model}/**/*.test.ts'],
+    // Worker threads fail on Deno, and a crash in the library should end one file only.
+    pool: 'forks',
+    // Two files that decode at once would fight for the cores.
+    fileParallelism: false,
+  },
+});
