@@ -1,0 +1,90 @@
+import { cacheTypes, type CacheType, type DuoOptions, type PlanOptions } from '../context.ts';
+import { UsageError, type Flags, type Given } from './flags.ts';
+import { resolveUserPath } from './paths.ts';
+
+/** The flags that say which model, how large a context and which heads stream: the same for every command, named as llama.cpp names them. */
+export const contextFlags = {
+  model: { names: ['-m', '--model'], kind: 'path', value: 'FILE', help: 'the GGUF model' },
+  gpuLayers: { names: ['-ngl', '--gpu-layers', '--n-gpu-layers'], kind: 'integer', value: 'N', help: 'layers on the GPU, -1 for all' },
+  contextSize: { names: ['-c', '--ctx-size'], kind: 'integer', value: 'N', help: 'tokens that the context holds (default: as trained)' },
+  batchSize: { names: ['-b', '--batch-size'], kind: 'integer', value: 'N', help: 'tokens submitted at once' },
+  ubatchSize: { names: ['-ub', '--ubatch-size'], kind: 'integer', value: 'N', help: 'tokens computed at once' },
+  threads: { names: ['-t', '--threads'], kind: 'integer', value: 'N', help: 'CPU threads' },
+  threadsBatch: { names: ['-tb', '--threads-batch'], kind: 'integer', value: 'N', help: 'CPU threads while the prompt is read' },
+  typeK: { names: ['-ctk', '--cache-type-k'], kind: 'text', value: 'TYPE', help: 'type of the cache for K (default: f16)' },
+  typeV: { names: ['-ctv', '--cache-type-v'], kind: 'text', value: 'TYPE', help: 'type of the cache for V (default: f16)' },
+  duoGates: { names: ['--duo-gates'], kind: 'path', value: 'FILE|auto', help: 'gate pattern: DuoAttention folder, TSV or JSON' },
+  duoSparsity: { names: ['--duo-sparsity'], kind: 'number', value: 'S', help: 'share of KV heads that stream, 0 to 1 (default: 0.5)' },
+  duoThreshold: { names: ['--duo-threshold'], kind: 'number', value: 'T', help: 'a head with at least this gate keeps its whole cache' },
+  duoSink: {
+    names: ['--duo-sink'],
+    kind: 'integer',
+    value: 'N',
+    help: 'first keys that streaming heads see (default: the pattern’s, else 64)',
+  },
+  duoRecent: { names: ['--duo-recent'], kind: 'integer', value: 'N', help: 'recent keys that they see (default: the pattern’s, else 256)' },
+  duoChunk: { names: ['--duo-chunk'], kind: 'integer', value: 'N', help: 'their window moves in steps of this many (default: 1)' },
+} as const satisfies Flags;
+
+type ContextFlags = Given<typeof contextFlags>;
+
+/** The model's path. */
+export function modelPath(given: ContextFlags): string {
+  if (given.model === undefined) throw new UsageError('Which model? Give a GGUF file with -m FILE.');
+  return resolveUserPath(given.model);
+}
+
+/** The model as `loadModel` takes it. */
+export function modelOptions(given: ContextFlags): { path: string; gpuLayers?: number } {
+  return { path: modelPath(given), ...defined({ gpuLayers: given.gpuLayers }) };
+}
+
+/** The context without mixed heads. */
+export function planOptions(given: ContextFlags): PlanOptions {
+  const { contextSize, batchSize, ubatchSize, threads, threadsBatch } = given;
+  const typeK = cacheType('-ctk', given.typeK);
+  const typeV = cacheType('-ctv', given.typeV);
+  return defined({ contextSize, batchSize, ubatchSize, threads, threadsBatch, typeK, typeV });
+}
+
+/**
+ * The mixed heads that are asked for; any --duo flag asks for them.
+ *
+ * @throws UsageError where sparsity and threshold are both given, or gates are wanted and none are named
+ */
+export function duoOptions(given: ContextFlags): DuoOptions | undefined {
+  const { duoGates, duoSparsity: sparsity, duoThreshold: threshold, duoSink: sink, duoRecent: recent, duoChunk: chunk } = given;
+  const asked = [duoGates, sparsity, threshold, sink, recent, chunk].some((value) => value !== undefined);
+  if (!asked) return undefined;
+  if (sparsity !== undefined && threshold !== undefined) throw new UsageError('Give --duo-sparsity or --duo-threshold, not both.');
+  if (sparsity !== undefined && !(sparsity >= 0 && sparsity <= 1))
+    throw new UsageError(`--duo-sparsity needs a number from 0 to 1, got ${sparsity}.`);
+  if (duoGates === undefined && sparsity !== 0 && sparsity !== 1) {
+    throw new UsageError(
+      'Which heads stream? Name a gate pattern with --duo-gates FILE, or take the model’s own with --duo-gates auto. ' +
+        'Only --duo-sparsity 0 (every head keeps all) and 1 (every head streams) need none.',
+    );
+  }
+  const gates = duoGates === undefined || duoGates === 'auto' ? duoGates : resolveUserPath(duoGates);
+  const choice = threshold === undefined ? defined({ sparsity }) : { threshold };
+  return { ...choice, ...defined({ gates, sink, recent, chunk }) };
+}
+
+/** What streaming heads see, of mixed heads that were asked for; which heads stream is left open. */
+export function windowOptions(duo: DuoOptions | undefined): Pick<DuoOptions, 'sink' | 'recent' | 'chunk'> {
+  return defined({ sink: duo?.sink, recent: duo?.recent, chunk: duo?.chunk });
+}
+
+function cacheType(flag: string, type: string | undefined): CacheType | undefined {
+  const known = cacheTypes.find((candidate) => candidate === type);
+  if (type !== undefined && known === undefined)
+    throw new UsageError(`${flag} needs one of ${cacheTypes.join(', ')}, got ${JSON.stringify(type)}.`);
+  return known;
+}
+
+/** Without the keys that are undefined: an option that isn't given is left out. */
+export function defined<T extends object>(options: T): { [Key in keyof T]?: Exclude<T[Key], undefined> } {
+  return Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined)) as {
+    [Key in keyof T]?: Exclude<T[Key], undefined>;
+  };
+}

@@ -1,0 +1,134 @@
+import { loadModel, type DuoOptions, type MemoryReport, type Model, type PlanOptions } from '../index.ts';
+import type { Command } from './command.ts';
+import { contextFlags, duoOptions, modelOptions, planOptions, windowOptions } from './context-flags.ts';
+import { parseFlags, type Flags } from './flags.ts';
+import { formatBytes, formatCount, print, printJson } from './output.ts';
+import { heading, table } from './table.ts';
+
+const flags = {
+  ...contextFlags,
+  json: { names: ['--json'], kind: 'switch', help: 'print one JSON object and nothing else' },
+} as const satisfies Flags;
+
+export const inspect: Command = {
+  summary: 'Tells whether a model can have mixed heads, and what contexts cost.',
+  usage: 'inspect -m MODEL [--duo-gates FILE] [flags]',
+  flags,
+  async run(args, signal) {
+    const given = parseFlags(args, flags);
+    const plan = planOptions(given);
+    const duo = duoOptions(given);
+    await using model = await loadModel(modelOptions(given), { signal });
+    const report = await inspectModel(model, plan, duo);
+    await (given.json ? printJson(report) : print(render(report)));
+  },
+};
+
+/** Context sizes to show, in tokens. */
+const contextSizes = [4096, 16384, 65536, 262144, 1048576];
+/** Sizes of the computed batch to show. */
+const ubatchSizes = [64, 128, 256, 512, 1024, 2048];
+
+type ContextCost = {
+  contextSize: number;
+  fullBytes: number;
+  /** With the heads that were asked for; with half of them streaming where nothing was asked for. */
+  mixedBytes: number;
+  streamingBytes: number;
+};
+
+type RingCost = { ubatchSize: number; cells: number; streamingBytes: number };
+
+type Report = {
+  model: Pick<
+    Model['info'],
+    'description' | 'architecture' | 'path' | 'sizeBytes' | 'parameters' | 'layers' | 'contextSize' | 'headSizeK' | 'headSizeV'
+  > & {
+    heads: string;
+    kvHeads: string;
+    kvHeadsTotal: number;
+  };
+  mixedHeads: { supported: boolean; reason: string | null };
+  heads: { retrieval: number; streaming: number } | null;
+  window: { sink: number; recent: number; chunk: number } | null;
+  contexts: ContextCost[];
+  rings: RingCost[];
+};
+
+async function inspectModel(model: Model, plan: PlanOptions, duo: DuoOptions | undefined): Promise<Report> {
+  const { description, architecture, path, sizeBytes, parameters, layers, contextSize, headSizeK, headSizeV, heads, kvHeads } = model.info;
+  const streaming: DuoOptions = { ...windowOptions(duo), sparsity: 1 };
+  const asked = await model.planContext({ ...plan, duo: duo ?? streaming });
+  const support = asked.supported ? { supported: true, reason: null } : { supported: false, reason: asked.reason };
+  const report: Report = {
+    model: {
+      ...{ description, architecture, path, sizeBytes, parameters, layers, contextSize, headSizeK, headSizeV },
+      ...{ heads: range(heads), kvHeads: range(kvHeads), kvHeadsTotal: kvHeads.reduce((sum, count) => sum + count, 0) },
+    },
+    mixedHeads: support,
+    heads: null,
+    window: null,
+    contexts: [],
+    rings: [],
+  };
+  const cost = async (options: PlanOptions): Promise<MemoryReport | null> => (await model.planContext({ ...plan, ...options })).kv;
+  if (!asked.supported) return report;
+
+  if (duo) report.heads = { retrieval: asked.kv.retrievalHeads, streaming: asked.kv.streamingHeads };
+  report.window = { sink: asked.kv.sink, recent: asked.kv.recent, chunk: asked.kv.chunk };
+  const sizes = [...new Set([...contextSizes, ...(plan.contextSize ? [plan.contextSize] : [])])].sort((a, b) => a - b);
+  for (const size of sizes) {
+    const streams = await cost({ contextSize: size, duo: streaming });
+    const mixed = duo ? await cost({ contextSize: size, duo }) : null;
+    if (!streams) continue;
+    report.contexts.push({
+      contextSize: size,
+      fullBytes: streams.fullBytes,
+      mixedBytes: mixed?.totalBytes ?? (streams.fullBytes + streams.totalBytes) / 2,
+      streamingBytes: streams.totalBytes,
+    });
+  }
+  for (const ubatchSize of ubatchSizes) {
+    // A batch is computed in pieces of ubatchSize, so it has to be as large.
+    const kv = await cost({ ubatchSize, batchSize: Math.max(ubatchSize, plan.batchSize ?? 2048), duo: duo ?? streaming });
+    if (kv) report.rings.push({ ubatchSize, cells: kv.streamingCells, streamingBytes: kv.streamingBytes });
+  }
+  return report;
+}
+
+function range(counts: readonly number[]): string {
+  const least = Math.min(...counts);
+  const most = Math.max(...counts);
+  return least === most ? String(least) : `${least} to ${most}`;
+}
+
+function render(report: Report): string {
+  const { model, mixedHeads, heads, window } = report;
+  const facts = [
+    ['architecture', model.architecture],
+    ['layers', formatCount(model.layers)],
+    ['heads per layer', `${model.heads} for queries, ${model.kvHeads} for keys and values (${formatCount(model.kvHeadsTotal)} in all)`],
+    ['head size', model.headSizeK === model.headSizeV ? String(model.headSizeK) : `${model.headSizeK} (K), ${model.headSizeV} (V)`],
+    ['trained context', `${formatCount(model.contextSize)} tokens`],
+    ['mixed heads', mixedHeads.supported ? 'yes' : `no: ${mixedHeads.reason ?? ''}`],
+  ];
+  if (heads) facts.push(['chosen', `${formatCount(heads.retrieval)} keep the whole cache, ${formatCount(heads.streaming)} stream`]);
+  if (window) facts.push(['streaming heads see', `${window.sink} first and ${window.recent} recent keys, in steps of ${window.chunk}`]);
+  const sections = [`${heading(model.description)}\n${facts.map(([name = '', fact = '']) => `  ${name.padEnd(21)}${fact}`).join('\n')}`];
+  if (report.contexts.length > 0) {
+    const rows = report.contexts.map((cost) => [
+      formatCount(cost.contextSize),
+      formatBytes(cost.fullBytes),
+      formatBytes(cost.mixedBytes),
+      formatBytes(cost.streamingBytes),
+    ]);
+    const mixed = heads ? 'mixed' : 'half of the heads stream';
+    sections.push(`${heading('KV cache')}\n${table(['context', 'full', mixed, 'all stream'], rows)}`);
+  }
+  if (report.rings.length > 0) {
+    const rows = report.rings.map((ring) => [formatCount(ring.ubatchSize), formatCount(ring.cells), formatBytes(ring.streamingBytes)]);
+    const which = heads ? 'the streaming heads' : 'all heads, streaming';
+    sections.push(`${heading('Rings by batch size')}\n${table(['-ub', 'cells per head', which], rows)}`);
+  }
+  return `${sections.join('\n\n')}\n`;
+}

@@ -1,0 +1,85 @@
+#!/usr/bin/env node
+import { readFileSync } from 'node:fs';
+
+import { LlamaDuoError, OptionError } from '../errors.ts';
+import { nearest } from '../options.ts';
+import { commandHelp, type Command } from './command.ts';
+import { UsageError } from './flags.ts';
+
+const exitCode = { success: 0, failure: 1, usage: 2, interrupted: 130 };
+
+/** Loaded when they are called, so that help and mistakes are answered at once. */
+const commands: Record<string, () => Promise<Command>> = {
+  run: async () => (await import('./run.ts')).run,
+  inspect: async () => (await import('./inspect.ts')).inspect,
+  demo: async () => (await import('./demo.ts')).demo,
+};
+
+/** Does what a command line says, and returns the exit code. */
+async function main(args: readonly string[]): Promise<number> {
+  const [name = '--help', ...rest] = args;
+  if (name === '--version') return say(`${version()}\n`);
+  if (name === '--help' || name === '-h' || name === 'help') return say(await help());
+  const load = Object.hasOwn(commands, name) ? commands[name] : undefined;
+  if (!load) throw new UsageError(unknownCommand(name));
+  const command = await load();
+  if (rest.includes('--version')) return say(`${version()}\n`);
+  if (rest.includes('--help') || rest.includes('-h')) return say(commandHelp(command));
+
+  const interrupt = new AbortController();
+  const interrupted = new UserInterrupt();
+  // The first time the engine is asked to stop; a second interrupt finds no listener and ends the process.
+  process.once('SIGINT', () => {
+    interrupt.abort(interrupted);
+  });
+  try {
+    await command.run(rest, interrupt.signal);
+    return exitCode.success;
+  } catch (error) {
+    if (error === interrupted) return exitCode.interrupted;
+    throw error;
+  }
+}
+
+class UserInterrupt extends Error {}
+
+function say(text: string): number {
+  process.stdout.write(text);
+  return exitCode.success;
+}
+
+async function help(): Promise<string> {
+  const rows = await Promise.all(Object.entries(commands).map(async ([name, load]) => `  ${name.padEnd(10)}${(await load()).summary}`));
+  return `llama.cpp with a KV cache of mixed heads.\n\nUsage: llama-duo COMMAND [flags]\n\n${rows.join('\n')}\n\nllama-duo COMMAND --help shows a command's flags.\n`;
+}
+
+function unknownCommand(name: string): string {
+  const meant = nearest(name, Object.keys(commands));
+  return `Unknown command ${JSON.stringify(name)}.${meant ? ` Did you mean ${meant}?` : ` Known: ${Object.keys(commands).join(', ')}.`}`;
+}
+
+function version(): string {
+  const manifest = JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8')) as { version: string };
+  return manifest.version;
+}
+
+/** Says what went wrong, a stack only where it is a bug, and returns the exit code. */
+function report(error: unknown): number {
+  const wrongUsage = error instanceof UsageError || error instanceof OptionError;
+  const expected = wrongUsage || (error instanceof LlamaDuoError && error.code !== 'internal') || isSystemError(error);
+  const text = error instanceof Error ? (expected ? error.message : (error.stack ?? error.message)) : String(error);
+  process.stderr.write(`llama-duo: ${text}\n`);
+  return wrongUsage ? exitCode.usage : exitCode.failure;
+}
+
+/** ENOENT and the like: their messages are for people. */
+function isSystemError(error: unknown): boolean {
+  return error instanceof Error && 'syscall' in error;
+}
+
+// A reader who has seen enough (head, less) is no failure.
+process.stdout.on('error', (error: NodeJS.ErrnoException) => {
+  process.exit(error.code === 'EPIPE' ? exitCode.success : exitCode.failure);
+});
+
+process.exitCode = await main(process.argv.slice(2)).catch(report);

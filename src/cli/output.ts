@@ -1,0 +1,24 @@
+import { once } from 'node:events';
+
+/** Writes to stdout, at the reader's pace. */
+export async function print(text: string): Promise<void> {
+  if (text !== '' && !process.stdout.write(text)) await once(process.stdout, 'drain');
+}
+
+export async function printJson(value: unknown): Promise<void> {
+  await print(`${JSON.stringify(value, (_, item: unknown) => (item instanceof Int32Array ? [...item] : item), 2)}\n`);
+}
+
+/** Bytes in the unit that suits them: 1.5 MiB. */
+export function formatBytes(bytes: number): string {
+  const units = ['B', 'KiB', 'MiB', 'GiB', 'TiB'];
+  let unit = 0;
+  let size = bytes;
+  for (; size >= 1024 && unit < units.length - 1; unit++) size /= 1024;
+  return `${unit === 0 ? size : size.toFixed(1)} ${units[unit] ?? ''}`;
+}
+
+/** A count with thousands apart: 131,072. */
+export function formatCount(count: number): string {
+  return count.toLocaleString('en');
+}

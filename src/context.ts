@@ -1,0 +1,201 @@
+import { OptionError } from './errors.ts';
+import type { Handle, Native } from './ffi/native.ts';
+import { GatePattern, headChoiceChecks, refuseBoth, type GatePatternJson, type HeadChoice } from './gates.ts';
+import { Generation, type GenerateOptions } from './generation.ts';
+import { runJob, type Job } from './job.ts';
+import type { Model } from './model.ts';
+import { abortSignal, checkOptions, integer, oneOf, type Check } from './options.ts';
+import { abandoned, Owned } from './owned.ts';
+import { pump } from './pump.ts';
+import { tokenIds } from './tokens.ts';
+
+/** The types that a cache's rows may have. */
+export const cacheTypes = ['f32', 'f16', 'bf16', 'q8_0', 'q4_0', 'q4_1', 'iq4_nl', 'q5_0', 'q5_1'] as const;
+export type CacheType = (typeof cacheTypes)[number];
+
+/** Mixed heads: which KV heads keep the whole cache, and what the others, which stream, see. */
+export type DuoOptions = {
+  /**
+   * A pattern; the path of a DuoAttention folder, a TSV or JSON file; or `'auto'`: the model's own, from its metadata or `model.duo.json` beside it.
+   * Not needed with sparsity 0 (every head keeps all) or 1 (every head streams).
+   */
+  gates?: 'auto' | (string & {}) | GatePattern | GatePatternJson;
+  /** First keys that a streaming head always sees. Default: the pattern's, else 64. */
+  sink?: number;
+  /** Keys before the query that a streaming head sees. Default: the pattern's, else 256. */
+  recent?: number;
+  /** The window of a streaming head moves in steps of this many positions. Default: 1. */
+  chunk?: number;
+} & HeadChoice;
+
+/** A context's sizes, as for planning. */
+export type PlanOptions = {
+  /** Tokens that the context holds, all sequences together; 0: what the model was trained for. Default: 0. */
+  contextSize?: number;
+  /** Sequences side by side. Default: 1. */
+  sequences?: number;
+  /** Tokens submitted at once, and computed at once. Larger computed batches widen streaming heads' rings. Defaults: 2048 and 512. */
+  batchSize?: number;
+  ubatchSize?: number;
+  /** CPU threads for one token, and for many. Default: the machine's cores. */
+  threads?: number;
+  threadsBatch?: number;
+  /** Types of the cache's K and V rows. Default: 'f16'. */
+  typeK?: CacheType;
+  typeV?: CacheType;
+  /** Default: 'auto'. Mixed heads need it not to be 'off'. */
+  flashAttention?: 'auto' | 'on' | 'off';
+  /** Mixed heads. Default: none, llama.cpp's own cache. `{}` means `{ gates: ... }` has to come from somewhere: see {@link DuoOptions}. */
+  duo?: DuoOptions;
+};
+
+export type ContextOptions = PlanOptions & {
+  /** Stops the creation; the promise rejects with `signal.reason`. */
+  signal?: AbortSignal;
+};
+
+/** What a KV cache takes, and what it would take if every head kept all. */
+export type MemoryReport = {
+  /** Bytes of the K and V rows of heads that keep the whole cache, and of heads that stream. */
+  retrievalBytes: number;
+  streamingBytes: number;
+  /** Their sum: what is allocated. */
+  totalBytes: number;
+  /** What llama.cpp's own cache takes for the same context. */
+  fullBytes: number;
+  /** KV heads of each kind, over all layers. */
+  retrievalHeads: number;
+  streamingHeads: number;
+  /** Cells that a head of each kind has for one sequence. */
+  retrievalCells: number;
+  streamingCells: number;
+  sequences: number;
+  sink: number;
+  recent: number;
+  chunk: number;
+};
+
+/** A context's sizes as they came out. */
+export type ContextInfo = {
+  contextSize: number;
+  sequences: number;
+  contextPerSequence: number;
+  batchSize: number;
+  ubatchSize: number;
+  threads: number;
+  threadsBatch: number;
+  typeK: string;
+  typeV: string;
+};
+
+/** What a context would be. */
+export type ContextPlan =
+  | { supported: true; reason: null; kv: MemoryReport }
+  | {
+      supported: false;
+      /** Why not, in words. */
+      reason: string;
+      kv: MemoryReport | null;
+    };
+
+const gates: Check = {
+  accepts: (value) => (typeof value === 'string' && value !== '') || (typeof value === 'object' && value !== null && !Array.isArray(value)),
+  expected: "'auto', a path or a gate pattern",
+};
+
+const duoChecks = { gates, ...headChoiceChecks, sink: integer(0), recent: integer(0), chunk: integer(1) };
+
+const planChecks = {
+  contextSize: integer(0),
+  sequences: integer(1),
+  batchSize: integer(1),
+  ubatchSize: integer(1),
+  threads: integer(1),
+  threadsBatch: integer(1),
+  typeK: oneOf(...cacheTypes),
+  typeV: oneOf(...cacheTypes),
+  flashAttention: oneOf('auto', 'on', 'off'),
+  duo: { accepts: (value: unknown) => typeof value === 'object' && value !== null, expected: 'an object' },
+};
+
+/** @internal {@link Model.createContext} */
+export async function createContext(native: Native, model: Model, handle: Handle, options: ContextOptions): Promise<Context> {
+  checkOptions(options, { ...planChecks, signal: abortSignal });
+  const { signal, ...plan } = options;
+  const request = planRequest(plan);
+  const created = await runJob<CreatedContext>(native, () => native.contextCreate(handle, request), {
+    signal,
+    discard: ({ context }) => native.contextFree(context),
+  });
+  return new Context(native, model, created);
+}
+
+/** @internal {@link Model.planContext} */
+export async function planContext(native: Native, handle: Handle, options: PlanOptions): Promise<ContextPlan> {
+  checkOptions(options, planChecks);
+  const request = planRequest(options);
+  return runJob<ContextPlan>(native, () => native.contextPlan(handle, request));
+}
+
+function planRequest(options: PlanOptions): string {
+  if (options.duo) {
+    checkOptions<DuoOptions>(options.duo, duoChecks, 'duo.');
+    refuseBoth(options.duo, 'duo.');
+  }
+  return JSON.stringify(options);
+}
+
+type CreatedContext = ContextInfo & { context: Handle; kv: MemoryReport };
+
+/**
+ * A KV cache and the thread that works on it. It does one thing at a time: what is asked of it waits its turn.
+ * Made by {@link Model.createContext}; dispose of it with `await using` or {@link Context.dispose}.
+ */
+export class Context {
+  readonly info: Readonly<ContextInfo>;
+  readonly #kv: MemoryReport;
+  readonly #native: Native;
+  readonly #model: Model;
+  readonly #owned: Owned;
+  readonly #jobs = new Set<Job>();
+
+  /** @internal */
+  constructor(native: Native, model: Model, created: CreatedContext) {
+    const { context, kv, ...info } = created;
+    this.info = info;
+    this.#kv = kv;
+    this.#native = native;
+    this.#model = model;
+    this.#owned = new Owned('context', context, (handle) => native.contextFree(handle));
+    abandoned.register(this, this.#owned, this);
+  }
+
+  /** What this context's KV cache takes, exactly. */
+  memory(): MemoryReport {
+    return { ...this.#kv };
+  }
+
+  /**
+   * Continues a prompt. The work starts when the first chunk is asked for; see {@link Generation} for how it ends.
+   *
+   * @param prompt text, read with special tokens as the model wants them, or token ids
+   * @throws OptionError at once for bad options and an empty prompt, DisposedError; the rest comes with the stream
+   */
+  generate(prompt: string | Int32Array | readonly number[], options: GenerateOptions = {}): Generation {
+    this.#owned.assertLive();
+    const tokens = typeof prompt === 'string' ? this.#model.tokenize(prompt, { parseSpecial: true }) : tokenIds('prompt', prompt);
+    if (tokens.length === 0) throw new OptionError('prompt', prompt, 'at least one token');
+    return new Generation(this.#native, () => this.#owned.handle, tokens, options, this.#jobs);
+  }
+
+  /** Ends what is under way and gives the context back; resolves once nothing works on it any more. */
+  async dispose(): Promise<void> {
+    abandoned.unregister(this);
+    this.#owned.free();
+    await pump.until(() => [...this.#jobs].every((job) => job.over) || undefined);
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.dispose();
+  }
+}

@@ -1,0 +1,149 @@
+/** What went wrong, for programs to branch on; the message is for people. */
+export type ErrorCode =
+  | 'option' // a bad argument or option
+  | 'gates' // a bad gate pattern
+  | 'model' // the model cannot be loaded
+  | 'unsupported' // mixed heads cannot apply to this model
+  | 'context' // the context cannot be created
+  | 'full' // the prompt or the answer does not fit the context
+  | 'decode' // the engine failed while it computed
+  | 'cancelled' // its reader left, or its context was disposed
+  | 'disposed' // used after it was disposed
+  | 'library' // the native library is missing or cannot be opened
+  | 'abi' // the native library is another version
+  | 'internal'; // a bug in llama-duo
+
+/** The base of every error that llama-duo throws; aborts are the exception, they reject with `signal.reason`. */
+export class LlamaDuoError extends Error {
+  readonly code: ErrorCode;
+
+  constructor(code: ErrorCode, message: string, options?: ErrorOptions) {
+    super(message, options);
+    this.name = new.target.name;
+    this.code = code;
+  }
+}
+
+/** A bad argument or option: its `name`, the `value` given and what was `expected`. */
+export class OptionError extends LlamaDuoError {
+  /** The option, with a dot before a nested key: `duo.sparsity`. */
+  readonly option: string;
+  readonly value: unknown;
+  readonly expected: string;
+
+  constructor(option: string, value: unknown, expected: string, message?: string) {
+    super('option', message ?? `Bad value for ${option}: expected ${expected}, got ${describe(value)}.`);
+    this.option = option;
+    this.value = value;
+    this.expected = expected;
+  }
+}
+
+/** A gate pattern that cannot be read, or does not fit the model. */
+export class GatesError extends LlamaDuoError {
+  constructor(message: string) {
+    super('gates', message);
+  }
+}
+
+/** A model file that is missing, damaged or not understood. */
+export class ModelError extends LlamaDuoError {
+  constructor(message: string) {
+    super('model', message);
+  }
+}
+
+/** Mixed heads cannot apply to this model or these options. */
+export class UnsupportedError extends LlamaDuoError {
+  constructor(message: string) {
+    super('unsupported', message);
+  }
+}
+
+/** The context cannot be created, for want of memory for instance. */
+export class ContextError extends LlamaDuoError {
+  constructor(message: string) {
+    super('context', message);
+  }
+}
+
+/** The prompt or the answer does not fit the context. */
+export class ContextFullError extends LlamaDuoError {
+  constructor(message: string) {
+    super('full', message);
+  }
+}
+
+/** The engine failed while it computed. */
+export class DecodeError extends LlamaDuoError {
+  constructor(message: string) {
+    super('decode', message);
+  }
+}
+
+/** What {@link Generation.result} rejects with where its reader left the loop, or its context was disposed. */
+export class CancelledError extends LlamaDuoError {
+  constructor(message: string) {
+    super('cancelled', message);
+  }
+}
+
+/** A model or context was used after it was disposed. */
+export class DisposedError extends LlamaDuoError {
+  constructor(what: string) {
+    super('disposed', `This ${what} has been disposed: load or create it again.`);
+  }
+}
+
+/** The native library is missing or cannot be opened; the message lists what was tried and what to do. */
+export class LibraryError extends LlamaDuoError {
+  constructor(message: string, options?: ErrorOptions) {
+    super('library', message, options);
+  }
+}
+
+/** The native library was built from another version of llama-duo. */
+export class AbiError extends LlamaDuoError {
+  readonly expected: number;
+  readonly found: number;
+
+  constructor(path: string, expected: number, found: number) {
+    super(
+      'abi',
+      `The library ${path} has ABI version ${found}, this version of llama-duo needs ${expected}: build it again with "npm run setup".`,
+    );
+    this.expected = expected;
+    this.found = found;
+  }
+}
+
+/** What a failed job says of itself. */
+type JobFailure = { code: string; message: string; name?: string; value?: unknown; expected?: string };
+
+const byCode: Record<string, (message: string) => LlamaDuoError> = {
+  gates: (message) => new GatesError(message),
+  model: (message) => new ModelError(message),
+  unsupported: (message) => new UnsupportedError(message),
+  context: (message) => new ContextError(message),
+  full: (message) => new ContextFullError(message),
+  decode: (message) => new DecodeError(message),
+};
+
+/** The typed error for a failed job's JSON. */
+export function errorFromJob(json: string): LlamaDuoError {
+  const failure = JSON.parse(json) as JobFailure;
+  if (failure.code === 'option') {
+    return new OptionError(failure.name ?? '', failure.value, failure.expected ?? '', failure.message);
+  }
+  return byCode[failure.code]?.(failure.message) ?? new LlamaDuoError('internal', failure.message);
+}
+
+/** A value as a message shows it: short, and telling a string from a number. */
+export function describe(value: unknown): string {
+  if (typeof value === 'string') return JSON.stringify(value.length > 60 ? `${value.slice(0, 60)}...` : value);
+  if (typeof value === 'function') return 'a function';
+  if (Array.isArray(value)) return `an array of ${value.length}`;
+  if (typeof value === 'object' && value !== null) return 'an object';
+  if (typeof value === 'bigint') return `${value}n`;
+  return String(value);
+}

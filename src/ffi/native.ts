@@ -1,0 +1,265 @@
+import { AbiError, DisposedError, LlamaDuoError, OptionError } from '../errors.ts';
+import { cannotOpen, findLibrary } from './library.ts';
+import type { BoundSymbols } from './symbols.ts';
+
+/** LLAMA_DUO_ABI_VERSION of the header that this code was written for. */
+export const abiVersion = 1;
+
+/** llama_duo_status. */
+export const Status = { ok: 0, argument: -1, handle: -2, space: -3, state: -4, internal: -5 } as const;
+
+/** llama_duo_job_state. */
+export const JobState = { queued: 0, running: 1, done: 2, failed: 3, cancelled: 4 } as const;
+export type JobState = (typeof JobState)[keyof typeof JobState];
+
+/** A job, model or context of the library: a slot and a generation in one number, 0 never. */
+export type Handle = number;
+
+/** What one drain took. */
+export type Drained = { tokens: Int32Array; text: Uint8Array; state: JobState; more: boolean };
+
+const opened = new Map<string, Promise<Native>>();
+
+/**
+ * Opens the library, once for each path: it is never closed, since closing it under a thread that runs would crash.
+ *
+ * @param explicit the path that a caller's `library` option names
+ * @throws LibraryError, AbiError
+ */
+export async function openNative(explicit?: string): Promise<Native> {
+  const path = findLibrary({ explicit });
+  let native = opened.get(path);
+  if (!native) {
+    native = open(path);
+    opened.set(path, native);
+    native.catch(() => opened.delete(path));
+  }
+  return native;
+}
+
+async function open(path: string): Promise<Native> {
+  const { bind } = await runtimeBinding();
+  let bound: BoundSymbols;
+  try {
+    bound = bind(path);
+  } catch (cause) {
+    throw cannotOpen(path, cause);
+  }
+  const found = bound.llama_duo_abi_version();
+  if (found !== abiVersion) throw new AbiError(path, abiVersion, found);
+  return new Native(bound, path);
+}
+
+/** Each import is written out, so that bundlers see it; only the one that is taken is loaded. */
+function runtimeBinding(): Promise<{ bind: (path: string) => BoundSymbols }> {
+  if ('Deno' in globalThis) return import('./deno.ts');
+  if (process.versions['bun']) return import('./bun.ts');
+  return import('./koffi.ts');
+}
+
+/**
+ * The ABI with JavaScript's types and errors. Runtimes differ on bad input (NaN is 0 here and throws there; a string passes as a buffer), so
+ * whatever crosses is checked here first.
+ */
+export class Native {
+  readonly path: string;
+  readonly #c: BoundSymbols;
+
+  constructor(bound: BoundSymbols, path: string) {
+    this.#c = bound;
+    this.path = path;
+  }
+
+  /** JSON about the library's build. */
+  buildInfo(): string {
+    return this.#text((buffer, capacity, needed) => this.#c.llama_duo_build_info(buffer, capacity, needed));
+  }
+
+  /** The log's oldest lines, at most 64 KiB, `level<TAB>message` each; '' where there are none. */
+  logDrain(): string {
+    const buffer = new Uint8Array(65536);
+    const needed = new Int32Array(1);
+    check(this.#c.llama_duo_log_drain(buffer, buffer.length, needed), 'log');
+    return decode(buffer.subarray(0, needed[0]));
+  }
+
+  jobPoll(job: Handle): { state: JobState; progress: number } {
+    const state = new Int32Array(1);
+    const progress = new Float64Array(1);
+    check(this.#c.llama_duo_job_poll(handle('job', job), state, progress), 'job');
+    return { state: state[0] as JobState, progress: progress[0] ?? -1 };
+  }
+
+  jobResult(job: Handle): string {
+    const checked = handle('job', job);
+    return this.#text((buffer, capacity, needed) => this.#c.llama_duo_job_result(checked, buffer, capacity, needed), 'job');
+  }
+
+  jobError(job: Handle): string {
+    const checked = handle('job', job);
+    return this.#text((buffer, capacity, needed) => this.#c.llama_duo_job_error(checked, buffer, capacity, needed), 'job');
+  }
+
+  jobCancel(job: Handle): void {
+    check(this.#c.llama_duo_job_cancel(handle('job', job)), 'job');
+  }
+
+  jobFree(job: Handle): void {
+    check(this.#c.llama_duo_job_free(handle('job', job)), 'job');
+  }
+
+  /** Takes what waits of a generation into two buffers, which the result's views share. */
+  jobDrain(job: Handle, tokens: Int32Array, text: Uint8Array): Drained {
+    array('tokens', tokens, Int32Array, 16);
+    array('text', text, Uint8Array, 4096);
+    const info = new Int32Array(4);
+    check(this.#c.llama_duo_job_drain(handle('job', job), tokens, tokens.length, text, text.length, info), 'job');
+    const [tokenCount = 0, byteCount = 0, state = JobState.failed, more = 0] = info;
+    return { tokens: tokens.subarray(0, tokenCount), text: text.subarray(0, byteCount), state: state as JobState, more: more === 1 };
+  }
+
+  modelLoad(options: string): Handle {
+    return this.#submit(options, (json, length, job) => this.#c.llama_duo_model_load(json, length, job));
+  }
+
+  modelFree(model: Handle): void {
+    check(this.#c.llama_duo_model_free(handle('model', model)), 'model');
+  }
+
+  /** @param flags 1: add special tokens as the model wants them, 2: parse special tokens in the text */
+  tokenize(model: Handle, text: string, flags: number): Int32Array {
+    const checked = handle('model', model);
+    const bytes = encode('text', text);
+    integer('flags', flags, 0, 3);
+    const needed = new Int32Array(1);
+    // A token is at least a byte, special tokens at either end aside: one call almost always does.
+    let tokens = new Int32Array(bytes.length + 8);
+    for (;;) {
+      const status = this.#c.llama_duo_tokenize(checked, orNull(bytes), bytes.length, flags, tokens, tokens.length, needed);
+      if (status !== Status.space) {
+        check(status, 'model');
+        return tokens.slice(0, needed[0]);
+      }
+      tokens = new Int32Array(needed[0] ?? 0);
+    }
+  }
+
+  /** @param flags 1: leave special tokens out, 2: render special tokens as text */
+  detokenize(model: Handle, tokens: Int32Array, flags: number): Uint8Array {
+    const checked = handle('model', model);
+    array('tokens', tokens, Int32Array);
+    integer('flags', flags, 0, 3);
+    return this.#bytes(
+      (buffer, capacity, needed) => this.#c.llama_duo_detokenize(checked, orNull(tokens), tokens.length, flags, buffer, capacity, needed),
+      'model',
+    );
+  }
+
+  gatesRead(options: string): Handle {
+    return this.#submit(options, (json, length, job) => this.#c.llama_duo_gates_read(json, length, job));
+  }
+
+  gatesSelect(options: string): Handle {
+    return this.#submit(options, (json, length, job) => this.#c.llama_duo_gates_select(json, length, job));
+  }
+
+  contextCreate(model: Handle, options: string): Handle {
+    const checked = handle('model', model);
+    return this.#submit(options, (json, length, job) => this.#c.llama_duo_context_create(checked, json, length, job), 'model');
+  }
+
+  contextPlan(model: Handle, options: string): Handle {
+    const checked = handle('model', model);
+    return this.#submit(options, (json, length, job) => this.#c.llama_duo_context_plan(checked, json, length, job), 'model');
+  }
+
+  contextFree(context: Handle): void {
+    check(this.#c.llama_duo_context_free(handle('context', context)), 'context');
+  }
+
+  generate(context: Handle, tokens: Int32Array, options: string): Handle {
+    const checked = handle('context', context);
+    array('tokens', tokens, Int32Array);
+    return this.#submit(
+      options,
+      (json, length, job) => this.#c.llama_duo_generate(checked, orNull(tokens), tokens.length, json, length, job),
+      'context',
+    );
+  }
+
+  /** Cancels all jobs and waits until the library's threads rest. */
+  shutdown(timeoutMs: number): void {
+    check(this.#c.llama_duo_shutdown(integer('timeoutMs', timeoutMs, 0, int32Max)), 'library');
+  }
+
+  #submit(options: string, call: (json: Uint8Array | null, length: number, job: Uint32Array) => number, owner = 'library'): Handle {
+    const json = encode('options', options);
+    const job = new Uint32Array(1);
+    check(call(orNull(json), json.length, job), owner);
+    return job[0] ?? 0;
+  }
+
+  #text(read: Read, owner = 'library'): string {
+    return decode(this.#bytes(read, owner));
+  }
+
+  #bytes(read: Read, owner: string): Uint8Array {
+    const needed = new Int32Array(1);
+    let buffer = new Uint8Array(4096);
+    for (;;) {
+      const status = read(buffer, buffer.length, needed);
+      if (status !== Status.space) {
+        check(status, owner);
+        return buffer.subarray(0, needed[0]);
+      }
+      buffer = new Uint8Array(needed[0] ?? 0);
+    }
+  }
+}
+
+type Read = (buffer: Uint8Array, capacity: number, needed: Int32Array) => number;
+
+const int32Max = 2 ** 31 - 1;
+const uint32Max = 2 ** 32 - 1;
+
+const encoder = new TextEncoder();
+const decoder = new TextDecoder('utf-8', { ignoreBOM: true });
+
+/** UTF-8 bytes as text; broken sequences become U+FFFD. */
+export function decode(bytes: Uint8Array): string {
+  return decoder.decode(bytes);
+}
+
+function encode(name: string, value: string): Uint8Array {
+  if (typeof value !== 'string') throw new OptionError(name, value, 'a string');
+  const bytes = encoder.encode(value);
+  if (bytes.length > int32Max) throw new OptionError(name, value, 'at most 2 GiB of text');
+  return bytes;
+}
+
+function handle(name: string, value: number): number {
+  return integer(name, value, 0, uint32Max);
+}
+
+function integer(name: string, value: number, minimum: number, maximum: number): number {
+  if (Number.isInteger(value) && value >= minimum && value <= maximum) return value + 0; // + 0 makes -0 a 0
+  throw new OptionError(name, value, `an integer from ${minimum} to ${maximum}`);
+}
+
+function array<T extends Int32Array | Uint8Array>(name: string, value: T, type: new (length: number) => T, minimum = 0): void {
+  if (!(value instanceof type)) throw new OptionError(name, value, `a ${type.name}`);
+  if (value.length < minimum) throw new OptionError(name, value, `a ${type.name} of at least ${minimum}`);
+}
+
+/** Empty arrays have an address in Bun and none elsewhere. */
+function orNull<T extends { length: number }>(array: T): T | null {
+  return array.length > 0 ? array : null;
+}
+
+function check(status: number, owner: string): void {
+  if (status === Status.ok) return;
+  if (status === Status.handle) throw new DisposedError(owner);
+  const meaning =
+    status === Status.argument ? 'a bad argument' : status === Status.state ? 'not possible in this state' : 'an internal failure';
+  throw new LlamaDuoError('internal', `The llama-duo library reports ${meaning} (status ${status}, ${owner}). This is a bug in llama-duo.`);
+}

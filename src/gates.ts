@@ -1,0 +1,130 @@
+import { fileURLToPath } from 'node:url';
+
+import { OptionError } from './errors.ts';
+import { openNative, type Native } from './ffi/native.ts';
+import { runJob } from './job.ts';
+import { abortSignal, checkOptions, number, text } from './options.ts';
+
+/** A gate pattern as JSON: the form of llama-duo's pattern files. */
+export type GatePatternJson = {
+  /** The version of this form. */
+  llamaDuoPattern: 1;
+  layers: number;
+  kvHeads: number;
+  /** `gates[layer][kvHead]`, 0 (streams well) to 1 (needs the whole cache). */
+  gates: number[][];
+  /** The number of first keys, and of recent keys, that the gates were found with. */
+  sink?: number;
+  recent?: number;
+  /** Where it comes from: model, method, data, seed, version, date. */
+  provenance?: Record<string, unknown>;
+};
+
+/**
+ * How heads are chosen: a share of all KV heads that streams (those with the lowest gates), or a gate from which a head keeps its whole cache.
+ * Never both.
+ */
+export type HeadChoice = { sparsity?: number; threshold?: undefined } | { sparsity?: undefined; threshold: number };
+
+/** Which KV heads stream: `streaming[layer][kvHead]`. */
+export type HeadSelection = { streaming: boolean[][]; retrievalHeads: number; streamingHeads: number };
+
+/** A pattern's text, where it isn't in a file. `source` names it in messages. */
+export type GatesText = { text: string; source?: string };
+
+export type ReadGatesOptions = {
+  signal?: AbortSignal;
+  /** The path of the native library. Default: LLAMA_DUO_LIBRARY, else the local build. */
+  library?: string;
+};
+
+/**
+ * Reads a gate pattern: a DuoAttention folder, a TSV file, this project's JSON, or the text of one of the two.
+ *
+ * @param source a path, a file URL, or `{ text }`. A string with a line break or tab, or one that begins with `{`, is taken for a pattern's text
+ * @throws GatesError that names the line and the column of what is wrong
+ */
+export async function readGates(source: string | URL | GatesText, options: ReadGatesOptions = {}): Promise<GatePattern> {
+  checkOptions(options, { signal: abortSignal, library: text });
+  const request = JSON.stringify(gatesRequest(source));
+  const native = await openNative(options.library);
+  const json = await runJob<GatePatternJson>(native, () => native.gatesRead(request), { signal: options.signal });
+  return new GatePattern(native, json);
+}
+
+function gatesRequest(source: unknown): { path: string } | GatesText {
+  if (source instanceof URL) return { path: fileURLToPath(source) };
+  if (typeof source === 'string' && source !== '') return /^\s*\{|[\t\n]/.test(source) ? { text: source } : { path: source };
+  if (typeof source === 'object' && source !== null && 'text' in source) return source as GatesText;
+  throw new OptionError('source', source, 'a path, a file URL or { text }');
+}
+
+/** How much each KV head of a model needs its whole cache. Made by {@link readGates}. */
+export class GatePattern {
+  readonly layers: number;
+  /** KV heads of a layer, the widest one's where layers differ. */
+  readonly kvHeads: number;
+  /** `gates[layer][kvHead]`, 0 (streams well) to 1 (needs the whole cache). */
+  readonly gates: readonly (readonly number[])[];
+  /** The number of first keys that the gates were found with, where it is known. */
+  readonly sink: number | undefined;
+  /** The number of recent keys that the gates were found with, where it is known. */
+  readonly recent: number | undefined;
+  readonly provenance: Readonly<Record<string, unknown>> | undefined;
+  readonly #native: Native;
+
+  /** @internal */
+  constructor(native: Native, json: GatePatternJson) {
+    this.#native = native;
+    this.layers = json.layers;
+    this.kvHeads = json.kvHeads;
+    this.gates = json.gates;
+    this.sink = json.sink;
+    this.recent = json.recent;
+    this.provenance = json.provenance;
+  }
+
+  /**
+   * Chooses which heads stream, by the same rule as a context does: the same pattern and choice always give the same heads.
+   *
+   * @param choice default `{ sparsity: 0.5 }`
+   */
+  async select(choice: HeadChoice = {}): Promise<HeadSelection> {
+    checkHeadChoice(choice);
+    const request = JSON.stringify({ pattern: this, sparsity: choice.sparsity, threshold: choice.threshold });
+    const selection = await runJob<Omit<HeadSelection, 'streaming'> & { streaming: number[][] }>(this.#native, () =>
+      this.#native.gatesSelect(request),
+    );
+    return { ...selection, streaming: selection.streaming.map((layer) => layer.map((bit) => bit === 1)) };
+  }
+
+  toJSON(): GatePatternJson {
+    const { layers, kvHeads, gates, sink, recent, provenance } = this;
+    return {
+      llamaDuoPattern: 1,
+      layers,
+      kvHeads,
+      gates: gates.map((layer) => [...layer]),
+      ...(sink !== undefined && { sink }),
+      ...(recent !== undefined && { recent }),
+      ...(provenance !== undefined && { provenance: { ...provenance } }),
+    };
+  }
+}
+
+export const headChoiceChecks = { sparsity: number(0, 1), threshold: number(0) };
+
+/** @throws OptionError where both a sparsity and a threshold are given, or one is out of range */
+function checkHeadChoice(choice: HeadChoice): void {
+  checkOptions(choice, headChoiceChecks);
+  refuseBoth(choice);
+}
+
+export function refuseBoth(choice: { sparsity?: number | undefined; threshold?: number | undefined }, prefix = ''): void {
+  if (choice.sparsity === undefined || choice.threshold === undefined) return;
+  throw new OptionError(
+    `${prefix}threshold`,
+    choice.threshold,
+    `none beside ${prefix}sparsity (${choice.sparsity}): a context takes one of the two`,
+  );
+}

@@ -1,0 +1,28 @@
+export { loadModel } from './model.ts';
+export type { DetokenizeOptions, LoadModelOptions, Model, ModelInfo, ModelOptions, TokenizeOptions } from './model.ts';
+
+export type { CacheType, Context, ContextInfo, ContextOptions, ContextPlan, DuoOptions, MemoryReport, PlanOptions } from './context.ts';
+
+export type { GenerateOptions, Generation, GenerationChunk, GenerationResult, SamplingOptions } from './generation.ts';
+
+export { readGates } from './gates.ts';
+export type { GatePattern, GatePatternJson, GatesText, HeadChoice, HeadSelection, ReadGatesOptions } from './gates.ts';
+
+export { buildInfo, type BuildInfo } from './build-info.ts';
+export { drainLog, type LogLine } from './log.ts';
+
+export {
+  AbiError,
+  CancelledError,
+  ContextError,
+  ContextFullError,
+  DecodeError,
+  DisposedError,
+  GatesError,
+  LibraryError,
+  LlamaDuoError,
+  ModelError,
+  OptionError,
+  UnsupportedError,
+  type ErrorCode,
+} from './errors.ts';

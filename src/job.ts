@@ -1,0 +1,100 @@
+import { CancelledError, errorFromJob } from './errors.ts';
+import { JobState, type Drained, type Handle, type Native } from './ffi/native.ts';
+import { pump } from './pump.ts';
+
+/** A job of the library: its handle goes back once, whoever is first. */
+export class Job {
+  readonly #native: Native;
+  readonly #handle: Handle;
+  #freed = false;
+
+  /** @param handle of the job, which is this object's to free */
+  constructor(native: Native, handle: Handle) {
+    this.#native = native;
+    this.#handle = handle;
+  }
+
+  /** Whether it has ended, or nobody asks any more. */
+  get over(): boolean {
+    return this.#freed || hasEnded(this.poll().state);
+  }
+
+  poll(): { state: JobState; progress: number } {
+    return this.#native.jobPoll(this.#handle);
+  }
+
+  drain(tokens: Int32Array, text: Uint8Array): Drained {
+    return this.#native.jobDrain(this.#handle, tokens, text);
+  }
+
+  /**
+   * The result's JSON as a value.
+   *
+   * @throws the job's typed error where it has failed, CancelledError where it was cancelled
+   */
+  result(state: JobState): unknown {
+    if (state === JobState.failed) throw errorFromJob(this.#native.jobError(this.#handle));
+    if (state === JobState.cancelled) throw new CancelledError('The work was cancelled.');
+    return JSON.parse(this.#native.jobResult(this.#handle));
+  }
+
+  cancel(): void {
+    if (this.#freed) return;
+    this.#native.jobCancel(this.#handle);
+    pump.wake();
+  }
+
+  free(): void {
+    if (this.#freed) return;
+    this.#freed = true;
+    this.#native.jobFree(this.#handle);
+  }
+}
+
+/** Whether a job has come to its end, be it good or bad. */
+export function hasEnded(state: JobState): boolean {
+  return state >= JobState.done;
+}
+
+export type JobOptions<T> = {
+  signal?: AbortSignal | undefined;
+  /** Gets a number from 0 to 1, each time that it has grown. */
+  onProgress?: ((progress: number) => void) | undefined;
+  /** Gives back what was made by a job that came to its end although it was aborted. */
+  discard?: (result: T) => void;
+};
+
+/**
+ * Runs a job to its end and gives its result.
+ *
+ * @throws the job's typed error; `signal.reason` at once when aborted: the engine stops in its own time
+ */
+export async function runJob<T>(native: Native, submit: () => Handle, options: JobOptions<T> = {}): Promise<T> {
+  const { signal, onProgress, discard } = options;
+  signal?.throwIfAborted();
+  const job = new Job(native, submit());
+  let reported = 0;
+  const report = (progress: number): void => {
+    if (!onProgress || signal?.aborted || progress <= reported) return;
+    reported = progress;
+    onProgress(progress);
+  };
+  const work = pump
+    .until((): T | undefined => {
+      const { state, progress } = job.poll();
+      report(progress);
+      return hasEnded(state) ? (job.result(state) as T) : undefined;
+    })
+    .finally(() => job.free());
+  if (!signal) return work;
+
+  return new Promise<T>((resolve, reject) => {
+    const abort = (): void => {
+      job.cancel();
+      reject(signal.reason as Error);
+      work.then(discard, () => {});
+    };
+    signal.addEventListener('abort', abort, { once: true });
+    work.then(resolve, reject).finally(() => signal.removeEventListener('abort', abort));
+  });
+}

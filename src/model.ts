@@ -1,0 +1,152 @@
+import { fileURLToPath } from 'node:url';
+
+import { createContext, planContext, type Context, type ContextOptions, type ContextPlan, type PlanOptions } from './context.ts';
+import { decode, openNative, type Handle, type Native } from './ffi/native.ts';
+import { runJob } from './job.ts';
+import { abortSignal, boolean, callback, checkOptions, filePath, integer, text } from './options.ts';
+import { abandoned, Owned } from './owned.ts';
+import { tokenIds } from './tokens.ts';
+
+export type ModelOptions = {
+  /** A GGUF file; of a split model the first part. Relative to the process's folder. */
+  path: string | URL;
+  /** Layers kept on the GPU, -1 for all. Default: llama.cpp's own choice. */
+  gpuLayers?: number;
+  /** Map the file into memory instead of reading it. Default: true. */
+  useMmap?: boolean;
+  /** Load the vocabulary only: enough to tokenize. Default: false. */
+  vocabOnly?: boolean;
+};
+
+export type LoadModelOptions = {
+  /** Gets a number that grows from 0 to 1. */
+  onProgress?: (progress: number) => void;
+  /** Stops the loading; the promise rejects with `signal.reason`. */
+  signal?: AbortSignal;
+  /** The path of the native library. Default: LLAMA_DUO_LIBRARY, else the local build. */
+  library?: string;
+};
+
+/** What the library tells of a model. */
+export type ModelInfo = {
+  /** Family, size and quantisation in words: `llama 135M Q4_1`. */
+  description: string;
+  /** The name of the architecture in GGUF: `llama`, `qwen2`. */
+  architecture: string;
+  path: string;
+  sizeBytes: number;
+  parameters: number;
+  layers: number;
+  embeddingSize: number;
+  /** Tokens that the model was trained to see. */
+  contextSize: number;
+  vocabularySize: number;
+  /** Query heads, and KV heads, of each layer. */
+  heads: number[];
+  kvHeads: number[];
+  /** Numbers in a K row, and in a V row, of one head. */
+  headSizeK: number;
+  headSizeV: number;
+  bosToken: number | null;
+  eosToken: number | null;
+  /** Whether the model wants a BOS token before a text. */
+  addBos: boolean;
+  /** The Jinja template, where the model has one. */
+  chatTemplate: string | null;
+  /** All of the GGUF file's keys with plain values. */
+  metadata: Record<string, string>;
+};
+
+export type TokenizeOptions = {
+  /** Add BOS and EOS as the model wants them. Default: true. */
+  addSpecial?: boolean;
+  /** Read `<|im_start|>` and the like as the tokens that they name. Default: false. */
+  parseSpecial?: boolean;
+};
+
+export type DetokenizeOptions = {
+  /** Leave special tokens out. Default: false. */
+  removeSpecial?: boolean;
+  /** Write special tokens as their names. Default: false. */
+  renderSpecial?: boolean;
+};
+
+/**
+ * Loads a model. Nothing blocks: the library's threads work.
+ *
+ * @throws ModelError for a file that is missing, damaged or not understood; OptionError; LibraryError; `signal.reason` when aborted
+ */
+export async function loadModel(source: string | URL | ModelOptions, options: LoadModelOptions = {}): Promise<Model> {
+  const model = typeof source === 'string' || source instanceof URL ? { path: source } : source;
+  checkOptions<Partial<ModelOptions>>(model, { path: filePath, gpuLayers: integer(-1), useMmap: boolean, vocabOnly: boolean });
+  checkOptions(options, { onProgress: callback, signal: abortSignal, library: text });
+  const { onProgress, signal, library } = options;
+
+  const native = await openNative(library);
+  const path = model.path instanceof URL ? fileURLToPath(model.path) : model.path;
+  const request = JSON.stringify({ ...model, path });
+  const loaded = await runJob<ModelInfo & { model: Handle }>(native, () => native.modelLoad(request), {
+    signal,
+    onProgress,
+    discard: ({ model }) => native.modelFree(model),
+  });
+  return new Model(native, loaded);
+}
+
+/**
+ * A loaded model. Its weights are never changed, so contexts with full and with mixed heads use one model side by side.
+ * Dispose of it with `await using` or {@link Model.dispose}; its contexts may live on.
+ */
+export class Model {
+  readonly info: Readonly<ModelInfo>;
+  readonly #native: Native;
+  readonly #owned: Owned;
+
+  /** @internal */
+  constructor(native: Native, loaded: ModelInfo & { model: Handle }) {
+    const { model, ...info } = loaded;
+    this.info = info;
+    this.#native = native;
+    this.#owned = new Owned('model', model, (handle) => native.modelFree(handle));
+    abandoned.register(this, this.#owned, this);
+  }
+
+  /** The token ids of a text. */
+  tokenize(text: string, options: TokenizeOptions = {}): Int32Array {
+    checkOptions(options, { addSpecial: boolean, parseSpecial: boolean });
+    const flags = ((options.addSpecial ?? true) ? 1 : 0) | (options.parseSpecial ? 2 : 0);
+    return this.#native.tokenize(this.#owned.handle, text, flags);
+  }
+
+  /** The text of tokens. A character whose bytes are not all there becomes U+FFFD. */
+  detokenize(tokens: Int32Array | readonly number[], options: DetokenizeOptions = {}): string {
+    checkOptions(options, { removeSpecial: boolean, renderSpecial: boolean });
+    const flags = (options.removeSpecial ? 1 : 0) | (options.renderSpecial ? 2 : 0);
+    return decode(this.#native.detokenize(this.#owned.handle, tokenIds('tokens', tokens), flags));
+  }
+
+  /**
+   * Creates a context: a KV cache and the thread that works on it. With `duo`, heads of the cache are mixed; without, it is llama.cpp's own.
+   *
+   * @throws UnsupportedError where mixed heads cannot apply, before anything is allocated; GatesError; ContextError; OptionError
+   */
+  createContext(options: ContextOptions = {}): Promise<Context> {
+    return createContext(this.#native, this, this.#owned.handle, options);
+  }
+
+  /** What {@link createContext} would make, and what its KV cache would take, without making it. */
+  planContext(options: PlanOptions = {}): Promise<ContextPlan> {
+    return planContext(this.#native, this.#owned.handle, options);
+  }
+
+  /** Gives the model back. Contexts made from it keep its weights alive, but take token ids only as prompts. */
+  dispose(): Promise<void> {
+    abandoned.unregister(this);
+    this.#owned.free();
+    return Promise.resolve();
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.dispose();
+  }
+}
