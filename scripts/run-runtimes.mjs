@@ -1,0 +1,63 @@
+// Runs test files on every runtime that we support, with the same vitest, and prints how each did.
+//
+//   node scripts/run-runtimes.mjs [--only RUNTIME]... [FILE]...    (test/native if no file is named; RUNTIME: node20, node24, bun, deno)
+//
+// The runtimes come from test/runtimes (node scripts/setup.mjs --runtimes). The platform packages are run themselves: the launchers of bun and deno
+// need install scripts, which may be off.
+
+import { spawnSync } from 'node:child_process';
+import { existsSync } from 'node:fs';
+import { join } from 'node:path';
+import { parseArgs } from 'node:util';
+import { root, runtimes as folder } from './places.mjs';
+import { capture, runMain, SetupError } from './tools.mjs';
+
+const { platform, arch } = process;
+const cpu = arch === 'arm64' ? 'aarch64' : arch;
+
+/** What starts each runtime, up to the script.
+ * @type {Record<string, string[]>} */
+const commands = {
+  [`node${process.versions.node.split('.')[0]}`]: [process.execPath],
+  node24: [installed(`node-${platform}-${arch}/bin/node`)],
+  // --bun: Bun itself, also for the processes that vitest starts.
+  bun: [installed(`@oven/bun-${platform}-${cpu}/bin/bun`), '--bun'],
+  deno: [installed(`@deno/${platform}-${arch}${platform === 'linux' ? '-glibc' : ''}/deno`), 'run', '-A'],
+};
+
+/** @param {string} path */
+function installed(path) {
+  return join(folder, 'node_modules', path);
+}
+
+function main() {
+  const { values, positionals } = parseArgs({ options: { only: { type: 'string', multiple: true } }, allowPositionals: true });
+  const names = values.only ?? Object.keys(commands);
+  const files = positionals.length > 0 ? positionals : ['test/native'];
+  const chosen = names.map((name) => ({ name, command: requireRuntime(name) }));
+
+  const results = chosen.map(({ name, command: [program, ...args] }) => {
+    console.log(`\n=== ${name} ===`);
+    const start = performance.now();
+    const { status } = spawnSync(program, [...args, 'node_modules/vitest/vitest.mjs', 'run', ...files], { cwd: root, stdio: 'inherit' });
+    return { name, passed: status === 0, seconds: (performance.now() - start) / 1000 };
+  });
+
+  console.log();
+  for (const { name, passed, seconds } of results) console.log(`${name.padEnd(8)}${passed ? 'passed' : 'FAILED'}  ${seconds.toFixed(1)} s`);
+  if (results.some(({ passed }) => !passed)) process.exitCode = 1;
+}
+
+/**
+ * @param {string} name
+ * @returns {[string, ...string[]]}
+ */
+function requireRuntime(name) {
+  const [program, ...args] = commands[name] ?? [];
+  if (program === undefined) throw new SetupError(`Unknown runtime '${name}'. There are: ${Object.keys(commands).join(', ')}`);
+  if (!existsSync(program)) throw new SetupError(`${name} is not installed: ${program} is missing. Run: node scripts/setup.mjs --runtimes`);
+  console.log(`${name.padEnd(8)}${capture(program, ['--version']).split('\n')[0]}`);
+  return [program, ...args];
+}
+
+runMain(main);
