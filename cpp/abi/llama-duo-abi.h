@@ -51,7 +51,8 @@ LLAMA_DUO_API int32_t llama_duo_abi_version(void);
 LLAMA_DUO_API int32_t llama_duo_build_info(void * buf, int32_t cap, int32_t * needed);
 
 // Takes the oldest log lines that fit, whole lines, oldest first, each "level\tmessage\n" with level one of debug, info, warn, error. *needed gets
-// the bytes written (0: nothing there). At most 64 KiB are kept; the oldest lines are dropped first.
+// the bytes written (0: nothing there), or those of the oldest line with LLAMA_DUO_E_SPACE where not even it fits. At most 64 KiB are kept; the
+// oldest lines are dropped first.
 LLAMA_DUO_API int32_t llama_duo_log_drain(void * buf, int32_t cap, int32_t * needed);
 
 // --- jobs ---
@@ -63,8 +64,9 @@ LLAMA_DUO_API int32_t llama_duo_job_poll(uint32_t job, int32_t * state, double *
 LLAMA_DUO_API int32_t llama_duo_job_result(uint32_t job, void * buf, int32_t cap, int32_t * needed);
 
 // { "code", "message" } once the job has failed. code is one of: option (bad option), gates (bad gate pattern), model (cannot be loaded),
-// unsupported (mixed heads cannot apply), context (cannot be created), full (the prompt or answer does not fit the context), decode.
-// code "option" adds "name" (the key), "value" and "expected".
+// unsupported (mixed heads cannot apply), context (cannot be created), full (the prompt does not fit the context), decode, internal (what
+// should not have happened). code "option" adds "name" (the key, "duo.sink" for one within another, "prompt" for llama_duo_generate's
+// tokens, "" where the options are no JSON object), "value" and "expected".
 LLAMA_DUO_API int32_t llama_duo_job_error(uint32_t job, void * buf, int32_t cap, int32_t * needed);
 
 // Asks the job to stop; it ends as cancelled unless it had ended already. Returns at once.
@@ -85,10 +87,12 @@ LLAMA_DUO_API int32_t llama_duo_model_load(const void * json, int32_t len, uint3
 LLAMA_DUO_API int32_t llama_duo_model_free(uint32_t model);
 
 // Token ids of a text. flags: 1 add special tokens as the model wants them, 2 parse special tokens in the text. *needed counts tokens.
+// LLAMA_DUO_E_STATE: the model has no vocabulary.
 LLAMA_DUO_API int32_t llama_duo_tokenize(
         uint32_t model, const void * text, int32_t len, int32_t flags, int32_t * tokens, int32_t cap, int32_t * needed);
 
 // The bytes of tokens; they may end within a UTF-8 sequence. flags: 1 leave special tokens out, 2 render special tokens as text.
+// LLAMA_DUO_E_STATE: the model has no vocabulary. LLAMA_DUO_E_ARGUMENT: an id is not in it.
 LLAMA_DUO_API int32_t llama_duo_detokenize(
         uint32_t model, const int32_t * tokens, int32_t n_tokens, int32_t flags, void * buf, int32_t cap, int32_t * needed);
 
@@ -104,7 +108,7 @@ LLAMA_DUO_API int32_t llama_duo_gates_select(const void * json, int32_t len, uin
 
 // --- contexts ---
 
-// Options: { "contextSize"?: integer >= 0 (all sequences together; 0: as trained), "sequences"?: integer >= 1, "batchSize"?, "ubatchSize"?,
+// Options: { "contextSize"?: integer >= 0 (all sequences together; 0, the default: as trained), "sequences"?: integer >= 1, "batchSize"?, "ubatchSize"?,
 //   "threads"?, "threadsBatch"?, "typeK"?, "typeV"?: "f32" | "f16" | "bf16" | "q8_0" | ..., "flashAttention"?: "auto" | "on" | "off",
 //   "duo"?: { "gates"?: "auto" | path | pattern object, "sparsity"?, "threshold"?, "sink"?, "recent"?, "chunk"? } }
 // Result: { "context": handle, "contextSize", "sequences", "contextPerSequence", "batchSize", "ubatchSize", "threads", "threadsBatch",
@@ -128,10 +132,11 @@ LLAMA_DUO_API int32_t llama_duo_context_free(uint32_t context);
 //   "reuse"?: boolean, "window"?: integer >= 1 (tokens that may wait undrained before the engine pauses; 256) }
 // Result: { "stop": "length" | "eos" | "text" | "full", "stopText": string | null, "promptTokens", "reusedTokens", "generatedTokens",
 //   "prefillSeconds", "decodeSeconds", "prefillTokensPerSecond", "decodeTokensPerSecond" } (a rate without tokens is 0)
+//   The token that ends a generation ("eos") is neither counted nor drained. decodeSeconds leaves out waiting for the reader.
 LLAMA_DUO_API int32_t llama_duo_generate(
         uint32_t context, const int32_t * tokens, int32_t n_tokens, const void * json, int32_t len, uint32_t * job);
 
-// Takes tokens that wait, and their text: whole UTF-8 sequences, so text may lag behind its tokens; when the job has ended the last drain
+// Takes tokens that wait, and their text: whole UTF-8 sequences, so text may lag behind its tokens but never runs ahead; when the job has ended the last drain
 // gives the rest. info[0] tokens written, info[1] bytes of text written, info[2] the job's state, info[3] 1 if more waits, info has room for 4.
 // Draining lets a paused engine go on. Both buffers must hold at least 16 tokens and 4096 bytes.
 LLAMA_DUO_API int32_t llama_duo_job_drain(
@@ -139,7 +144,7 @@ LLAMA_DUO_API int32_t llama_duo_job_drain(
 
 // --- process ---
 
-// Cancels all jobs and waits, at most timeout_ms, until the library's threads rest. The library does this itself at exit; a caller may do so earlier.
+// Cancels all jobs and waits, at most timeout_ms, until the library's threads rest; LLAMA_DUO_E_STATE where some still work then. The library does this itself at exit; a caller may do so earlier.
 LLAMA_DUO_API int32_t llama_duo_shutdown(int32_t timeout_ms);
 
 #ifdef __cplusplus

@@ -1,0 +1,265 @@
+// The functions of llama-duo-abi.h: they check arguments, keep exceptions in, and hand on.
+#include "llama-duo-abi.h"
+
+#include "context.h"
+#include "engine-thread.h"
+#include "gates.h"
+#include "generate.h"
+#include "handle-table.h"
+#include "job.h"
+#include "log.h"
+#include "model.h"
+#include "process.h"
+
+#include <cstdlib>
+#include <cstring>
+
+using namespace duo::abi;
+
+namespace {
+
+struct status_error {
+    int32_t status;
+};
+
+void check(bool ok, int32_t status = LLAMA_DUO_E_ARGUMENT) {
+    if (!ok) {
+        throw status_error { status };
+    }
+}
+
+// Runs a function's body; nothing that it throws leaves the library.
+template <class F> int32_t guarded(F && body) noexcept {
+    try {
+        body();
+        return LLAMA_DUO_OK;
+    } catch (const status_error & e) {
+        return e.status;
+    } catch (...) {
+        return LLAMA_DUO_E_INTERNAL;
+    }
+}
+
+template <class T> std::shared_ptr<T> live(uint32_t handle) {
+    auto object = handles().get<T>(handle);
+    check(object != nullptr, LLAMA_DUO_E_HANDLE);
+    return object;
+}
+
+template <class T> std::shared_ptr<T> taken(uint32_t handle) {
+    auto object = handles().take<T>(handle);
+    check(object != nullptr, LLAMA_DUO_E_HANDLE);
+    return object;
+}
+
+// n elements of the given size at from, into a buffer with room for cap of them.
+void copy_out(const void * from, size_t n, size_t size, void * buf, int32_t cap, int32_t * needed) {
+    check(needed && cap >= 0 && (buf || cap == 0));
+    check(n <= INT32_MAX, LLAMA_DUO_E_INTERNAL);
+    *needed = int32_t(n);
+    check(*needed <= cap, LLAMA_DUO_E_SPACE);
+    if (n > 0) {
+        memcpy(buf, from, n * size);
+    }
+}
+
+void copy_out(const std::string & text, void * buf, int32_t cap, int32_t * needed) {
+    copy_out(text.data(), text.size(), 1, buf, cap, needed);
+}
+
+// Makes a job and calls start(job), which reads the options and posts the work; what is wrong with them is the job's failure.
+template <class F> void submit(const void * json, int32_t len, uint32_t * handle, F && start) {
+    check(json && len > 0 && handle);
+
+    const auto j = std::make_shared<job>();
+    *handle = handles().add(j);
+    try {
+        start(j, options::parse(json, len));
+    } catch (const status_error &) {
+        handles().take<job>(std::exchange(*handle, 0));
+        throw;
+    } catch (const job_error & e) {
+        j->fail(e);
+    } catch (const std::exception & e) {
+        j->fail(job_error("internal", e.what()));
+    }
+}
+
+} // namespace
+
+int32_t llama_duo_abi_version(void) {
+    return LLAMA_DUO_ABI_VERSION;
+}
+
+int32_t llama_duo_build_info(void * buf, int32_t cap, int32_t * needed) {
+    return guarded([&] { copy_out(build_info(), buf, cap, needed); });
+}
+
+int32_t llama_duo_log_drain(void * buf, int32_t cap, int32_t * needed) {
+    return guarded([&] {
+        check(needed && cap >= 0 && (buf || cap == 0));
+        const int32_t n = log_drain(static_cast<char *>(buf), cap);
+        *needed = std::abs(n);
+        check(n >= 0, LLAMA_DUO_E_SPACE);
+    });
+}
+
+// --- jobs ---
+
+int32_t llama_duo_job_poll(uint32_t handle, int32_t * state, double * progress) {
+    return guarded([&] {
+        check(state && progress);
+        const auto j = live<job>(handle);
+        *state    = j->state();
+        *progress = j->progress();
+    });
+}
+
+int32_t llama_duo_job_result(uint32_t handle, void * buf, int32_t cap, int32_t * needed) {
+    return guarded([&] {
+        const auto j = live<job>(handle);
+        check(j->state() == LLAMA_DUO_JOB_DONE, LLAMA_DUO_E_STATE);
+        copy_out(j->result(), buf, cap, needed);
+    });
+}
+
+int32_t llama_duo_job_error(uint32_t handle, void * buf, int32_t cap, int32_t * needed) {
+    return guarded([&] {
+        const auto j = live<job>(handle);
+        check(j->state() == LLAMA_DUO_JOB_FAILED, LLAMA_DUO_E_STATE);
+        copy_out(j->error(), buf, cap, needed);
+    });
+}
+
+int32_t llama_duo_job_cancel(uint32_t handle) {
+    return guarded([&] { live<job>(handle)->cancel(); });
+}
+
+int32_t llama_duo_job_free(uint32_t handle) {
+    return guarded([&] { taken<job>(handle)->cancel(); });
+}
+
+int32_t llama_duo_job_drain(uint32_t handle, int32_t * tokens, int32_t cap, void * text, int32_t text_cap, int32_t * info) {
+    return guarded([&] {
+        check(tokens && cap >= 16 && text && text_cap >= 4096 && info);
+        const auto d = live<job>(handle)->drain(tokens, cap, static_cast<char *>(text), text_cap);
+        info[0] = d.n_tokens;
+        info[1] = d.n_text;
+        info[2] = d.state;
+        info[3] = d.more;
+    });
+}
+
+// --- models ---
+
+int32_t llama_duo_model_load(const void * json, int32_t len, uint32_t * handle) {
+    return guarded([&] {
+        submit(json, len, handle, [](std::shared_ptr<job> j, options given) {
+            run_alone(j, [o = model_options::read(given)](job & j) { load_model(j, o); });
+        });
+    });
+}
+
+int32_t llama_duo_model_free(uint32_t handle) {
+    return guarded([&] { release_elsewhere(taken<model>(handle)); });
+}
+
+int32_t llama_duo_tokenize(uint32_t handle, const void * text, int32_t len, int32_t flags, int32_t * tokens, int32_t cap, int32_t * needed) {
+    return guarded([&] {
+        check(len >= 0 && (text || len == 0) && (flags & ~3) == 0);
+        const auto m = live<model>(handle);
+        check(m->has_vocab(), LLAMA_DUO_E_STATE);
+        const auto result = tokenize(*m, static_cast<const char *>(len ? text : ""), len, flags & 1, flags & 2);
+        copy_out(result.data(), result.size(), sizeof(llama_token), tokens, cap, needed);
+    });
+}
+
+int32_t llama_duo_detokenize(uint32_t handle, const int32_t * tokens, int32_t n_tokens, int32_t flags, void * buf, int32_t cap, int32_t * needed) {
+    return guarded([&] {
+        check(n_tokens >= 0 && (tokens || n_tokens == 0) && (flags & ~3) == 0);
+        const auto m = live<model>(handle);
+        check(m->has_vocab(), LLAMA_DUO_E_STATE);
+        for (int32_t i = 0; i < n_tokens; i++) {
+            check(m->is_token(tokens[i]));
+        }
+        copy_out(detokenize(*m, tokens, n_tokens, flags & 1, flags & 2), buf, cap, needed);
+    });
+}
+
+// --- gate patterns ---
+
+int32_t llama_duo_gates_read(const void * json, int32_t len, uint32_t * handle) {
+    return guarded([&] {
+        submit(json, len, handle, [](std::shared_ptr<job> j, options given) {
+            run_alone(j, [o = gates_read_options::read(given)](job & j) { read_gates(j, o); });
+        });
+    });
+}
+
+int32_t llama_duo_gates_select(const void * json, int32_t len, uint32_t * handle) {
+    return guarded([&] {
+        submit(json, len, handle, [](std::shared_ptr<job> j, options given) {
+            run_alone(j, [o = gates_select_options::read(given)](job & j) { select_heads(j, o); });
+        });
+    });
+}
+
+// --- contexts ---
+
+int32_t llama_duo_context_create(uint32_t handle, const void * json, int32_t len, uint32_t * job_handle) {
+    return guarded([&] {
+        const auto m = live<model>(handle);
+        submit(json, len, job_handle, [&](std::shared_ptr<job> j, options given) { submit_context(j, m, context_options::read(given)); });
+    });
+}
+
+int32_t llama_duo_context_plan(uint32_t handle, const void * json, int32_t len, uint32_t * job_handle) {
+    return guarded([&] {
+        const auto m = live<model>(handle);
+        submit(json, len, job_handle, [&](std::shared_ptr<job> j, options given) {
+            run_alone(j, [m, o = context_options::read(given)](job & j) { plan_context(j, *m, o); });
+        });
+    });
+}
+
+int32_t llama_duo_context_free(uint32_t handle) {
+    return guarded([&] {
+        auto c = taken<context>(handle);
+        const auto thread = c->thread;
+        thread->cancel();
+        thread->close([c = std::move(c)] {});
+    });
+}
+
+int32_t llama_duo_generate(
+        uint32_t handle, const int32_t * tokens, int32_t n_tokens, const void * json, int32_t len, uint32_t * job_handle) {
+    return guarded([&] {
+        check(n_tokens >= 0 && (tokens || n_tokens == 0));
+        const auto c = live<context>(handle);
+
+        submit(json, len, job_handle, [&](std::shared_ptr<job> j, options given) {
+            if (n_tokens == 0) {
+                throw option_error("prompt", nlohmann::json::array(), "at least one token");
+            }
+            for (int32_t i = 0; i < n_tokens; i++) {
+                if (!c->mdl->is_token(tokens[i])) {
+                    throw option_error("prompt", tokens[i], "tokens from 0 to " + std::to_string(llama_vocab_n_tokens(c->mdl->vocab) - 1));
+                }
+            }
+            const bool taken = c->thread->post(j,
+                    [c, prompt = std::vector<llama_token>(tokens, tokens + n_tokens), o = generate_options::read(given, *c->mdl)](job & j) {
+                        generate(j, *c, prompt, o);
+                    });
+            check(taken, LLAMA_DUO_E_HANDLE);
+        });
+    });
+}
+
+// --- process ---
+
+int32_t llama_duo_shutdown(int32_t timeout_ms) {
+    return guarded([&] {
+        check(timeout_ms >= 0);
+        check(cancel_all_jobs(timeout_ms), LLAMA_DUO_E_STATE);
+    });
+}

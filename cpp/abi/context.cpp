@@ -1,0 +1,283 @@
+#include "context.h"
+
+#include "gates.h"
+#include "handle-table.h"
+#include "log.h"
+#include "process.h"
+
+#include "common.h"
+#include "duo-report.h"
+#include "gate-pattern.h"
+#include "ggml.h"
+
+#include <algorithm>
+
+namespace duo::abi {
+
+// --- options ---
+
+static ggml_type cache_type(options & o, const char * key, ggml_type otherwise) {
+    // those of llama.cpp's -ctk and -ctv
+    static const ggml_type types[] = {
+        GGML_TYPE_F32,  GGML_TYPE_F16,    GGML_TYPE_BF16, GGML_TYPE_Q8_0, GGML_TYPE_Q4_0,
+        GGML_TYPE_Q4_1, GGML_TYPE_IQ4_NL, GGML_TYPE_Q5_0, GGML_TYPE_Q5_1,
+    };
+    std::vector<std::string> names;
+    for (const ggml_type t : types) {
+        names.push_back(ggml_type_name(t));
+    }
+
+    const auto name = o.one_of(key, names);
+    return name ? types[std::find(names.begin(), names.end(), *name) - names.begin()] : otherwise;
+}
+
+static void read_duo(options o, context_options & result) {
+    llama_duo_params & duo = result.params.duo;
+    duo.enabled = true;
+
+    if (const json * gates = o.value("gates")) {
+        const bool is_path = gates->is_string() && *gates != "" && gates->get<std::string>().find('\0') == std::string::npos;
+        if (!is_path && !gates->is_object()) {
+            throw o.error("gates", "\"auto\", a path or a gate pattern object");
+        }
+        result.gates = is_path ? gates->get<std::string>() : dump(*gates);
+    }
+
+    std::optional<double> sparsity;
+    std::optional<double> threshold;
+    read_selection(o, sparsity, threshold);
+    duo.sparsity  = float(sparsity.value_or(duo.sparsity));
+    duo.threshold = float(threshold.value_or(duo.threshold));
+
+    duo.sink   = int32_t(o.integer("sink",   0, INT32_MAX).value_or(duo.sink));
+    duo.recent = int32_t(o.integer("recent", 0, INT32_MAX).value_or(duo.recent));
+    duo.chunk  = int32_t(o.integer("chunk",  1, INT32_MAX).value_or(duo.chunk));
+    o.finish();
+}
+
+context_options context_options::read(options o) {
+    context_options result = { llama_context_default_params(), {} };
+    llama_context_params & p = result.params;
+
+    p.n_ctx     = uint32_t(o.integer("contextSize", 0, INT32_MAX - 255).value_or(0));  // llama.cpp pads it to 256
+    p.n_seq_max = uint32_t(o.integer("sequences", 1, int64_t(llama_max_parallel_sequences())).value_or(p.n_seq_max));
+    p.n_batch   = uint32_t(o.integer("batchSize", 1, INT32_MAX).value_or(p.n_batch));
+    p.n_ubatch  = uint32_t(o.integer("ubatchSize", 1, INT32_MAX).value_or(p.n_ubatch));
+
+    p.n_threads       = int32_t(o.integer("threads", 1, GGML_MAX_N_THREADS).value_or(common_cpu_get_num_math()));
+    p.n_threads_batch = int32_t(o.integer("threadsBatch", 1, GGML_MAX_N_THREADS).value_or(p.n_threads));
+
+    p.type_k = cache_type(o, "typeK", p.type_k);
+    p.type_v = cache_type(o, "typeV", p.type_v);
+
+    if (const auto mode = o.one_of("flashAttention", { "auto", "on", "off" })) {
+        p.flash_attn_type = *mode == "on" ? LLAMA_FLASH_ATTN_TYPE_ENABLED : *mode == "off" ? LLAMA_FLASH_ATTN_TYPE_DISABLED
+                                                                                           : LLAMA_FLASH_ATTN_TYPE_AUTO;
+    }
+    if (const auto duo = o.object("duo")) {
+        read_duo(*duo, result);
+    }
+    o.finish();
+    return result;
+}
+
+llama_context_params context_options::use() const {
+    llama_context_params p = params;
+    p.duo.gates = gates ? gates->c_str() : nullptr;
+    return p;
+}
+
+// --- creation ---
+
+static json describe(const duo_kv_size & kv) {
+    return {
+        { "retrievalBytes", kv.retrieval_bytes },
+        { "streamingBytes", kv.streaming_bytes },
+        { "totalBytes",     kv.total_bytes },
+        { "fullBytes",      kv.full_bytes },
+        { "retrievalHeads", kv.n_retrieval },
+        { "streamingHeads", kv.n_streaming },
+        { "retrievalCells", kv.n_ctx_seq },
+        { "streamingCells", kv.n_ring },
+        { "sequences",      kv.n_seq },
+        { "sink",           kv.sink },
+        { "recent",         kv.recent },
+        { "chunk",          kv.chunk },
+    };
+}
+
+// duo_kv_size_for, its exceptions told apart.
+static duo_kv_size kv_size(const model & m, const llama_context_params & p) {
+    try {
+        return duo_kv_size_for(m.ptr.get(), p);
+    } catch (const gate_error & e) {
+        throw job_error("gates", e.what());
+    } catch (const std::runtime_error & e) {
+        throw job_error("context", e.what());
+    }
+}
+
+static void check_can_have_context(const model & m) {
+    if (m.vocab_only) {
+        throw job_error("context", "the model was loaded with vocabOnly: it has no weights to make a context with");
+    }
+    if (llama_model_has_encoder(m.ptr.get()) || !llama_model_has_decoder(m.ptr.get()) || llama_model_is_diffusion(m.ptr.get())) {
+        throw job_error("context", "the model does not generate text token by token: encoders and diffusion models have no use for a context here");
+    }
+}
+
+static void create_context(job & j, std::shared_ptr<model> m, const context_options & o, std::shared_ptr<engine_thread> thread) {
+    check_can_have_context(*m);
+    start_backends();
+
+    const llama_context_params p = o.use();
+    if (p.duo.enabled) {
+        const std::string reason = duo_unsupported(m->ptr.get(), p);
+        if (!reason.empty()) {
+            throw job_error("unsupported", reason);
+        }
+        kv_size(*m, p);  // for its typed errors
+    }
+
+    log_capture errors;
+    llama_context_ptr ptr(llama_init_from_model(m->ptr.get(), p));
+
+    static const bool armed = arm_exit_handler();
+    (void) armed;
+
+    if (!ptr) {
+        throw job_error("context", errors.reason("llama.cpp could not create the context and gave no reason"));
+    }
+
+    const llama_context * ctx = ptr.get();
+    const auto c = std::make_shared<context>(std::move(m), std::move(ptr), std::move(thread));
+
+    json result = {
+        { "context",            0 },
+        { "contextSize",        llama_n_ctx(ctx) },
+        { "sequences",          llama_n_seq_max(ctx) },
+        { "contextPerSequence", llama_n_ctx_seq(ctx) },
+        { "batchSize",          llama_n_batch(ctx) },
+        { "ubatchSize",         llama_n_ubatch(ctx) },
+        { "threads",            p.n_threads },
+        { "threadsBatch",       p.n_threads_batch },
+        { "typeK",              ggml_type_name(p.type_k) },
+        { "typeV",              ggml_type_name(p.type_v) },
+        { "kv",                 describe(duo_kv_size_of(ctx)) },
+    };
+    j.finish([&] {
+        result["context"] = handles().add(c);
+        return result;
+    });
+}
+
+namespace {
+
+// Ends a thread that no context came to own, also where the job was cancelled before it ran.
+struct thread_guard {
+    std::shared_ptr<engine_thread> thread;
+    bool owned = false;
+
+    ~thread_guard() {
+        if (!owned) {
+            thread->close();
+        }
+    }
+};
+
+} // namespace
+
+void submit_context(std::shared_ptr<job> j, std::shared_ptr<model> m, context_options o) {
+    const auto thread = engine_thread::start();
+    const auto guard  = std::make_shared<thread_guard>(thread_guard { thread });
+    thread->post(std::move(j), [guard, m = std::move(m), o = std::move(o)](job & j) {
+        create_context(j, m, o, guard->thread);
+        guard->owned = true;
+    });
+}
+
+void plan_context(job & j, const model & m, const context_options & o) {
+    check_can_have_context(m);
+    start_backends();
+
+    const llama_context_params p = o.use();
+    const std::string reason = duo_unsupported(m.ptr.get(), p);
+
+    json kv;
+    if (reason.empty() || !p.duo.enabled) {
+        kv = describe(kv_size(m, p));
+    }
+    j.finish([&] {
+        return json {
+            { "supported", reason.empty() },
+            { "reason",    reason.empty() ? json() : json(reason) },
+            { "kv",        kv },
+        };
+    });
+}
+
+// --- the cache of sequence 0 ---
+
+void context::keep_prefix(const std::vector<llama_token> & prompt) {
+    size_t n = 0;
+    while (n < tokens.size() && n + 1 < prompt.size() && tokens[n] == prompt[n]) {
+        n++;
+    }
+
+    // a cache that forgets (a ring, a window) can go on only after seq_pos_min
+    if (int64_t(n) <= llama_memory_seq_pos_min(llama_get_memory(ptr.get()), 0)) {
+        n = 0;
+    }
+    roll_back(n);
+}
+
+void context::clear() {
+    roll_back(0);
+}
+
+void context::roll_back(size_t n) {
+    llama_memory_t mem = llama_get_memory(ptr.get());
+    if (n > 0 && llama_memory_seq_rm(mem, 0, llama_pos(n), -1)) {
+        tokens.resize(n);
+    } else {
+        llama_memory_seq_rm(mem, 0, -1, -1);  // a whole sequence can always be removed
+        tokens.clear();
+    }
+}
+
+bool context::append(job & j, const llama_token * begin, size_t n, bool logits) {
+    std::vector<llama_token>    batch_tokens(begin, begin + n);
+    std::vector<llama_pos>      pos(n);
+    std::vector<int32_t>        n_seq_id(n, 1);
+    std::vector<int8_t>         output(n, 0);
+    llama_seq_id                seq_0 = 0;
+    std::vector<llama_seq_id *> seq_id(n, &seq_0);
+
+    for (size_t i = 0; i < n; i++) {
+        pos[i] = llama_pos(tokens.size() + i);
+    }
+    output.back() = logits;
+
+    log_capture errors;
+    llama_set_abort_callback(ptr.get(), [](void * data) { return static_cast<job *>(data)->cancelled(); }, &j);
+    const int32_t status = llama_decode(ptr.get(),
+            { int32_t(n), batch_tokens.data(), nullptr, pos.data(), n_seq_id.data(), seq_id.data(), output.data() });
+    llama_set_abort_callback(ptr.get(), nullptr, nullptr);
+
+    static const bool armed = arm_exit_handler();
+    (void) armed;
+
+    if (status == 0) {
+        tokens.insert(tokens.end(), begin, begin + n);
+        return true;
+    }
+
+    roll_back(tokens.size());
+    if (status == 1) {
+        return false;
+    }
+    j.throw_if_cancelled();
+    throw job_error("decode", "llama_decode failed with status " + std::to_string(status) + ": " + errors.reason("llama.cpp gave no reason"));
+}
+
+} // namespace duo::abi

@@ -1,0 +1,62 @@
+// A context, its KV cache and the thread that works with it.
+#pragma once
+
+#include "engine-thread.h"
+#include "model.h"
+#include "options.h"
+
+#include "llama-cpp.h"
+
+#include <memory>
+#include <string>
+#include <vector>
+
+namespace duo::abi {
+
+struct context_options {
+    llama_context_params params;
+
+    // params.duo.gates points here once params are taken with use()
+    std::optional<std::string> gates;
+
+    static context_options read(options o);
+
+    // The parameters, valid as long as this object stays where it is.
+    llama_context_params use() const;
+};
+
+// Everything but `thread` belongs to that thread.
+class context {
+public:
+    context(std::shared_ptr<model> m, llama_context_ptr ptr, std::shared_ptr<engine_thread> thread)
+        : mdl(std::move(m)), thread(std::move(thread)), ptr(std::move(ptr)) {}
+
+    const std::shared_ptr<model>         mdl;  // outlives ptr
+    const std::shared_ptr<engine_thread> thread;
+    const llama_context_ptr              ptr;
+
+    // Tokens whose rows sequence 0 holds, from position 0 on.
+    const std::vector<llama_token> & cached() const { return tokens; }
+
+    // Makes cached() a beginning of the prompt, the longest that the cache can go on from exactly, and shorter than the prompt.
+    void keep_prefix(const std::vector<llama_token> & prompt);
+
+    void clear();
+
+    // Appends tokens, at most a ubatch, and computes the logits of the last one if asked. False: the cache has no room. On an error, which
+    // it throws, and on a cancelled job, for which it throws job_cancelled, cached() is as before or, where that cannot be had, empty.
+    bool append(job & j, const llama_token * begin, size_t n, bool logits);
+
+private:
+    std::vector<llama_token> tokens;
+
+    void roll_back(size_t n);
+};
+
+// Runs llama_duo_context_create as the job, on a new thread that the context keeps.
+void submit_context(std::shared_ptr<job> j, std::shared_ptr<model> m, context_options o);
+
+// The work of llama_duo_context_plan.
+void plan_context(job & j, const model & m, const context_options & o);
+
+} // namespace duo::abi

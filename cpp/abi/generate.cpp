@@ -1,0 +1,221 @@
+#include "generate.h"
+
+#include "log.h"
+#include "stop-text.h"
+#include "utf8.h"
+
+#include "sampling.h"
+
+#include <algorithm>
+#include <cfloat>
+#include <chrono>
+
+namespace duo::abi {
+
+// --- options ---
+
+generate_options generate_options::read(options o, const model & m) {
+    generate_options result;
+    common_params_sampling & s = result.sampling;
+    s.no_perf = true;
+
+    result.max_tokens     = o.integer("maxTokens", -1, INT32_MAX).value_or(result.max_tokens);
+    result.ignore_eos     = o.boolean("ignoreEos").value_or(result.ignore_eos);
+    result.special_tokens = o.boolean("specialTokens").value_or(result.special_tokens);
+    result.reuse          = o.boolean("reuse").value_or(result.reuse);
+    result.window         = size_t(o.integer("window", 1, INT32_MAX).value_or(int64_t(result.window)));
+
+    s.temp  = float(o.number("temperature", 0, FLT_MAX).value_or(s.temp));
+    s.top_k = int32_t(o.integer("topK", 0, INT32_MAX).value_or(s.top_k));
+    s.top_p = float(o.number("topP", 0, 1).value_or(s.top_p));
+    s.min_p = float(o.number("minP", 0, 1).value_or(s.min_p));
+    s.typ_p = float(o.number("typicalP", 0, 1).value_or(s.typ_p));
+    s.seed  = uint32_t(o.integer("seed", 0, UINT32_MAX).value_or(s.seed));
+
+    // its inverse must be finite too
+    s.penalty_repeat  = float(o.number("repeatPenalty", 0.001, 1000).value_or(s.penalty_repeat));
+    s.penalty_last_n  = int32_t(o.integer("repeatLastN", -1, INT32_MAX).value_or(s.penalty_last_n));
+    s.penalty_freq    = float(o.number("frequencyPenalty", -FLT_MAX, FLT_MAX).value_or(s.penalty_freq));
+    s.penalty_present = float(o.number("presencePenalty", -FLT_MAX, FLT_MAX).value_or(s.penalty_present));
+
+    if (const auto grammar = o.string("grammar"); grammar && !grammar->empty()) {
+        if (!m.has_vocab()) {
+            throw o.error("grammar", "no grammar: the model has no vocabulary");
+        }
+        // another grammar language, for which llama.cpp aborts the process where it was left out of the build
+        if (grammar->rfind("%llguidance", 0) == 0) {
+            throw o.error("grammar", "a GBNF grammar");
+        }
+        s.grammar = { COMMON_GRAMMAR_TYPE_USER, *grammar };
+    }
+    if (const json * stop = o.value("stop")) {
+        for (const auto & text : stop->is_array() ? *stop : json::array({ json() })) {
+            if (!text.is_string() || text == "") {
+                throw o.error("stop", "an array of non-empty strings");
+            }
+            result.stop.push_back(text.get<std::string>());
+        }
+    }
+    o.finish();
+
+    if (result.ignore_eos) {
+        for (llama_token t = 0; t < llama_vocab_n_tokens(m.vocab); t++) {
+            if (llama_vocab_is_eog(m.vocab, t)) {
+                s.logit_bias.push_back({ t, -INFINITY });
+            }
+        }
+    }
+    return result;
+}
+
+// --- the loop ---
+
+namespace {
+
+class stopwatch {
+public:
+    double seconds() const { return std::chrono::duration<double>(clock::now() - start).count(); }
+
+private:
+    using clock = std::chrono::steady_clock;
+    clock::time_point start = clock::now();
+};
+
+double rate(size_t n, double seconds) {
+    return n > 0 && seconds > 0 ? double(n) / seconds : 0;
+}
+
+} // namespace
+
+static common_sampler_ptr make_sampler(const context & c, const std::vector<llama_token> & prompt, const generate_options & o) {
+    common_params_sampling params = o.sampling;
+    // -1 is the whole context, and no more than that can ever be looked back on
+    const int32_t n_ctx = int32_t(llama_n_ctx_seq(c.ptr.get()));
+    params.penalty_last_n = params.penalty_last_n < 0 ? n_ctx : std::min(params.penalty_last_n, n_ctx);
+
+    log_capture errors;
+    common_sampler_ptr sampler;
+    try {
+        sampler.reset(common_sampler_init(c.mdl->ptr.get(), params));
+    } catch (const std::exception & e) {
+        if (params.grammar.empty()) {
+            throw;
+        }
+        throw option_error("grammar", common_grammar_value(params.grammar), "a GBNF grammar with a root rule (" + errors.reason(e.what()) + ")");
+    }
+    for (const llama_token t : prompt) {
+        common_sampler_accept(sampler.get(), t, /*is_generated=*/ false);
+    }
+    return sampler;
+}
+
+// Leaves the prompt in the cache and the logits of its last token ready; returns how many tokens were there already.
+static size_t prefill(job & j, context & c, const std::vector<llama_token> & prompt, bool reuse) {
+    if (reuse) {
+        c.keep_prefix(prompt);
+    } else {
+        c.clear();
+    }
+
+    // a piece is a ubatch, the unit that llama.cpp works in: a larger piece would only make progress and cancelling coarser
+    const size_t n_reused = c.cached().size();
+    const size_t n_piece  = llama_n_ubatch(c.ptr.get());
+
+    for (size_t n_done = n_reused; n_done < prompt.size();) {
+        j.throw_if_cancelled();
+        j.set_progress(double(n_done) / double(prompt.size()));
+
+        const size_t n    = std::min(n_piece, prompt.size() - n_done);
+        const bool   last = n_done + n == prompt.size();
+        if (!c.append(j, &prompt[n_done], n, last)) {
+            throw job_error("full", "the cache has no room for the prompt's " + std::to_string(prompt.size()) + " tokens: it held " +
+                    std::to_string(n_done) + " of them");
+        }
+        n_done += n;
+    }
+    llama_synchronize(c.ptr.get());
+    j.set_progress(1);
+    return n_reused;
+}
+
+void generate(job & j, context & c, const std::vector<llama_token> & prompt, const generate_options & o) {
+    const size_t n_ctx = llama_n_ctx_seq(c.ptr.get());
+    if (prompt.size() > n_ctx) {
+        throw job_error("full", "the prompt has " + std::to_string(prompt.size()) + " tokens, and a sequence of the context holds " +
+                std::to_string(n_ctx));
+    }
+    j.set_window(o.window);
+
+    const auto sampler = make_sampler(c, prompt, o);
+
+    const stopwatch prefill_time;
+    const size_t    n_reused        = prefill(j, c, prompt, o.reuse);
+    const double    prefill_seconds = prefill_time.seconds();
+
+    utf8_assembler utf8;
+    stop_text      stops(o.stop);
+    std::string    stop           = "length";
+    llama_token    token          = LLAMA_TOKEN_NULL;
+    size_t         n_generated    = 0;
+    size_t         n_decoded      = 0;
+    double         paused_seconds = 0;
+
+    const stopwatch decode_time;
+    while (int64_t(n_generated) != o.max_tokens) {
+        if (n_generated > 0) {
+            if (c.cached().size() == n_ctx || !c.append(j, &token, 1, true)) {
+                stop = "full";
+                break;
+            }
+            n_decoded++;
+        }
+        j.throw_if_cancelled();
+
+        token = common_sampler_sample(sampler.get(), c.ptr.get(), -1);
+        // with ignoreEos it can still come, where a grammar leaves nothing else
+        if (llama_vocab_is_eog(c.mdl->vocab, token)) {
+            stop = "eos";
+            break;
+        }
+        common_sampler_accept(sampler.get(), token, /*is_generated=*/ true);
+
+        // without a vocabulary tokens have no text
+        const std::string bytes = c.mdl->has_vocab() ? common_token_to_piece(c.mdl->vocab, token, o.special_tokens) : "";
+        const std::string text  = stops.feed(utf8.feed(bytes));
+
+        const stopwatch pause;
+        j.push(token, text);
+        paused_seconds += pause.seconds();
+        n_generated++;
+
+        if (stops.found()) {
+            break;
+        }
+    }
+    const double decode_seconds = decode_time.seconds() - paused_seconds;
+
+    if (!stops.found()) {
+        const std::string rest = stops.feed(utf8.flush());
+        j.push(LLAMA_TOKEN_NULL, rest + stops.flush());
+    }
+    if (stops.found()) {
+        stop = "text";
+    }
+
+    const size_t n_prefilled = prompt.size() - n_reused;
+    j.finish([&] {
+        return json {
+            { "stop",                   stop },
+            { "stopText",               stops.found() ? json(*stops.found()) : json() },
+            { "promptTokens",           prompt.size() },
+            { "reusedTokens",           n_reused },
+            { "generatedTokens",        n_generated },
+            { "prefillSeconds",         prefill_seconds },
+            { "decodeSeconds",          decode_seconds },
+            { "prefillTokensPerSecond", rate(n_prefilled, prefill_seconds) },
+            { "decodeTokensPerSecond",  rate(n_decoded, decode_seconds) },
+        };
+    });
+}
+
+} // namespace duo::abi

@@ -1,0 +1,65 @@
+// Numbers that stand for objects across the C ABI.
+#pragma once
+
+#include <cstdint>
+#include <deque>
+#include <memory>
+#include <mutex>
+#include <variant>
+#include <vector>
+
+namespace duo::abi {
+
+class  job;
+class  context;
+struct model;
+
+// A handle is a slot in its low bits and, above, how often that slot was used: a stale handle finds another generation and so nothing.
+class handle_table {
+public:
+    template <class T> uint32_t add(std::shared_ptr<T> object) {
+        return insert(std::move(object));
+    }
+
+    // The object, or null where the handle is stale, of another kind or never was one.
+    template <class T> std::shared_ptr<T> get(uint32_t handle) {
+        std::lock_guard lock(mutex);
+        slot * s = find(handle);
+        auto * held = s ? std::get_if<std::shared_ptr<T>>(&s->object) : nullptr;
+        return held ? *held : nullptr;
+    }
+
+    // As get, and gives the handle back.
+    template <class T> std::shared_ptr<T> take(uint32_t handle) {
+        std::lock_guard lock(mutex);
+        slot * s = find(handle);
+        auto * held = s ? std::get_if<std::shared_ptr<T>>(&s->object) : nullptr;
+        if (!held) {
+            return nullptr;
+        }
+        std::shared_ptr<T> object = std::move(*held);
+        release(handle);
+        return object;
+    }
+
+private:
+    using any_object = std::variant<std::monostate, std::shared_ptr<job>, std::shared_ptr<model>, std::shared_ptr<context>>;
+
+    struct slot {
+        uint32_t   generation = 1;  // never 0, so no handle is 0
+        any_object object;
+    };
+
+    std::mutex           mutex;
+    std::vector<slot>    slots;
+    std::deque<uint32_t> free_slots;  // longest free first
+
+    uint32_t insert(any_object object);
+    slot *   find(uint32_t handle);
+    void     release(uint32_t handle);
+};
+
+// The process's table. It is never destroyed: other threads may use it for as long as the process lives.
+handle_table & handles();
+
+} // namespace duo::abi

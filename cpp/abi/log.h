@@ -1,0 +1,32 @@
+// llama.cpp's log: kept for the caller to drain, and listened to for the reason when a call fails.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+namespace duo::abi {
+
+// Sends llama.cpp's and ggml's messages here.
+void log_start();
+
+// Takes whole lines that fit, oldest first, and returns their bytes; where not even the first fits, takes none and returns minus its bytes.
+int32_t log_drain(char * buf, int32_t cap);
+
+// Collects the errors that this thread logs during the capture's life; llama.cpp's functions return null and log why.
+class log_capture {
+public:
+    log_capture();
+    ~log_capture();
+    log_capture(const log_capture &) = delete;
+
+    // The last lines, joined; `otherwise` if there are none.
+    std::string reason(const std::string & otherwise) const;
+
+    void add(const std::string & line);
+
+private:
+    log_capture * outer;
+    std::string   lines;
+};
+
+} // namespace duo::abi

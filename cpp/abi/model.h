@@ -1,0 +1,38 @@
+// A loaded model.
+#pragma once
+
+#include "job.h"
+#include "options.h"
+
+#include "llama-cpp.h"
+
+#include <string>
+#include <vector>
+
+namespace duo::abi {
+
+struct model {
+    llama_model_ptr     ptr;
+    const llama_vocab * vocab;
+    std::string         path;
+    bool                vocab_only;
+
+    bool has_vocab() const { return llama_vocab_type(vocab) != LLAMA_VOCAB_TYPE_NONE; }
+    bool is_token(int32_t token) const { return token >= 0 && token < llama_vocab_n_tokens(vocab); }
+};
+
+struct model_options {
+    std::string        path;
+    llama_model_params params;
+
+    static model_options read(options o);
+};
+
+// The job's work: loads, and makes the result of llama_duo_model_load.
+void load_model(job & j, const model_options & o);
+
+// The model must have a vocabulary; every token must be one of it.
+std::vector<llama_token> tokenize(const model & m, const char * text, int32_t len, bool add_special, bool parse_special);
+std::string detokenize(const model & m, const llama_token * tokens, int32_t n_tokens, bool remove_special, bool render_special);
+
+} // namespace duo::abi

@@ -1,0 +1,146 @@
+#include "options.h"
+
+#include "utf8.h"
+
+#include <algorithm>
+#include <cfloat>
+#include <cmath>
+#include <cstring>
+#include <sstream>
+
+namespace duo::abi {
+
+static std::string shortened(std::string text) {
+    static constexpr size_t max = 80;
+    if (text.size() > max) {
+        text.resize(utf8_cut(text, max));
+        text += "...";
+    }
+    return text;
+}
+
+template <class T> static std::string range(const char * kind, T min, T max, bool bounded) {
+    std::ostringstream out;
+    if (bounded) {
+        out << kind << " from " << min << " to " << max;
+    } else {
+        out << kind << " of at least " << min;
+    }
+    return out.str();
+}
+
+job_error option_error(const std::string & name, const json & value, const std::string & expected) {
+    return job_error("option", "option \"" + name + "\" is " + shortened(dump(value)) + ", expected " + expected,
+            { { "name", name }, { "value", value }, { "expected", expected } });
+}
+
+options options::parse(const void * text, int32_t len) {
+    const char * begin = static_cast<const char *>(text);
+
+    json values = json::parse(begin, begin + len, nullptr, /*allow_exceptions=*/ false);
+    if (!values.is_object()) {
+        const std::string given(begin, size_t(len));
+        throw job_error("option", "options are not a JSON object: " + shortened(dump(given)),
+                { { "name", "" }, { "value", given }, { "expected", "a JSON object" } });
+    }
+    return options(std::move(values), "");
+}
+
+const json * options::value(const char * key) {
+    known.push_back(key);
+    const auto it = values.find(key);
+    return it == values.end() || it->is_null() ? nullptr : &*it;
+}
+
+job_error options::error(const char * key, const std::string & expected) const {
+    return option_error(prefix + key, values.contains(key) ? values[key] : json(), expected);
+}
+
+std::optional<bool> options::boolean(const char * key) {
+    const json * v = value(key);
+    if (!v) {
+        return {};
+    }
+    if (!v->is_boolean()) {
+        throw error(key, "true or false");
+    }
+    return v->get<bool>();
+}
+
+std::optional<int64_t> options::integer(const char * key, int64_t min, int64_t max) {
+    const json * v = value(key);
+    if (!v) {
+        return {};
+    }
+    const auto expected = range("an integer", min, max, true);
+    // JavaScript writes large whole numbers as 1e21, and a number is one whatever its spelling
+    const double d = v->is_number() ? v->get<double>() : NAN;
+    if (!(d >= double(min) && d <= double(max) && d == std::floor(d))) {
+        throw error(key, expected);
+    }
+    return int64_t(d);
+}
+
+std::optional<double> options::number(const char * key, double min, double max) {
+    const json * v = value(key);
+    if (!v) {
+        return {};
+    }
+    const double d = v->is_number() ? v->get<double>() : NAN;
+    if (!(d >= min && d <= max)) {
+        throw error(key, min <= -FLT_MAX ? "a finite number" : range("a number", min, max, max < FLT_MAX));
+    }
+    return d;
+}
+
+std::optional<std::string> options::string(const char * key) {
+    const json * v = value(key);
+    if (!v) {
+        return {};
+    }
+    if (!v->is_string()) {
+        throw error(key, "a string");
+    }
+    return v->get<std::string>();
+}
+
+std::optional<std::string> options::one_of(const char * key, const std::vector<std::string> & choices) {
+    const json * v = value(key);
+    if (!v) {
+        return {};
+    }
+    if (!v->is_string() || std::find(choices.begin(), choices.end(), v->get<std::string>()) == choices.end()) {
+        std::string expected = "one of";
+        for (const auto & choice : choices) {
+            expected += (&choice == &choices.front() ? " \"" : ", \"") + choice + "\"";
+        }
+        throw error(key, expected);
+    }
+    return v->get<std::string>();
+}
+
+std::optional<options> options::object(const char * key) {
+    const json * v = value(key);
+    if (!v) {
+        return {};
+    }
+    if (!v->is_object()) {
+        throw error(key, "an object");
+    }
+    return options(*v, prefix + key + ".");
+}
+
+void options::finish() const {
+    for (const auto & [key, value] : values.items()) {
+        if (std::find(known.begin(), known.end(), key) == known.end()) {
+            std::string expected = "no such option; known are";
+            for (const auto & k : known) {
+                expected += (&k == &known.front() ? " " : ", ") + k;
+            }
+            throw job_error("option", "unknown option \"" + prefix + key + "\"" + expected.substr(strlen("no such option")),
+                    { { "name", prefix + key }, { "value", value }, { "expected", expected } });
+        }
+    }
+}
+
+} // namespace duo::abi
