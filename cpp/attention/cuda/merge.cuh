@@ -1,0 +1,28 @@
+// Joining partial results of one query over disjoint keys, each (max m, sum l, unnormalised output o) in base 2:
+// m = max m_i, l = sum l_i 2^(m_i - m), o = sum o_i 2^(m_i - m), always added in the order of the parts, so the bits never change.
+#pragma once
+
+#include "ptx.cuh"
+
+namespace duo::cuda {
+
+// Below any score, yet finite: a part without keys then weighs 0 and never makes a NaN.
+constexpr float NO_KEY = -1e30f;
+
+// Whether this block is the last of n to arrive; the counter is zero again afterwards. All threads call it, after writing their parts.
+static __device__ __forceinline__ bool last_to_arrive(int32_t * counter, int32_t n, int32_t * shared_flag) {
+    __threadfence();
+    __syncthreads();
+    if (threadIdx.x == 0) {
+        const int32_t arrived = atomicAdd(counter, 1);
+        *shared_flag = arrived == n - 1;
+        if (arrived == n - 1) {
+            *counter = 0;
+        }
+        __threadfence();
+    }
+    __syncthreads();
+    return *shared_flag;
+}
+
+} // namespace duo::cuda

@@ -1,0 +1,72 @@
+// What the kernels are given: plain pointers and numbers, no framework. The rules are those of ../mixed-attention.h.
+#pragma once
+
+#include <stddef.h>
+#include <stdint.h>
+
+namespace duo::cuda {
+
+enum class CacheType : int32_t { f32, f16, bf16, q4_0, q4_1, q5_0, q5_1, q8_0 };
+
+// Bytes of a row of n values, in ggml's block layout.
+static inline size_t row_bytes(CacheType type, int32_t n) {
+    switch (type) {
+        case CacheType::f32:  return size_t(n) * 4;
+        case CacheType::f16:
+        case CacheType::bf16: return size_t(n) * 2;
+        case CacheType::q4_0: return size_t(n) / 32 * 18;
+        case CacheType::q4_1: return size_t(n) / 32 * 20;
+        case CacheType::q5_0: return size_t(n) / 32 * 22;
+        case CacheType::q5_1: return size_t(n) / 32 * 24;
+        case CacheType::q8_0: return size_t(n) / 32 * 34;
+    }
+    return 0;
+}
+
+// Rows of a head are contiguous: row (stream, head, cell) is stream * n_rows + first row of the head + cell.
+// The fast kernels copy whole groups of 8 cells, so first rows, n_rows, the cells of a retrieval head and sink + ring are multiples of 8.
+struct Layout {
+    const int32_t * tokens;     // [n_tokens][2]: position, stream; a stream's tokens in the order of their positions
+    const int64_t * heads;      // [n_head_kv][2]: first row within the stream, 1 where the head streams
+    int64_t         n_rows;     // rows of one stream
+    int32_t         n_tokens;
+    int32_t         n_head_kv;
+    int32_t         sink;
+    int32_t         recent;
+    int32_t         chunk;
+    int32_t         ring;       // cells after the sinks
+};
+
+struct AttentionParams {
+    Layout       layout;
+    const float * q;            // [n_tokens][n_head][head_size_k]
+    const void  * k_cache;      // [n_rows * n_stream][head_size_k] of type_k
+    const void  * v_cache;      // [n_rows * n_stream][head_size_v] of type_v
+    float       * dst;          // [n_tokens][n_head][head_size_v]
+    float       * partials;     // scratch of attention_workspace() bytes, anything in it
+    int32_t     * counters;     // [N_COUNTERS], zero before the first launch; every launch leaves zeros
+    int32_t      n_head;
+    int32_t      head_size_k;
+    int32_t      head_size_v;
+    int32_t      max_seq_tokens; // no stream has more tokens in this call; n_tokens if nothing better is known
+    CacheType    type_k;
+    CacheType    type_v;
+    float        scale;         // multiplies q . k
+    float        softcap;       // 0: none; else scores become softcap * tanh(score / softcap)
+};
+
+struct StoreParams {
+    Layout        layout;
+    const float * k;            // [n_tokens][n_head_kv][head_size_k]
+    const float * v;            // [n_tokens][n_head_kv][head_size_v]
+    void        * k_cache;
+    void        * v_cache;
+    int32_t       head_size_k;
+    int32_t       head_size_v;
+    CacheType     type_k;
+    CacheType     type_v;
+};
+
+constexpr int32_t N_COUNTERS = 4096;
+
+} // namespace duo::cuda

@@ -1,0 +1,88 @@
+#include "llama-graph-duo.h"
+
+#include "llama-kv-cache-duo.h"
+#include "llama-model.h"
+#include "mixed-attention.h"
+
+#include <cmath>
+
+std::unique_ptr<llm_graph_input_attn_duo> llm_graph_input_attn_duo::create(const llm_graph_context & graph) {
+    const auto & kv  = static_cast<const llama_kv_cache_duo_context *>(graph.mctx)->get_kv();
+    auto         inp = std::make_unique<llm_graph_input_attn_duo>(graph.hparams, graph.cparams, kv);
+
+    auto new_input = [&](ggml_type type, int64_t ne0, int64_t ne1, const char * name) {
+        ggml_tensor * t = ggml_new_tensor_2d(graph.ctx0, type, ne0, ne1);
+        ggml_set_input(t);
+        ggml_set_name(t, name);
+        return t;
+    };
+
+    inp->tokens = new_input(GGML_TYPE_I32, 2, graph.ubatch.n_tokens, "duo_inp_tokens");
+    if (kv.n_rot_k() > 0) {
+        inp->self_k_rot = new_input(GGML_TYPE_F32, kv.n_rot_k(), kv.n_rot_k(), "attn_inp_k_rot");
+    }
+    if (kv.n_rot_v() > 0) {
+        inp->self_v_rot = new_input(GGML_TYPE_F32, kv.n_rot_v(), kv.n_rot_v(), "attn_inp_v_rot");
+    }
+    return inp;
+}
+
+// Sylvester's Hadamard matrix, scaled to be orthonormal: entry (i, j) is (-1)^popcount(i & j) / sqrt(n).
+static void set_hadamard(ggml_tensor * t) {
+    const int64_t n = t->ne[0];
+    float * data = (float *) t->data;
+    for (int64_t i = 0; i < n; ++i) {
+        for (int64_t j = 0; j < n; ++j) {
+            int bits = 0;
+            for (int64_t b = i & j; b != 0; b &= b - 1) {
+                ++bits;
+            }
+            data[i * n + j] = (bits % 2 ? -1.0f : 1.0f) / std::sqrt(float(n));
+        }
+    }
+}
+
+void llm_graph_input_attn_duo::set_input(const llama_ubatch * ubatch) {
+    if (tokens->buffer) {
+        int32_t * data = (int32_t *) tokens->data;
+        for (uint32_t i = 0; i < ubatch->n_tokens; ++i) {
+            data[2 * i]     = ubatch->pos[i];
+            data[2 * i + 1] = ubatch->seq_id[i][0];
+        }
+    }
+    for (ggml_tensor * rot : { self_k_rot, self_v_rot }) {
+        if (rot && rot->buffer) {
+            set_hadamard(rot);
+        }
+    }
+}
+
+bool llm_graph_input_attn_duo::can_reuse(const llm_graph_params & params) {
+    // positions and streams are data: any ubatch of as many tokens fits the graph
+    return tokens->ne[1] == params.ubatch.n_tokens;
+}
+
+// The backend that computes on the layer's cache. The operator writes the cache, so it must not be computed on a copy.
+static ggml_backend_t cache_backend(const llm_graph_context & graph, const ggml_tensor * op, const ggml_tensor * cache) {
+    for (int i = 0; i < ggml_backend_sched_get_n_backends(graph.sched); ++i) {
+        ggml_backend_t backend = ggml_backend_sched_get_backend(graph.sched, i);
+        if (ggml_backend_supports_buft(backend, ggml_backend_buffer_get_type(cache->buffer)) && ggml_backend_supports_op(backend, op)) {
+            return backend;
+        }
+    }
+    return graph.backend_cpu;
+}
+
+ggml_tensor * llm_graph_input_attn_duo::build_attn(
+        const llm_graph_context & graph, ggml_tensor * q, ggml_tensor * k, ggml_tensor * v, float kq_scale, int il) const {
+    const auto & layer = kv.get_layer(il);
+
+    // a fused QKV projection leaves strided views
+    auto contiguous = [&](ggml_tensor * t) { return ggml_is_contiguous(t) ? t : ggml_cont(graph.ctx0, t); };
+
+    ggml_tensor * cur = ggml_mixed_attn(graph.ctx0,
+            contiguous(q), contiguous(k), contiguous(v), layer.k, layer.v, tokens, layer.heads, kv.attn_params(il, kq_scale));
+    ggml_backend_sched_set_tensor_backend(graph.sched, cur, cache_backend(graph, cur, layer.k));
+    ggml_build_forward_expand(graph.gf, cur);
+    return cur;
+}

@@ -1,0 +1,525 @@
+#include "llama-kv-cache-duo.h"
+
+#include "llama-context.h"
+#include "llama-impl.h"
+#include "llama-io.h"
+#include "llama-model.h"
+#include "mixed-attention.h"
+#include "visibility.h"
+
+#include <algorithm>
+#include <cstring>
+#include <limits>
+#include <stdexcept>
+
+// --- rows ---
+
+// llama_kv_cache rotates K by the largest matrix that divides the head, V by 64, where they are quantised; LLAMA_ATTN_ROT_DISABLE turns both off.
+static int64_t rotation(ggml_type type, uint32_t head_size, bool largest) {
+    const char * disable = getenv("LLAMA_ATTN_ROT_DISABLE");
+    if (!ggml_is_quantized(type) || head_size % 64 != 0 || (disable && atoi(disable))) {
+        return 0;
+    }
+    int64_t n = 64;
+    while (largest && head_size % (2 * n) == 0) {
+        n *= 2;
+    }
+    return n;
+}
+
+// Head sizes of all layers if they are alike, else 0: rotation is one matrix for all.
+static uint32_t common_head_size(const llama_hparams & hparams, uint32_t (llama_hparams::*size)(uint32_t) const) {
+    for (uint32_t il = 1; il < hparams.n_layer(); ++il) {
+        if ((hparams.*size)(il) != (hparams.*size)(0)) {
+            return 0;
+        }
+    }
+    return (hparams.*size)(0);
+}
+
+// Whether a device can compute the operator on this layer's rows.
+static bool has_operator(ggml_backend_dev_t dev, const llama_hparams & hparams, uint32_t il, ggml_type type_k, ggml_type type_v) {
+    ggml_init_params params = { 16 * ggml_tensor_overhead(), nullptr, /*.no_alloc =*/ true };
+    ggml_context_ptr ctx { ggml_init(params) };
+
+    const int64_t dk = hparams.n_embd_head_k(il);
+    const int64_t dv = hparams.n_embd_head_v(il);
+    const int64_t n_head_kv = hparams.n_head_kv(il);
+
+    ggml_mixed_attn_params p = { 1.0f, 0.0f, 0, 0, 1, 64, 64, 64 * n_head_kv };
+    ggml_tensor * op = ggml_mixed_attn(ctx.get(),
+            ggml_new_tensor_3d(ctx.get(), GGML_TYPE_F32, dk, hparams.n_head(il), 1),
+            ggml_new_tensor_3d(ctx.get(), GGML_TYPE_F32, dk, n_head_kv, 1),
+            ggml_new_tensor_3d(ctx.get(), GGML_TYPE_F32, dv, n_head_kv, 1),
+            ggml_new_tensor_2d(ctx.get(), type_k, dk, p.n_rows),
+            ggml_new_tensor_2d(ctx.get(), type_v, dv, p.n_rows),
+            ggml_new_tensor_2d(ctx.get(), GGML_TYPE_I32, 2, 1),
+            ggml_new_tensor_2d(ctx.get(), GGML_TYPE_I64, 2, n_head_kv), p);
+    return ggml_backend_dev_supports_op(dev, op);
+}
+
+llama_kv_cache_duo::llama_kv_cache_duo(const llama_model & model, const llama_cparams & cparams, ggml_type type_k, ggml_type type_v) :
+    model(model), cparams(cparams), config(*cparams.duo), type_k(type_k), type_v(type_v),
+    n_ctx_seq(cparams.n_ctx_seq), n_ring(config.n_cells_streaming(cparams.n_ctx_seq)),
+    layers(model.hparams.n_layer()), streams(cparams.n_seq_max) {
+    const auto & hparams = model.hparams;
+
+    rot_k = rotation(type_k, common_head_size(hparams, &llama_hparams::n_embd_head_k), true);
+    rot_v = rotation(type_v, common_head_size(hparams, &llama_hparams::n_embd_head_v), false);
+
+    std::map<ggml_backend_buffer_type_t, ggml_context_ptr> ctxs;
+    auto ctx_for = [&](ggml_backend_buffer_type_t buft) {
+        auto & ctx = ctxs[buft];
+        if (!ctx) {
+            ggml_init_params params = { 3 * layers.size() * ggml_tensor_overhead(), nullptr, /*.no_alloc =*/ true };
+            ctx.reset(ggml_init(params));
+        }
+        return ctx.get();
+    };
+
+    bool warned = false;
+    for (uint32_t il = 0; il < layers.size(); ++il) {
+        layer & l = layers[il];
+        l = {};
+        const int64_t n_head_kv = hparams.n_head_kv(il);
+        if (n_head_kv == 0) {
+            continue;
+        }
+        for (const uint8_t streaming : config.heads.streaming[il]) {
+            (streaming ? l.n_streaming : l.n_retrieval)++;
+        }
+        l.n_rows = int64_t(l.n_retrieval) * n_ctx_seq + int64_t(l.n_streaming) * n_ring;
+
+        ggml_backend_buffer_type_t buft = ggml_backend_cpu_buffer_type();
+        if (cparams.offload_kqv) {
+            ggml_backend_dev_t dev = model.dev_layer(il);
+            if (has_operator(dev, hparams, il, type_k, type_v)) {
+                buft = ggml_backend_dev_buffer_type(dev);
+            } else if (!warned) {
+                LLAMA_LOG_WARN("%s: %s has no mixed-head attention for these heads and cache types: "
+                        "the cache of its layers is in host memory and their attention runs on the CPU\n", __func__, ggml_backend_dev_name(dev));
+                warned = true;
+            }
+        }
+
+        ggml_context * ctx = ctx_for(buft);
+        l.k     = ggml_new_tensor_2d(ctx, type_k, hparams.n_embd_head_k(il), l.n_rows * streams.size());
+        l.v     = ggml_new_tensor_2d(ctx, type_v, hparams.n_embd_head_v(il), l.n_rows * streams.size());
+        l.heads = ggml_new_tensor_2d(ctx, GGML_TYPE_I64, 2, n_head_kv);
+        ggml_format_name(l.k,     "cache_duo_k_l%u",     il);
+        ggml_format_name(l.v,     "cache_duo_v_l%u",     il);
+        ggml_format_name(l.heads, "cache_duo_heads_l%u", il);
+    }
+
+    for (auto & [buft, ctx] : ctxs) {
+        ggml_backend_buffer_t buf;
+        if (hparams.no_alloc) {
+            buf = ggml_backend_buft_alloc_buffer(buft, 0);
+            for (ggml_tensor * t = ggml_get_first_tensor(ctx.get()); t; t = ggml_get_next_tensor(ctx.get(), t)) {
+                t->buffer = buf; // so that the scheduler does not allocate it
+            }
+        } else {
+            buf = ggml_backend_alloc_ctx_tensors_from_buft(ctx.get(), buft);
+        }
+        if (!buf) {
+            const duo_kv_size s = size();
+            throw std::runtime_error(format("failed to allocate the mixed-head KV cache of %.1f MiB in %s; use a smaller context, a higher sparsity or a smaller cache type",
+                    s.total_bytes / 1024.0 / 1024.0, ggml_backend_buft_name(buft)));
+        }
+        ggml_backend_buffer_clear(buf, 0);
+        ctxs_bufs.emplace_back(std::move(ctx), buf);
+    }
+
+    // the head maps: retrieval heads' rows first, then streaming heads'
+    for (uint32_t il = 0; il < layers.size() && !hparams.no_alloc; ++il) {
+        const auto & streaming = config.heads.streaming[il];
+        int64_t next[2] = { 0, int64_t(layers[il].n_retrieval) * n_ctx_seq };
+        std::vector<int64_t> map;
+        for (const uint8_t s : streaming) {
+            map.push_back(next[s]);
+            map.push_back(s);
+            next[s] += s ? n_ring : n_ctx_seq;
+        }
+        if (layers[il].heads) {
+            ggml_backend_tensor_set(layers[il].heads, map.data(), 0, map.size() * sizeof(int64_t));
+        }
+    }
+
+    const duo_kv_size s = size();
+    LLAMA_LOG_INFO("%s: %u retrieval heads x %u cells, %u streaming heads x %u cells (sink %d, recent %d, chunk %d), %u seqs, K (%s), V (%s)\n",
+            __func__, s.n_retrieval, s.n_ctx_seq, s.n_streaming, s.n_ring, s.sink, s.recent, s.chunk, s.n_seq, ggml_type_name(type_k), ggml_type_name(type_v));
+    LLAMA_LOG_INFO("%s: size = %.2f MiB, of %.2f MiB with every head full\n",
+            __func__, s.total_bytes / 1024.0 / 1024.0, s.full_bytes / 1024.0 / 1024.0);
+}
+
+ggml_mixed_attn_params llama_kv_cache_duo::attn_params(int32_t il, float scale) const {
+    const auto & hparams = model.hparams;
+    ggml_mixed_attn_params p = {};
+    p.scale   = scale;
+    p.softcap = hparams.attn_soft_cap ? hparams.f_attn_logit_softcapping : 0.0f;
+    p.sink    = config.sink;
+    p.recent  = config.recent;
+    p.chunk   = config.chunk;
+    p.ring    = std::max<int32_t>(1, int32_t(n_ring) - config.sink); // where the sinks fill the context, no position reaches the ring
+    p.n_ctx   = n_ctx_seq;
+    p.n_rows  = layers[il].n_rows;
+    return p;
+}
+
+duo_kv_size llama_kv_cache_duo::size() const {
+    duo_kv_size size;
+    size.n_ctx_seq = n_ctx_seq;
+    size.n_seq     = streams.size();
+    size.sink      = config.sink;
+    size.recent    = config.recent;
+    size.chunk     = config.chunk;
+    for (const layer & l : layers) {
+        if (!l.k) {
+            continue;
+        }
+        const uint64_t row = l.k->nb[1] + l.v->nb[1];
+        size.n_retrieval     += l.n_retrieval;
+        size.n_streaming     += l.n_streaming;
+        size.retrieval_bytes += row * l.n_retrieval * n_ctx_seq * size.n_seq;
+        size.streaming_bytes += row * l.n_streaming * n_ring * size.n_seq;
+        size.total_bytes     += ggml_nbytes(l.k) + ggml_nbytes(l.v);
+        size.full_bytes      += row * (l.n_retrieval + l.n_streaming) * n_ctx_seq * size.n_seq;
+    }
+    size.n_ring = size.n_streaming > 0 ? n_ring : 0;
+    return size;
+}
+
+std::map<ggml_backend_buffer_type_t, size_t> llama_kv_cache_duo::memory_breakdown() const {
+    std::map<ggml_backend_buffer_type_t, size_t> res;
+    for (const auto & [ctx, buf] : ctxs_bufs) {
+        ggml_backend_buffer_type_t buft = ggml_backend_buffer_get_type(buf.get());
+        res[buft] += model.hparams.no_alloc ? ggml_backend_alloc_ctx_tensors_from_buft_size(ctx.get(), buft) : ggml_backend_buffer_get_size(buf.get());
+    }
+    return res;
+}
+
+// --- batches ---
+
+const char * llama_kv_cache_duo::check_batch(const std::vector<llama_ubatch> & ubatches) const {
+    if (!cparams.causal_attn) {
+        return "attention that is not causal has no recent window";
+    }
+    std::vector<llama_pos> next;
+    for (const stream & s : streams) {
+        next.push_back(s.pos_max + 1);
+    }
+    for (const auto & ubatch : ubatches) {
+        for (uint32_t i = 0; i < ubatch.n_tokens; ++i) {
+            if (ubatch.n_seq_id[i] != 1) {
+                return "a token belongs to several sequences";
+            }
+            const llama_seq_id seq_id = ubatch.seq_id[i][0];
+            if (seq_id < 0 || size_t(seq_id) >= streams.size()) {
+                return "a token's sequence id is not below the context's number of sequences";
+            }
+            if (ubatch.pos[i] != next[seq_id]) {
+                return "a token's position is not the next of its sequence";
+            }
+            if (uint32_t(ubatch.pos[i]) >= n_ctx_seq) {
+                return "a token's position is beyond the context of its sequence";
+            }
+            next[seq_id]++;
+        }
+    }
+    return nullptr;
+}
+
+llama_memory_context_ptr llama_kv_cache_duo::init_batch(llama_batch_allocr & balloc, uint32_t n_ubatch, bool embd_all) {
+    GGML_UNUSED(embd_all);
+
+    balloc.split_reset();
+
+    std::vector<llama_ubatch> ubatches;
+    while (true) {
+        auto ubatch = balloc.split_simple(n_ubatch);
+        if (ubatch.n_tokens == 0) {
+            break;
+        }
+        ubatches.push_back(std::move(ubatch));
+    }
+    if (const char * reason = check_batch(ubatches)) {
+        LLAMA_LOG_ERROR("%s: the mixed-head cache cannot take this batch: %s\n", __func__, reason);
+        return std::make_unique<llama_kv_cache_duo_context>(LLAMA_MEMORY_STATUS_FAILED_PREPARE);
+    }
+    return std::make_unique<llama_kv_cache_duo_context>(this, std::move(ubatches));
+}
+
+llama_memory_context_ptr llama_kv_cache_duo::init_full() {
+    return std::make_unique<llama_kv_cache_duo_context>(this);
+}
+
+llama_memory_context_ptr llama_kv_cache_duo::init_update(llama_context * lctx, bool optimize) {
+    GGML_UNUSED(optimize);
+    if (copies.empty()) {
+        return std::make_unique<llama_kv_cache_duo_context>(LLAMA_MEMORY_STATUS_NO_UPDATE);
+    }
+    return std::make_unique<llama_kv_cache_duo_context>(this, lctx);
+}
+
+void llama_kv_cache_duo::apply_ubatch(const llama_ubatch & ubatch) {
+    for (uint32_t i = 0; i < ubatch.n_tokens; ++i) {
+        stream & s = streams[ubatch.seq_id[i][0]];
+        s.pos_max = ubatch.pos[i];
+        s.written = std::max(s.written, s.pos_max);
+    }
+}
+
+bool llama_kv_cache_duo_context::next() {
+    return ++i_cur < ubatches.size();
+}
+
+bool llama_kv_cache_duo_context::apply() {
+    if (lctx) {
+        kv->copy_streams(lctx);
+    } else if (!ubatches.empty()) {
+        kv->apply_ubatch(ubatches[i_cur]);
+    }
+    return true;
+}
+
+// --- sequences ---
+
+void llama_kv_cache_duo::clear(bool data) {
+    std::fill(streams.begin(), streams.end(), stream());
+    copies.clear();
+    if (data) {
+        for (const layer & l : layers) {
+            for (ggml_tensor * t : { l.k, l.v }) { // not the head map
+                if (t && t->data) {
+                    ggml_backend_tensor_memset(t, 0, 0, ggml_nbytes(t));
+                }
+            }
+        }
+    }
+}
+
+// Storing position w overwrote position w - ring: positions sink to written - ring are gone, and the window of p must begin behind them.
+bool llama_kv_cache_duo::can_resume(const stream & s, llama_pos p) const {
+    const int64_t ring = int64_t(n_ring) - config.sink;
+    const int64_t lost = s.written - ring;
+    return p == 0 || size().n_streaming == 0 || lost < config.sink || p <= config.sink || duo_window_begin(p, config.recent, config.chunk) > lost;
+}
+
+bool llama_kv_cache_duo::seq_rm(llama_seq_id seq_id, llama_pos p0, llama_pos p1) {
+    GGML_ASSERT(seq_id == -1 || (seq_id >= 0 && size_t(seq_id) < streams.size()));
+
+    p0 = std::max(p0, 0);
+    p1 = p1 < 0 ? std::numeric_limits<llama_pos>::max() : p1;
+
+    const size_t begin = seq_id < 0 ? 0 : seq_id;
+    const size_t end   = seq_id < 0 ? streams.size() : seq_id + 1;
+
+    for (size_t i = begin; i < end; ++i) {
+        const stream & s = streams[i];
+        if (p0 > s.pos_max || p0 >= p1) {
+            continue; // nothing to remove
+        }
+        if (p1 <= s.pos_max || !can_resume(s, p0)) {
+            return false; // a gap, or a tail whose window is gone
+        }
+    }
+    for (size_t i = begin; i < end; ++i) {
+        stream & s = streams[i];
+        if (p0 <= s.pos_max && p0 < p1) {
+            s.pos_max = p0 - 1;
+            if (s.pos_max < 0) {
+                s = stream();
+            }
+        }
+    }
+    return true;
+}
+
+void llama_kv_cache_duo::seq_cp(llama_seq_id seq_id_src, llama_seq_id seq_id_dst, llama_pos p0, llama_pos p1) {
+    GGML_ASSERT(seq_id_src >= 0 && size_t(seq_id_src) < streams.size());
+    GGML_ASSERT(seq_id_dst >= 0 && size_t(seq_id_dst) < streams.size());
+    if (seq_id_src == seq_id_dst) {
+        return;
+    }
+    const stream & src = streams[seq_id_src];
+    streams[seq_id_dst] = stream();
+    copies.erase(std::remove_if(copies.begin(), copies.end(), [&](const stream_copy & c) { return c.dst == uint32_t(seq_id_dst); }), copies.end());
+
+    if (p0 > 0 || (p1 >= 0 && p1 <= src.pos_max)) {
+        LLAMA_LOG_ERROR("%s: the mixed-head cache copies whole sequences only, not [%d, %d) of %d positions: sequence %d is left empty\n",
+                __func__, p0, p1, src.pos_max + 1, seq_id_dst);
+        return;
+    }
+    streams[seq_id_dst] = src;
+    copies.push_back({ uint32_t(seq_id_src), uint32_t(seq_id_dst) });
+}
+
+void llama_kv_cache_duo::seq_keep(llama_seq_id seq_id) {
+    for (size_t i = 0; i < streams.size(); ++i) {
+        if (i != size_t(seq_id)) {
+            streams[i] = stream();
+        }
+    }
+}
+
+void llama_kv_cache_duo::seq_add(llama_seq_id seq_id, llama_pos p0, llama_pos p1, llama_pos shift) {
+    GGML_UNUSED(p0);
+    GGML_UNUSED(p1);
+    if (shift != 0) {
+        LLAMA_LOG_ERROR("%s: the mixed-head cache cannot shift positions: sequence %d is left as it is\n", __func__, seq_id);
+    }
+}
+
+void llama_kv_cache_duo::seq_div(llama_seq_id seq_id, llama_pos p0, llama_pos p1, int d) {
+    GGML_UNUSED(p0);
+    GGML_UNUSED(p1);
+    if (d != 1) {
+        LLAMA_LOG_ERROR("%s: the mixed-head cache cannot divide positions: sequence %d is left as it is\n", __func__, seq_id);
+    }
+}
+
+llama_pos llama_kv_cache_duo::seq_pos_min(llama_seq_id seq_id) const {
+    const stream & s = streams[seq_id];
+    if (s.pos_max < 0) {
+        return -1;
+    }
+    const int64_t lost = s.written - (int64_t(n_ring) - config.sink);
+    if (lost < config.sink || size().n_streaming == 0) {
+        return 0;
+    }
+    // the first p whose window begins behind what is lost
+    const int64_t p = (lost + 1 + config.recent + config.chunk - 1) / config.chunk * config.chunk;
+    return std::min<int64_t>(p - 1, s.pos_max);
+}
+
+llama_pos llama_kv_cache_duo::seq_pos_max(llama_seq_id seq_id) const {
+    return streams[seq_id].pos_max;
+}
+
+template <typename F>
+void llama_kv_cache_duo::for_each_rows(const stream & s, uint32_t i_stream, F && f) const {
+    const int64_t n_full = s.pos_max + 1;
+    const int64_t n_part = std::min<int64_t>(s.written + 1, n_ring);
+    for (const layer & l : layers) {
+        for (ggml_tensor * t : { l.k, l.v }) {
+            int64_t row = i_stream * l.n_rows;
+            for (uint32_t h = 0; t && h < l.n_retrieval; ++h, row += n_ctx_seq) {
+                f(t, row, n_full);
+            }
+            for (uint32_t h = 0; t && h < l.n_streaming; ++h, row += n_ring) {
+                f(t, row, n_part);
+            }
+        }
+    }
+}
+
+void llama_kv_cache_duo::copy_streams(llama_context * lctx) {
+    llama_synchronize(lctx);
+
+    std::vector<uint8_t> buf;
+    for (const stream_copy & c : copies) {
+        for_each_rows(streams[c.dst], c.dst, [&](ggml_tensor * t, int64_t row, int64_t n) {
+            const int64_t n_rows = t->ne[1] / int64_t(streams.size());
+            buf.resize(n * t->nb[1]);
+            ggml_backend_tensor_get(t, buf.data(), (row + (int64_t(c.src) - c.dst) * n_rows) * t->nb[1], buf.size());
+            ggml_backend_tensor_set(t, buf.data(), row * t->nb[1], buf.size());
+        });
+    }
+    copies.clear();
+}
+
+// --- state ---
+
+// All that decides how rows are laid out and what they mean.
+struct llama_kv_cache_duo::state_header {
+    uint32_t magic;
+    uint32_t version;
+    uint32_t n_layer;
+    uint32_t n_ctx_seq;
+    uint32_t n_ring;
+    int32_t  sink;
+    int32_t  recent;
+    int32_t  chunk;
+    int32_t  type_k;
+    int32_t  type_v;
+    int32_t  rot_k;
+    int32_t  rot_v;
+    uint64_t heads;     // a hash of which heads stream
+    uint32_t n_stream;  // streams that follow
+    uint32_t reserved;
+};
+
+llama_kv_cache_duo::state_header llama_kv_cache_duo::make_state_header() const {
+    state_header h = {};
+    h.magic     = 0x6f756475; // "uduo"
+    h.version   = 1;
+    h.n_layer   = layers.size();
+    h.n_ctx_seq = n_ctx_seq;
+    h.n_ring    = n_ring;
+    h.sink      = config.sink;
+    h.recent    = config.recent;
+    h.chunk     = config.chunk;
+    h.type_k    = type_k;
+    h.type_v    = type_v;
+    h.rot_k     = rot_k;
+    h.rot_v     = rot_v;
+    h.heads     = 14695981039346656037ull; // FNV-1a
+    for (const auto & layer : config.heads.streaming) {
+        for (const uint8_t s : layer) {
+            h.heads = (h.heads ^ s) * 1099511628211ull;
+        }
+        h.heads = (h.heads ^ 2) * 1099511628211ull;
+    }
+    return h;
+}
+
+void llama_kv_cache_duo::state_write(llama_io_write_i & io, llama_seq_id seq_id, llama_state_seq_flags flags) const {
+    GGML_UNUSED(flags); // rows are few for streaming heads, and a partial state with all rows is as good
+
+    state_header h = make_state_header();
+    h.n_stream = seq_id < 0 ? streams.size() : 1;
+    io.write(&h, sizeof(h));
+
+    for (uint32_t i = 0; i < streams.size(); ++i) {
+        if (seq_id >= 0 && i != uint32_t(seq_id)) {
+            continue;
+        }
+        const stream & s = streams[i];
+        io.write(&s, sizeof(s));
+        for_each_rows(s, i, [&](ggml_tensor * t, int64_t row, int64_t n) {
+            if (n > 0) {
+                io.write_tensor(t, row * t->nb[1], n * t->nb[1]);
+            }
+        });
+    }
+}
+
+void llama_kv_cache_duo::state_read(llama_io_read_i & io, llama_seq_id seq_id, llama_state_seq_flags flags) {
+    GGML_UNUSED(flags);
+
+    state_header want = make_state_header();
+    want.n_stream = seq_id < 0 ? streams.size() : 1;
+
+    state_header h;
+    io.read(&h, sizeof(h));
+    if (memcmp(&h, &want, sizeof(h)) != 0) {
+        throw std::runtime_error(h.magic != want.magic ?
+                "the state is not one of a mixed-head cache" :
+                "the state is of a mixed-head cache with other sizes, heads or types than this context's");
+    }
+    for (uint32_t i = 0; i < h.n_stream; ++i) {
+        const uint32_t dst = seq_id < 0 ? i : seq_id;
+        stream s;
+        io.read(&s, sizeof(s));
+        if (s.pos_max < -1 || s.written < s.pos_max || int64_t(s.written) >= int64_t(n_ctx_seq)) {
+            throw std::runtime_error(format("the state says that a sequence holds positions up to %d of %d, which cannot be", s.pos_max, s.written));
+        }
+        streams[dst] = stream(); // until its rows are there
+        for_each_rows(s, dst, [&](ggml_tensor * t, int64_t row, int64_t n) {
+            if (n > 0) {
+                io.read_tensor(t, row * t->nb[1], n * t->nb[1]);
+            }
+        });
+        streams[dst] = s;
+    }
+}

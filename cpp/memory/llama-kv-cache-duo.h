@@ -1,0 +1,155 @@
+// The mixed-head KV cache: retrieval heads keep every position, streaming heads keep sinks and a ring.
+//
+// A sequence has a stream of rows of its own, and a position determines its cell (attention/visibility.h), so there is no search and no cell
+// metadata: two numbers a sequence say what the cache holds.
+//
+// Rows of one layer's K (or V), head-major, n_stream times over:
+//
+//   | retrieval head a: n_ctx_seq cells | retrieval head b: ... | streaming head c: sinks, ring | streaming head d: ... |
+#pragma once
+
+#include "duo-config.h"
+
+#include "ggml-cpp.h"
+#include "llama-batch.h"
+#include "llama-cparams.h"
+#include "llama-memory.h"
+
+#include <map>
+#include <vector>
+
+struct llama_model;
+struct ggml_mixed_attn_params;
+
+class llama_kv_cache_duo : public llama_memory_i {
+public:
+    // cparams is kept: it is the context's own, which outlives its memory
+    llama_kv_cache_duo(const llama_model & model, const llama_cparams & cparams, ggml_type type_k, ggml_type type_v);
+
+    llama_memory_context_ptr init_batch(llama_batch_allocr & balloc, uint32_t n_ubatch, bool embd_all) override;
+    llama_memory_context_ptr init_full() override;
+    llama_memory_context_ptr init_update(llama_context * lctx, bool optimize) override;
+
+    bool get_can_shift() const override { return false; }
+
+    void clear(bool data) override;
+
+    // True where the sequence can go on from p0 exactly: tails within the rollback slack, and whole sequences. Else false, and nothing changes.
+    bool seq_rm  (llama_seq_id seq_id,                          llama_pos p0, llama_pos p1) override;
+    // Whole sequences only; what it cannot honour leaves the target empty, with an error. Rows are copied before the next decode.
+    void seq_cp  (llama_seq_id seq_id_src, llama_seq_id seq_id_dst, llama_pos p0, llama_pos p1) override;
+    void seq_keep(llama_seq_id seq_id) override;
+    void seq_add (llama_seq_id seq_id, llama_pos p0, llama_pos p1, llama_pos shift) override;
+    void seq_div (llama_seq_id seq_id, llama_pos p0, llama_pos p1, int d) override;
+
+    // The smallest position that the sequence can resume from exactly, minus one: what stock code compares to decide whether to reprocess.
+    llama_pos seq_pos_min(llama_seq_id seq_id) const override;
+    llama_pos seq_pos_max(llama_seq_id seq_id) const override;
+
+    std::map<ggml_backend_buffer_type_t, size_t> memory_breakdown() const override;
+
+    void state_write(llama_io_write_i & io, llama_seq_id seq_id, llama_state_seq_flags flags) const override;
+    void state_read (llama_io_read_i  & io, llama_seq_id seq_id, llama_state_seq_flags flags) override;
+
+    // --- for the graph ---
+
+    struct layer {
+        ggml_tensor * k;      // [head size K, rows of a stream * n_stream]
+        ggml_tensor * v;      // [head size V, ...]
+        ggml_tensor * heads;  // [2, n_head_kv] i64: first row and kind of each head, in the model's order
+        uint32_t      n_retrieval;
+        uint32_t      n_streaming;
+
+        int64_t n_rows; // of one stream
+    };
+
+    const layer & get_layer(int32_t il) const { return layers[il]; }
+
+    ggml_mixed_attn_params attn_params(int32_t il, float scale) const;
+
+    // Side of the Hadamard matrix that K (V) is rotated by before it is quantised, as in llama_kv_cache; 0: none.
+    int64_t n_rot_k() const { return rot_k; }
+    int64_t n_rot_v() const { return rot_v; }
+
+    // --- for the report ---
+
+    duo_kv_size size() const;
+
+    // --- for the contexts ---
+
+    // Marks the ubatch's positions as held.
+    void apply_ubatch(const llama_ubatch & ubatch);
+
+    // Carries out the copies that seq_cp asked for.
+    void copy_streams(llama_context * lctx);
+
+private:
+    // What a stream holds. Positions are consecutive from 0.
+    struct stream {
+        llama_pos pos_max = -1; // the last position, -1: empty
+        llama_pos written = -1; // the highest position ever stored since it was empty: what lies a ring's length behind it is gone
+    };
+
+    struct stream_copy {
+        uint32_t src;
+        uint32_t dst;
+    };
+
+    // Whether a sequence that has stored up to written could take position p next and see all that it should.
+    bool can_resume(const stream & s, llama_pos p) const;
+
+    // Null where the batch's positions continue what is held, else what is wrong.
+    const char * check_batch(const std::vector<llama_ubatch> & ubatches) const;
+
+    // Calls f(tensor, first row, rows) for the rows of a stream that hold a sequence with these positions.
+    template <typename F>
+    void for_each_rows(const stream & s, uint32_t i_stream, F && f) const;
+
+    struct state_header;
+    state_header make_state_header() const;
+
+    const llama_model   & model;
+    const llama_cparams & cparams;
+    const duo_config    & config;
+
+    const ggml_type type_k;
+    const ggml_type type_v;
+    const uint32_t  n_ctx_seq;
+    const uint32_t  n_ring;   // cells of a streaming head: sinks and ring
+
+    int64_t rot_k = 0;
+    int64_t rot_v = 0;
+
+    std::vector<layer>       layers;   // [n_layer]
+    std::vector<stream>      streams;  // [n_seq_max]
+    std::vector<stream_copy> copies;
+
+    std::vector<std::pair<ggml_context_ptr, ggml_backend_buffer_ptr>> ctxs_bufs;
+};
+
+// One of: the batch's ubatches, a whole cache to reserve graphs for, or an update.
+class llama_kv_cache_duo_context : public llama_memory_context_i {
+public:
+    llama_kv_cache_duo_context(llama_memory_status status) : status(status) {}
+    llama_kv_cache_duo_context(llama_kv_cache_duo * kv) : status(LLAMA_MEMORY_STATUS_SUCCESS), kv(kv) {}
+    llama_kv_cache_duo_context(llama_kv_cache_duo * kv, llama_context * lctx) : status(LLAMA_MEMORY_STATUS_SUCCESS), kv(kv), lctx(lctx) {}
+    llama_kv_cache_duo_context(llama_kv_cache_duo * kv, std::vector<llama_ubatch> ubatches) :
+        status(LLAMA_MEMORY_STATUS_SUCCESS), kv(kv), ubatches(std::move(ubatches)) {}
+
+    bool next() override;
+    bool apply() override;
+
+    const llama_ubatch & get_ubatch() const override { return ubatches[i_cur]; }
+    llama_memory_status  get_status() const override { return status; }
+
+    const llama_kv_cache_duo & get_kv() const { return *kv; }
+
+private:
+    const llama_memory_status status;
+
+    llama_kv_cache_duo * kv = nullptr;
+    llama_context * lctx = nullptr;
+
+    std::vector<llama_ubatch> ubatches;
+    size_t i_cur = 0;
+};

@@ -1,0 +1,384 @@
+// The mixed-head attention operator on the CPU against float64 attention with an explicit mask over the same cached rows.
+#include "check.h"
+
+#include "ggml-cpu.h"
+#include "ggml-cpp.h"
+#include "ggml.h"
+#include "mixed-attention.h"
+#include "reference.h"
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <cstring>
+#include <random>
+#include <string>
+#include <vector>
+
+namespace {
+
+struct shape {
+    int64_t dk = 64, dv = 64;
+    int64_t n_head = 6, n_head_kv = 2;
+    std::vector<int> streaming = { 0, 1 };  // [n_head_kv]
+    int32_t sink = 4, recent = 8, chunk = 1;
+    int32_t n_ubatch = 32;
+    int32_t n_ctx = 512;
+    int64_t n_stream = 1;
+    ggml_type type_k = GGML_TYPE_F32, type_v = GGML_TYPE_F32;
+    float softcap = 0.0f;
+
+    int32_t ring() const { return (sink + recent + chunk + n_ubatch + 63) / 64 * 64 - sink; }
+    int64_t n_rows() const {
+        int64_t n = 0;
+        for (const int s : streaming) {
+            n += s ? sink + ring() : n_ctx;
+        }
+        return n;
+    }
+    std::string name() const {
+        std::string s = "D" + std::to_string(dk) + "/" + std::to_string(dv) + " H" + std::to_string(n_head) + "/" + std::to_string(n_head_kv) + " mask ";
+        for (const int x : streaming) {
+            s += char('0' + x);
+        }
+        return s + " sink " + std::to_string(sink) + " recent " + std::to_string(recent) + " chunk " + std::to_string(chunk) + " " +
+                ggml_type_name(type_k) + "/" + ggml_type_name(type_v);
+    }
+};
+
+// A token of a batch.
+struct token {
+    int32_t position;
+    int32_t stream;
+};
+
+// What a token brings: random rows, the same whenever the token is asked for.
+std::vector<float> random_rows(int64_t n, uint64_t seed) {
+    std::mt19937_64 rng(seed);
+    std::normal_distribution<float> normal;
+    std::vector<float> x(n);
+    for (float & f : x) {
+        f = normal(rng);
+    }
+    return x;
+}
+
+// A row as the cache returns it.
+std::vector<float> through(ggml_type type, const float * row, int64_t n) {
+    std::vector<float> out(n);
+    if (type == GGML_TYPE_F32) {
+        std::copy(row, row + n, out.begin());
+        return out;
+    }
+    std::vector<uint8_t> buf(ggml_row_size(type, n));
+    ggml_get_type_traits_cpu(type)->from_float(row, buf.data(), n);
+    ggml_get_type_traits(type)->to_float(buf.data(), out.data(), n);
+    return out;
+}
+
+class fixture {
+public:
+    fixture(const shape & s, uint64_t seed) : s(s), seed(seed) {
+        const size_t size = s.n_stream * s.n_rows() * (ggml_row_size(s.type_k, s.dk) + ggml_row_size(s.type_v, s.dv)) + (1 << 20);
+        ctx.reset(ggml_init({ size, nullptr, false }));
+        k_cache = ggml_new_tensor_2d(ctx.get(), s.type_k, s.dk, s.n_rows() * s.n_stream);
+        v_cache = ggml_new_tensor_2d(ctx.get(), s.type_v, s.dv, s.n_rows() * s.n_stream);
+        heads   = ggml_new_tensor_2d(ctx.get(), GGML_TYPE_I64, 2, s.n_head_kv);
+        // all ones: NaN in every float type, and in every block's scale
+        memset(k_cache->data, 0xff, ggml_nbytes(k_cache));
+        memset(v_cache->data, 0xff, ggml_nbytes(v_cache));
+        int64_t row = 0;
+        for (const int kind : { 0, 1 }) { // retrieval heads first
+            for (int64_t h = 0; h < s.n_head_kv; ++h) {
+                if (s.streaming[h] == kind) {
+                    ((int64_t *) heads->data)[2 * h]     = row;
+                    ((int64_t *) heads->data)[2 * h + 1] = kind;
+                    row += kind ? s.sink + s.ring() : s.n_ctx;
+                }
+            }
+        }
+    }
+
+    std::vector<float> q_of(token t) const { return random_rows(s.dk * s.n_head,    seed + 3 * id(t)); }
+    std::vector<float> k_of(token t) const { return random_rows(s.dk * s.n_head_kv, seed + 3 * id(t) + 1); }
+    std::vector<float> v_of(token t) const { return random_rows(s.dv * s.n_head_kv, seed + 3 * id(t) + 2); }
+
+    // [n_tokens][n_head][dv]
+    std::vector<float> run(const std::vector<token> & batch, int n_threads) {
+        const int64_t n = batch.size();
+        ggml_context_ptr c { ggml_init({ size_t(n) * (s.n_head + s.n_head_kv) * (s.dk + s.dv) * 8 + (1 << 20), nullptr, false }) };
+        ggml_tensor * q      = ggml_new_tensor_3d(c.get(), GGML_TYPE_F32, s.dk, s.n_head, n);
+        ggml_tensor * k      = ggml_new_tensor_3d(c.get(), GGML_TYPE_F32, s.dk, s.n_head_kv, n);
+        ggml_tensor * v      = ggml_new_tensor_3d(c.get(), GGML_TYPE_F32, s.dv, s.n_head_kv, n);
+        ggml_tensor * tokens = ggml_new_tensor_2d(c.get(), GGML_TYPE_I32, 2, n);
+        auto put = [&](ggml_tensor * t, int64_t i, const std::vector<float> & x) { memcpy((char *) t->data + i * t->nb[2], x.data(), x.size() * sizeof(float)); };
+        for (int64_t i = 0; i < n; ++i) {
+            put(q, i, q_of(batch[i]));
+            put(k, i, k_of(batch[i]));
+            put(v, i, v_of(batch[i]));
+            memcpy((int32_t *) tokens->data + 2 * i, &batch[i], sizeof(token));
+        }
+        ggml_mixed_attn_params p = { scale(), s.softcap, s.sink, s.recent, s.chunk, s.ring(), s.n_ctx, s.n_rows() };
+        ggml_tensor * out = ggml_mixed_attn(c.get(), q, k, v, k_cache, v_cache, tokens, heads, p);
+        memset(out->data, 0xff, ggml_nbytes(out));
+
+        ggml_cgraph * gf = ggml_new_graph(c.get());
+        ggml_build_forward_expand(gf, out);
+        ggml_cplan plan = ggml_graph_plan(gf, n_threads, nullptr);
+        std::vector<uint8_t> work(plan.work_size, 0xff);
+        plan.work_data = work.data();
+        CHECK(ggml_graph_compute(gf, &plan) == GGML_STATUS_SUCCESS);
+
+        const float * data = (const float *) out->data;
+        return std::vector<float>(data, data + ggml_nelements(out));
+    }
+
+    // The worst relative L2 over the query heads of one token.
+    double error(token t, const float * out) const {
+        double worst = 0.0;
+        const std::vector<float> q = q_of(t);
+        for (int64_t h = 0; h < s.n_head_kv; ++h) {
+            std::vector<std::vector<float>> keys, values;
+            std::vector<uint8_t> visible;
+            for (int32_t j = 0; j <= t.position; ++j) {
+                const std::vector<float> k = k_of({ j, t.stream }), v = v_of({ j, t.stream });
+                keys.push_back(through(s.type_k, k.data() + h * s.dk, s.dk));
+                values.push_back(through(s.type_v, v.data() + h * s.dv, s.dv));
+                visible.push_back(!s.streaming[h] || j < s.sink || j >= t.position - t.position % s.chunk - s.recent);
+            }
+            const int64_t group = s.n_head / s.n_head_kv;
+            for (int64_t i = h * group; i < (h + 1) * group; ++i) {
+                const std::vector<double> want = duo::reference_attention(q.data() + i * s.dk, s.dk, keys, values, visible, scale(), s.softcap);
+                double diff = 0.0, norm = 0.0;
+                for (int64_t d = 0; d < s.dv; ++d) {
+                    const double x = out[i * s.dv + d] - want[d];
+                    diff += x * x;
+                    norm += want[d] * want[d];
+                }
+                const double e = std::sqrt(diff / norm);
+                worst = e <= worst ? worst : e; // NaN is worst
+            }
+        }
+        return worst;
+    }
+
+    const shape & s;
+    ggml_tensor *k_cache, *v_cache, *heads;
+
+private:
+    float scale() const { return 1.0f / std::sqrt(float(s.dk)); }
+    static uint64_t id(token t) { return uint64_t(t.stream) << 32 | uint64_t(t.position); }
+
+    const uint64_t   seed;
+    ggml_context_ptr ctx;
+};
+
+// Prefills n tokens of stream 0 in pieces.
+std::vector<float> prefill(fixture & f, int32_t n, int32_t piece, int n_threads) {
+    std::vector<float> all;
+    for (int32_t p = 0; p < n; p += piece) {
+        std::vector<token> batch;
+        for (int32_t i = p; i < std::min(n, p + piece); ++i) {
+            batch.push_back({ i, 0 });
+        }
+        const std::vector<float> out = f.run(batch, n_threads);
+        all.insert(all.end(), out.begin(), out.end());
+    }
+    return all;
+}
+
+uint64_t fresh_seed() {
+    static std::random_device device;
+    return uint64_t(device()) << 32 | device();
+}
+
+// Every token that a boundary makes interesting, and a few others.
+std::vector<int32_t> probes(const shape & s, int32_t n) {
+    std::vector<int32_t> out;
+    for (const int32_t at : { 0, s.sink, s.recent, s.sink + s.recent, s.sink + s.ring(), s.sink + 2 * s.ring(), s.chunk, 2 * s.chunk, 64, 128, n - 2 }) {
+        for (int32_t p = at - 1; p <= at + 1; ++p) {
+            if (p >= 0 && p < n) {
+                out.push_back(p);
+            }
+        }
+    }
+    std::sort(out.begin(), out.end());
+    out.erase(std::unique(out.begin(), out.end()), out.end());
+    return out;
+}
+
+// float64 agreement, for several ways to cut the prompt; and the same bits for all of them.
+void test_shape(const shape & s, int32_t n) {
+    const uint64_t seed = fresh_seed();
+    const int64_t  row  = s.n_head * s.dv;
+    std::vector<float> first;
+    double worst = 0.0;
+    for (const int32_t piece : { s.n_ubatch, 7, 1 }) {
+        for (const int n_threads : { 1, 3 }) {
+            fixture f(s, seed);
+            const std::vector<float> out = prefill(f, n, piece, n_threads);
+            if (first.empty()) {
+                first = out;
+                for (const int32_t p : probes(s, n)) {
+                    const double e = f.error({ p, 0 }, out.data() + p * row);
+                    worst = e <= worst ? worst : e;
+                }
+            }
+            CHECK(memcmp(first.data(), out.data(), out.size() * sizeof(float)) == 0);
+        }
+    }
+    printf("%-72s seed %016llx  error %.2e\n", s.name().c_str(), (unsigned long long) seed, worst);
+    CHECK(worst < 1e-5); // f32 arithmetic on the rows as cached
+}
+
+void test_shapes() {
+    for (const auto & [type_k, type_v] : std::vector<std::pair<ggml_type, ggml_type>> {
+            { GGML_TYPE_F32, GGML_TYPE_F32 }, { GGML_TYPE_F16, GGML_TYPE_F16 }, { GGML_TYPE_Q8_0, GGML_TYPE_Q8_0 }, { GGML_TYPE_Q4_0, GGML_TYPE_Q4_0 },
+            { GGML_TYPE_Q8_0, GGML_TYPE_F16 }, { GGML_TYPE_BF16, GGML_TYPE_Q5_1 } }) {
+        shape s;
+        s.type_k = type_k;
+        s.type_v = type_v;
+        test_shape(s, 300);
+    }
+    // groups, and layers with one kind of head only
+    for (const int group : { 1, 2, 3, 4, 7, 8, 16 }) {
+        shape s;
+        s.n_head_kv = 3;
+        s.n_head = 3 * group;
+        s.streaming = { 1, 0, 1 };
+        test_shape(s, 150);
+    }
+    for (const int kind : { 0, 1 }) {
+        shape s;
+        s.streaming = { kind, kind };
+        test_shape(s, 200);
+    }
+    // head sizes, K and V alike or not
+    for (const int d : { 8, 24, 40, 80, 96, 128, 192, 256 }) {
+        shape s;
+        s.dk = d;
+        s.dv = d;
+        test_shape(s, 150);
+    }
+    shape differ;
+    differ.dk = 96;
+    differ.dv = 64;
+    differ.softcap = 5.0f;
+    test_shape(differ, 150);
+
+    // windows: no sinks, no recent tokens, sinks that reach into the window, chunks, a window longer than a block
+    for (const auto & [sink, recent, chunk] : std::vector<std::array<int32_t, 3>> {
+            { 0, 8, 1 }, { 4, 0, 1 }, { 0, 0, 1 }, { 40, 8, 1 }, { 64, 64, 1 }, { 5, 11, 7 }, { 4, 0, 16 }, { 3, 100, 33 }, { 1, 1, 1 }, { 130, 70, 64 } }) {
+        shape s;
+        s.sink = sink;
+        s.recent = recent;
+        s.chunk = chunk;
+        test_shape(s, 500);
+    }
+}
+
+// Several sequences in one batch, interleaved, at different positions.
+void test_streams() {
+    shape s;
+    s.n_stream = 4;
+    s.type_k = s.type_v = GGML_TYPE_F16;
+    fixture f(s, fresh_seed());
+    std::mt19937 rng(1);
+    std::vector<int32_t> next(s.n_stream, 0);
+    double worst = 0.0;
+    for (int step = 0; step < 40; ++step) {
+        std::vector<token> batch;
+        for (int i = 0; i < 20; ++i) {
+            const int32_t stream = step % 2 ? int32_t(rng() % s.n_stream) : i / 5; // mixed up, or in runs
+            batch.push_back({ next[stream]++, stream });
+        }
+        const std::vector<float> out = f.run(batch, 2);
+        const size_t i = rng() % batch.size();
+        const double e = f.error(batch[i], out.data() + i * s.n_head * s.dv);
+        worst = e <= worst ? worst : e;
+    }
+    printf("4 sequences: error %.2e\n", worst);
+    CHECK(worst < 1e-5);
+}
+
+// Positions beyond one segment (4096), where decoding shares segments among threads.
+void test_long() {
+    shape s;
+    s.n_head = 2;
+    s.dk = s.dv = 16;
+    s.n_ctx = 10240;
+    s.n_ubatch = 512;
+    const int32_t n = 9001;
+    const uint64_t seed = fresh_seed();
+
+    fixture a(s, seed);
+    const std::vector<float> want = prefill(a, n, 512, 2);
+    double worst = 0.0;
+    for (const int32_t p : { 4095, 4096, 4097, 8191, 8192, 9000 }) {
+        const double e = a.error({ p, 0 }, want.data() + p * s.n_head * s.dv);
+        worst = e <= worst ? worst : e;
+    }
+    printf("9001 positions: error %.2e\n", worst);
+    CHECK(worst < 1e-5);
+
+    // the last tokens one by one, and as one short batch
+    for (const int n_threads : { 1, 2, 5 }) {
+        fixture b(s, seed);
+        prefill(b, n - 10, 512, 2);
+        for (const int piece : { 1, 10 }) {
+            for (int32_t p = n - 10; p < n; p += piece) {
+                std::vector<token> batch;
+                for (int32_t i = p; i < p + piece; ++i) {
+                    batch.push_back({ i, 0 });
+                }
+                const std::vector<float> out = b.run(batch, n_threads);
+                CHECK(memcmp(out.data(), want.data() + p * s.n_head * s.dv, out.size() * sizeof(float)) == 0);
+            }
+        }
+    }
+}
+
+// A million equal scores: the mean of all values. A single f32 chain would lose a percent here.
+void test_flat() {
+    shape s;
+    s.dk = s.dv = 8;
+    s.n_head = s.n_head_kv = 1;
+    s.streaming = { 0 };
+    s.n_ctx = 1 << 20;
+    fixture f(s, fresh_seed());
+
+    const int64_t n = s.n_ctx - 1; // the last cell is the token's own
+    std::mt19937 rng(7);
+    std::uniform_real_distribution<float> uniform(0.5f, 1.5f);
+    std::vector<double> sum(s.dv, 0.0);
+    for (int64_t j = 0; j < n; ++j) {
+        for (int64_t d = 0; d < s.dv; ++d) {
+            const float x = uniform(rng);
+            ((float *) f.v_cache->data)[j * s.dv + d] = x;
+            sum[d] += x;
+        }
+    }
+    const token last { int32_t(n), 0 };
+    const std::vector<float> k = f.k_of(last), v = f.v_of(last);
+    for (int64_t j = 0; j < n; ++j) {
+        memcpy((float *) f.k_cache->data + j * s.dk, k.data(), s.dk * sizeof(float));
+    }
+    const std::vector<float> out = f.run({ last }, 2);
+    double worst = 0.0;
+    for (int64_t d = 0; d < s.dv; ++d) {
+        const double want = (sum[d] + v[d]) / double(s.n_ctx);
+        worst = std::max(worst, std::abs(out[d] - want) / std::abs(want));
+    }
+    printf("flat attention over %d cells: error %.2e\n", s.n_ctx, worst);
+    CHECK(worst < 1e-4);
+}
+
+} // namespace
+
+int main() {
+    test_shapes();
+    test_streams();
+    test_long();
+    test_flat();
+    return check::result();
+}
