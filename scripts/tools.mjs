@@ -1,6 +1,8 @@
 // The programs that set-up runs: calling them, and saying how to get those that are missing.
 
 import { spawnSync } from 'node:child_process';
+import { accessSync, constants } from 'node:fs';
+import { delimiter, join } from 'node:path';
 
 /** An error for the person at the terminal: its message says what to do, and is shown without a stack. */
 export class SetupError extends Error {}
@@ -23,7 +25,7 @@ const howToGet = {
   git: 'Install it: apt-get install git, or brew install git.',
   npm: 'It comes with Node.js: reinstall Node.js 20.19 or later.',
   tar: 'Install it: apt-get install tar.',
-  cmake: 'Install CMake 3.21 or later: apt-get install cmake, or brew install cmake.',
+  cmake: 'Install CMake 3.19 or later: apt-get install cmake, or brew install cmake.',
   'c++': 'Install a C++17 compiler: apt-get install g++, or xcode-select --install. CXX names another one.',
   'ninja or make': 'Install one of them: apt-get install ninja-build, or brew install ninja.',
   python3: 'Install Python 3 with pip: apt-get install python3 python3-pip.',
@@ -83,20 +85,29 @@ function failure(command, args, status, signal) {
 }
 
 /**
- * Whether a program can be run.
+ * Whether a program is on PATH.
  * @param {string} command
  */
 export function has(command) {
-  return spawnSync(command, ['--version'], { stdio: 'ignore' }).error === undefined;
+  return (process.env['PATH'] ?? '').split(delimiter).some((folder) => isExecutable(join(folder, command)));
 }
 
-/** The C++ compiler that CMake will look for first. */
-const compiler = process.env['CXX'] ?? 'c++';
+/** @param {string} file */
+function isExecutable(file) {
+  try {
+    accessSync(file, constants.X_OK);
+    return true;
+  } catch {
+    return false;
+  }
+}
 
-/** @type {Record<string, () => boolean>} */
+/** Tools that one of several programs can be.
+ * @type {Record<string, () => boolean>} */
 const alternatives = {
-  'c++': () => has(compiler) || has('g++') || has('clang++'),
-  'ninja or make': () => has('ninja') || has('make'),
+  // Whoever sets CXX is taken at their word: CMake says what is wrong with it.
+  'c++': () => process.env['CXX'] !== undefined || ['c++', 'g++', 'clang++'].some(has),
+  'ninja or make': () => ['ninja', 'make'].some(has),
 };
 
 /**
