@@ -11,5 +11,8 @@ export default defineConfig({
     pool: 'forks',
     // Two files that decode at once would fight for the cores.
     fileParallelism: false,
+    // Generous, so that a busy machine fails no test.
+    testTimeout: 60_000,
+    hookTimeout: 60_000,
   },
 });
