@@ -130,12 +130,12 @@ export class Model {
    *
    * @throws UnsupportedError where mixed heads cannot apply, before anything is allocated; GatesError; ContextError; OptionError
    */
-  createContext(options: ContextOptions = {}): Promise<Context> {
+  async createContext(options: ContextOptions = {}): Promise<Context> {
     return createContext(this.#native, this, this.#owned.handle, options);
   }
 
   /** What {@link createContext} would make, and what its KV cache would take, without making it. */
-  planContext(options: PlanOptions = {}): Promise<ContextPlan> {
+  async planContext(options: PlanOptions = {}): Promise<ContextPlan> {
     return planContext(this.#native, this.#owned.handle, options);
   }
 

@@ -20,9 +20,14 @@ export const contextFlags = {
     names: ['--duo-sink'],
     kind: 'integer',
     value: 'N',
-    help: 'first keys that streaming heads see (default: the pattern’s, else 64)',
+    help: 'first keys that streaming heads see (default: as in the gates, else 64)',
   },
-  duoRecent: { names: ['--duo-recent'], kind: 'integer', value: 'N', help: 'recent keys that they see (default: the pattern’s, else 256)' },
+  duoRecent: {
+    names: ['--duo-recent'],
+    kind: 'integer',
+    value: 'N',
+    help: 'recent keys that they see (default: as in the gates, else 256)',
+  },
   duoChunk: { names: ['--duo-chunk'], kind: 'integer', value: 'N', help: 'their window moves in steps of this many (default: 1)' },
 } as const satisfies Flags;
 
@@ -61,7 +66,7 @@ export function duoOptions(given: ContextFlags): DuoOptions | undefined {
     throw new UsageError(`--duo-sparsity needs a number from 0 to 1, got ${sparsity}.`);
   if (duoGates === undefined && sparsity !== 0 && sparsity !== 1) {
     throw new UsageError(
-      'Which heads stream? Name a gate pattern with --duo-gates FILE, or take the model’s own with --duo-gates auto. ' +
+      'Which heads stream? Name a gate pattern with --duo-gates FILE, or take the one of the model with --duo-gates auto. ' +
         'Only --duo-sparsity 0 (every head keeps all) and 1 (every head streams) need none.',
     );
   }

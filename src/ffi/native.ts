@@ -247,8 +247,8 @@ function integer(name: string, value: number, minimum: number, maximum: number):
 }
 
 function array<T extends Int32Array | Uint8Array>(name: string, value: T, type: new (length: number) => T, minimum = 0): void {
-  if (!(value instanceof type)) throw new OptionError(name, value, `a ${type.name}`);
-  if (value.length < minimum) throw new OptionError(name, value, `a ${type.name} of at least ${minimum}`);
+  if (!(value instanceof type)) throw new OptionError(name, value, type.name);
+  if (value.length < minimum) throw new OptionError(name, value, `${type.name} of at least ${minimum}`);
 }
 
 /** Empty arrays have an address in Bun and none elsewhere. */

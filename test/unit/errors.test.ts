@@ -1,0 +1,42 @@
+import { expect, test } from 'vitest';
+
+import * as errors from '../../src/errors.ts';
+
+test.each([
+  ['gates', errors.GatesError],
+  ['model', errors.ModelError],
+  ['unsupported', errors.UnsupportedError],
+  ['context', errors.ContextError],
+  ['full', errors.ContextFullError],
+  ['decode', errors.DecodeError],
+])('a job that failed with code %s', (code, type) => {
+  const error = errors.errorFromJob(JSON.stringify({ code, message: 'why' }));
+  expect(error).toBeInstanceOf(type);
+  expect(error).toBeInstanceOf(errors.LlamaDuoError);
+  expect(error).toMatchObject({ code, message: 'why', name: type.name });
+});
+
+test('a bad option keeps its name, its value and what was expected', () => {
+  const failure = { code: 'option', message: 'topK: ...', name: 'topK', value: -1, expected: 'an integer of at least 0' };
+  const error = errors.errorFromJob(JSON.stringify(failure));
+  expect(error).toBeInstanceOf(errors.OptionError);
+  expect(error).toMatchObject({ code: 'option', option: 'topK', value: -1, expected: 'an integer of at least 0', message: 'topK: ...' });
+});
+
+test('an unknown code is an internal error', () => {
+  expect(errors.errorFromJob('{"code":"new","message":"?"}')).toMatchObject({ code: 'internal', message: '?' });
+});
+
+test.each([
+  ['text', '"text"'],
+  [1.5, '1.5'],
+  [NaN, 'NaN'],
+  [[1, 2], 'an array of 2'],
+  [{ a: 1 }, 'an object'],
+  [null, 'null'],
+  [undefined, 'undefined'],
+  [5n, '5n'],
+  ['x'.repeat(100), `"${'x'.repeat(60)}..."`],
+])('%s in a message is %s', (value, shown) => {
+  expect(errors.describe(value)).toBe(shown);
+});

@@ -1,0 +1,110 @@
+import { describe, expect, test } from 'vitest';
+
+import { contextFlags, duoOptions, modelOptions, planOptions } from '../../src/cli/context-flags.ts';
+import { flagsHelp, parseFlags, UsageError } from '../../src/cli/flags.ts';
+
+const flags = {
+  prompt: { names: ['-p', '--prompt'], kind: 'text', value: 'TEXT', help: 'the prompt' },
+  count: { names: ['-n', '--predict', '--n-predict'], kind: 'integer', value: 'N', help: 'how many' },
+  type: { names: ['-ctk'], kind: 'text', help: 'type' },
+  temperature: { names: ['--temp'], kind: 'number', help: 'temperature' },
+  json: { names: ['--json'], kind: 'switch', help: 'json' },
+} as const;
+
+test.each([
+  [['-p', 'text'], { prompt: 'text' }],
+  [['--prompt', 'text'], { prompt: 'text' }],
+  [['--prompt=a=b'], { prompt: 'a=b' }],
+  [['-p', ''], { prompt: '' }],
+  [['-p', '-dash first'], { prompt: '-dash first' }],
+  [['-p', '--unknown'], { prompt: '--unknown' }],
+  [['-p', '12'], { prompt: '12' }],
+  [['-p', 'two\nlines "quoted"'], { prompt: 'two\nlines "quoted"' }],
+  [['-n', '-1'], { count: -1 }],
+  [['--n-predict', '8'], { count: 8 }],
+  [['--n_predict', '8'], { count: 8 }],
+  [['-n', '1', '-n', '2'], { count: 2 }],
+  [['-ctk', 'q8_0'], { type: 'q8_0' }],
+  [['--temp', '0'], { temperature: 0 }],
+  [['--temp', '1e-1'], { temperature: 0.1 }],
+  [['--json', '-n', '3'], { json: true, count: 3 }],
+  [[], {}],
+])('%j', (args, expected) => {
+  const given = Object.fromEntries(Object.entries(parseFlags(args, flags)).filter(([, value]) => value !== undefined));
+  expect(given).toEqual(expected);
+});
+
+test.each([
+  [['--tmep', '0'], 'Unknown flag --tmep. Did you mean --temp?'],
+  [['--frobnicate'], 'Unknown flag --frobnicate.'],
+  [['-ctkk', 'f16'], 'Unknown flag -ctkk. Did you mean -ctk?'],
+  [['hello'], 'Unexpected argument "hello": give a prompt with -p.'],
+  [['-n'], '-n needs a value (N).'],
+  [['-n', 'three'], '-n needs an integer, got "three".'],
+  [['-n', '1.5'], '-n needs an integer, got "1.5".'],
+  [['-n', ''], '-n needs an integer, got "".'],
+  [['--temp', 'NaN'], '--temp needs a number, got "NaN".'],
+])('%j is wrong', (args, message) => {
+  expect(() => parseFlags(args, flags)).toThrow(UsageError);
+  expect(() => parseFlags(args, flags)).toThrow(message);
+});
+
+test('help names every flag', () => {
+  expect(flagsHelp(flags)).toContain('-n, --predict, --n-predict N');
+});
+
+describe('context flags', () => {
+  const parse = (...args: string[]) => parseFlags(args, contextFlags);
+
+  test('sizes and types', () => {
+    expect(planOptions(parse('-c', '512', '-ub', '64', '-b', '128', '-t', '2', '-ctk', 'q8_0', '-ctv', 'f16'))).toEqual({
+      contextSize: 512,
+      ubatchSize: 64,
+      batchSize: 128,
+      threads: 2,
+      typeK: 'q8_0',
+      typeV: 'f16',
+    });
+    expect(() => planOptions(parse('-ctk', 'f15'))).toThrow(/-ctk needs one of f32, f16/);
+  });
+
+  test('without --duo flags there are no mixed heads', () => {
+    expect(duoOptions(parse('-c', '512'))).toBeUndefined();
+  });
+
+  test.each([
+    [['--duo-sparsity', '0'], { sparsity: 0 }],
+    [['--duo-sparsity', '1', '--duo-sink', '4', '--duo-recent', '32', '--duo-chunk', '8'], { sparsity: 1, sink: 4, recent: 32, chunk: 8 }],
+    [['--duo-gates', 'auto'], { gates: 'auto' }],
+    [['--duo-gates', '/g.tsv', '--duo-threshold', '0.25'], { gates: '/g.tsv', threshold: 0.25 }],
+  ])('%j', (args, expected) => {
+    expect(duoOptions(parse(...args))).toEqual(expected);
+  });
+
+  test.each([
+    [['--duo-sparsity', '0.5'], /Name a gate pattern with --duo-gates/],
+    [['--duo-sink', '4'], /Name a gate pattern/],
+    [['--duo-threshold', '0.5'], /Name a gate pattern/],
+    [['--duo-gates', 'auto', '--duo-sparsity', '0.5', '--duo-threshold', '0.5'], /not both/],
+    [['--duo-gates', 'auto', '--duo-sparsity', '2'], /from 0 to 1, got 2/],
+  ])('%j is wrong', (args, message) => {
+    expect(() => duoOptions(parse(...args))).toThrow(message);
+  });
+
+  test('paths are from INIT_CWD, where npm says that the user is', () => {
+    const before = process.env['INIT_CWD'];
+    process.env['INIT_CWD'] = '/home/user';
+    try {
+      expect(modelOptions(parse('-m', 'm.gguf'))).toEqual({ path: '/home/user/m.gguf' });
+      expect(modelOptions(parse('-m', '/m.gguf'))).toEqual({ path: '/m.gguf' });
+      expect(duoOptions(parse('--duo-gates', 'g.tsv'))).toEqual({ gates: '/home/user/g.tsv' });
+    } finally {
+      if (before === undefined) delete process.env['INIT_CWD'];
+      else process.env['INIT_CWD'] = before;
+    }
+  });
+
+  test('no model is an error that says so', () => {
+    expect(() => modelOptions(parse())).toThrow(/Give a GGUF file with -m/);
+  });
+});
