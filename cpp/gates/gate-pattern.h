@@ -2,7 +2,6 @@
 #pragma once
 
 #include <cstdint>
-#include <map>
 #include <stdexcept>
 #include <string>
 #include <string_view>
@@ -11,30 +10,36 @@
 namespace duo {
 
 // A pattern that cannot be used. what() names the source, the line and the column where there is one, the value, what was expected and what to do.
+// It is valid UTF-8 on one line, whatever the input was.
 struct gate_error : std::runtime_error {
     using std::runtime_error::runtime_error;
 };
 
 struct gate_pattern {
-    int32_t            n_layer   = 0;
-    int32_t            n_head_kv = 0;  // the widest layer's; a narrower layer's rows end early in JSON, see gates
-    std::vector<float> gates;          // [n_layer][n_head_kv], each in [0, 1]
-    int32_t            sink      = -1; // what the gates were found with; -1: not said
-    int32_t            recent    = -1;
-    std::string        provenance;     // JSON object text, "" if none: model, method, data, seed, version, date
-    std::string        source;         // for messages: the path, or "<json>"
+    int32_t              n_layer   = 0;
+    int32_t              n_head_kv = 0;  // the widest layer's
+    std::vector<float>   gates;          // [n_layer][n_head_kv], each in [0, 1]; what lies beyond a narrower layer's heads is 0 and never read
+    std::vector<int32_t> n_head_layer;   // [n_layer], KV heads of each layer, 0 where it has no attention; empty: n_head_kv in all of them
+    int32_t              sink      = -1; // what the gates were found with; -1: not said
+    int32_t              recent    = -1;
+    std::string          provenance;     // JSON object text, "" if none: model, method, data, seed, version, date
+    std::string          source = "<gates>"; // for messages: the path, if it came from one
 
-    float at(int32_t il, int32_t ih) const { return gates[size_t(il) * n_head_kv + ih]; }
+    float   at(int32_t il, int32_t ih) const { return gates[size_t(il) * n_head_kv + ih]; }
+    int32_t n_head(int32_t il)         const { return n_head_layer.empty() ? n_head_kv : n_head_layer[il]; }
 };
 
-// Text of a pattern. What starts with '{' (after white space) is this project's JSON, anything else DuoAttention's TSV.
-// Throws gate_error.
+// Text of a pattern. What starts with '{' (after white space) is this project's JSON, anything else DuoAttention's TSV, which says no sizes.
+// Values at most 0.01 outside [0, 1] are clipped. Throws gate_error.
 gate_pattern parse_gate_pattern(std::string_view text, const std::string & source);
 
-// A DuoAttention folder (full_attention_heads.tsv and config.json), a TSV or a JSON file. Throws gate_error.
+// A DuoAttention folder (full_attention_heads.tsv and, if there, config.json), a TSV or a JSON file. The path is UTF-8. Throws gate_error.
 gate_pattern load_gate_pattern(const std::string & path);
 
-// The pattern as this project's JSON, the form that parse_gate_pattern reads.
+// The pattern as this project's JSON, the form that parse_gate_pattern reads: the same gates to the bit. Throws gate_error as check_gate_pattern does.
 std::string gate_pattern_to_json(const gate_pattern & pattern);
+
+// For patterns that the functions above did not make: throws gate_error unless shape and values are what the struct says.
+void check_gate_pattern(const gate_pattern & pattern);
 
 } // namespace duo

@@ -1,0 +1,302 @@
+// This project's JSON form of a gate pattern, and the few keys of DuoAttention's config.json that matter.
+
+// Every value knows where in the text it stood, for messages. The library keeps such a build of itself apart by an inline namespace.
+#define JSON_DIAGNOSTIC_POSITIONS 1
+#include <nlohmann/json.hpp>
+
+#include "gate-text.h"
+
+#include <algorithm>
+#include <limits>
+#include <map>
+
+using nlohmann::json;
+
+namespace duo {
+
+namespace {
+
+constexpr int32_t supported_version = 1;
+constexpr int32_t largest_size      = std::numeric_limits<int32_t>::max();
+
+// Where the parser stopped. Only a second, event-driven pass tells this for every kind of error.
+struct syntax_error : json::json_sax_t {
+    size_t      offset = 0;
+    std::string reason;
+
+    bool parse_error(size_t position, const std::string & token, const json::exception & error) override {
+        constexpr int number_overflow = 406;
+        offset = position - std::min(position, error.id == number_overflow ? token.size() : 1);
+
+        // without the library's own tag and position
+        const std::string what = error.what();
+        const size_t      from = what.find("syntax error") != std::string::npos ? what.find("syntax error") : what.find("] ") + 2;
+        reason = excerpt(what.substr(from), 200); // it repeats the token that it stumbled over, however long
+        return false;
+    }
+
+    bool null()                                         override { return true; }
+    bool boolean(bool)                                  override { return true; }
+    bool number_integer(int64_t)                        override { return true; }
+    bool number_unsigned(uint64_t)                      override { return true; }
+    bool number_float(double, const std::string &)      override { return true; }
+    bool string(std::string &)                          override { return true; }
+    bool binary(json::binary_t &)                       override { return true; }
+    bool start_object(size_t)                           override { return true; }
+    bool key(std::string &)                             override { return true; }
+    bool end_object()                                   override { return true; }
+    bool start_array(size_t)                            override { return true; }
+    bool end_array()                                    override { return true; }
+};
+
+// A JSON object and where its parts stand.
+struct json_text {
+    const gate_text &             in;
+    json                          root;
+    std::map<std::string, size_t> keys; // top-level keys as written, offset of the opening quote
+
+    explicit json_text(const gate_text & in) : in(in) {
+        scan();
+        root = json::parse(in.text, nullptr, false);
+        if (root.is_discarded()) {
+            syntax_error error;
+            json::sax_parse(in.text, &error);
+            in.fail(error.offset, "not valid JSON: " + error.reason);
+        }
+        if (!root.is_object()) {
+            in.fail(0, "expected a JSON object, found " + describe(root));
+        }
+    }
+
+    [[noreturn]] void fail(const json & at, const std::string & problem) const { in.fail(offset(at), problem); }
+
+    // The value as it was written, for messages.
+    std::string describe(const json & value) const {
+        switch (value.type()) {
+            case json::value_t::object: return "an object";
+            case json::value_t::array:  return "an array";
+            default:                    return excerpt(in.text.substr(offset(value), value.end_pos() - offset(value)));
+        }
+    }
+
+    const json & required(const std::string & key, const std::string & what) const {
+        if (!root.contains(key)) {
+            fail(root, "there is no \"" + key + "\"; expected " + what + ". Add it");
+        }
+        return root[key];
+    }
+
+    int32_t integer(const std::string & key, int32_t low, int32_t high) const {
+        const json & value = root.at(key);
+        if (!value.is_number_integer() || value < low || value > high) {
+            fail(value, '"' + key + "\" is " + describe(value) + "; expected a whole number from " + std::to_string(low) + " to " + std::to_string(high));
+        }
+        return value.get<int32_t>();
+    }
+
+private:
+    // What the parser must not meet or does not tell: where a text stops being UTF-8; NUL, which it takes for the end; nesting that would exhaust the stack when printed again; a
+    // key given twice, of which it would keep the last; where keys stand.
+    void scan() {
+        constexpr int deepest = 64;
+        const std::string_view text = in.text;
+        if (const size_t bad = find_not_utf8(text); bad != std::string_view::npos) {
+            in.fail(bad, "the byte " + printable(text.substr(bad, 1)) + " is not UTF-8; expected a UTF-8 text. Save the file as UTF-8");
+        }
+        int  depth = 0;
+        bool ended = false;
+        for (size_t i = 0; i < text.size(); ++i) {
+            const char c = text[i];
+            if (c == '\0') {
+                in.fail(i, "a NUL byte; expected plain text. Save the file as UTF-8 (this may be UTF-16 or a binary file)");
+            } else if (c == '{' || c == '[') {
+                if (++depth > deepest) {
+                    in.fail(i, "nested more than " + std::to_string(deepest) + " deep; a gate pattern needs 3 levels");
+                }
+            } else if (c == '}' || c == ']') {
+                ended = --depth <= 0;
+            } else if (c == '"') {
+                const size_t open = i++;
+                while (i < text.size() && text[i] != '"') {
+                    i += text[i] == '\\' ? 2 : 1;
+                }
+                const size_t after = text.find_first_not_of(" \t\r\n", i + 1);
+                if (depth == 1 && !ended && after != std::string_view::npos && text[after] == ':') {
+                    const std::string key(text.substr(open + 1, i - open - 1));
+                    if (!keys.emplace(key, open).second) {
+                        in.fail(open, "the key \"" + excerpt(key) + "\" is there twice; expected it once. Remove one");
+                    }
+                }
+            }
+        }
+    }
+
+    // Where a value starts. The library puts the start of a string with escapes too late, but its end is right, and the opening quote is the
+    // first from there back that no backslash precedes.
+    size_t offset(const json & value) const {
+        size_t start = value.start_pos();
+        if (value.is_string()) {
+            start = value.end_pos() - 2;
+            while (start > 0 && (in.text[start] != '"' || in.text[start - 1] == '\\')) {
+                --start;
+            }
+        }
+        return start;
+    }
+};
+
+void check_version(const json_text & doc) {
+    const json & version = doc.required("llamaDuoPattern", "the version of this format, " + std::to_string(supported_version));
+    if (version != supported_version) {
+        doc.fail(version, "\"llamaDuoPattern\" is " + doc.describe(version) + "; this build reads version " + std::to_string(supported_version) +
+                 ". Write the pattern in that version, or update llama-duo if the file is from a newer one");
+    }
+}
+
+void check_keys(const json_text & doc) {
+    static const char * const known[] = { "llamaDuoPattern", "layers", "kvHeads", "sink", "recent", "gates", "provenance" };
+    for (const auto & [key, value] : doc.root.items()) {
+        if (std::find(std::begin(known), std::end(known), key) == std::end(known)) {
+            const auto   it = doc.keys.find(key);
+            const size_t at = it == doc.keys.end() ? value.start_pos() : it->second; // a key written with escapes is not in the map
+            doc.in.fail(at, "unknown key \"" + excerpt(key) + "\"; expected llamaDuoPattern, layers, kvHeads, sink, recent, gates or provenance. "
+                            "Remove it, or put it into provenance");
+        }
+    }
+}
+
+void read_gates(const json_text & doc, gate_pattern & pattern) {
+    const json & rows = doc.required("gates", "an array with one array of numbers a layer");
+    if (!rows.is_array() || rows.size() != size_t(pattern.n_layer)) {
+        doc.fail(rows, "\"gates\" is " + doc.describe(rows) + (rows.is_array() ? " of " + std::to_string(rows.size()) : "") +
+                 "; expected an array of " + std::to_string(pattern.n_layer) + " rows, because \"layers\" is " + std::to_string(pattern.n_layer));
+    }
+
+    pattern.gates.assign(size_t(pattern.n_layer) * pattern.n_head_kv, 0.0f);
+    int32_t widest = 0;
+    bool    even   = true;
+    for (int32_t il = 0; il < pattern.n_layer; ++il) {
+        const std::string name = "gates[" + std::to_string(il) + "]";
+        const json &      row  = rows[il];
+        if (!row.is_array()) {
+            doc.fail(row, name + " is " + doc.describe(row) + "; expected an array of numbers, one a KV head of layer " + std::to_string(il));
+        }
+        if (row.size() > size_t(pattern.n_head_kv)) {
+            doc.fail(row[pattern.n_head_kv], name + " has " + std::to_string(row.size()) + " gates; expected at most " + std::to_string(pattern.n_head_kv) +
+                     ", because \"kvHeads\" is " + std::to_string(pattern.n_head_kv));
+        }
+        for (size_t ih = 0; ih < row.size(); ++ih) {
+            float gate = 0;
+            if (!row[ih].is_number() || !clip_gate(row[ih].get<double>(), gate)) {
+                doc.fail(row[ih], name + "[" + std::to_string(ih) + "] is " + doc.describe(row[ih]) + "; expected a number from 0 to 1");
+            }
+            pattern.gates[size_t(il) * pattern.n_head_kv + ih] = gate;
+        }
+        pattern.n_head_layer.push_back(int32_t(row.size()));
+        widest = std::max(widest, pattern.n_head_layer.back());
+        even   = even && pattern.n_head_layer.back() == pattern.n_head_kv;
+    }
+    if (widest != pattern.n_head_kv) {
+        doc.fail(doc.root["kvHeads"], "\"kvHeads\" is " + std::to_string(pattern.n_head_kv) + ", but the widest row of \"gates\" has " + std::to_string(widest) +
+                 "; expected the two to be the same");
+    }
+    if (even) {
+        pattern.n_head_layer.clear();
+    }
+}
+
+} // namespace
+
+gate_pattern parse_gate_json(const gate_text & in) {
+    const json_text doc(in);
+    check_version(doc); // first: a newer version may well have other keys
+    check_keys(doc);
+
+    gate_pattern pattern;
+    doc.required("layers",  "the number of layers");
+    doc.required("kvHeads", "the number of KV heads of the widest layer");
+    pattern.n_layer   = doc.integer("layers",  1, max_gate_layers);
+    pattern.n_head_kv = doc.integer("kvHeads", 1, max_gate_heads);
+    if (doc.root.contains("sink")) {
+        pattern.sink = doc.integer("sink", 0, largest_size);
+    }
+    if (doc.root.contains("recent")) {
+        pattern.recent = doc.integer("recent", 0, largest_size);
+    }
+    if (doc.root.contains("provenance")) {
+        const json & provenance = doc.root["provenance"];
+        if (!provenance.is_object()) {
+            doc.fail(provenance, "\"provenance\" is " + doc.describe(provenance) + "; expected an object");
+        }
+        pattern.provenance = provenance.dump();
+    }
+    read_gates(doc, pattern);
+    return pattern;
+}
+
+void read_duo_attention_config(const gate_text & in, gate_pattern & pattern) {
+    const json_text doc(in);
+
+    // Python's null stands for an option that was not given
+    const auto given = [&](const char * key) { return doc.root.contains(key) && !doc.root[key].is_null(); };
+    if (given("sink_size")) {
+        pattern.sink = doc.integer("sink_size", 0, largest_size);
+    }
+    if (given("recent_size")) {
+        pattern.recent = doc.integer("recent_size", 0, largest_size);
+    }
+
+    json provenance = { { "method", "duo-attention" } };
+    static const std::pair<const char *, const char *> kept[] = {
+        { "model_name", "model" }, { "dataset_format", "data" }, { "max_length", "maxLength" }, { "num_steps", "steps" },
+        { "lr", "lr" }, { "reg_weight", "regWeight" }, { "seed", "seed" },
+    };
+    for (const auto & [theirs, ours] : kept) {
+        if (given(theirs) && doc.root[theirs].is_primitive()) {
+            provenance[ours] = doc.root[theirs];
+        }
+    }
+    pattern.provenance = provenance.dump();
+}
+
+std::string gate_pattern_to_json(const gate_pattern & pattern) {
+    check_gate_pattern(pattern);
+
+    // The library prints the fewest digits that give the same float again, in every locale. Built on double it would print 0.1f as 0.10000000149011612.
+    using json_f32 = nlohmann::basic_json<std::map, std::vector, std::string, bool, int64_t, uint64_t, float>;
+
+    std::string out = "{\n";
+    const auto line = [&](const char * key, const std::string & value) {
+        out += std::string(out == "{\n" ? "" : ",\n") + "  \"" + key + "\": " + value;
+    };
+    line("llamaDuoPattern", std::to_string(supported_version));
+    line("layers",          std::to_string(pattern.n_layer));
+    line("kvHeads",         std::to_string(pattern.n_head_kv));
+    if (pattern.sink >= 0) {
+        line("sink", std::to_string(pattern.sink));
+    }
+    if (pattern.recent >= 0) {
+        line("recent", std::to_string(pattern.recent));
+    }
+
+    std::string rows = "[";
+    for (int32_t il = 0; il < pattern.n_layer; ++il) {
+        rows += il == 0 ? "\n    [" : ",\n    [";
+        for (int32_t ih = 0; ih < pattern.n_head(il); ++ih) {
+            rows += (ih == 0 ? "" : ", ") + json_f32(pattern.at(il, ih)).dump();
+        }
+        rows += "]";
+    }
+    line("gates", rows + "\n  ]");
+
+    if (!pattern.provenance.empty()) {
+        const auto provenance = json::parse(pattern.provenance, nullptr, false);
+        if (!provenance.is_object()) {
+            throw gate_error(printable(pattern.source) + ": the provenance " + excerpt(pattern.provenance) + " is not a JSON object");
+        }
+        line("provenance", provenance.dump());
+    }
+    return out + "\n}\n";
+}
+
+} // namespace duo

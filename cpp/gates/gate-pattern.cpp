@@ -1,0 +1,143 @@
+#include "gate-text.h"
+
+#include <algorithm>
+#include <filesystem>
+#include <fstream>
+
+namespace fs = std::filesystem;
+
+namespace duo {
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Text
+// ---------------------------------------------------------------------------------------------------------------------
+
+static std::string too_large(const std::string & source, const std::string & size) {
+    return printable(source) + ": " + size + "; expected a gate pattern of at most " + std::to_string(max_gate_text / 1024 / 1024) +
+           " MiB. Check that this is a gate pattern and not a model";
+}
+
+// What both forms of text have in common.
+static void check_encoding(const gate_text & in) {
+    const auto starts_with = [&](std::string_view prefix) { return in.text.substr(0, prefix.size()) == prefix; };
+    if (starts_with("\xEF\xBB\xBF")) {
+        in.fail(0, "the text starts with a UTF-8 byte order mark; expected plain UTF-8. Save the file without it");
+    }
+    if (starts_with("\xFF\xFE") || starts_with("\xFE\xFF")) {
+        in.fail(0, "the text starts with a UTF-16 byte order mark; expected plain UTF-8. Save the file as UTF-8");
+    }
+}
+
+gate_pattern parse_gate_pattern(std::string_view text, const std::string & source) {
+    const gate_text in = { text, source };
+    if (text.size() > max_gate_text) {
+        throw gate_error(too_large(source, std::to_string(text.size()) + " bytes"));
+    }
+    check_encoding(in);
+
+    const size_t first = text.find_first_not_of(" \t\r\n");
+    if (first == std::string_view::npos) {
+        in.fail(0, "there is no text; expected a gate pattern: a row of tab-separated numbers a layer, or JSON. Check that the file was written in full");
+    }
+    gate_pattern pattern = text[first] == '{' ? parse_gate_json(in) : parse_gate_tsv(in);
+    pattern.source = source;
+    return pattern;
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Files
+// ---------------------------------------------------------------------------------------------------------------------
+
+static std::string read_file(const fs::path & path) {
+    const std::string name = path.u8string();
+    if (!fs::is_regular_file(path)) {
+        throw gate_error(printable(name) + ": not a file or folder; expected a DuoAttention folder, a TSV or a JSON file. Check the path");
+    }
+    // the size is asked first, so that nothing huge is read; and read no further than that, in case the file grows
+    const uintmax_t size = fs::file_size(path);
+    if (size > max_gate_text) {
+        throw gate_error(too_large(name, std::to_string(size) + " bytes"));
+    }
+    std::ifstream file(path, std::ios::binary);
+    std::string   text(size_t(size), '\0');
+    file.read(&text[0], std::streamsize(size));
+    if (!file && !file.eof()) {
+        throw gate_error(printable(name) + ": cannot be read. Check its permissions");
+    }
+    text.resize(size_t(file.gcount()));
+    return text;
+}
+
+// full_attention_heads.tsv in the folder itself, or in a folder inside it: the published patterns are <model>/<setting>/.
+static gate_pattern load_folder(const fs::path & folder) {
+    static const char * const gates_name = "full_attention_heads.tsv";
+
+    const fs::path gates = folder / gates_name;
+    if (!fs::exists(gates)) {
+        std::string hint;
+        for (const auto & entry : fs::directory_iterator(folder)) {
+            if (fs::exists(entry.path() / gates_name)) {
+                hint = " Did you mean " + printable(entry.path().u8string()) + "?";
+            }
+        }
+        throw gate_error(printable(folder.u8string()) + ": this folder has no " + gates_name + "; expected a DuoAttention pattern." +
+                         (hint.empty() ? " Give the folder that holds one, or a TSV or JSON file." : hint));
+    }
+    gate_pattern pattern = parse_gate_pattern(read_file(gates), gates.u8string());
+
+    const fs::path config = folder / "config.json";
+    if (fs::exists(config)) {
+        const std::string text = read_file(config);
+        const std::string name = config.u8string();
+        const gate_text   in   = { text, name };
+        check_encoding(in);
+        read_duo_attention_config(in, pattern);
+    }
+    return pattern;
+}
+
+gate_pattern load_gate_pattern(const std::string & path) {
+    try {
+        const fs::path where = fs::u8path(path);
+        if (!fs::exists(where)) {
+            throw gate_error(printable(path) + ": no such file or folder; expected a DuoAttention folder, a TSV or a JSON file. Check the path");
+        }
+        gate_pattern pattern = fs::is_directory(where) ? load_folder(where) : parse_gate_pattern(read_file(where), path);
+        pattern.source = path;
+        return pattern;
+    } catch (const fs::filesystem_error & e) { // no permission, a loop of links, a name too long
+        throw gate_error(printable(path) + ": cannot be read: " + e.code().message() + ". Check the path and its permissions");
+    }
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Patterns made elsewhere
+// ---------------------------------------------------------------------------------------------------------------------
+
+void check_gate_pattern(const gate_pattern & pattern) {
+    const auto fail = [&](const std::string & problem) { throw gate_error(printable(pattern.source) + ": " + problem); };
+
+    if (pattern.n_layer < 1 || pattern.n_head_kv < 1) {
+        fail("it has " + std::to_string(pattern.n_layer) + " layers x " + std::to_string(pattern.n_head_kv) + " KV heads; expected at least one of each");
+    }
+    const auto n_layer = size_t(pattern.n_layer);
+    const auto n_head  = size_t(pattern.n_head_kv);
+    if (pattern.gates.size() != n_layer * n_head) {
+        fail("there are " + std::to_string(pattern.gates.size()) + " gates; expected " + std::to_string(n_layer) + " layers x " + std::to_string(n_head) + " KV heads");
+    }
+    if (!pattern.n_head_layer.empty() && pattern.n_head_layer.size() != n_layer) {
+        fail("there are " + std::to_string(pattern.n_head_layer.size()) + " row lengths; expected " + std::to_string(n_layer) + ", one a layer");
+    }
+    for (int32_t il = 0; il < pattern.n_layer; ++il) {
+        if (pattern.n_head(il) < 0 || pattern.n_head(il) > pattern.n_head_kv) {
+            fail("layer " + std::to_string(il) + " has " + std::to_string(pattern.n_head(il)) + " KV heads; expected 0 to " + std::to_string(pattern.n_head_kv));
+        }
+        for (int32_t ih = 0; ih < pattern.n_head(il); ++ih) {
+            if (!(pattern.at(il, ih) >= 0 && pattern.at(il, ih) <= 1)) {
+                fail("gates[" + std::to_string(il) + "][" + std::to_string(ih) + "] is " + std::to_string(pattern.at(il, ih)) + "; expected a number from 0 to 1");
+            }
+        }
+    }
+}
+
+} // namespace duo
