@@ -50,8 +50,8 @@ async function open(path: string): Promise<Native> {
   return new Native(bound, path);
 }
 
-/** Each import is written out, so that bundlers see it; only the one that is taken is loaded. */
-function runtimeBinding(): Promise<{ bind: (path: string) => BoundSymbols }> {
+/** What binds the library in this runtime. Each import is written out, so that bundlers see it; only the one that is taken is loaded. */
+export function runtimeBinding(): Promise<{ bind: (path: string) => BoundSymbols }> {
   if ('Deno' in globalThis) return import('./deno.ts');
   if (process.versions['bun']) return import('./bun.ts');
   return import('./koffi.ts');

@@ -1,0 +1,192 @@
+import { spawn, spawnSync } from 'node:child_process';
+import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+
+import { loadModel } from '../../src/index.ts';
+import { chequered, dist, longText, modelPath, patternOf } from './setup.ts';
+
+const main = join(dist, 'cli/main.js');
+let folder: string;
+beforeAll(async () => {
+  folder = await mkdtemp(join(tmpdir(), 'llama-duo-cli-'));
+  await writeFile(join(folder, 'gates.json'), patternOf(chequered(30, 3)));
+  await writeFile(join(folder, 'prompt.txt'), 'The capital of France is\n');
+});
+afterAll(async () => {
+  await rm(folder, { recursive: true });
+});
+
+type Ended = { status: number | null; stdout: string; stderr: string };
+
+function cli(...args: string[]): Ended {
+  const { status, stdout, stderr } = spawnSync(process.execPath, [main, ...args], {
+    encoding: 'utf8',
+    env: { ...process.env, INIT_CWD: folder, NO_COLOR: '1' },
+  });
+  return { status, stdout, stderr };
+}
+
+const common = ['-m', modelPath, '-t', '2', '-c', '512'];
+const run = (...args: string[]): Ended => cli('run', ...common, '-p', 'The capital of France is', '-n', '8', '--temp', '0', ...args);
+
+describe('run', () => {
+  test('streams the text, without the prompt', () => {
+    const { status, stdout, stderr } = run();
+    expect({ status, stderr }).toEqual({ status: 0, stderr: '' });
+    expect(stdout).toMatch(/Paris/);
+    expect(stdout).not.toContain('The capital of France is');
+  });
+
+  test('--json prints one object and nothing else', async () => {
+    const { status, stdout, stderr } = run('--json', '--duo-gates', 'gates.json', '--duo-sparsity', '0.5');
+    expect({ status, stderr }).toEqual({ status: 0, stderr: '' });
+    const answer = JSON.parse(stdout) as Record<string, unknown> & { tokens: number[]; kv: Record<string, number> };
+    await using model = await loadModel({ path: modelPath, vocabOnly: true });
+    expect(answer).toMatchObject({
+      text: model.detokenize(answer.tokens),
+      promptTokens: [...model.tokenize('The capital of France is')],
+      heads: { retrieval: 45, streaming: 45 },
+    });
+    expect(answer.tokens).toHaveLength(8);
+    expect(answer['prefillTokensPerSecond']).toBeGreaterThan(0);
+    expect(answer['decodeTokensPerSecond']).toBeGreaterThan(0);
+    const { retrievalBytes = 0, streamingBytes = 0, totalBytes, fullBytes } = answer.kv;
+    expect(totalBytes).toBe(retrievalBytes + streamingBytes);
+    expect(fullBytes).toBe(90 * 512 * 2 * 64 * 2);
+  });
+
+  test('takes the prompt from a file, from the user’s folder', () => {
+    const { stdout, status } = cli('run', ...common, '-f', 'prompt.txt', '-n', '8', '--temp', '0');
+    expect(status).toBe(0);
+    expect(stdout).toBe(run().stdout);
+  });
+
+  test('sparsity 0 and 1 need no gates', () => {
+    expect(run('--duo-sparsity', '0').stdout).toBe(run().stdout);
+    expect(run('--duo-sparsity', '1').stdout).toMatch(/Paris/);
+  });
+
+  test('--ignore-eos goes on to the last token', () => {
+    const { stdout } = cli('run', ...common, '-p', 'Hi<|im_end|>', '-n', '40', '--temp', '0', '--ignore-eos', '--json');
+    expect((JSON.parse(stdout) as { tokens: number[] }).tokens).toHaveLength(40);
+  });
+
+  test.each([
+    [['--duo-sparsity', '0.5'], 2, /--duo-gates/],
+    [['--duo-gates', 'none.tsv'], 1, /none\.tsv/],
+    [['--duo-gates', 'auto'], 1, /auto|metadata|duo\.json/],
+    [['--tmep', '0'], 2, /Did you mean --temp/],
+    [['-ctk', 'f15'], 2, /-ctk/],
+    [['-n', '-5'], 2, /maxTokens|-n/],
+  ])('%j ends with %i', (args, code, message) => {
+    const { status, stdout, stderr } = run(...args);
+    expect({ status, stdout }).toEqual({ status: code, stdout: '' });
+    expect(stderr).toMatch(message);
+    expect(stderr).not.toMatch(/\n {4}at /);
+  });
+
+  test('a model that is not there ends with 1', () => {
+    const { status, stderr } = cli('run', '-m', 'none.gguf', '-p', 'x');
+    expect(status).toBe(1);
+    expect(stderr).toContain(join(folder, 'none.gguf'));
+  });
+
+  test.skipIf(process.platform === 'win32')('an interrupt ends it with 130', { timeout: 60_000 }, async () => {
+    const child = spawn(process.execPath, [main, 'run', ...common, '-c', '8192', '-p', 'Once', '--ignore-eos'], {
+      stdio: ['ignore', 'pipe', 'pipe'],
+    });
+    child.stdout.once('data', () => child.kill('SIGINT'));
+    const [code, signal] = await new Promise<[number | null, string | null]>((resolve) => {
+      child.once('exit', (...ended) => {
+        resolve(ended);
+      });
+    });
+    expect([code, signal]).toEqual([130, null]);
+  });
+
+  test('a reader who leaves ends it without fuss', { timeout: 60_000 }, async () => {
+    const child = spawn(process.execPath, [main, 'run', ...common, '-p', 'Once', '-n', '400', '--ignore-eos'], {
+      stdio: ['ignore', 'pipe', 'pipe'],
+    });
+    let stderr = '';
+    child.stderr.on('data', (data) => (stderr += String(data)));
+    child.stdout.once('data', () => child.stdout.destroy());
+    const code = await new Promise((resolve) => child.once('exit', resolve));
+    expect({ code, stderr }).toEqual({ code: 0, stderr: '' });
+  });
+});
+
+describe('inspect', () => {
+  test('--json tells what contexts and rings cost', () => {
+    const { status, stdout } = cli('inspect', '-m', modelPath, '--duo-gates', 'gates.json', '--json');
+    expect(status).toBe(0);
+    const report = JSON.parse(stdout) as {
+      contexts: { contextSize: number; fullBytes: number; mixedBytes: number }[];
+      rings: { ubatchSize: number; cells: number }[];
+    };
+    expect(report).toMatchObject({
+      model: { layers: 30, kvHeads: '3', headSizeK: 64, contextSize: 8192 },
+      mixedHeads: { supported: true, reason: null },
+      heads: { retrieval: 45, streaming: 45 },
+      window: { sink: 16, recent: 64, chunk: 1 },
+    });
+    const largest = report.contexts.at(-1);
+    expect(largest).toMatchObject({ contextSize: 1048576, fullBytes: 90 * 1048576 * 256 });
+    expect((largest?.mixedBytes ?? 0) / (largest?.fullBytes ?? 1)).toBeCloseTo(0.5, 2);
+    const cells = report.rings.map((ring) => ring.cells);
+    expect(cells).toEqual([...cells].sort((a, b) => a - b));
+    expect(cells.at(-1)).toBeGreaterThan(2048);
+  });
+
+  test('prints tables', () => {
+    const { status, stdout, stderr } = cli('inspect', '-m', modelPath);
+    expect({ status, stderr }).toEqual({ status: 0, stderr: '' });
+    expect(stdout).toMatch(/mixed heads +yes/);
+    expect(stdout).toMatch(/1,048,576 +22\.5 GiB/);
+    // eslint-disable-next-line no-control-regex -- no colours where stdout is no terminal
+    expect(stdout).not.toMatch(/\u001b/);
+  });
+});
+
+test('demo answers with full and with streaming heads', { timeout: 180_000 }, () => {
+  const { status, stdout } = cli('demo', '-m', modelPath, '-t', '2', '-c', '1024', '--duo-gates', 'gates.json', '--json');
+  expect(status).toBe(0);
+  const { answers } = JSON.parse(stdout) as { answers: { heads: string; kv: { totalBytes: number } }[] };
+  expect(answers.map(({ heads }) => heads)).toEqual(['full', 'mixed', 'all heads stream']);
+  const bytes = answers.map(({ kv }) => kv.totalBytes);
+  expect(bytes).toEqual([...bytes].sort((a, b) => b - a));
+});
+
+test('half of the heads stream through a prompt of 4,000 tokens', { timeout: 180_000 }, async () => {
+  await writeFile(join(folder, 'long.txt'), longText(330));
+  const { status, stdout } = cli(
+    'run',
+    '-m',
+    modelPath,
+    '-t',
+    '2',
+    '-f',
+    'long.txt',
+    '-n',
+    '16',
+    '--temp',
+    '0',
+    '--duo-gates',
+    'gates.json',
+    '--json',
+  );
+  expect(status).toBe(0);
+  const { promptTokens, tokens, kv, heads } = JSON.parse(stdout) as {
+    promptTokens: number[];
+    tokens: number[];
+    kv: { totalBytes: number; fullBytes: number };
+    heads: object;
+  };
+  expect(promptTokens.length).toBeGreaterThan(4000);
+  expect(tokens).toHaveLength(16);
+  expect(heads).toEqual({ retrieval: 45, streaming: 45 });
+  expect(kv.totalBytes / kv.fullBytes).toBeLessThan(0.6);
+});

@@ -1,0 +1,85 @@
+import { expect, test } from 'vitest';
+
+import { DisposedError, loadModel } from '../../src/index.ts';
+import { modelPath } from './setup.ts';
+
+test('a model loads, telling its progress', async () => {
+  const progress: number[] = [];
+  await using model = await loadModel(modelPath, { onProgress: (value) => progress.push(value) });
+  expect(progress).toEqual([...progress].sort((a, b) => a - b));
+  expect(progress.at(-1)).toBe(1);
+  expect(model.info).toMatchObject({
+    architecture: 'llama',
+    layers: 30,
+    embeddingSize: 576,
+    contextSize: 8192,
+    vocabularySize: 49152,
+    headSizeK: 64,
+    headSizeV: 64,
+  });
+  expect(model.info.heads).toEqual(Array<number>(30).fill(9));
+  expect(model.info.kvHeads).toEqual(Array<number>(30).fill(3));
+  expect(model.info.chatTemplate).toContain('<|im_start|>');
+  expect(model.info.metadata['general.architecture']).toBe('llama');
+});
+
+test('aborting rejects with the reason', async () => {
+  const reason = new Error('enough');
+  const abort = new AbortController();
+  const loading = loadModel(modelPath, {
+    signal: abort.signal,
+    onProgress: () => {
+      abort.abort(reason);
+    },
+  });
+  await expect(loading).rejects.toBe(reason);
+});
+
+test('the event loop goes on while a model loads', async () => {
+  let turns = 0;
+  const timer = setInterval(() => turns++, 1);
+  await using model = await loadModel({ path: modelPath, useMmap: false });
+  clearInterval(timer);
+  expect(model.info.layers).toBe(30);
+  expect(turns).toBeGreaterThan(5);
+});
+
+test.each([
+  'Hello, world!',
+  '',
+  ' leading and trailing ',
+  'Ünïcödé — 模型 🦙🦙 \u{1f468}\u200d\u{1f469}\u200d\u{1f467}',
+  'line\nbreaks\r\n\ttabs',
+  '\ufeffbyte order mark',
+  'x'.repeat(20000),
+])('%j survives tokenizing', async (text) => {
+  await using model = await loadModel({ path: modelPath, vocabOnly: true });
+  expect(model.detokenize(model.tokenize(text, { addSpecial: false }))).toBe(text);
+});
+
+test('special tokens are read and written where that is asked for', async () => {
+  await using model = await loadModel({ path: modelPath, vocabOnly: true });
+  const parsed = model.tokenize('<|im_start|>user', { parseSpecial: true });
+  const plain = model.tokenize('<|im_start|>user');
+  expect(parsed.length).toBeLessThan(plain.length);
+  expect(model.detokenize(parsed, { renderSpecial: true })).toBe('<|im_start|>user');
+  expect(model.detokenize(plain)).toBe('<|im_start|>user');
+});
+
+test('a token that never was is refused', async () => {
+  await using model = await loadModel({ path: modelPath, vocabOnly: true });
+  expect(() => model.detokenize([49152])).toThrow();
+  expect(() => model.detokenize([-1])).toThrow(/a token id/);
+  expect(() => model.detokenize([1.5])).toThrow(/a token id/);
+});
+
+test('two models side by side, given back in any order', async () => {
+  const [first, second] = await Promise.all([loadModel(modelPath), loadModel(modelPath)]);
+  const context = await first.createContext({ contextSize: 256 });
+  await first.dispose();
+  expect(() => first.tokenize('x')).toThrow(DisposedError);
+  const answer = await context.generate(second.tokenize('Once upon a time'), { maxTokens: 4, temperature: 0 }).collect();
+  expect(answer.generatedTokens).toBe(4);
+  await second.dispose();
+  await context.dispose();
+});
