@@ -1,0 +1,859 @@
+// The C ABI, called as a runtime calls it. What needs a model runs on the one named by the first argument or LLAMA_DUO_TEST_MODEL.
+#include "check.h"
+
+#include "handle-table.h"
+#include "job.h"
+#include "llama-duo-abi.h"
+#include "log.h"
+#include "options.h"
+#include "stop-text.h"
+#include "utf8.h"
+
+#include "ggml.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+
+#include <chrono>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <filesystem>
+#include <fstream>
+#include <functional>
+#include <string>
+#include <thread>
+#include <vector>
+
+using namespace duo::abi;
+using clk = std::chrono::steady_clock;
+
+// --- calling ---
+
+static double seconds_since(clk::time_point t) {
+    return std::chrono::duration<double>(clk::now() - t).count();
+}
+
+static void sleep_ms(int ms) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(ms));
+}
+
+static std::string text_of(const std::function<int32_t(void *, int32_t, int32_t *)> & read) {
+    int32_t needed = -1;
+    const int32_t status = read(nullptr, 0, &needed);
+    if (status != LLAMA_DUO_E_SPACE) {
+        return "status " + std::to_string(status);
+    }
+    std::string s(size_t(needed), '?');
+    CHECK_EQ(read(s.data(), needed, &needed), LLAMA_DUO_OK);
+    return s;
+}
+
+static json result_of(uint32_t job) {
+    return json::parse(text_of([&](void * b, int32_t c, int32_t * n) { return llama_duo_job_result(job, b, c, n); }));
+}
+
+static json error_of(uint32_t job) {
+    return json::parse(text_of([&](void * b, int32_t c, int32_t * n) { return llama_duo_job_error(job, b, c, n); }));
+}
+
+static int32_t state_of(uint32_t job) {
+    int32_t state    = -1;
+    double  progress = -2;
+    CHECK_EQ(llama_duo_job_poll(job, &state, &progress), LLAMA_DUO_OK);
+    CHECK(progress >= -1 && progress <= 1);
+    return state;
+}
+
+static int32_t wait_for(uint32_t job, double timeout = 120) {
+    const auto t = clk::now();
+    int32_t state;
+    while ((state = state_of(job)) < LLAMA_DUO_JOB_DONE && seconds_since(t) < timeout) {
+        sleep_ms(1);
+    }
+    return state;
+}
+
+using json_call = std::function<int32_t(const void *, int32_t, uint32_t *)>;
+
+static uint32_t submit(const json_call & call, const std::string & options) {
+    uint32_t job = 0;
+    CHECK_EQ(call(options.data(), int32_t(options.size()), &job), LLAMA_DUO_OK);
+    CHECK(job != 0);
+    return job;
+}
+
+static json take_result(uint32_t job) {
+    const int32_t state = wait_for(job);
+    CHECK_EQ(state, LLAMA_DUO_JOB_DONE);
+    const json result = state == LLAMA_DUO_JOB_DONE ? result_of(job) : error_of(job);
+    if (state != LLAMA_DUO_JOB_DONE) {
+        fprintf(stderr, "    %s\n", dump(result).c_str());
+    }
+    CHECK_EQ(llama_duo_job_free(job), LLAMA_DUO_OK);
+    return result;
+}
+
+static json take_error(uint32_t job) {
+    const int32_t state = wait_for(job);
+    CHECK_EQ(state, LLAMA_DUO_JOB_FAILED);
+    const json error = state == LLAMA_DUO_JOB_FAILED ? error_of(job) : json::object();
+    CHECK_EQ(llama_duo_job_free(job), LLAMA_DUO_OK);
+    return error;
+}
+
+static bool contains(const json & text, const std::string & part) {
+    const bool found = text.is_string() && text.get<std::string>().find(part) != std::string::npos;
+    if (!found) {
+        fprintf(stderr, "    \"%s\" not in %s\n", part.c_str(), dump(text).c_str());
+    }
+    return found;
+}
+
+// The options fail the job with an error that names the key, its value and what is expected.
+static void check_refused(const json_call & call, const std::string & options, const std::string & name, const std::string & expected) {
+    const json e = take_error(submit(call, options));
+    CHECK_EQ(e.value("code", ""), "option");
+    CHECK_EQ(e.value("name", "?"), name);
+    CHECK(e.contains("value"));
+    CHECK(contains(e.value("expected", json()), expected));
+    CHECK(contains(e.value("message", json()), name));
+}
+
+struct drained {
+    std::vector<int32_t> tokens;
+    std::string          text;
+    int32_t              state = -1;
+    bool                 more  = false;
+};
+
+static void drain(uint32_t job, drained & d, int32_t cap = 64) {
+    std::vector<int32_t> tokens(size_t(cap), -1);
+    std::string text(4096, '?');
+    int32_t info[4] = { -1, -1, -1, -1 };
+    CHECK_EQ(llama_duo_job_drain(job, tokens.data(), cap, text.data(), int32_t(text.size()), info), LLAMA_DUO_OK);
+    d.tokens.insert(d.tokens.end(), tokens.begin(), tokens.begin() + info[0]);
+    d.text.append(text, 0, size_t(info[1]));
+    d.state = info[2];
+    d.more  = info[3] != 0;
+}
+
+static drained drain_all(uint32_t job) {
+    drained d;
+    do {
+        drain(job, d);
+        sleep_ms(1);
+    } while (d.state < LLAMA_DUO_JOB_DONE || d.more);
+    return d;
+}
+
+// --- without a model ---
+
+static void test_utf8() {
+    utf8_assembler u;
+    CHECK_EQ(u.feed("a\xE2\x82"), "a");
+    CHECK_EQ(u.feed("\xAC" "b"), "\xE2\x82\xAC" "b");
+    CHECK_EQ(u.feed("\xF0\x9F"), "");
+    CHECK_EQ(u.feed("x"), "\xEF\xBF\xBDx");
+    CHECK_EQ(u.feed("\xFF\xC0\x80"), "\xEF\xBF\xBD\xEF\xBF\xBD\xEF\xBF\xBD");
+    CHECK_EQ(u.feed("\xED\xA0\x80"), "\xEF\xBF\xBD\xEF\xBF\xBD\xEF\xBF\xBD");  // a surrogate
+    CHECK_EQ(u.feed("\xF4\x8F\xBF\xBF"), "\xF4\x8F\xBF\xBF");
+    CHECK_EQ(u.feed("\xF0"), "");
+    CHECK_EQ(u.flush(), "\xEF\xBF\xBD");
+    CHECK_EQ(u.flush(), "");
+
+    CHECK_EQ(utf8_cut("a\xE2\x82\xAC", 3), size_t(1));
+    CHECK_EQ(utf8_cut("a\xE2\x82\xAC", 4), size_t(4));
+    CHECK_EQ(utf8_cut("", 4), size_t(0));
+}
+
+static void test_stop_text() {
+    stop_text s({ "END", "\n\n" });
+    CHECK_EQ(s.feed("one E"), "one ");
+    CHECK_EQ(s.feed("N"), "");
+    CHECK_EQ(s.feed("T\n"), "ENT");
+    CHECK(!s.found());
+    CHECK_EQ(s.feed("\nmore END"), "");
+    CHECK(s.found() && *s.found() == "\n\n");
+
+    stop_text none({});
+    CHECK_EQ(none.feed("text"), "text");
+
+    stop_text open({ "abc" });
+    CHECK_EQ(open.feed("xab"), "x");
+    CHECK_EQ(open.flush(), "ab");
+}
+
+static void test_handle_table() {
+    handle_table table;
+    const auto a = std::make_shared<job>();
+
+    const uint32_t h = table.add(a);
+    CHECK(h != 0);
+    CHECK(table.get<job>(h) == a);
+    CHECK(table.get<model>(h) == nullptr);   // another kind
+    CHECK(table.take<model>(h) == nullptr);
+    CHECK(table.get<job>(0) == nullptr);
+    CHECK(table.get<job>(h + 1) == nullptr);
+    CHECK(table.get<job>(0xFFFFFFFF) == nullptr);
+    CHECK(table.take<job>(h) == a);
+    CHECK(table.get<job>(h) == nullptr);
+    CHECK(table.take<job>(h) == nullptr);
+
+    // slots come back, handles don't
+    std::vector<uint32_t> seen;
+    for (int i = 0; i < 2000; i++) {
+        seen.push_back(table.add(a));
+        table.take<job>(seen.back());
+    }
+    std::sort(seen.begin(), seen.end());
+    CHECK(std::adjacent_find(seen.begin(), seen.end()) == seen.end());
+    CHECK((seen.back() & 0x3FFF) < 300);
+    CHECK_EQ(a.use_count(), 1);
+}
+
+static void test_stale_handles() {
+    int32_t  n;
+    int32_t  state;
+    double   progress;
+    uint32_t job = 0;
+    int32_t  tokens[16];
+    char     text[4096];
+    int32_t  info[4];
+
+    for (const uint32_t h : { 0u, 12345u, 0xFFFFFFFFu }) {
+        CHECK_EQ(llama_duo_job_poll(h, &state, &progress), LLAMA_DUO_E_HANDLE);
+        CHECK_EQ(llama_duo_job_result(h, text, sizeof(text), &n), LLAMA_DUO_E_HANDLE);
+        CHECK_EQ(llama_duo_job_error(h, text, sizeof(text), &n), LLAMA_DUO_E_HANDLE);
+        CHECK_EQ(llama_duo_job_cancel(h), LLAMA_DUO_E_HANDLE);
+        CHECK_EQ(llama_duo_job_free(h), LLAMA_DUO_E_HANDLE);
+        CHECK_EQ(llama_duo_job_drain(h, tokens, 16, text, sizeof(text), info), LLAMA_DUO_E_HANDLE);
+        CHECK_EQ(llama_duo_model_free(h), LLAMA_DUO_E_HANDLE);
+        CHECK_EQ(llama_duo_context_free(h), LLAMA_DUO_E_HANDLE);
+        CHECK_EQ(llama_duo_context_create(h, "{}", 2, &job), LLAMA_DUO_E_HANDLE);
+        CHECK_EQ(llama_duo_context_plan(h, "{}", 2, &job), LLAMA_DUO_E_HANDLE);
+        CHECK_EQ(llama_duo_generate(h, tokens, 1, "{}", 2, &job), LLAMA_DUO_E_HANDLE);
+        CHECK_EQ(llama_duo_tokenize(h, "a", 1, 0, tokens, 16, &n), LLAMA_DUO_E_HANDLE);
+        CHECK_EQ(llama_duo_detokenize(h, tokens, 1, 0, text, sizeof(text), &n), LLAMA_DUO_E_HANDLE);
+    }
+    CHECK_EQ(job, 0u);
+}
+
+static void test_arguments() {
+    uint32_t job = 0;
+    int32_t  n   = -1;
+    CHECK_EQ(llama_duo_model_load(nullptr, 0, &job), LLAMA_DUO_E_ARGUMENT);
+    CHECK_EQ(llama_duo_model_load("{}", -1, &job), LLAMA_DUO_E_ARGUMENT);
+    CHECK_EQ(llama_duo_model_load("{}", 2, nullptr), LLAMA_DUO_E_ARGUMENT);
+    CHECK_EQ(llama_duo_build_info(nullptr, 4, &n), LLAMA_DUO_E_ARGUMENT);
+    CHECK_EQ(llama_duo_build_info(nullptr, 0, nullptr), LLAMA_DUO_E_ARGUMENT);
+    CHECK_EQ(llama_duo_build_info(nullptr, -1, &n), LLAMA_DUO_E_ARGUMENT);
+    CHECK_EQ(llama_duo_log_drain(nullptr, 1, &n), LLAMA_DUO_E_ARGUMENT);
+    CHECK_EQ(llama_duo_shutdown(-1), LLAMA_DUO_E_ARGUMENT);
+}
+
+static void test_build_info() {
+    CHECK_EQ(llama_duo_abi_version(), LLAMA_DUO_ABI_VERSION);
+
+    const std::string text = text_of(llama_duo_build_info);
+    const json info = json::parse(text);
+    CHECK_EQ(info.at("abi"), LLAMA_DUO_ABI_VERSION);
+    CHECK(info.at("llamaCpp").at("tree").is_string());
+    CHECK(!info.at("backends").empty());
+
+    // a short buffer stays untouched
+    std::string short_buffer(text.size() - 1, '#');
+    int32_t needed = 0;
+    CHECK_EQ(llama_duo_build_info(short_buffer.data(), int32_t(short_buffer.size()), &needed), LLAMA_DUO_E_SPACE);
+    CHECK_EQ(needed, int32_t(text.size()));
+    CHECK_EQ(short_buffer, std::string(text.size() - 1, '#'));
+}
+
+static void test_log() {
+    char    buf[4096];
+    int32_t n = -1;
+    while (llama_duo_log_drain(buf, sizeof(buf), &n) == LLAMA_DUO_OK && n > 0) {
+    }
+
+    const std::string line = "abi-test line";
+    ggml_log_callback log_fn;
+    void *            data;
+    ggml_log_get(&log_fn, &data);
+    log_fn(GGML_LOG_LEVEL_WARN, "abi-test ", data);
+    log_fn(GGML_LOG_LEVEL_CONT, "line\n", data);
+    log_fn(GGML_LOG_LEVEL_ERROR, "second\n", data);
+
+    CHECK_EQ(llama_duo_log_drain(buf, 4, &n), LLAMA_DUO_E_SPACE);
+    CHECK_EQ(n, int32_t(strlen("warn\tabi-test line\n")));
+    CHECK_EQ(llama_duo_log_drain(buf, n + 3, &n), LLAMA_DUO_OK);
+    CHECK_EQ(std::string(buf, size_t(n)), "warn\tabi-test line\n");
+    CHECK_EQ(llama_duo_log_drain(buf, sizeof(buf), &n), LLAMA_DUO_OK);
+    CHECK_EQ(std::string(buf, size_t(n)), "error\tsecond\n");
+    CHECK_EQ(llama_duo_log_drain(buf, sizeof(buf), &n), LLAMA_DUO_OK);
+    CHECK_EQ(n, 0);
+
+    // only the newest 64 KiB are kept
+    for (int i = 0; i < 2000; i++) {
+        log_fn(GGML_LOG_LEVEL_INFO, (std::string(100, 'x') + std::to_string(i) + "\n").c_str(), data);
+    }
+    std::string all;
+    while (llama_duo_log_drain(buf, sizeof(buf), &n) == LLAMA_DUO_OK && n > 0) {
+        all.append(buf, size_t(n));
+    }
+    CHECK(all.size() <= 64 * 1024 && all.size() > 63 * 1024);
+    CHECK(all.substr(all.size() - 5) == "1999\n");
+}
+
+static void test_model_load_errors() {
+    check_refused(llama_duo_model_load, "[1]", "", "a JSON object");
+    check_refused(llama_duo_model_load, "{", "", "a JSON object");
+    check_refused(llama_duo_model_load, "{}", "path", "GGUF");
+    check_refused(llama_duo_model_load, R"({"path":5})", "path", "a string");
+    check_refused(llama_duo_model_load, R"({"path":"x","gpuLayers":-2})", "gpuLayers", "an integer from -1");
+    check_refused(llama_duo_model_load, R"({"path":"x","gpuLayers":1.5})", "gpuLayers", "an integer");
+    check_refused(llama_duo_model_load, R"({"path":"x","useMmap":1})", "useMmap", "true or false");
+    check_refused(llama_duo_model_load, R"({"path":"x","usemmap":true})", "usemmap", "known are path, gpuLayers, useMmap, vocabOnly");
+
+    json e = take_error(submit(llama_duo_model_load, R"({"path":"/nowhere/model.gguf"})"));
+    CHECK_EQ(e.at("code"), "model");
+    CHECK(contains(e.at("message"), "/nowhere/model.gguf"));
+    CHECK(contains(e.at("message"), "No such file"));
+
+    e = take_error(submit(llama_duo_model_load, R"({"path":"/tmp"})"));
+    CHECK(contains(e.at("message"), "directory"));
+
+    const auto path = std::filesystem::temp_directory_path() / ("test-abi-" + std::to_string(getpid()) + ".gguf");
+    std::ofstream(path) << "not a model";
+    e = take_error(submit(llama_duo_model_load, dump({ { "path", path.string() } })));
+    CHECK(contains(e.at("message"), "not a GGUF file"));
+
+    std::ofstream(path, std::ios::trunc) << "GGUF" << std::string(12, '\0');
+    e = take_error(submit(llama_duo_model_load, dump({ { "path", path.string() } })));
+    CHECK_EQ(e.at("code"), "model");
+
+    // results and errors come from jobs that ended so
+    const uint32_t job = submit(llama_duo_model_load, "{}");
+    int32_t n;
+    CHECK_EQ(llama_duo_job_result(job, nullptr, 0, &n), LLAMA_DUO_E_STATE);
+    CHECK_EQ(llama_duo_job_cancel(job), LLAMA_DUO_OK);
+    CHECK_EQ(state_of(job), LLAMA_DUO_JOB_FAILED);
+    CHECK_EQ(llama_duo_model_free(job), LLAMA_DUO_E_HANDLE);  // another kind
+    CHECK_EQ(llama_duo_job_free(job), LLAMA_DUO_OK);
+    CHECK_EQ(llama_duo_job_free(job), LLAMA_DUO_E_HANDLE);
+
+    std::filesystem::remove(path);
+}
+
+static void test_gates() {
+    check_refused(llama_duo_gates_read, "{}", "path", "either");
+    check_refused(llama_duo_gates_read, R"({"path":"a","text":"b"})", "path", "either");
+    check_refused(llama_duo_gates_select, "{}", "pattern", "gate pattern");
+    check_refused(llama_duo_gates_select, R"({"pattern":{},"sparsity":0.5,"threshold":0.5})", "threshold", "sparsity");
+    check_refused(llama_duo_gates_select, R"({"pattern":{},"sparsity":2})", "sparsity", "a number from 0 to 1");
+
+    const json pattern = take_result(submit(llama_duo_gates_read, R"({"text":"0.1\t0.9\n0.5\t0.2\n"})"));
+    CHECK_EQ(pattern.at("layers"), 2);
+    CHECK_EQ(pattern.at("gates").at(0).size(), size_t(2));
+
+    const json heads = take_result(submit(llama_duo_gates_select, dump({ { "pattern", pattern }, { "threshold", 0.5 } })));
+    CHECK_EQ(dump(heads.at("streaming")), "[[1,0],[0,1]]");
+    CHECK_EQ(heads.at("retrievalHeads"), 2);
+
+    const json e = take_error(submit(llama_duo_gates_read, R"({"text":"0.1\toops\n","source":"my.tsv"})"));
+    CHECK_EQ(e.at("code"), "gates");
+    CHECK(contains(e.at("message"), "my.tsv"));
+    CHECK(contains(e.at("message"), "oops"));
+
+    const json shape = take_error(submit(llama_duo_gates_select, dump({ { "pattern", pattern }, { "kvHeads", { 2, 2, 2 } } })));
+    CHECK_EQ(shape.at("code"), "gates");
+}
+
+// A job's own rules, without a model: windows, order of text and tokens, cancelling.
+static void test_job_stream() {
+    const auto j = std::make_shared<job>();
+    j->set_window(4);
+
+    std::thread engine([&] {
+        j->run([](job & j) {
+            for (int32_t i = 0; i < 10; i++) {
+                j.push(i, std::string(1, char('a' + i)));
+            }
+            j.push(-1, "\xE2\x82\xAC");
+            j.finish([] { return json { { "ok", true } }; });
+        });
+    });
+
+    sleep_ms(50);
+    int32_t tokens[16];
+    char    text[4096];
+    auto d = j->drain(tokens, 1, text, 4096);
+    CHECK_EQ(d.n_tokens, 1);
+    CHECK_EQ(std::string(text, size_t(d.n_text)), "a");
+    CHECK_EQ(d.state, LLAMA_DUO_JOB_RUNNING);
+    CHECK(d.more);
+
+    sleep_ms(50);
+    d = j->drain(tokens, 16, text, 4096);
+    CHECK_EQ(d.n_tokens, 4);  // the window
+    CHECK_EQ(std::string(text, size_t(d.n_text)), "bcde");
+
+    std::string rest;
+    do {
+        d = j->drain(tokens, 16, text, 2);  // the euro sign does not fit in part
+        rest.append(text, size_t(d.n_text));
+        if (d.n_text == 0 && d.n_tokens == 0 && d.state == LLAMA_DUO_JOB_DONE) {
+            break;
+        }
+    } while (d.state != LLAMA_DUO_JOB_DONE || d.more);
+    CHECK_EQ(rest, "fghij");
+    d = j->drain(tokens, 16, text, 3);
+    CHECK_EQ(std::string(text, size_t(d.n_text)), "\xE2\x82\xAC");
+    CHECK(!d.more);
+    engine.join();
+    CHECK_EQ(j->result(), R"({"ok":true})");
+
+    // a paused engine wakes up to be cancelled
+    const auto paused = std::make_shared<job>();
+    paused->set_window(1);
+    std::thread other([&] { paused->run([](job & j) { for (;;) { j.push(1, "x"); } }); });
+    sleep_ms(20);
+    const auto t = clk::now();
+    paused->cancel();
+    other.join();
+    CHECK(seconds_since(t) < 1);
+    CHECK_EQ(paused->state(), LLAMA_DUO_JOB_CANCELLED);
+
+    // cancelled before it ran: never runs
+    job never;
+    never.cancel();
+    CHECK_EQ(never.state(), LLAMA_DUO_JOB_CANCELLED);
+    never.run([](job &) { CHECK(false); });
+
+    // cancelled while it made its result: no result
+    job late;
+    late.run([](job & j) {
+        j.cancel();
+        j.finish([] { CHECK(false); return json(); });
+    });
+    CHECK_EQ(late.state(), LLAMA_DUO_JOB_CANCELLED);
+
+    job broken;
+    broken.run([](job &) { throw std::runtime_error("oops"); });
+    CHECK_EQ(broken.state(), LLAMA_DUO_JOB_FAILED);
+    CHECK_EQ(json::parse(broken.error()).at("code"), "internal");
+}
+
+// --- with a model ---
+
+struct loaded {
+    uint32_t    model;
+    json        info;
+    std::string path;
+
+    json_call create() const { return [m = model](const void * j, int32_t n, uint32_t * job) { return llama_duo_context_create(m, j, n, job); }; }
+    json_call plan()   const { return [m = model](const void * j, int32_t n, uint32_t * job) { return llama_duo_context_plan(m, j, n, job); }; }
+};
+
+static std::vector<int32_t> tokens_of(uint32_t model, const std::string & text, int32_t flags = 1) {
+    int32_t n = 0;
+    std::vector<int32_t> tokens(text.size() + 2);
+    CHECK_EQ(llama_duo_tokenize(model, text.data(), int32_t(text.size()), flags, tokens.data(), int32_t(tokens.size()), &n), LLAMA_DUO_OK);
+    tokens.resize(size_t(n));
+    return tokens;
+}
+
+static json_call generate(uint32_t context, const std::vector<int32_t> & prompt) {
+    return [=](const void * j, int32_t n, uint32_t * job) {
+        return llama_duo_generate(context, prompt.data(), int32_t(prompt.size()), j, n, job);
+    };
+}
+
+static void test_load(const loaded & m) {
+    CHECK(m.info.at("layers") > 0);
+    CHECK_EQ(m.info.at("heads").size(), m.info.at("layers").get<size_t>());
+    CHECK_EQ(m.info.at("kvHeads").size(), m.info.at("layers").get<size_t>());
+    CHECK(m.info.at("sizeBytes") > 0);
+    CHECK_EQ(m.info.at("path"), m.path);
+
+    // cancelled at once, before or while it loads
+    for (int ms = 0; ms < 3; ms++) {
+        const uint32_t job = submit(llama_duo_model_load, dump({ { "path", m.path }, { "useMmap", false } }));
+        sleep_ms(5 * ms);
+        CHECK_EQ(llama_duo_job_cancel(job), LLAMA_DUO_OK);
+        const int32_t state = wait_for(job);
+        CHECK(state == LLAMA_DUO_JOB_CANCELLED || (ms > 0 && state == LLAMA_DUO_JOB_DONE));
+        if (state == LLAMA_DUO_JOB_DONE) {
+            CHECK_EQ(llama_duo_model_free(result_of(job).at("model")), LLAMA_DUO_OK);
+        }
+        CHECK_EQ(llama_duo_job_free(job), LLAMA_DUO_OK);
+    }
+
+    const json vocab = take_result(submit(llama_duo_model_load, dump({ { "path", m.path }, { "vocabOnly", true } })));
+    const uint32_t v = vocab.at("model");
+    CHECK(!tokens_of(v, "hello").empty());
+    CHECK_EQ(take_error(submit([&](const void * j, int32_t n, uint32_t * job) { return llama_duo_context_create(v, j, n, job); }, "{}")).at("code"), "context");
+    CHECK_EQ(take_error(submit([&](const void * j, int32_t n, uint32_t * job) { return llama_duo_context_plan(v, j, n, job); }, "{}")).at("code"), "context");
+    CHECK_EQ(llama_duo_model_free(v), LLAMA_DUO_OK);
+    CHECK_EQ(llama_duo_model_free(v), LLAMA_DUO_E_HANDLE);
+}
+
+static void test_tokens(const loaded & m) {
+    const std::string text = "Gr\xC3\xBC\xC3\x9F" "e, \xF0\x9F\x8C\x8D!";
+    const auto tokens = tokens_of(m.model, text, 0);
+
+    int32_t n = 0;
+    CHECK_EQ(llama_duo_tokenize(m.model, text.data(), int32_t(text.size()), 0, nullptr, 0, &n), LLAMA_DUO_E_SPACE);
+    CHECK_EQ(n, int32_t(tokens.size()));
+    CHECK_EQ(llama_duo_tokenize(m.model, nullptr, 0, 0, nullptr, 0, &n), LLAMA_DUO_OK);
+    CHECK_EQ(n, 0);
+    CHECK_EQ(llama_duo_tokenize(m.model, nullptr, 1, 0, nullptr, 0, &n), LLAMA_DUO_E_ARGUMENT);
+    CHECK_EQ(llama_duo_tokenize(m.model, "a", 1, 4, nullptr, 0, &n), LLAMA_DUO_E_ARGUMENT);
+
+    CHECK_EQ(text_of([&](void * b, int32_t c, int32_t * needed) {
+        return llama_duo_detokenize(m.model, tokens.data(), int32_t(tokens.size()), 0, b, c, needed); }), text);
+
+    const int32_t bad[] = { 1, m.info.at("vocabularySize").get<int32_t>() };
+    CHECK_EQ(llama_duo_detokenize(m.model, bad, 2, 0, nullptr, 0, &n), LLAMA_DUO_E_ARGUMENT);
+    const int32_t negative = -1;
+    CHECK_EQ(llama_duo_detokenize(m.model, &negative, 1, 0, nullptr, 0, &n), LLAMA_DUO_E_ARGUMENT);
+}
+
+static void test_context_options(const loaded & m) {
+    check_refused(m.create(), R"({"contextSize":-1})", "contextSize", "an integer from 0");
+    check_refused(m.create(), R"({"sequences":0})", "sequences", "an integer from 1");
+    check_refused(m.create(), R"({"threads":0})", "threads", "an integer from 1");
+    check_refused(m.create(), R"({"threads":100000})", "threads", "an integer from 1 to");
+    check_refused(m.create(), R"({"typeK":"q3_0"})", "typeK", "\"q8_0\"");
+    check_refused(m.create(), R"({"flashAttention":true})", "flashAttention", "\"auto\"");
+    check_refused(m.create(), R"({"duo":true})", "duo", "an object");
+    check_refused(m.create(), R"({"duo":{"gates":7}})", "duo.gates", "pattern object");
+    check_refused(m.create(), R"({"duo":{"gates":""}})", "duo.gates", "a path");
+    check_refused(m.create(), R"({"duo":{"sparsity":1.01}})", "duo.sparsity", "a number from 0 to 1");
+    check_refused(m.create(), R"({"duo":{"sparsity":0.5,"threshold":0.5}})", "duo.threshold", "sparsity");
+    check_refused(m.create(), R"({"duo":{"chunk":0}})", "duo.chunk", "an integer from 1");
+    check_refused(m.create(), R"({"duo":{"sinks":4}})", "duo.sinks", "known are gates, sparsity, threshold, sink, recent, chunk");
+
+    const json gates = take_error(submit(m.create(), R"({"contextSize":512,"duo":{"gates":"/nowhere"}})"));
+    CHECK_EQ(gates.at("code"), "gates");
+    CHECK(contains(gates.at("message"), "/nowhere"));
+
+    const json off = take_error(submit(m.create(), R"({"contextSize":512,"flashAttention":"off","duo":{"sparsity":1}})"));
+    CHECK_EQ(off.at("code"), "unsupported");
+
+    const json stock = take_error(submit(m.create(), R"({"contextSize":512,"flashAttention":"off","typeV":"q8_0"})"));
+    CHECK_EQ(stock.at("code"), "context");
+    CHECK(contains(stock.at("message"), "flash_attn"));
+}
+
+static void test_plan(const loaded & m) {
+    const json full  = take_result(submit(m.plan(), R"({"contextSize":8192})"));
+    const json mixed = take_result(submit(m.plan(), R"({"contextSize":8192,"duo":{"sparsity":1,"sink":4,"recent":60}})"));
+    CHECK_EQ(full.at("supported"), true);
+    CHECK(full.at("reason").is_null());
+    CHECK_EQ(full.at("kv").at("totalBytes"), full.at("kv").at("fullBytes"));
+    CHECK_EQ(mixed.at("kv").at("fullBytes"), full.at("kv").at("totalBytes"));
+    CHECK(mixed.at("kv").at("totalBytes") < mixed.at("kv").at("fullBytes"));
+    CHECK_EQ(mixed.at("kv").at("sink"), 4);
+
+    const json off = take_result(submit(m.plan(), R"({"flashAttention":"off","duo":{"sparsity":1}})"));
+    CHECK_EQ(off.at("supported"), false);
+    CHECK(off.at("reason").is_string());
+    CHECK(off.at("kv").is_null());
+
+    // what is planned is what is made
+    const json made = take_result(submit(m.create(), R"({"contextSize":8192,"duo":{"sparsity":1,"sink":4,"recent":60}})"));
+    CHECK_EQ(dump(made.at("kv")), dump(mixed.at("kv")));
+    CHECK_EQ(llama_duo_context_free(made.at("context")), LLAMA_DUO_OK);
+}
+
+static uint32_t make_context(const loaded & m, const std::string & options) {
+    const json c = take_result(submit(m.create(), options));
+    return c.at("context");
+}
+
+static void test_generate(const loaded & m, const std::string & context_options) {
+    const uint32_t c = make_context(m, context_options);
+    const auto prompt = tokens_of(m.model, "Once upon a time there was a little fox who");
+
+    check_refused(generate(c, {}), "{}", "prompt", "at least one token");
+    check_refused(generate(c, { -5 }), "{}", "prompt", "tokens from 0");
+    check_refused(generate(c, prompt), R"({"maxTokens":-2})", "maxTokens", "an integer from -1");
+    check_refused(generate(c, prompt), R"({"temperature":-1})", "temperature", "at least 0");
+    check_refused(generate(c, prompt), R"({"repeatPenalty":0})", "repeatPenalty", "a number from");
+    check_refused(generate(c, prompt), R"({"seed":-1})", "seed", "4294967295");
+    check_refused(generate(c, prompt), R"({"stop":"x"})", "stop", "an array");
+    check_refused(generate(c, prompt), R"({"stop":[""]})", "stop", "non-empty");
+    check_refused(generate(c, prompt), R"({"grammar":"root ::= "})", "grammar", "GBNF");
+    check_refused(generate(c, prompt), R"({"grammar":"x ::= \"a\""})", "grammar", "GBNF");
+    check_refused(generate(c, prompt), R"({"grammar":"%llguidance {}"})", "grammar", "GBNF");
+    check_refused(generate(c, prompt), R"({"window":0})", "window", "an integer from 1");
+    check_refused(generate(c, prompt), R"({"temp":0})", "temp", "temperature");
+
+    // greedy, twice: the same tokens, the second time from the cache
+    uint32_t job = submit(generate(c, prompt), R"({"maxTokens":12,"temperature":0})");
+    const drained first = drain_all(job);
+    json r = take_result(job);
+    CHECK_EQ(r.at("stop"), "length");
+    CHECK_EQ(r.at("generatedTokens"), 12);
+    CHECK_EQ(first.tokens.size(), size_t(12));
+    CHECK_EQ(r.at("promptTokens"), prompt.size());
+    CHECK_EQ(r.at("reusedTokens"), 0);
+    CHECK(r.at("prefillTokensPerSecond") > 0 && r.at("decodeTokensPerSecond") > 0);
+    CHECK_EQ(text_of([&](void * b, int32_t cap, int32_t * needed) {
+        return llama_duo_detokenize(m.model, first.tokens.data(), 12, 0, b, cap, needed); }), first.text);
+
+    job = submit(generate(c, prompt), R"({"maxTokens":12,"temperature":0,"reuse":false})");
+    CHECK(drain_all(job).tokens == first.tokens);
+    CHECK_EQ(take_result(job).at("reusedTokens"), 0);
+
+    // going on from what was generated reuses it all but the last token, which was never decoded
+    auto longer = prompt;
+    longer.insert(longer.end(), first.tokens.begin(), first.tokens.end());
+    job = submit(generate(c, longer), R"({"maxTokens":0})");
+    r = take_result(job);
+    CHECK_EQ(r.at("reusedTokens"), longer.size() - 1);
+    CHECK_EQ(r.at("generatedTokens"), 0);
+    CHECK_EQ(r.at("decodeTokensPerSecond"), 0);
+
+    // the same prompt again needs its last token's logits
+    job = submit(generate(c, prompt), R"({"maxTokens":1,"temperature":0})");
+    CHECK_EQ(drain_all(job).tokens.at(0), first.tokens[0]);
+    CHECK(take_result(job).at("reusedTokens") <= prompt.size() - 1);
+
+    // stop strings
+    const std::string middle = first.text.substr(first.text.size() / 2, 4);
+    job = submit(generate(c, prompt), dump({ { "maxTokens", 12 }, { "temperature", 0 }, { "stop", { "never", middle } } }));
+    const drained stopped = drain_all(job);
+    r = take_result(job);
+    CHECK_EQ(r.at("stop"), "text");
+    CHECK_EQ(r.at("stopText"), middle);
+    CHECK_EQ(stopped.text, first.text.substr(0, first.text.find(middle)));
+
+    // a grammar holds, and the end of it ends the generation
+    job = submit(generate(c, prompt), R"x({"maxTokens":20,"temperature":0,"grammar":"root ::= (\"yes\" | \"no\")"})x");
+    const drained word = drain_all(job);
+    CHECK(word.text == "yes" || word.text == "no");
+    CHECK_EQ(take_result(job).at("stop"), "eos");
+
+    // with a seed, the same text
+    const char * seeded = R"({"maxTokens":8,"seed":7,"temperature":1.5,"topK":0,"repeatPenalty":1.2,"repeatLastN":-1})";
+    job = submit(generate(c, prompt), seeded);
+    const drained s1 = drain_all(job);
+    take_result(job);
+    job = submit(generate(c, prompt), seeded);
+    const drained s2 = drain_all(job);
+    take_result(job);
+    CHECK(s1.tokens == s2.tokens);
+
+    // a prompt that is too long
+    const std::vector<int32_t> much(5000, prompt[0]);
+    const json e = take_error(submit(generate(c, much), "{}"));
+    CHECK_EQ(e.at("code"), "full");
+    CHECK(contains(e.at("message"), "5000"));
+    CHECK(contains(e.at("message"), "1024"));
+
+    // the context fills up
+    const std::vector<int32_t> nearly(1020, prompt[0]);
+    job = submit(generate(c, nearly), R"({"ignoreEos":true})");
+    CHECK_EQ(drain_all(job).tokens.size(), size_t(5));  // 4 of them decoded
+    CHECK_EQ(take_result(job).at("stop"), "full");
+
+    CHECK_EQ(llama_duo_context_free(c), LLAMA_DUO_OK);
+    uint32_t none;
+    CHECK_EQ(llama_duo_generate(c, prompt.data(), 1, "{}", 2, &none), LLAMA_DUO_E_HANDLE);
+}
+
+static void test_order_and_backpressure(const loaded & m) {
+    const uint32_t c = make_context(m, R"({"contextSize":1024})");
+    const auto prompt = tokens_of(m.model, "One two three four");
+
+    // the first pauses at its window, so the second waits its turn
+    const uint32_t first  = submit(generate(c, prompt), R"({"maxTokens":40,"ignoreEos":true,"window":8})");
+    const uint32_t second = submit(generate(c, prompt), R"({"maxTokens":4,"ignoreEos":true})");
+    const uint32_t third  = submit(generate(c, prompt), R"({"maxTokens":4})");
+
+    sleep_ms(1500);
+    CHECK_EQ(state_of(first), LLAMA_DUO_JOB_RUNNING);
+    CHECK_EQ(state_of(second), LLAMA_DUO_JOB_QUEUED);
+    drained d;
+    drain(first, d);
+    CHECK_EQ(d.tokens.size(), size_t(8));
+
+    // one that waits is cancelled at once
+    CHECK_EQ(llama_duo_job_cancel(third), LLAMA_DUO_OK);
+    CHECK_EQ(state_of(third), LLAMA_DUO_JOB_CANCELLED);
+
+    CHECK_EQ(drain_all(first).tokens.size(), size_t(32));
+    CHECK_EQ(wait_for(first), LLAMA_DUO_JOB_DONE);
+
+    // tokens of a job that has ended are still there
+    CHECK_EQ(wait_for(second), LLAMA_DUO_JOB_DONE);
+    drained after;
+    drain(second, after);
+    CHECK_EQ(after.tokens.size(), size_t(4));
+    CHECK_EQ(after.state, LLAMA_DUO_JOB_DONE);
+    CHECK(!after.more);
+
+    // buffers that the rules call too small
+    int32_t tokens[16];
+    char    text[4096];
+    int32_t info[4];
+    CHECK_EQ(llama_duo_job_drain(second, tokens, 15, text, 4096, info), LLAMA_DUO_E_ARGUMENT);
+    CHECK_EQ(llama_duo_job_drain(second, tokens, 16, text, 4095, info), LLAMA_DUO_E_ARGUMENT);
+
+    for (const uint32_t job : { first, second, third }) {
+        CHECK_EQ(llama_duo_job_free(job), LLAMA_DUO_OK);
+    }
+    CHECK_EQ(llama_duo_context_free(c), LLAMA_DUO_OK);
+}
+
+static void test_cancel(const loaded & m) {
+    const uint32_t c = make_context(m, R"({"contextSize":8192})");
+    const auto prompt = tokens_of(m.model, "The quick brown fox");
+
+    uint32_t job = submit(generate(c, prompt), R"({"maxTokens":10,"temperature":0})");
+    const drained expected = drain_all(job);
+    take_result(job);
+
+    // while decoding
+    job = submit(generate(c, prompt), R"({"ignoreEos":true})");
+    drained d;
+    while (d.tokens.size() < 3) {
+        drain(job, d);
+        sleep_ms(1);
+    }
+    auto t = clk::now();
+    CHECK_EQ(llama_duo_job_cancel(job), LLAMA_DUO_OK);
+    CHECK_EQ(wait_for(job), LLAMA_DUO_JOB_CANCELLED);
+    CHECK(seconds_since(t) < 1);
+    CHECK_EQ(llama_duo_job_free(job), LLAMA_DUO_OK);
+
+    // while it prefills: within a graph, not only between pieces
+    const std::vector<int32_t> much(8000, prompt[0]);
+    job = submit(generate(c, much), "{}");
+    sleep_ms(300);
+    CHECK_EQ(state_of(job), LLAMA_DUO_JOB_RUNNING);
+    t = clk::now();
+    CHECK_EQ(llama_duo_job_cancel(job), LLAMA_DUO_OK);
+    CHECK_EQ(wait_for(job), LLAMA_DUO_JOB_CANCELLED);
+    CHECK(seconds_since(t) < 1);
+    CHECK_EQ(llama_duo_job_free(job), LLAMA_DUO_OK);
+
+    // the cache is as good as new
+    job = submit(generate(c, prompt), R"({"maxTokens":10,"temperature":0})");
+    CHECK(drain_all(job).tokens == expected.tokens);
+    take_result(job);
+
+    // freeing a context ends its jobs, freeing a model first is safe
+    job = submit(generate(c, prompt), R"({"ignoreEos":true})");
+    const uint32_t waits = submit(generate(c, prompt), "{}");
+    sleep_ms(50);
+    CHECK_EQ(llama_duo_context_free(c), LLAMA_DUO_OK);
+    CHECK_EQ(wait_for(job, 5), LLAMA_DUO_JOB_CANCELLED);
+    CHECK_EQ(wait_for(waits, 5), LLAMA_DUO_JOB_CANCELLED);
+    CHECK_EQ(llama_duo_job_free(job), LLAMA_DUO_OK);
+    CHECK_EQ(llama_duo_job_free(waits), LLAMA_DUO_OK);
+
+    // a creation that is cancelled leaves nothing behind
+    const uint32_t creation = submit(m.create(), R"({"contextSize":1024})");
+    CHECK_EQ(llama_duo_job_cancel(creation), LLAMA_DUO_OK);
+    CHECK_EQ(wait_for(creation), LLAMA_DUO_JOB_CANCELLED);
+    CHECK_EQ(llama_duo_job_free(creation), LLAMA_DUO_OK);
+}
+
+static size_t resident_kib() {
+    std::ifstream status("/proc/self/status");
+    std::string word;
+    size_t kib = 0;
+    while (status >> word && word != "VmRSS:") {
+    }
+    status >> kib;
+    return kib;
+}
+
+static void test_rounds(const loaded & m, const std::string & context_options, int n_rounds) {
+    const uint32_t c = make_context(m, context_options);
+    const auto prompt = tokens_of(m.model, "A list of words:");
+
+    size_t before = 0;
+    for (int i = 0; i < n_rounds; i++) {
+        if (i == n_rounds / 10) {
+            before = resident_kib();
+        }
+        const uint32_t job = submit(generate(c, prompt), R"({"ignoreEos":true,"stop":["zebra"]})");
+        drained d;
+        if (i % 2) {
+            while (d.tokens.empty()) {
+                drain(job, d);
+            }
+        }
+        CHECK_EQ(llama_duo_job_free(job), LLAMA_DUO_OK);
+    }
+    CHECK_EQ(llama_duo_shutdown(5000), LLAMA_DUO_OK);
+    const size_t after = resident_kib();
+    printf("%d rounds: %zu KiB resident, then %zu KiB\n", n_rounds, before, after);
+    CHECK(after < before + 2048);
+    CHECK_EQ(llama_duo_context_free(c), LLAMA_DUO_OK);
+}
+
+static void test_shutdown(const loaded & m) {
+    const uint32_t c = make_context(m, R"({"contextSize":1024})");
+    const auto prompt = tokens_of(m.model, "Hello");
+    const uint32_t running = submit(generate(c, prompt), R"({"ignoreEos":true})");
+    const uint32_t waits   = submit(generate(c, prompt), R"({"ignoreEos":true})");
+    sleep_ms(100);
+    CHECK_EQ(llama_duo_shutdown(5000), LLAMA_DUO_OK);
+    CHECK_EQ(state_of(running), LLAMA_DUO_JOB_CANCELLED);
+    CHECK_EQ(state_of(waits), LLAMA_DUO_JOB_CANCELLED);
+
+    // the library goes on
+    const uint32_t again = submit(generate(c, prompt), R"({"maxTokens":2,"ignoreEos":true})");
+    CHECK_EQ(drain_all(again).tokens.size(), size_t(2));
+
+    // the process ends while this decodes: the library joins its thread
+    submit(generate(c, prompt), R"({"ignoreEos":true,"window":100000})");
+    sleep_ms(50);
+}
+
+int main(int argc, char ** argv) {
+    test_utf8();
+    test_stop_text();
+    test_handle_table();
+    test_stale_handles();
+    test_arguments();
+    test_build_info();
+    test_log();
+    test_model_load_errors();
+    test_gates();
+    test_job_stream();
+
+    const char * env  = getenv("LLAMA_DUO_TEST_MODEL");
+    const char * path = argc > 1 ? argv[1] : env && *env ? env : nullptr;
+    if (!path) {
+        printf("no model given: what needs one was left out\n");
+        return check::result();
+    }
+
+    loaded m = { 0, take_result(submit(llama_duo_model_load, dump({ { "path", path } }))), path };
+    m.model = m.info.at("model");
+
+    static const char * full  = R"({"contextSize":1024})";
+    static const char * mixed = R"({"contextSize":1024,"duo":{"sparsity":1,"sink":16,"recent":128}})";
+
+    const char * rounds_env = getenv("LLAMA_DUO_TEST_ROUNDS");
+    const int n_rounds = rounds_env ? atoi(rounds_env) : 200;
+
+    test_load(m);
+    test_tokens(m);
+    test_context_options(m);
+    test_plan(m);
+    test_generate(m, full);
+    test_generate(m, mixed);
+    test_order_and_backpressure(m);
+    test_cancel(m);
+    test_rounds(m, full, n_rounds);
+    test_rounds(m, mixed, n_rounds);
+    test_shutdown(m);
+    return check::result();
+}

@@ -1,0 +1,456 @@
+// Mixed heads in whole models: against stock, against themselves when the prompt is cut differently, and what sequences may do.
+// The oracle is stock without flash attention: with it, stock rounds K and V to f16 and sums V in f16.
+#include "check.h"
+#include "random-model.h"
+
+#include "duo-report.h"
+#include "llama-kv-cache-duo.h"
+#include "llama-context.h"
+#include "llama.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <map>
+#include <random>
+#include <string>
+#include <vector>
+
+namespace {
+
+using context_ptr = std::shared_ptr<llama_context>;
+
+llama_context_params stock(ggml_type type_kv) {
+    llama_context_params p = llama_context_default_params();
+    p.n_ctx           = 1024;
+    p.n_batch         = 1024;
+    p.n_ubatch        = 512;
+    p.n_threads       = 2;
+    p.n_threads_batch = 2;
+    p.flash_attn_type = LLAMA_FLASH_ATTN_TYPE_DISABLED;
+    p.type_k          = type_kv;
+    p.type_v          = type_kv;
+    return p;
+}
+
+llama_context_params duo(ggml_type type_kv, float sparsity, const char * gates = nullptr) {
+    llama_context_params p = stock(type_kv);
+    p.flash_attn_type = LLAMA_FLASH_ATTN_TYPE_AUTO;
+    p.duo.enabled     = true;
+    p.duo.gates       = gates;
+    p.duo.sparsity    = sparsity;
+    p.duo.sink        = 16;
+    p.duo.recent      = 48;
+    return p;
+}
+
+context_ptr make_context(const llama_model_ptr_t & model, const llama_context_params & params) {
+    return context_ptr(llama_init_from_model(model.get(), params), llama_free);
+}
+
+std::vector<llama_token> random_tokens(int n, int n_vocab, uint64_t seed) {
+    std::mt19937_64 rng(seed);
+    std::vector<llama_token> out(n);
+    for (llama_token & t : out) {
+        t = llama_token(rng() % n_vocab);
+    }
+    return out;
+}
+
+// Decodes tokens on a sequence from a position; appends the logits of each where all is set, else of the last.
+int decode(llama_context * ctx, const llama_token * tokens, int n, int position, bool all, std::vector<float> & logits, llama_seq_id seq = 0) {
+    llama_batch batch = llama_batch_init(n, 0, 1);
+    for (int i = 0; i < n; ++i) {
+        batch.token[i]     = tokens[i];
+        batch.pos[i]       = position + i;
+        batch.n_seq_id[i]  = 1;
+        batch.seq_id[i][0] = seq;
+        batch.logits[i]    = all || i == n - 1;
+    }
+    batch.n_tokens = n;
+    const int status = llama_decode(ctx, batch);
+    if (status == 0) {
+        const int n_vocab = llama_vocab_n_tokens(llama_model_get_vocab(llama_get_model(ctx)));
+        for (int i = 0; i < n; ++i) {
+            if (batch.logits[i]) {
+                const float * x = llama_get_logits_ith(ctx, i);
+                logits.insert(logits.end(), x, x + n_vocab);
+            }
+        }
+    }
+    llama_batch_free(batch);
+    return status;
+}
+
+// The last token's logits after a prompt in pieces.
+std::vector<float> prefill(llama_context * ctx, const std::vector<llama_token> & tokens, int piece) {
+    llama_memory_clear(llama_get_memory(ctx), true);
+    std::vector<float> logits;
+    for (size_t i = 0; i < tokens.size(); i += piece) {
+        logits.clear();
+        const int n = int(std::min<size_t>(piece, tokens.size() - i));
+        CHECK_EQ(decode(ctx, tokens.data() + i, n, int(i), false, logits), 0);
+    }
+    return logits;
+}
+
+double relative(const float * a, const float * b, size_t n) {
+    double diff = 0.0, norm = 0.0;
+    for (size_t i = 0; i < n; ++i) {
+        diff += double(a[i] - b[i]) * (a[i] - b[i]);
+        norm += double(b[i]) * b[i];
+    }
+    return std::sqrt(diff / norm);
+}
+
+// The worst over tokens.
+double worst_relative(const std::vector<float> & a, const std::vector<float> & b, size_t n_vocab) {
+    double worst = a.size() == b.size() && !a.empty() ? 0.0 : NAN;
+    for (size_t i = 0; i + n_vocab <= a.size(); i += n_vocab) {
+        const double e = relative(a.data() + i, b.data() + i, n_vocab);
+        worst = e <= worst ? worst : e;
+    }
+    return worst;
+}
+
+uint64_t fresh_seed() {
+    static std::random_device device;
+    return device();
+}
+
+struct shape { const char * name; int64_t n_head, n_head_kv; };
+
+const shape shapes[] = { { "MHA", 4, 4 }, { "GQA 3", 9, 3 }, { "GQA 4", 8, 2 }, { "GQA 8", 16, 2 }, { "one KV head", 4, 1 } };
+
+random_model_params model_params(const shape & s, ggml_type type = GGML_TYPE_F32) {
+    random_model_params p;
+    p.n_head    = s.n_head;
+    p.n_head_kv = s.n_head_kv;
+    p.head_size = 32;
+    p.type      = type;
+    p.seed      = fresh_seed();
+    return p;
+}
+
+// Random gates for a model, as JSON.
+std::string random_gates(const random_model_params & p) {
+    std::mt19937_64 rng(p.seed + 1);
+    std::string rows;
+    for (int64_t il = 0; il < p.n_layer; ++il) {
+        std::string row;
+        for (int64_t h = 0; h < p.n_head_kv; ++h) {
+            row += (h ? "," : "") + std::to_string((rng() % 1000) / 1000.0);
+        }
+        rows += (il ? ",[" : "[") + row + "]";
+    }
+    return "{\"llamaDuoPattern\":1,\"layers\":" + std::to_string(p.n_layer) + ",\"kvHeads\":" + std::to_string(p.n_head_kv) + ",\"gates\":[" + rows + "]}";
+}
+
+// Issue item 1: no head streaming is stock; and windows as wide as the context change nothing either.
+void test_against_stock() {
+    for (const shape & s : shapes) {
+        const random_model_params p = model_params(s);
+        const auto model  = make_random_model(p);
+        const auto tokens = random_tokens(300, p.n_vocab, fresh_seed());
+        for (const auto & [type, bar] : std::map<ggml_type, double> { { GGML_TYPE_F32, 1e-5 }, { GGML_TYPE_F16, 1e-3 } }) {
+            llama_context_params wide = duo(type, 1.0f);
+            wide.duo.recent = 1024;
+            std::vector<float> want;
+            const auto ref = make_context(model, stock(type));
+            CHECK_EQ(decode(ref.get(), tokens.data(), 280, 0, true, want), 0);
+            for (int i = 280; i < 300; ++i) {
+                CHECK_EQ(decode(ref.get(), tokens.data() + i, 1, i, true, want), 0);
+            }
+            for (const auto & params : { duo(type, 0.0f), wide }) {
+                std::vector<float> found;
+                const auto ctx = make_context(model, params);
+                CHECK(ctx != nullptr);
+                if (!ctx) {
+                    continue;
+                }
+                CHECK_EQ(decode(ctx.get(), tokens.data(), 280, 0, true, found), 0);
+                for (int i = 280; i < 300; ++i) {
+                    CHECK_EQ(decode(ctx.get(), tokens.data() + i, 1, i, true, found), 0);
+                }
+                CHECK_EQ(found.size(), want.size());
+                const double all   = relative(found.data(), want.data(), want.size());
+                const double worst = worst_relative(found, want, p.n_vocab);
+                printf("%-12s %s KV, %-27s %.2e from stock, worst token %.2e\n", s.name, ggml_type_name(type),
+                        params.duo.sparsity > 0 ? "all streaming, wide window:" : "no head streaming:", all, worst);
+                // with an f16 cache stock rounds queries and weights to f16 too; over 300 tokens of fresh random models one may stand out
+                CHECK(all <= bar && worst <= (type == GGML_TYPE_F32 ? bar : 3 * bar));
+            }
+        }
+    }
+}
+
+// Issue item 3: how a prompt is cut does not matter, nor do threads.
+void test_pieces() {
+    struct cased { ggml_type weights, kv; double bar; };
+    for (const cased & c : { cased { GGML_TYPE_F32, GGML_TYPE_F32, 1e-5 }, cased { GGML_TYPE_F32, GGML_TYPE_F16, 1e-3 }, cased { GGML_TYPE_Q8_0, GGML_TYPE_F16, 0 },
+                             cased { GGML_TYPE_Q8_0, GGML_TYPE_Q8_0, 0 }, cased { GGML_TYPE_Q4_0, GGML_TYPE_F32, 0 }, cased { GGML_TYPE_F32, GGML_TYPE_Q4_0, 0 } }) {
+        random_model_params p = model_params(shapes[1], c.weights);
+        p.head_size = 64;
+        const auto model  = make_random_model(p);
+        const auto tokens = random_tokens(600, p.n_vocab, fresh_seed());
+        const auto gates  = random_gates(p);
+        const auto params = duo(c.kv, 0.5f, gates.c_str());
+
+        const auto ctx  = make_context(model, params);
+        const auto want = prefill(ctx.get(), tokens, 512);
+        for (const int piece : { 7, 64, 600 }) {
+            for (const int n_threads : { 1, 2, 3 }) {
+                llama_set_n_threads(ctx.get(), n_threads, n_threads);
+                const auto found = prefill(ctx.get(), tokens, piece);
+                CHECK(found.size() == want.size() && memcmp(found.data(), want.data(), want.size() * sizeof(float)) == 0);
+            }
+        }
+        const double ones = relative(prefill(ctx.get(), tokens, 1).data(), want.data(), want.size());
+        double bar = c.bar;
+        if (bar == 0) {
+            // stock's own deviation, with a cache that it keeps as it is
+            const auto ref = make_context(model, stock(ggml_is_quantized(c.kv) ? GGML_TYPE_F32 : c.kv));
+            const auto ref_want = prefill(ref.get(), tokens, 512);
+            bar = 1.5 * relative(prefill(ref.get(), tokens, 1).data(), ref_want.data(), ref_want.size());
+            if (ggml_is_quantized(c.kv)) {
+                // a quantised cache rounds what differs in the last bit differently; stock's does too
+                llama_context_params q = stock(c.kv);
+                q.flash_attn_type = LLAMA_FLASH_ATTN_TYPE_ENABLED;
+                const auto ref_q = make_context(model, q);
+                const auto q_want = prefill(ref_q.get(), tokens, 512);
+                bar = std::max(bar, 1.5 * relative(prefill(ref_q.get(), tokens, 1).data(), q_want.data(), q_want.size()));
+            }
+        }
+        printf("%s weights, %s KV: pieces of 7, 64 and 600 are bit-identical; of 1 %.2e, bar %.2e\n", ggml_type_name(c.weights), ggml_type_name(c.kv), ones, bar);
+        CHECK(ones <= bar);
+    }
+}
+
+// Issue item 4: bytes.
+void test_bytes() {
+    const random_model_params p = model_params(shapes[1]);
+    const auto model = make_random_model(p);
+    const auto gates = random_gates(p);
+    for (const ggml_type type : { GGML_TYPE_F32, GGML_TYPE_F16, GGML_TYPE_Q8_0, GGML_TYPE_Q4_0 }) {
+        for (const uint32_t n_seq : { 1u, 3u }) {
+            llama_context_params params = duo(type, 0.5f, gates.c_str());
+            params.n_ctx     = 4096 * n_seq;
+            params.n_seq_max = n_seq;
+            const auto ctx = make_context(model, params);
+            const duo_kv_size plan = duo_kv_size_for(model.get(), params);
+            const duo_kv_size size = duo_kv_size_of(ctx.get());
+
+            uint64_t tensors = 0;
+            const auto * kv = static_cast<const llama_kv_cache_duo *>(ctx->get_memory());
+            for (int il = 0; il < p.n_layer; ++il) {
+                tensors += ggml_nbytes(kv->get_layer(il).k) + ggml_nbytes(kv->get_layer(il).v);
+            }
+            // 9 KV heads, of which ceil(8 * 0.5) stream; sinks and ring: 16 + 48 + 1 + 512 (padded to the sequences) + 64, a multiple of 64
+            const uint64_t row  = 2 * ggml_row_size(type, p.head_size) * n_seq;
+            const uint64_t ring = (16 + 48 + 1 + (512 + n_seq - 1) / n_seq * n_seq + 64 + 63) / 64 * 64;
+            CHECK_EQ(size.n_streaming, 4u);
+            CHECK_EQ(size.n_retrieval, 5u);
+            CHECK_EQ(size.retrieval_bytes, 5 * 4096 * row);
+            CHECK_EQ(size.streaming_bytes, 4 * ring * row);
+            CHECK_EQ(size.total_bytes, tensors);
+            CHECK_EQ(size.total_bytes, size.retrieval_bytes + size.streaming_bytes);
+            CHECK_EQ(size.full_bytes, 9 * 4096 * row);
+            CHECK_EQ(plan.total_bytes, size.total_bytes);
+            CHECK_EQ(plan.full_bytes, size.full_bytes);
+
+            params.duo = llama_duo_default_params();
+            params.flash_attn_type = LLAMA_FLASH_ATTN_TYPE_ENABLED;
+            const auto full = make_context(model, params);
+            CHECK_EQ(duo_kv_size_of(full.get()).total_bytes, size.full_bytes);
+            CHECK_EQ(duo_kv_size_for(model.get(), params).total_bytes, size.full_bytes);
+        }
+    }
+}
+
+// Rolling back, copying, saving: the logits are those of a context that decoded the same tokens from the start, or the operation is refused.
+void test_sequences() {
+    const random_model_params p = model_params(shapes[1]);
+    const auto model  = make_random_model(p);
+    const auto gates  = random_gates(p);
+    const auto tokens = random_tokens(1000, p.n_vocab, fresh_seed());
+    const auto other  = random_tokens(1000, p.n_vocab, fresh_seed());
+
+    llama_context_params params = duo(GGML_TYPE_F32, 0.5f, gates.c_str());
+    params.n_ubatch  = 64;
+    params.n_seq_max = 2;
+    params.n_ctx     = 2048;
+    const auto a = make_context(model, params);
+    const auto b = make_context(model, params);
+    llama_memory_t mem = llama_get_memory(a.get());
+    const int ring = int(duo_kv_size_of(a.get()).n_ring) - 16;
+
+    auto fresh = [&](const std::vector<llama_token> & t, int n) { return prefill(b.get(), std::vector<llama_token>(t.begin(), t.begin() + n), 64); };
+    auto same  = [&](const std::vector<float> & x, const std::vector<float> & y) { return x.size() == y.size() && relative(x.data(), y.data(), x.size()) < 1e-5; };
+
+    // a tail within the slack can be replaced, one beyond it is refused, and pos_min says where the line is
+    prefill(a.get(), tokens, 64);
+    CHECK_EQ(llama_memory_seq_pos_max(mem, 0), 999);
+    const int line = llama_memory_seq_pos_min(mem, 0) + 1;
+    CHECK_EQ(line, 999 - ring + 48 + 1);
+    CHECK(line <= 1000 - 64);
+    CHECK(!llama_memory_seq_rm(mem, 0, line - 1, -1));
+    CHECK(!llama_memory_seq_rm(mem, 0, 10, 20));
+    CHECK_EQ(llama_memory_seq_pos_max(mem, 0), 999);
+    CHECK(llama_memory_seq_rm(mem, 0, line, -1));
+    CHECK_EQ(llama_memory_seq_pos_max(mem, 0), line - 1);
+    std::vector<llama_token> mixed(tokens.begin(), tokens.begin() + line);
+    mixed.insert(mixed.end(), other.begin(), other.begin() + 1000 - line);
+    std::vector<float> found;
+    CHECK_EQ(decode(a.get(), mixed.data() + line, 60, line, false, found), 0);
+    CHECK(same(found, fresh(mixed, line + 60)));
+    // what was overwritten before the rollback stays lost
+    CHECK(!llama_memory_seq_rm(mem, 0, line - 1, -1));
+
+    // a copy goes on by itself
+    llama_memory_seq_cp(mem, 0, 1, -1, -1);
+    CHECK_EQ(llama_memory_seq_pos_max(mem, 1), line + 59);
+    found.clear();
+    CHECK_EQ(decode(a.get(), other.data(), 5, line + 60, false, found, 0), 0);
+    found.clear();
+    CHECK_EQ(decode(a.get(), mixed.data() + line + 60, 3, line + 60, false, found, 1), 0);
+    CHECK(same(found, fresh(mixed, line + 63)));
+    llama_memory_seq_cp(mem, 0, 1, 0, 100); // part of a sequence: refused, target empty
+    CHECK_EQ(llama_memory_seq_pos_max(mem, 1), -1);
+
+    // saved and restored, whole and per sequence
+    std::vector<uint8_t> state(llama_state_seq_get_size(a.get(), 0));
+    CHECK_EQ(llama_state_seq_get_data(a.get(), state.data(), state.size(), 0), state.size());
+    std::vector<float> want;
+    CHECK_EQ(decode(a.get(), other.data() + 5, 4, line + 65, false, want, 0), 0);
+    llama_memory_clear(llama_get_memory(b.get()), true);
+    CHECK_EQ(llama_state_seq_set_data(b.get(), state.data(), state.size(), 1), state.size());
+    found.clear();
+    CHECK_EQ(decode(b.get(), other.data() + 5, 4, line + 65, false, found, 1), 0);
+    CHECK(found == want);
+    llama_context_params narrow = params;
+    narrow.duo.sink = 8;
+    const auto c = make_context(model, narrow);
+    CHECK_EQ(llama_state_seq_set_data(c.get(), state.data(), state.size(), 0), 0u); // another layout: refused
+    CHECK_EQ(llama_memory_seq_pos_max(llama_get_memory(c.get()), 0), -1);
+
+    // positions that do not follow are refused and change nothing
+    found.clear();
+    CHECK(decode(a.get(), other.data(), 1, line + 80, false, found) != 0);
+    CHECK(decode(a.get(), other.data(), 1, 3, false, found) != 0);
+    CHECK_EQ(llama_memory_seq_pos_max(mem, 0), line + 68);
+    CHECK(!llama_memory_can_shift(mem));
+}
+
+// Two sequences in one batch are as two batches.
+void test_batch_of_sequences() {
+    const random_model_params p = model_params(shapes[2]);
+    const auto model = make_random_model(p);
+    const auto gates = random_gates(p);
+    llama_context_params params = duo(GGML_TYPE_F32, 0.5f, gates.c_str());
+    params.n_seq_max = 2;
+    params.n_ctx     = 2048;
+    const auto ctx = make_context(model, params);
+    const auto one = make_context(model, params);
+    std::vector<llama_token> tokens[2] = { random_tokens(200, p.n_vocab, fresh_seed()), random_tokens(200, p.n_vocab, fresh_seed()) };
+
+    llama_batch batch = llama_batch_init(400, 0, 1);
+    for (int i = 0; i < 400; ++i) {
+        batch.token[i]     = tokens[i % 2][i / 2];
+        batch.pos[i]       = i / 2;
+        batch.n_seq_id[i]  = 1;
+        batch.seq_id[i][0] = i % 2;
+        batch.logits[i]    = i >= 398;
+    }
+    batch.n_tokens = 400;
+    CHECK_EQ(llama_decode(ctx.get(), batch), 0);
+    for (int s = 0; s < 2; ++s) {
+        std::vector<float> want;
+        CHECK_EQ(decode(one.get(), tokens[s].data(), 200, 0, false, want, s), 0);
+        CHECK(relative(llama_get_logits_ith(ctx.get(), 398 + s), want.data(), want.size()) < 1e-5);
+    }
+    // a token in both sequences is refused
+    batch.n_tokens = 1;
+    batch.pos[0]   = 200;
+    llama_seq_id both[] = { 0, 1 };
+    llama_seq_id * own = batch.seq_id[0];
+    batch.seq_id[0]   = both;
+    batch.n_seq_id[0] = 2;
+    batch.logits[0]   = true;
+    CHECK(llama_decode(ctx.get(), batch) != 0);
+    batch.seq_id[0] = own;
+    llama_batch_free(batch);
+}
+
+std::string last_error;
+
+void keep_errors(ggml_log_level level, const char * text, void *) {
+    if (level == GGML_LOG_LEVEL_ERROR) {
+        last_error += text;
+    }
+}
+
+// Every refusal names its reason, and comes before anything is allocated.
+void test_refusals() {
+    const random_model_params p = model_params(shapes[2]);
+    const auto model = make_random_model(p);
+    const std::string gates = random_gates(p);
+
+    auto refused = [&](const llama_model_ptr_t & m, const llama_context_params & params, const char * reason) {
+        last_error.clear();
+        const auto ctx = make_context(m, params);
+        CHECK(ctx == nullptr);
+        if (last_error.find(reason) == std::string::npos) {
+            check::report(false, __FILE__, __LINE__, std::string("refused with \"") + reason + "\"", "found " + last_error);
+        }
+    };
+    auto with = [&](auto && change) {
+        llama_context_params params = duo(GGML_TYPE_F16, 0.5f, gates.c_str());
+        change(params);
+        return params;
+    };
+    using params = llama_context_params;
+
+    refused(model, with([](params & x) { x.flash_attn_type = LLAMA_FLASH_ATTN_TYPE_DISABLED; }), "flash attention is off");
+    refused(model, with([](params & x) { x.attention_type = LLAMA_ATTENTION_TYPE_NON_CAUSAL; }), "not causal");
+    refused(model, with([](params & x) { x.ctx_type = LLAMA_CONTEXT_TYPE_MTP; }), "multi-token prediction");
+    refused(model, with([](params & x) { x.type_k = GGML_TYPE_Q2_K; }), "K cache type q2_K");
+    refused(model, with([](params & x) { x.duo.gates = nullptr; }), "sparsity 0.5 needs gates");
+    refused(model, with([](params & x) { x.duo.gates = nullptr; x.duo.sparsity = -1; x.duo.threshold = 0.5f; }), "needs gates");
+    refused(model, with([](params & x) { x.duo.gates = "auto"; }), "the model has none");
+    refused(model, with([](params & x) { x.duo.gates = "no/such/file.tsv"; }), "no/such/file.tsv");
+    refused(model, with([](params & x) { x.duo.gates = "{\"llamaDuoPattern\":1,\"layers\":1,\"kvHeads\":1,\"gates\":[[0.5]]}"; }), "1 layers x 1");
+    refused(model, with([](params & x) { x.duo.threshold = 0.5f; }), "give one");
+    refused(model, with([](params & x) { x.duo.chunk = 0; }), "duo chunk is 0");
+    refused(model, with([](params & x) { x.duo.sparsity = 1.5f; }), "duo sparsity is 1.5");
+    refused(model, with([](params & x) { x.duo.recent = 2000000000; }), "cells");
+
+    random_model_params odd = p;
+    odd.head_size = 36;
+    refused(make_random_model(odd), with([](params & x) { x.duo.gates = nullptr; x.duo.sparsity = 0; }), "not a multiple of 8");
+    random_model_params small = p;
+    small.head_size = 48;
+    refused(make_random_model(small), with([](params & x) { x.duo.gates = nullptr; x.duo.sparsity = 0; x.type_v = GGML_TYPE_Q8_0; }), "head size 48");
+
+    // not causal at run time
+    const auto ctx = make_context(model, with([](params &) {}));
+    const auto tokens = random_tokens(4, p.n_vocab, 1);
+    std::vector<float> logits;
+    llama_set_causal_attn(ctx.get(), false);
+    CHECK(decode(ctx.get(), tokens.data(), 4, 0, false, logits) != 0);
+    llama_set_causal_attn(ctx.get(), true);
+    CHECK_EQ(decode(ctx.get(), tokens.data(), 4, 0, false, logits), 0);
+}
+
+} // namespace
+
+int main() {
+    llama_log_set(keep_errors, nullptr);
+    llama_backend_init();
+    test_against_stock();
+    test_pieces();
+    test_bytes();
+    test_sequences();
+    test_batch_of_sequences();
+    test_refusals();
+    return check::result();
+}

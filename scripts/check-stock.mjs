@@ -1,0 +1,38 @@
+// Without duo parameters nothing changes, to the bit: builds the pristine llama.cpp beside ours and compares hashes of logits.
+//
+//   node scripts/check-stock.mjs
+
+import { mkdirSync, rmSync } from 'node:fs';
+import { availableParallelism } from 'node:os';
+import { join } from 'node:path';
+import { cache, llamaCpp, root } from './places.mjs';
+import { capture, has, passThrough, runMain, SetupError } from './tools.mjs';
+import { openTree, readLock } from './vendor.mjs';
+
+runMain(() => {
+  const stock = join(cache, 'stock');
+  const source = join(stock, 'llama.cpp');
+  const build = join(stock, 'build');
+  const { tree: treeId } = readLock(llamaCpp.lockFile);
+
+  rmSync(source, { recursive: true, force: true });
+  mkdirSync(source, { recursive: true });
+  const archive = join(stock, 'llama.cpp.tar');
+  openTree(llamaCpp.target).git(['archive', '--output', archive, treeId]);
+  capture('tar', ['-xf', archive, '-C', source]);
+  rmSync(archive);
+
+  const env = { ...process.env, CCACHE_BASEDIR: stock, CCACHE_NOHASHDIR: '1' };
+  const generator = has('ninja') ? ['-G', 'Ninja'] : [];
+  const launchers = has('ccache') ? ['C', 'CXX'].map((language) => `-DCMAKE_${language}_COMPILER_LAUNCHER=ccache`) : [];
+  const options = ['-DCMAKE_BUILD_TYPE=Release', `-DSTOCK_DIR=${source}`, ...generator, ...launchers];
+  passThrough('cmake', ['-S', join(root, 'cpp/test/stock'), '-B', build, ...options], { env });
+  for (const folder of [build, join(root, 'build')])
+    passThrough('cmake', ['--build', folder, '--parallel', String(availableParallelism()), '--target', 'stock-logits'], { env });
+
+  const pristine = capture(join(build, 'stock-logits'), []);
+  const patched = capture(join(root, 'build/stock-logits'), []);
+  console.log(patched);
+  if (patched !== pristine) throw new SetupError(`The patched llama.cpp does not compute what the pristine one does:\n${pristine}`);
+  console.log('The pristine llama.cpp prints the same.');
+});
