@@ -1,4 +1,4 @@
-import { loadModel, type DuoOptions, type MemoryReport, type Model, type PlanOptions } from '../index.ts';
+import { loadModel, type DuoOptions, type Model, type PlanOptions } from '../index.ts';
 import type { Command } from './command.ts';
 import { contextFlags, duoOptions, modelOptions, planOptions, windowOptions } from './context-flags.ts';
 import { parseFlags, type Flags } from './flags.ts';
@@ -56,44 +56,54 @@ type Report = {
 };
 
 async function inspectModel(model: Model, plan: PlanOptions, duo: DuoOptions | undefined): Promise<Report> {
-  const { description, architecture, path, sizeBytes, parameters, layers, contextSize, headSizeK, headSizeV, heads, kvHeads } = model.info;
+  // Every head streaming needs no gates, and shows what one streaming head takes.
   const streaming: DuoOptions = { ...windowOptions(duo), sparsity: 1 };
   const asked = await model.planContext({ ...plan, duo: duo ?? streaming });
-  const support = asked.supported ? { supported: true, reason: null } : { supported: false, reason: asked.reason };
-  const report: Report = {
-    model: {
-      ...{ description, architecture, path, sizeBytes, parameters, layers, contextSize, headSizeK, headSizeV },
-      ...{ heads: range(heads), kvHeads: range(kvHeads), kvHeadsTotal: kvHeads.reduce((sum, count) => sum + count, 0) },
-    },
-    mixedHeads: support,
-    heads: null,
-    window: null,
-    contexts: [],
-    rings: [],
+  const { supported, reason, kv } = asked;
+  const report = { model: modelFacts(model), mixedHeads: { supported, reason }, heads: null, window: null, contexts: [], rings: [] };
+  if (!supported) return report;
+  return {
+    ...report,
+    heads: duo ? { retrieval: kv.retrievalHeads, streaming: kv.streamingHeads } : null,
+    window: { sink: kv.sink, recent: kv.recent, chunk: kv.chunk },
+    contexts: await contextCosts(model, plan, duo, streaming),
+    rings: await ringCosts(model, plan, duo ?? streaming),
   };
-  const cost = async (options: PlanOptions): Promise<MemoryReport | null> => (await model.planContext({ ...plan, ...options })).kv;
-  if (!asked.supported) return report;
+}
 
-  if (duo) report.heads = { retrieval: asked.kv.retrievalHeads, streaming: asked.kv.streamingHeads };
-  report.window = { sink: asked.kv.sink, recent: asked.kv.recent, chunk: asked.kv.chunk };
-  const sizes = [...new Set([...contextSizes, ...(plan.contextSize ? [plan.contextSize] : [])])].sort((a, b) => a - b);
-  for (const size of sizes) {
-    const streams = await cost({ contextSize: size, duo: streaming });
-    const mixed = duo ? await cost({ contextSize: size, duo }) : null;
-    if (!streams) continue;
-    report.contexts.push({
-      contextSize: size,
-      fullBytes: streams.fullBytes,
-      mixedBytes: mixed?.totalBytes ?? (streams.fullBytes + streams.totalBytes) / 2,
-      streamingBytes: streams.totalBytes,
-    });
+function modelFacts({ info }: Model): Report['model'] {
+  const { description, architecture, path, sizeBytes, parameters, layers, contextSize, headSizeK, headSizeV } = info;
+  const plain = { description, architecture, path, sizeBytes, parameters, layers, contextSize, headSizeK, headSizeV };
+  return {
+    ...plain,
+    heads: range(info.heads),
+    kvHeads: range(info.kvHeads),
+    kvHeadsTotal: info.kvHeads.reduce((sum, count) => sum + count, 0),
+  };
+}
+
+async function contextCosts(model: Model, plan: PlanOptions, duo: DuoOptions | undefined, streaming: DuoOptions): Promise<ContextCost[]> {
+  const sizes = new Set(plan.contextSize ? [...contextSizes, plan.contextSize] : contextSizes);
+  const costs: ContextCost[] = [];
+  for (const contextSize of [...sizes].sort((a, b) => a - b)) {
+    const { kv: allStream } = await model.planContext({ ...plan, contextSize, duo: streaming });
+    if (!allStream) continue;
+    const { fullBytes, totalBytes: streamingBytes } = allStream;
+    const mixed = duo && (await model.planContext({ ...plan, contextSize, duo })).kv;
+    costs.push({ contextSize, fullBytes, mixedBytes: mixed?.totalBytes ?? (fullBytes + streamingBytes) / 2, streamingBytes });
   }
+  return costs;
+}
+
+async function ringCosts(model: Model, plan: PlanOptions, duo: DuoOptions): Promise<RingCost[]> {
+  const costs: RingCost[] = [];
   for (const ubatchSize of ubatchSizes) {
     // A batch is computed in pieces of ubatchSize, so it has to be as large.
-    const kv = await cost({ ubatchSize, batchSize: Math.max(ubatchSize, plan.batchSize ?? 2048), duo: duo ?? streaming });
-    if (kv) report.rings.push({ ubatchSize, cells: kv.streamingCells, streamingBytes: kv.streamingBytes });
+    const batchSize = Math.max(ubatchSize, plan.batchSize ?? 2048);
+    const { kv } = await model.planContext({ ...plan, ubatchSize, batchSize, duo });
+    if (kv) costs.push({ ubatchSize, cells: kv.streamingCells, streamingBytes: kv.streamingBytes });
   }
-  return report;
+  return costs;
 }
 
 function range(counts: readonly number[]): string {

@@ -4,8 +4,8 @@ import { argv, exit } from 'node:process';
 import { pathToFileURL } from 'node:url';
 
 const [, , dist = '', modelPath = '', how] = argv;
-/** @type {typeof import('../../src/index.ts')} */
-const { loadModel } = await import(pathToFileURL(`${dist}/index.js`).href);
+// eslint-disable-next-line @typescript-eslint/no-unsafe-assignment -- the rule does not see the type
+const { loadModel } = /** @type {typeof import('../../src/index.ts')} */ (await import(pathToFileURL(`${dist}/index.js`).href));
 
 const model = await loadModel(modelPath);
 const context = await model.createContext({ contextSize: 4096, threads: 2, duo: { sparsity: 1 } });

@@ -135,7 +135,7 @@ describe('mixed heads', () => {
     expect(await model.planContext(options)).toEqual({ supported: true, reason: null, kv: memory });
   });
 
-  test('without mixed heads the report is stock’s', async () => {
+  test('without mixed heads the report is stock’s', () => {
     const { retrievalBytes, streamingBytes, totalBytes, fullBytes, retrievalHeads, streamingHeads } = context.memory();
     expect({ retrievalBytes, streamingBytes, totalBytes }).toEqual({ retrievalBytes: fullBytes, streamingBytes: 0, totalBytes: fullBytes });
     expect({ retrievalHeads, streamingHeads }).toEqual({ retrievalHeads: 90, streamingHeads: 0 });
