@@ -175,8 +175,11 @@ namespace {
 
 // Ends a thread that no context came to own, also where the job was cancelled before it ran.
 struct thread_guard {
-    std::shared_ptr<engine_thread> thread;
+    const std::shared_ptr<engine_thread> thread = engine_thread::start();
     bool owned = false;
+
+    thread_guard() = default;
+    thread_guard(const thread_guard &) = delete;
 
     ~thread_guard() {
         if (!owned) {
@@ -188,9 +191,8 @@ struct thread_guard {
 } // namespace
 
 void submit_context(std::shared_ptr<job> j, std::shared_ptr<model> m, context_options o) {
-    const auto thread = engine_thread::start();
-    const auto guard  = std::make_shared<thread_guard>(thread_guard { thread });
-    thread->post(std::move(j), [guard, m = std::move(m), o = std::move(o)](job & j) {
+    const auto guard = std::make_shared<thread_guard>();
+    guard->thread->post(std::move(j), [guard, m = std::move(m), o = std::move(o)](job & j) {
         create_context(j, m, o, guard->thread);
         guard->owned = true;
     });

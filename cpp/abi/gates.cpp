@@ -73,7 +73,8 @@ void select_heads(job & j, const gates_select_options & o) {
         if (o.n_head_kv) {
             n_head_kv = *o.n_head_kv;
         } else {
-            for (const auto & row : json::parse(gate_pattern_to_json(pattern)).at("gates")) {
+            const json rows = json::parse(gate_pattern_to_json(pattern)).at("gates");
+            for (const auto & row : rows) {
                 n_head_kv.push_back(int32_t(row.size()));
             }
         }

@@ -108,8 +108,8 @@ LLAMA_DUO_API int32_t llama_duo_gates_select(const void * json, int32_t len, uin
 
 // --- contexts ---
 
-// Options: { "contextSize"?: integer >= 0 (all sequences together; 0, the default: as trained), "sequences"?: integer >= 1, "batchSize"?, "ubatchSize"?,
-//   "threads"?, "threadsBatch"?, "typeK"?, "typeV"?: "f32" | "f16" | "bf16" | "q8_0" | ..., "flashAttention"?: "auto" | "on" | "off",
+// Options: { "contextSize"?: integer >= 0 (all sequences together; 0, the default: as trained), "sequences"?: integer >= 1, "batchSize"?,
+//   "ubatchSize"?, "threads"?, "threadsBatch"?, "typeK"?, "typeV"?: "f32" | "f16" | "bf16" | "q8_0" | ..., "flashAttention"?: "auto" | "on" | "off",
 //   "duo"?: { "gates"?: "auto" | path | pattern object, "sparsity"?, "threshold"?, "sink"?, "recent"?, "chunk"? } }
 // Result: { "context": handle, "contextSize", "sequences", "contextPerSequence", "batchSize", "ubatchSize", "threads", "threadsBatch",
 //   "typeK", "typeV", "kv": KV }
@@ -136,15 +136,16 @@ LLAMA_DUO_API int32_t llama_duo_context_free(uint32_t context);
 LLAMA_DUO_API int32_t llama_duo_generate(
         uint32_t context, const int32_t * tokens, int32_t n_tokens, const void * json, int32_t len, uint32_t * job);
 
-// Takes tokens that wait, and their text: whole UTF-8 sequences, so text may lag behind its tokens but never runs ahead; when the job has ended the last drain
-// gives the rest. info[0] tokens written, info[1] bytes of text written, info[2] the job's state, info[3] 1 if more waits, info has room for 4.
-// Draining lets a paused engine go on. Both buffers must hold at least 16 tokens and 4096 bytes.
+// Takes tokens that wait, and their text: whole UTF-8 sequences, so text may lag behind its tokens but never runs ahead; when the job has
+// ended the last drain gives the rest. info[0] tokens written, info[1] bytes of text written, info[2] the job's state, info[3] 1 if more waits;
+// info has room for 4. Draining lets a paused engine go on. Both buffers must hold at least 16 tokens and 4096 bytes.
 LLAMA_DUO_API int32_t llama_duo_job_drain(
         uint32_t job, int32_t * tokens, int32_t cap, void * text, int32_t text_cap, int32_t * info);
 
 // --- process ---
 
-// Cancels all jobs and waits, at most timeout_ms, until the library's threads rest; LLAMA_DUO_E_STATE where some still work then. The library does this itself at exit; a caller may do so earlier.
+// Cancels all jobs and waits, at most timeout_ms, until the library's threads rest; LLAMA_DUO_E_STATE where some still work then. The library
+// does this itself at exit; a caller may do so earlier, and go on using it.
 LLAMA_DUO_API int32_t llama_duo_shutdown(int32_t timeout_ms);
 
 #ifdef __cplusplus
