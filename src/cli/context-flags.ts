@@ -75,11 +75,6 @@ export function duoOptions(given: ContextFlags): DuoOptions | undefined {
   return { ...choice, ...defined({ gates, sink, recent, chunk }) };
 }
 
-/** What streaming heads see, of mixed heads that were asked for; which heads stream is left open. */
-export function windowOptions(duo: DuoOptions | undefined): Pick<DuoOptions, 'sink' | 'recent' | 'chunk'> {
-  return defined({ sink: duo?.sink, recent: duo?.recent, chunk: duo?.chunk });
-}
-
 function cacheType(flag: string, type: string | undefined): CacheType | undefined {
   const known = cacheTypes.find((candidate) => candidate === type);
   if (type !== undefined && known === undefined)

@@ -1,6 +1,6 @@
 import { loadModel, type Context, type DuoOptions, type Model, type PlanOptions } from '../index.ts';
 import type { Command } from './command.ts';
-import { contextFlags, duoOptions, modelOptions, planOptions, windowOptions } from './context-flags.ts';
+import { contextFlags, duoOptions, modelOptions, planOptions } from './context-flags.ts';
 import { parseFlags, UsageError, type Flags } from './flags.ts';
 import { formatBytes, formatCount, print, printJson } from './output.ts';
 import { heading, table } from './table.ts';
@@ -16,23 +16,28 @@ export const demo: Command = {
   flags,
   async run(args, signal) {
     const given = parseFlags(args, flags);
-    if (given.model === undefined)
+    if (given.model === undefined) {
       throw new UsageError('The demo needs a model: llama-duo demo -m model.gguf (npm run demo -- -m model.gguf).');
+    }
     const chosen = duoOptions(given);
     const plan = planOptions(given);
+    const say = (text: string): Promise<void> => (given.json ? Promise.resolve() : print(text));
+
     await using model = await loadModel(modelOptions(given), { signal });
     const prompt = longPrompt(model, promptSize(model, plan));
-    const promptTokens = model.tokenize(prompt).length;
-    const contextSize = plan.contextSize ?? promptTokens + 2 * answerTokens;
-    if (!given.json)
-      await print(`${model.info.description}, a prompt of ${formatCount(promptTokens)} tokens that ends: ${JSON.stringify(question)}\n\n`);
+    const promptTokens = model.tokenize(prompt, { parseSpecial: true }).length;
+    const options = { ...plan, contextSize: plan.contextSize ?? promptTokens + 2 * answerTokens };
+    await say(`${model.info.description}, a prompt of ${formatCount(promptTokens)} tokens that ends:\n  ${question}\n\n`);
 
     const answers: Answer[] = [];
-    for (const side of sides(chosen)) {
-      await using context = await model.createContext({ ...plan, contextSize, duo: side.duo, signal });
-      answers.push(await answer(side.name, context, prompt, signal));
+    for (const { name, duo } of await sides(model, options, chosen)) {
+      await using context = await model.createContext({ ...options, duo, signal });
+      const reply = await answer(name, context, prompt, signal);
+      answers.push(reply);
+      await say(`${heading(name)}\n  ${reply.text}\n`);
     }
-    await (given.json ? printJson({ model: model.info.description, promptTokens, question, answers }) : print(render(answers)));
+    await say(`\n${speeds(answers)}\n`);
+    if (given.json) await printJson({ model: model.info.description, promptTokens, question, answers });
   },
 };
 
@@ -45,9 +50,10 @@ const question = 'Question: What is the password of the harbour office? Answer: 
 
 type Side = { name: string; duo: DuoOptions };
 
-/** A model without gates shows the two ends: every head keeps all, and every head streams. */
-function sides(chosen: DuoOptions | undefined): Side[] {
-  const window = windowOptions(chosen);
+/** A model without gates shows the two ends: every head keeps all, and every head streams. All sides have the same window. */
+async function sides(model: Model, plan: PlanOptions, chosen: DuoOptions | undefined): Promise<Side[]> {
+  const { kv } = await model.planContext({ ...plan, duo: chosen ?? { sparsity: 1 } });
+  const window = kv && { sink: kv.sink, recent: kv.recent, chunk: kv.chunk };
   const full = { name: 'full', duo: { ...window, sparsity: 0 } };
   const streaming = { name: 'all heads stream', duo: { ...window, sparsity: 1 } };
   return chosen?.gates === undefined ? [full, streaming] : [full, { name: 'mixed', duo: chosen }, streaming];
@@ -98,7 +104,7 @@ async function answer(heads: string, context: Context, prompt: string, signal: A
   return { heads, text, prefillTokensPerSecond, decodeTokensPerSecond, kv: { totalBytes, fullBytes }, retrievalHeads, streamingHeads };
 }
 
-function render(answers: readonly Answer[]): string {
+function speeds(answers: readonly Answer[]): string {
   const rows = answers.map(({ heads, retrievalHeads, streamingHeads, kv, prefillTokensPerSecond, decodeTokensPerSecond }) => [
     heads,
     formatCount(retrievalHeads),
@@ -107,7 +113,5 @@ function render(answers: readonly Answer[]): string {
     prefillTokensPerSecond.toFixed(1),
     decodeTokensPerSecond.toFixed(1),
   ]);
-  const texts = answers.map(({ heads, text }) => `${heading(heads)}\n  ${JSON.stringify(text)}`);
-  const head = ['heads', 'keep all', 'stream', 'KV cache', 'prompt tokens/s', 'answer tokens/s'];
-  return `${texts.join('\n')}\n\n${table(head, rows)}\n`;
+  return table(['', 'keep all', 'stream', 'KV cache', 'prompt tokens/s', 'answer tokens/s'], rows);
 }

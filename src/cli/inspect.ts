@@ -1,6 +1,6 @@
 import { loadModel, type DuoOptions, type Model, type PlanOptions } from '../index.ts';
 import type { Command } from './command.ts';
-import { contextFlags, duoOptions, modelOptions, planOptions, windowOptions } from './context-flags.ts';
+import { contextFlags, duoOptions, modelOptions, planOptions } from './context-flags.ts';
 import { parseFlags, type Flags } from './flags.ts';
 import { formatBytes, formatCount, print, printJson } from './output.ts';
 import { heading, table } from './table.ts';
@@ -56,16 +56,16 @@ type Report = {
 };
 
 async function inspectModel(model: Model, plan: PlanOptions, duo: DuoOptions | undefined): Promise<Report> {
-  // Every head streaming needs no gates, and shows what one streaming head takes.
-  const streaming: DuoOptions = { ...windowOptions(duo), sparsity: 1 };
-  const asked = await model.planContext({ ...plan, duo: duo ?? streaming });
-  const { supported, reason, kv } = asked;
+  // Every head streaming needs no gates.
+  const { supported, reason, kv } = await model.planContext({ ...plan, duo: duo ?? { sparsity: 1 } });
   const report = { model: modelFacts(model), mixedHeads: { supported, reason }, heads: null, window: null, contexts: [], rings: [] };
   if (!supported) return report;
+  const window = { sink: kv.sink, recent: kv.recent, chunk: kv.chunk };
+  const streaming = { sparsity: 1, ...window };
   return {
     ...report,
     heads: duo ? { retrieval: kv.retrievalHeads, streaming: kv.streamingHeads } : null,
-    window: { sink: kv.sink, recent: kv.recent, chunk: kv.chunk },
+    window,
     contexts: await contextCosts(model, plan, duo, streaming),
     rings: await ringCosts(model, plan, duo ?? streaming),
   };

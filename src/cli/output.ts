@@ -6,7 +6,7 @@ export async function print(text: string): Promise<void> {
 }
 
 export async function printJson(value: unknown): Promise<void> {
-  await print(`${JSON.stringify(value, (_, item: unknown) => (item instanceof Int32Array ? [...item] : item), 2)}\n`);
+  await print(`${JSON.stringify(value, (_, item: unknown) => (item instanceof Int32Array ? [...item] : item))}\n`);
 }
 
 /** Bytes in the unit that suits them: 1.5 MiB. */

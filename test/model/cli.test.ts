@@ -161,7 +161,7 @@ test('demo answers with full and with streaming heads', { timeout: 180_000 }, ()
 });
 
 test('half of the heads stream through a prompt of 4,000 tokens', { timeout: 180_000 }, async () => {
-  await writeFile(join(folder, 'long.txt'), longText(330));
+  await writeFile(join(folder, 'long.txt'), longText(350));
   const { status, stdout } = cli(
     'run',
     '-m',
