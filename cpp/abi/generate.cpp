@@ -93,16 +93,17 @@ static common_sampler_ptr make_sampler(const context & c, const std::vector<llam
     const int32_t n_ctx = int32_t(llama_n_ctx_seq(c.ptr.get()));
     params.penalty_last_n = params.penalty_last_n < 0 ? n_ctx : std::min(params.penalty_last_n, n_ctx);
 
-    log_capture errors;
-    common_sampler_ptr sampler;
-    try {
-        sampler.reset(common_sampler_init(c.mdl->ptr.get(), params));
-    } catch (const std::exception & e) {
-        if (params.grammar.empty()) {
-            throw;
+    // common_sampler_init leaks where the grammar is wrong, so it only gets one that parses
+    if (!params.grammar.empty()) {
+        log_capture errors;
+        const std::string & text = common_grammar_value(params.grammar);
+        const llama_sampler_ptr parsed(llama_sampler_init_grammar(c.mdl->vocab, text.c_str(), "root"));
+        if (!parsed) {
+            throw option_error("grammar", text, "a GBNF grammar with a root rule (" + errors.reason("it does not parse") + ")");
         }
-        throw option_error("grammar", common_grammar_value(params.grammar), "a GBNF grammar with a root rule (" + errors.reason(e.what()) + ")");
     }
+
+    common_sampler_ptr sampler(common_sampler_init(c.mdl->ptr.get(), params));
     for (const llama_token t : prompt) {
         common_sampler_accept(sampler.get(), t, /*is_generated=*/ false);
     }

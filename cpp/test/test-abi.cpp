@@ -794,7 +794,9 @@ static void test_rounds(const loaded & m, const std::string & context_options, i
     CHECK_EQ(llama_duo_shutdown(5000), LLAMA_DUO_OK);
     const size_t after = resident_kib();
     printf("%d rounds: %zu KiB resident, then %zu KiB\n", n_rounds, before, after);
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)  // which keep freed memory for a while
     CHECK(after < before + 2048);
+#endif
     CHECK_EQ(llama_duo_context_free(c), LLAMA_DUO_OK);
 }
 
