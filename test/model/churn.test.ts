@@ -27,9 +27,9 @@ test('contexts that come and go keep memory flat', { timeout: 120_000 }, async (
     await using context = await model.createContext({ contextSize: 1024, threads, duo: { sparsity: 0 } });
     await context.generate([1, 2, 3], { maxTokens: 1 }).collect();
   };
-  for (let warmUp = 0; warmUp < 5; warmUp++) await round();
+  for (let warmUp = 0; warmUp < 20; warmUp++) await round();
   const before = process.memoryUsage.rss();
-  for (let rounds = 0; rounds < 40; rounds++) await round();
-  // One context takes more than this.
-  expect(process.memoryUsage.rss() - before).toBeLessThan(24 * megabyte);
+  for (let rounds = 0; rounds < 60; rounds++) await round();
+  // A context is freed on its own thread, so one or two may still be there; one takes 24 MiB, and 60 have come and gone.
+  expect(process.memoryUsage.rss() - before).toBeLessThan(64 * megabyte);
 });
