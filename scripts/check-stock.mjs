@@ -3,10 +3,10 @@
 //   node scripts/check-stock.mjs
 
 import { mkdirSync, rmSync } from 'node:fs';
-import { availableParallelism } from 'node:os';
 import { join } from 'node:path';
+import { buildTargets, configure } from './cmake.mjs';
 import { cache, llamaCpp, root } from './places.mjs';
-import { capture, has, passThrough, runMain, SetupError } from './tools.mjs';
+import { capture, runMain, SetupError } from './tools.mjs';
 import { openTree, readLock } from './vendor.mjs';
 
 runMain(() => {
@@ -22,13 +22,9 @@ runMain(() => {
   capture('tar', ['-xf', archive, '-C', source]);
   rmSync(archive);
 
-  const env = { ...process.env, CCACHE_BASEDIR: stock, CCACHE_NOHASHDIR: '1' };
-  const generator = has('ninja') ? ['-G', 'Ninja'] : [];
-  const launchers = has('ccache') ? ['C', 'CXX'].map((language) => `-DCMAKE_${language}_COMPILER_LAUNCHER=ccache`) : [];
-  const options = ['-DCMAKE_BUILD_TYPE=Release', `-DSTOCK_DIR=${source}`, ...generator, ...launchers];
-  passThrough('cmake', ['-S', join(root, 'cpp/test/stock'), '-B', build, ...options], { env });
-  for (const folder of [build, join(root, 'build')])
-    passThrough('cmake', ['--build', folder, '--parallel', String(availableParallelism()), '--target', 'stock-logits'], { env });
+  configure(join(root, 'cpp/test/stock'), build, [`-DSTOCK_DIR=${source}`]);
+  buildTargets(build, ['stock-logits']);
+  buildTargets(join(root, 'build'), ['stock-logits']);
 
   const pristine = capture(join(build, 'stock-logits'), []);
   const patched = capture(join(root, 'build/stock-logits'), []);

@@ -12,11 +12,11 @@
 
 import { createHash } from 'node:crypto';
 import { existsSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
-import { availableParallelism } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
+import { buildTargets, configure } from './cmake.mjs';
 import { llamaCpp, root, runtimes } from './places.mjs';
-import { has, passThrough, requireTools, runMain, SetupError } from './tools.mjs';
+import { passThrough, requireTools, runMain, SetupError } from './tools.mjs';
 import { vendor } from './vendor.mjs';
 
 /** In the order in which they run.
@@ -93,16 +93,9 @@ function installPackages(folder) {
 /** @param {string[]} targets */
 function buildNative(targets) {
   const build = join(root, 'build');
-  // With these two ccache finds what another clone of this repository compiled.
-  const env = { ...process.env, CCACHE_BASEDIR: root, CCACHE_NOHASHDIR: '1' };
   try {
-    if (!['build.ninja', 'Makefile'].some((file) => existsSync(join(build, file)))) {
-      say('configuring the native build');
-      const generator = has('ninja') ? ['-G', 'Ninja'] : [];
-      const launchers = has('ccache') ? ['C', 'CXX'].map((language) => `-DCMAKE_${language}_COMPILER_LAUNCHER=ccache`) : [];
-      passThrough('cmake', ['-S', root, '-B', build, ...generator, '-DCMAKE_BUILD_TYPE=Release', ...launchers], { env });
-    }
-    passThrough('cmake', ['--build', build, '--parallel', String(availableParallelism()), '--target', ...targets], { env });
+    configure(root, build);
+    buildTargets(build, targets);
   } catch (error) {
     if (!(error instanceof SetupError)) throw error;
     throw new SetupError(
