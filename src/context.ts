@@ -45,7 +45,7 @@ export type PlanOptions = {
   typeV?: CacheType;
   /** Default: 'auto'. Mixed heads need it not to be 'off'. */
   flashAttention?: 'auto' | 'on' | 'off';
-  /** Mixed heads. Default: none, llama.cpp's own cache. `{}` means `{ gates: ... }` has to come from somewhere: see {@link DuoOptions}. */
+  /** Mixed heads. Default: none, llama.cpp's own cache. */
   duo?: DuoOptions;
 };
 
@@ -183,7 +183,7 @@ export class Context {
    */
   generate(prompt: string | Int32Array | readonly number[], options: GenerateOptions = {}): Generation {
     this.#owned.assertLive();
-    const tokens = typeof prompt === 'string' ? this.#model.tokenize(prompt, { parseSpecial: true }) : tokenIds('prompt', prompt);
+    const tokens = typeof prompt === 'string' ? this.#model.tokenize(prompt, { parseSpecial: true }) : tokenIds('prompt', prompt).slice();
     if (tokens.length === 0) throw new OptionError('prompt', prompt, 'at least one token');
     return new Generation(this.#native, () => this.#owned.handle, tokens, options, this.#jobs);
   }

@@ -21,7 +21,7 @@ export type GatePatternJson = {
 };
 
 /**
- * How heads are chosen: a share of all KV heads that streams (those with the lowest gates), or a gate from which a head keeps its whole cache.
+ * How heads are chosen (default: sparsity 0.5): a share of all KV heads that streams (those with the lowest gates), or a gate from which a head keeps its whole cache.
  * Never both.
  */
 export type HeadChoice = { sparsity?: number; threshold?: undefined } | { sparsity?: undefined; threshold: number };

@@ -107,6 +107,7 @@ export class Generation implements AsyncIterableIterator<GenerationChunk, void, 
   readonly #stream: AsyncGenerator<GenerationChunk, void, void>;
   #job: Job | undefined;
   #left = false;
+  #progress = 0;
   #resolve!: (result: GenerationResult) => void;
   #reject!: (reason: unknown) => void;
 
@@ -210,8 +211,6 @@ export class Generation implements AsyncIterableIterator<GenerationChunk, void, 
     this.#reportProgress(job);
     return undefined;
   }
-
-  #progress = 0;
 
   #reportProgress(job: Job): void {
     const { onProgress } = this.#options;

@@ -1,6 +1,6 @@
 import { readFile } from 'node:fs/promises';
 
-import { loadModel, type Context, type GenerateOptions } from '../index.ts';
+import { drainLog, loadModel, type Context, type GenerateOptions } from '../index.ts';
 import type { Command } from './command.ts';
 import { contextFlags, defined, duoOptions, modelOptions, planOptions } from './context-flags.ts';
 import { parseFlags, UsageError, type Flags, type Given } from './flags.ts';
@@ -28,6 +28,7 @@ const flags = {
     value: 'N',
     help: 'the same seed gives the same text (default: -1, another each time)',
   },
+  verbose: { names: ['-v', '--verbose'], kind: 'switch', help: "print llama.cpp's log on stderr" },
   json: { names: ['--json'], kind: 'switch', help: 'print one JSON object and nothing else' },
 } as const satisfies Flags;
 
@@ -44,16 +45,26 @@ export const run: Command = {
     const source = modelOptions(given);
     const prompt = await readPrompt(given);
 
-    await using model = await loadModel(source, { signal });
-    await using context = await model.createContext(contextOptions);
-    if (given.json) await printJson(await answer(context, prompt, generateOptions));
-    else await stream(context, prompt, generateOptions);
+    try {
+      await using model = await loadModel(source, { signal });
+      await using context = await model.createContext(contextOptions);
+      if (given.json) await printJson(await answer(context, prompt, generateOptions));
+      else await stream(context, prompt, generateOptions);
+    } finally {
+      if (given.verbose) await printLog();
+    }
   },
 };
 
 async function stream(context: Context, prompt: string, options: GenerateOptions): Promise<void> {
   for await (const { text } of context.generate(prompt, options)) await print(text);
   await print('\n');
+}
+
+/** On stderr, without what only llama.cpp's developers want to know. */
+async function printLog(): Promise<void> {
+  const lines = (await drainLog()).filter(({ level }) => level !== 'debug');
+  process.stderr.write(lines.map(({ level, message }) => `${level}: ${message}\n`).join(''));
 }
 
 /** What --json prints. */

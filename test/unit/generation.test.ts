@@ -203,6 +203,16 @@ describe('a generation', () => {
     expect(() => context.generate('x', options)).toThrow(message);
   });
 
+  test('a prompt that is changed after the call stays as it was', async () => {
+    const { library, context } = await open();
+    const prompt = Int32Array.of(1, 2);
+    library.play([end], stats);
+    const generation = context.generate(prompt);
+    prompt.fill(9);
+    await read(generation);
+    expect(library.jobs[1]?.tokens).toEqual([1, 2]);
+  });
+
   test('an empty prompt throws at once', async () => {
     const { context } = await open();
     expect(() => context.generate('')).toThrow(/prompt: expected at least one token/);
