@@ -22,7 +22,15 @@ static const char * arch_reason(llm_arch arch) {
         case LLM_ARCH_T5:             return "it has an encoder and relative position biases";
         case LLM_ARCH_GROK:           return "llama.cpp runs it without flash attention";
         case LLM_ARCH_EAGLE3:
-        case LLM_ARCH_DFLASH:         return "it is a draft model that shares its target's cache";
+        case LLM_ARCH_DFLASH:
+        case LLM_ARCH_GEMMA4_ASSISTANT:
+                                      return "it is a draft model that shares its target's cache";
+        case LLM_ARCH_MINIMAX_M3:
+        case LLM_ARCH_GLM_DSA:
+        case LLM_ARCH_DEEPSEEK32:
+        case LLM_ARCH_DEEPSEEK4:
+        case LLM_ARCH_HY_V4:
+        case LLM_ARCH_DOTS3NOTE:      return "its sparse attention has a cache of its own";
         default:                      return nullptr;
     }
 }
