@@ -12,39 +12,45 @@ namespace duo::cuda {
 constexpr int MAX_RUNS   = 3;
 constexpr int CELL_ALIGN = 8; // 8 rows of any supported type and head size are a multiple of 16 bytes, as asynchronous copies need
 
+// duo_window_begin in 32 bits: positions fit, and a 64-bit division takes a hundred instructions.
+static __device__ __forceinline__ int32_t window_begin(const Layout & layout, int32_t p) {
+    return (layout.chunk == 1 ? p : p / layout.chunk * layout.chunk) - layout.recent;
+}
+
 struct Run {
     int32_t begin;  // cells [begin, end)
     int32_t end;
     int32_t offset; // position = cell + offset
 
     // Tiles of n cells, the first of which starts at an aligned cell.
-    __device__ int32_t first_cell() const { return begin / CELL_ALIGN * CELL_ALIGN; }
-    __device__ int32_t n_tiles(int32_t n) const { return end > begin ? (end - first_cell() + n - 1) / n : 0; }
+    __device__ int32_t first_cell() const { return begin & ~(CELL_ALIGN - 1); }
+    __device__ int32_t n_tiles(int32_t n) const { return end > begin ? int32_t(uint32_t(end - first_cell() + n - 1) / uint32_t(n)) : 0; }
 };
 
-// Run i of the queries at positions first .. last of one stream.
-static __device__ __forceinline__ Run cell_run(const Layout & layout, bool streams, int32_t first, int32_t last, int i) {
-    if (!streams) {
-        return i == 0 ? Run { 0, last + 1, 0 } : Run { 0, 0, 0 };
-    }
-    const int32_t sink = layout.sink;
-    if (i == 0) {
-        return { 0, min(sink, last + 1), 0 };
-    }
-    const int32_t from     = int32_t(max(int64_t(sink), duo_window_begin(first, layout.recent, layout.chunk)));
-    const int32_t n        = max(0, last + 1 - from);
-    const int32_t ring_end = sink + layout.ring;
-    const int32_t cell     = sink + (from - sink) % layout.ring;
-    if (i == 1) {
-        return { cell, min(cell + n, ring_end), from - cell };
-    }
-    const int32_t n_wrapped = max(0, cell + n - ring_end);
-    return { sink, sink + n_wrapped, from + (ring_end - cell) - sink };
-}
+// The cells of queries at positions first .. last of one stream; holds what takes divisions to find.
+struct Cells {
+    int32_t last;
+    int32_t from; // first position of the recent window, or -1 for a retrieval head
+    int32_t cell; // of that position
 
-// Whether a query at position p sees position j; j is not above the last position written.
-static __device__ __forceinline__ bool sees(const Layout & layout, bool streams, int32_t p, int32_t j) {
-    return j <= p && (!streams || j < layout.sink || j >= duo_window_begin(p, layout.recent, layout.chunk));
-}
+    Cells() = default;
+    __device__ Cells(const Layout & layout, bool streams, int32_t first, int32_t last_) : last(last_), from(-1), cell(0) {
+        if (streams) {
+            from = max(layout.sink, window_begin(layout, first));
+            cell = layout.sink + (from - layout.sink) % layout.ring;
+        }
+    }
+
+    __device__ Run run(const Layout & layout, int i) const {
+        const int32_t end = last + 1, sink = layout.sink, ring_end = sink + layout.ring;
+        if (from < 0) {
+            return { 0, i == 0 ? end : 0, 0 };
+        }
+        const int32_t n = max(0, end - from);
+        return i == 0 ? Run { 0, min(sink, end), 0 }
+             : i == 1 ? Run { cell, min(cell + n, ring_end), from - cell }
+                      : Run { sink, sink + max(0, cell + n - ring_end), from + ring_end - cell - sink };
+    }
+};
 
 } // namespace duo::cuda

@@ -132,7 +132,7 @@ static __device__ __forceinline__ void key_product(float (&scores)[N_TILES][4], 
             ptx::ldmatrix_x4(a, address + 32 * step);
 #pragma unroll
             for (int n = 0; n < N_TILES; ++n) {
-                if (n < n_tiles) {
+                if (n == 0 || n < n_tiles) {
 #pragma unroll
                     for (int part = 0; part < N_PARTS<TYPE>; ++part) {
                         mma<TYPE>(scores[n], a, q[n][part][step][0], q[n][part][step][1]);
@@ -190,7 +190,7 @@ static __device__ __forceinline__ void key_product(float (&scores)[N_TILES][4], 
                 }
 #pragma unroll
                 for (int n = 0; n < N_TILES; ++n) {
-                    if (n < n_tiles) {
+                    if (n == 0 || n < n_tiles) {
                         float c[4] = { constants.start[n][block][0], constants.start[n][block][1], constants.start[n][block][0], constants.start[n][block][1] };
                         ptx::mma_f16(c, a[0], q[n][0][2 * block][0], q[n][0][2 * block][1]);
                         ptx::mma_f16(c, a[1], q[n][0][2 * block + 1][0], q[n][0][2 * block + 1][1]);
@@ -205,10 +205,27 @@ static __device__ __forceinline__ void key_product(float (&scores)[N_TILES][4], 
     }
 }
 
-// out += V^T[D][16 keys] P^T for the values at `rows`; p[n][part]: operand b. Keys outside [begin, end) count as zero, whatever their rows hold.
-template <CacheType TYPE, int D, int N_TILES, bool EDGE>
+// Makes the values of keys outside [begin, end) of the N_KEYS at `rows` zero: a probability of 0 does not undo a NaN. Quants are finite as they are.
+template <CacheType TYPE, int D, int N_KEYS>
+static __device__ __forceinline__ void clear_values(uint8_t * rows, int begin, int end, int lane) {
+    constexpr int STRIDE = ROW_STRIDE<TYPE, D>, N = is_quantised<TYPE> ? D / 32 : D / 8;
+    for (int i = lane; i < N_KEYS * N; i += 32) {
+        const int key = i / N;
+        if (key < begin || key >= end) {
+            if constexpr (is_quantised<TYPE>) {
+                *reinterpret_cast<uint16_t *>(rows + key * STRIDE + i % N * (TYPE == CacheType::q8_0 ? 34 : 18)) = 0;
+            } else {
+                *reinterpret_cast<uint4 *>(rows + key * STRIDE + i % N * 16) = make_uint4(0, 0, 0, 0);
+            }
+        }
+    }
+    __syncwarp();
+}
+
+// out += V^T[D][16 keys] P^T for the values at `rows`; p[n][part]: operand b.
+template <CacheType TYPE, int D, int N_TILES>
 static __device__ __forceinline__ void value_product(float (&out)[N_TILES][D / 16][4], const uint8_t * rows, const uint32_t (&p)[N_TILES][N_PARTS<TYPE>][2],
-                                                     int begin, int end, int n_tiles, int lane) {
+                                                     int n_tiles, int lane) {
     constexpr int STRIDE = ROW_STRIDE<TYPE, D>;
     if constexpr (!is_quantised<TYPE>) {
         const uint32_t address = ptx::shared_address(rows) + (lane % 8 + lane / 16 * 8) * STRIDE + lane / 8 % 2 * 16;
@@ -218,7 +235,7 @@ static __device__ __forceinline__ void value_product(float (&out)[N_TILES][D / 1
             ptx::ldmatrix_x4_trans(a, address + 32 * tile);
 #pragma unroll
             for (int n = 0; n < N_TILES; ++n) {
-                if (n < n_tiles) {
+                if (n == 0 || n < n_tiles) {
 #pragma unroll
                     for (int part = 0; part < N_PARTS<TYPE>; ++part) {
                         mma<TYPE>(out[n][tile], a, p[n][part][0], p[n][part][1]);
@@ -236,12 +253,7 @@ static __device__ __forceinline__ void value_product(float (&out)[N_TILES][D / 1
 #pragma unroll
             for (int h = 0; h < 2; ++h) {
                 const uint8_t * x = rows + key[2 * h] * STRIDE + block * BLOCK, * y = x + STRIDE;
-                uint32_t sx = load16(x), sy = load16(y);
-                if constexpr (EDGE) {
-                    sx = key[2 * h] >= begin && key[2 * h] < end ? sx : 0;
-                    sy = key[2 * h + 1] >= begin && key[2 * h + 1] < end ? sy : 0;
-                }
-                scale[h] = __byte_perm(sx, sy, 0x5410);
+                scale[h] = __byte_perm(load16(x), load16(y), 0x5410);
                 // Quants 2g, 2g + 1 and 16 more of both keys, side by side.
                 const uint32_t low = __byte_perm(load16(x + 2 + 2 * g), load16(y + 2 + 2 * g), 0x5410);
                 if constexpr (TYPE == CacheType::q8_0) {
@@ -262,7 +274,7 @@ static __device__ __forceinline__ void value_product(float (&out)[N_TILES][D / 1
             }
 #pragma unroll
             for (int n = 0; n < N_TILES; ++n) {
-                if (n < n_tiles) {
+                if (n == 0 || n < n_tiles) {
                     const uint32_t b0 = bits(halves(p[n][0][0]) * halves(scale[0]));
                     const uint32_t b1 = bits(halves(p[n][0][1]) * halves(scale[1]));
                     if constexpr (TYPE == CacheType::q4_0) {

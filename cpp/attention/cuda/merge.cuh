@@ -11,15 +11,15 @@ constexpr float NO_KEY = -1e30f;
 
 // Whether this block is the last of n to arrive; the counter is zero again afterwards. All threads call it, after writing their parts.
 static __device__ __forceinline__ bool last_to_arrive(int32_t * counter, int32_t n, int32_t * shared_flag) {
-    __threadfence();
     __syncthreads();
     if (threadIdx.x == 0) {
-        const int32_t arrived = atomicAdd(counter, 1);
+        // The barrier orders the block's writes before this release, and the acquire the other blocks' writes before what follows.
+        int32_t arrived;
+        asm volatile("atom.acq_rel.gpu.global.add.s32 %0, [%1], 1;" : "=r"(arrived) : "l"(counter) : "memory");
         *shared_flag = arrived == n - 1;
         if (arrived == n - 1) {
             *counter = 0;
         }
-        __threadfence();
     }
     __syncthreads();
     return *shared_flag;

@@ -1,0 +1,666 @@
+// Attention of few queries over many keys: bound by reading the cache once.
+//
+// Every warp is on its own: it walks its share of the tiles (decode-plan.cuh), keeps N_STAGES tiles on their way into its own shared memory, and
+// multiplies each as soon as it is there, with a running maximum in the manner of FlashAttention (arXiv 2205.14135). No warp waits for another until
+// all tiles are done. Then the block joins the parts of its warps in shared memory, and the last block to finish with a segment joins the parts of
+// the blocks: one launch in all.
+#pragma once
+
+#include "decode-plan.cuh"
+#include "fragments.cuh"
+#include "merge.cuh"
+
+#ifndef TUNE_TILE_Q4
+#define TUNE_TILE_Q4 32
+#endif
+#ifndef TUNE_TILE_Q8
+#define TUNE_TILE_Q8 32
+#endif
+#ifndef TUNE_STEPS
+#define TUNE_STEPS 2
+#endif
+#ifndef TUNE_TILE_16
+#define TUNE_TILE_16 16
+#endif
+#ifndef TUNE_STAGES_Q
+#define TUNE_STAGES_Q 2
+#endif
+#ifndef TUNE_STAGES_16
+#define TUNE_STAGES_16 2
+#endif
+#ifndef TUNE_WARPS_Q
+#define TUNE_WARPS_Q 8
+#endif
+#ifndef TUNE_WARPS_16
+#define TUNE_WARPS_16 4
+#endif
+#ifndef TUNE_OVERHEAD
+#define TUNE_OVERHEAD 1
+#endif
+
+namespace duo::cuda {
+
+template <CacheType TYPE, int D, int N_TILES_>
+struct DecodeConfig {
+    static constexpr int N_TILES  = N_TILES_;                               // of 8 query columns
+    static constexpr int COLUMNS  = 8 * N_TILES;
+    static constexpr int TILE     = TYPE == CacheType::q4_0 ? TUNE_TILE_Q4 : TYPE == CacheType::q8_0 ? TUNE_TILE_Q8 : TUNE_TILE_16; // cells
+    static constexpr int STEPS    = is_quantised<TYPE> && D <= 128 && N_TILES == 1 && TILE % 32 == 0 ? TUNE_STEPS : 1; // of 16 cells at a time
+    static constexpr int N_STAGES = is_quantised<TYPE> ? TUNE_STAGES_Q : TUNE_STAGES_16;                                      // tiles of a warp under way
+    // 16 warps hide the latency of unpacking; 16-bit rows need no more than 8 to keep the memory busy, and more shared memory each.
+    static constexpr int MAX_WARPS   = is_quantised<TYPE> || D < 128 ? TUNE_WARPS_Q : TUNE_WARPS_16;
+    static constexpr int OVERHEAD    = TUNE_OVERHEAD;                                   // price of starting a segment, in tiles
+    static constexpr int ROW         = ROW_BYTES<TYPE, D>;
+    static constexpr int STRIDE      = ROW_STRIDE<TYPE, D>;
+    static constexpr int HALF_STAGE  = TILE * STRIDE;
+    static constexpr int STAGE       = 2 * HALF_STAGE;                      // keys, then values
+    static constexpr int Q_STRIDE    = D * 4 + 16;                          // of a query in shared memory
+    static constexpr int Q_BYTES     = COLUMNS * Q_STRIDE;
+    static constexpr int PART_FLOATS = COLUMNS * (D + 2);                   // output [column][D], maxima [column], sums [column]
+    static constexpr int RING_BYTES  = N_STAGES * STAGE > PART_FLOATS * 4 ? N_STAGES * STAGE : (PART_FLOATS * 4 + 15) / 16 * 16;
+    static constexpr int WARP_BYTES  = RING_BYTES + Q_BYTES;
+    // Rows that lie in shared memory as in the cache come by the copy engine, a tile at a time. Padded rows would each be a copy of their own, which
+    // takes the engine about 18 cycles: hardly faster than the memory.
+#if __CUDA_ARCH__ >= 900
+    static constexpr bool BULK = STRIDE == ROW;
+#else
+    static constexpr bool BULK = false;
+#endif
+    // Rescale only when a maximum grows by more than 2^3: p stays below 2^8 with the 2^5 that keeps small p, times a block's scale, off the
+    // bottom of f16. Scales up to 255 (values up to 2040 in q4_0) cannot overflow.
+    static constexpr float HEADROOM = 5.0f, SLACK = 3.0f;
+};
+
+// What a warp must know of a tile when it has arrived.
+struct alignas(16) TileNote {
+    int32_t segment;
+    int32_t begin, end; // its keys that exist, of [0, TILE)
+    int32_t position;   // of key 0
+};
+
+// Shared memory: this, then a ring of N_STAGES tiles for each warp. A ring later holds its warp's part.
+template <typename Config>
+struct DecodeControl {
+    DecodePlan plan;
+    TileNote   note[Config::MAX_WARPS][Config::N_STAGES];
+    alignas(8) uint64_t full[Config::MAX_WARPS][Config::N_STAGES];
+    float2     part[2][Config::MAX_WARPS][Config::COLUMNS]; // maximum and sum of each warp's parts: of its last segment, and of the one before
+    int32_t    last;                              // whether this block is the last of a segment
+    int32_t    first_segment, last_segment[Config::MAX_WARPS]; // of the block's and of each warp's share
+};
+
+template <typename Config>
+constexpr size_t DECODE_CONTROL_BYTES = (sizeof(DecodeControl<Config>) + 127) / 128 * 128;
+
+// Walks the tiles of one share, segment by segment, run by run.
+template <typename Config>
+struct TileCursor {
+    Cells   cells;
+    Run     run;
+    int64_t first_row;
+    int32_t unit, unit_end, segment_end, segment, run_index, cell;
+
+    __device__ bool done() const { return unit >= unit_end; }
+
+    // To the tile of `unit`, or of the first tile after it, in segment `index` or a later one.
+    __device__ void enter(const DecodePlan & plan, const Layout & layout, const DecodeShape & shape, int32_t index) {
+        for (segment = index; !done(); ++segment) {
+            const int32_t first_tile = plan.begin[segment] + Config::OVERHEAD;
+            segment_end = plan.begin[segment + 1];
+            unit = max(unit, first_tile);
+            if (unit < segment_end) {
+                int32_t tile = unit - first_tile;
+                cells     = plan.cells[segment];
+                first_row = duo::cuda::segment(plan, layout, shape, segment).first_row;
+#pragma unroll 1
+                for (run_index = 0; unit < unit_end; ++run_index) {
+                    run = cells.run(layout, run_index);
+                    const int32_t n = run.n_tiles(Config::TILE);
+                    if (tile < n) {
+                        cell = run.first_cell() + tile * Config::TILE;
+                        return;
+                    }
+                    tile -= n;
+                }
+            }
+        }
+    }
+
+    __device__ void advance(const DecodePlan & plan, const Layout & layout, const DecodeShape & shape) {
+        ++unit;
+        cell += Config::TILE;
+        // Anything but the next tile of the same run is rare, and found anew.
+        if (cell >= run.end && !done()) {
+            enter(plan, layout, shape, segment);
+        }
+    }
+};
+
+template <CacheType TYPE, int D, int N_TILES>
+static __global__ void __launch_bounds__(DecodeConfig<TYPE, D, N_TILES>::MAX_WARPS * 32, 1)
+decode_kernel(const __grid_constant__ AttentionParams p, const __grid_constant__ DecodeShape shape) {
+    using Config = DecodeConfig<TYPE, D, N_TILES>;
+#ifdef DUO_TRACE
+    const long long t_start = clock64();
+#define MARK(i) if (threadIdx.x == 0) p.counters[1024 + blockIdx.x * 16 + i] = int(clock64() - t_start)
+#else
+#define MARK(i)
+#endif
+    constexpr int TILE = Config::TILE, STEPS = Config::STEPS, COLUMNS = Config::COLUMNS;
+
+    extern __shared__ __align__(128) uint8_t shared[];
+    auto & control = *reinterpret_cast<DecodeControl<Config> *>(shared);
+    const DecodePlan & plan = control.plan;
+    uint8_t * const rings = shared + DECODE_CONTROL_BYTES<Config>;
+
+    const Layout & layout = p.layout;
+    const int thread = threadIdx.x, lane = thread % 32, warp = thread / 32, g = lane / 4, t = lane % 4;
+    uint8_t * const ring = rings + warp * Config::WARP_BYTES;
+
+#if __CUDA_ARCH__ >= 900
+    if (Config::BULK && lane == 0) {
+        for (int i = 0; i < Config::N_STAGES; ++i) {
+            ptx::mbarrier_init(ptx::shared_address(&control.full[warp][i]), 1);
+        }
+        ptx::fence_async();
+    }
+#endif
+    make_plan<TILE, Config::OVERHEAD>(control.plan, layout, shape);
+
+    MARK(0);
+    // The shares of this block and of this warp.
+    const Shares  blocks(plan.n_units(), gridDim.x);
+    const int32_t block_begin = blocks.begin(blockIdx.x), block_end = blocks.begin(blockIdx.x + 1);
+    if (block_begin == block_end) {
+        return;
+    }
+    const Shares  warps(block_end - block_begin, blockDim.x / 32);
+    const int32_t warp_begin = block_begin + warps.begin(warp), warp_end = block_begin + warps.begin(warp + 1);
+    // Where the tiles of a segment begin and end.
+    const auto tiles_begin = [&](int32_t index) { return plan.begin[index] + Config::OVERHEAD; };
+    const auto tiles_end   = [&](int32_t index) { return plan.begin[index + 1]; };
+
+    // Partial results: one of every warp that moves on to another segment before its share ends, then two of every block.
+    float * const warp_parts  = p.partials + int64_t(blockIdx.x) * Config::MAX_WARPS * Config::PART_FLOATS;
+    float * const block_parts = p.partials + int64_t(gridDim.x) * Config::MAX_WARPS * Config::PART_FLOATS;
+    const auto block_part = [&](int block, bool starts_there) { return block_parts + (2 * int64_t(block) + starts_there) * Config::PART_FLOATS; };
+
+    TileCursor<Config> cursor;
+    cursor.unit = warp_begin, cursor.unit_end = warp_end;
+    if (!cursor.done()) {
+        cursor.enter(plan, layout, shape, plan.segment_at(warp_begin));
+    }
+    if (warp_begin < warp_end) {
+        const int32_t last = plan.segment_at(warp_end - 1);
+        if (lane == 0) {
+            control.last_segment[warp] = last;
+            if (warp == 0) {
+                control.first_segment = plan.segment_at(warp_begin);
+            }
+        }
+    }
+
+    // Sends the next tile, if there is one, on its way.
+    int n_pending = 0;
+    const auto fetch = [&](int stage) {
+        if (!cursor.done()) {
+            ++n_pending;
+            const int32_t n_cells = min(TILE, (cursor.run.end - cursor.cell + CELL_ALIGN - 1) / CELL_ALIGN * CELL_ALIGN);
+            const int64_t from    = (cursor.first_row + cursor.cell) * Config::ROW;
+            const uint8_t * k = static_cast<const uint8_t *>(p.k_cache) + from, * v = static_cast<const uint8_t *>(p.v_cache) + from;
+            const uint32_t to = ptx::shared_address(ring + stage * Config::STAGE);
+            if (lane == 0) {
+                control.note[warp][stage] = { cursor.segment, cursor.run.begin - cursor.cell, cursor.run.end - cursor.cell, cursor.cell + cursor.run.offset };
+            }
+            if constexpr (Config::BULK) {
+#if __CUDA_ARCH__ >= 900
+                const uint32_t full = ptx::shared_address(&control.full[warp][stage]);
+                if (lane == 0) {
+                    ptx::mbarrier_arrive_expect_tx(full, 2 * n_cells * Config::ROW);
+                    ptx::bulk_copy(to, k, n_cells * Config::ROW, full);
+                    ptx::bulk_copy(to + Config::HALF_STAGE, v, n_cells * Config::ROW, full);
+                }
+#endif
+            } else {
+                constexpr int PIECES = Config::STRIDE == Config::ROW ? 1 << 20 : Config::ROW / 16; // of a row
+#pragma unroll 8
+                for (int i = lane; i < n_cells * Config::ROW / 16; i += 32) {
+                    const int at = i / PIECES * Config::STRIDE + i % PIECES * 16;
+                    ptx::cp_async_16(to + at, k + i * 16);
+                    ptx::cp_async_16(to + Config::HALF_STAGE + at, v + i * 16);
+                }
+            }
+            cursor.advance(plan, layout, shape);
+        }
+        if constexpr (!Config::BULK) {
+            ptx::cp_async_commit();
+        }
+    };
+
+    // The queries and state of the segment at hand. Lanes hold columns 2t, 2t + 1 of each tile of 8.
+    uint32_t q[N_TILES][N_PARTS<TYPE>][D / 16][2];
+    KeyConstants<N_TILES, D> constants;
+    float   out[N_TILES][D / 16][4];
+    float   factor[N_TILES][2], maximum[N_TILES][2], sum[N_TILES][2];
+    int32_t position[N_TILES][2], window[N_TILES][2];
+    int32_t current = -1, n_columns = 0, n_tiles = 0, first_position = 0, block_tokens = 0;
+    bool    streams = false;
+
+    // Asks for the queries of a segment: before the first tiles, whose bytes would keep them waiting.
+    uint8_t * const queries = ring + Config::RING_BYTES;
+    const auto ask_for_queries = [&](int32_t index) {
+        const Segment s = segment(plan, layout, shape, index);
+        constexpr int PIECES = D / 4;
+        for (int token = 0, column = 0; token < s.n_tokens; ++token, column += s.n_heads) {
+            const float * from = p.q + (int64_t(s.first_token + token) * p.n_head + s.first_head) * D;
+#pragma unroll 4
+            for (int i = lane; i < s.n_heads * PIECES; i += 32) {
+                ptx::cp_async_16(ptx::shared_address(queries) + (column + i / PIECES) * Config::Q_STRIDE + i % PIECES * 16, from + 4 * i);
+            }
+        }
+        ptx::cp_async_commit();
+    };
+
+    const auto start_segment = [&](int32_t index, bool first) {
+        const Segment s = segment(plan, layout, shape, index);
+        current = index, streams = s.streams, block_tokens = s.n_tokens, first_position = s.first_position;
+        n_columns = s.n_tokens * s.n_heads;
+        n_tiles   = (n_columns + 7) / 8;
+        if (Config::BULK || !first) {
+            ptx::cp_async_wait<0>();
+        } else {
+            ptx::cp_async_wait<Config::N_STAGES>(); // all but the first tiles
+        }
+        __syncwarp();
+        const float q_factor = p.softcap != 0.0f ? p.scale / p.softcap : p.scale * 1.44269504f;
+#pragma unroll
+        for (int n = 0; n < N_TILES; ++n) {
+            // Queries are brought near 2^8 by a power of two, so that f16 holds them, and a sixteenth of them, whatever their size.
+            const float * from = reinterpret_cast<const float *>(queries + (8 * n + g) * Config::Q_STRIDE);
+            const bool    used = 8 * n + g < n_columns;
+            float raw[D / 16][4], top = 0.0f;
+#pragma unroll
+            for (int step = 0; step < D / 16; ++step) {
+#pragma unroll
+                for (int i = 0; i < 4; ++i) {
+                    raw[step][i] = used ? from[key_dim<TYPE>(step, i / 2, i % 2, t)] : 0.0f;
+                    top = fmaxf(top, fabsf(raw[step][i]));
+                }
+            }
+            top = fmaxf(top, __shfl_xor_sync(~0u, top, 1));
+            top = fmaxf(top, __shfl_xor_sync(~0u, top, 2));
+            const int exponent = 8 - (top > 0.0f ? ilogbf(top) : 0);
+            const float lift = scalbnf(1.0f, exponent), f = scalbnf(q_factor / KEY_UNIT<TYPE>, -exponent);
+
+            float block_sum[D / 32 > 0 ? D / 32 : 1] = {};
+#pragma unroll
+            for (int step = 0; step < D / 16; ++step) {
+#pragma unroll
+                for (int r = 0; r < 2; ++r) {
+                    const float x = raw[step][2 * r] * lift * key_factor<TYPE>(r), y = raw[step][2 * r + 1] * lift * key_factor<TYPE>(r);
+#pragma unroll
+                    for (int part = 0; part < N_PARTS<TYPE>; ++part) {
+                        q[n][part][step][r] = pack<TYPE>(x, y, part);
+                    }
+                    if constexpr (is_quantised<TYPE>) {
+                        const float2 xy = __half22float2(halves(q[n][0][step][r]));
+                        block_sum[step / 2] += (xy.x + xy.y) / key_factor<TYPE>(r);
+                    }
+                }
+            }
+            // From column g to columns 2t, 2t + 1.
+#pragma unroll
+            for (int c = 0; c < 2; ++c) {
+                factor[n][c]   = __shfl_sync(~0u, f, 4 * (2 * t + c));
+                const int token = s.first_token + (s.n_tokens == 1 ? 0 : min((8 * n + 2 * t + c) / s.n_heads, s.n_tokens - 1));
+                position[n][c] = plan.position[token];
+                window[n][c]   = streams ? window_begin(layout, position[n][c]) : -1;
+                maximum[n][c]  = NO_KEY;
+                sum[n][c]      = 0.0f;
+            }
+            if constexpr (is_quantised<TYPE>) {
+#pragma unroll
+                for (int b = 0; b < D / 32; ++b) {
+                    float x = block_sum[b];
+                    x += __shfl_xor_sync(~0u, x, 1);
+                    x += __shfl_xor_sync(~0u, x, 2);
+#pragma unroll
+                    for (int c = 0; c < 2; ++c) {
+                        constants.start[n][b][c] = __shfl_sync(~0u, x, 4 * (2 * t + c)) * (-QUANT_OFFSET<TYPE> * KEY_UNIT<TYPE>);
+                    }
+                }
+            }
+#pragma unroll
+            for (int tile = 0; tile < D / 16; ++tile) {
+#pragma unroll
+                for (int c = 0; c < 4; ++c) {
+                    out[n][tile][c] = 0.0f;
+                }
+            }
+        }
+    };
+
+    // Where element d of the output of a segment's column goes.
+    const auto destination = [&](const Segment & s, int column) {
+        const int token = s.n_tokens == 1 ? 0 : column / s.n_heads;
+        return p.dst + (int64_t(s.first_token + token) * p.n_head + s.first_head + column - token * s.n_heads) * D;
+    };
+
+    // Ends the segment at hand: to the destination where this warp had all of it, else as a part.
+    const auto finish_segment = [&]() {
+        const bool whole    = warp_begin <= tiles_begin(current) && tiles_end(current) <= warp_end;
+        const bool moves_on = tiles_end(current) < warp_end; // then tiles of the next segment are arriving in the ring
+        const Segment s     = segment(plan, layout, shape, current);
+        float * const part  = moves_on ? warp_parts + warp * Config::PART_FLOATS : reinterpret_cast<float *>(ring);
+#pragma unroll
+        for (int n = 0; n < N_TILES; ++n) {
+#pragma unroll
+            for (int c = 0; c < 2; ++c) {
+                float x = sum[n][c];
+                x += __shfl_xor_sync(~0u, x, 4);
+                x += __shfl_xor_sync(~0u, x, 8);
+                x += __shfl_xor_sync(~0u, x, 16);
+                const int column = 8 * n + 2 * t + c;
+                if (column < n_columns) {
+                    float * const to = whole ? destination(s, column) : part + column * D;
+                    const float norm = whole ? 1.0f / x : 1.0f;
+#pragma unroll
+                    for (int tile = 0; tile < D / 16; ++tile) {
+#pragma unroll
+                        for (int row = 0; row < 2; ++row) {
+                            to[value_dim<TYPE>(tile, row, g)] = out[n][tile][2 * row + c] * (value_unit<TYPE>(row) * norm);
+                        }
+                    }
+                    if (!whole && g == 0) {
+                        control.part[moves_on][warp][column] = make_float2(maximum[n][c], x);
+                    }
+                }
+            }
+        }
+    };
+
+    // Multiplies STEPS times 16 keys, those of positions `first` and following; [begin, end) of them exist.
+    const auto consume = [&](const uint8_t * keys, uint8_t * values, int begin, int end, int first) {
+        constexpr int KEYS = 16 * STEPS, N = STEPS * N_TILES * 4;
+        const bool partial = begin > 0 || end < KEYS;
+        const bool edge    = partial || (block_tokens > 1 && (streams || first + KEYS - 1 > first_position));
+        if (partial) {
+            clear_values<TYPE, D, KEYS>(values, begin, end, lane);
+        }
+
+        float score[STEPS][N_TILES][4];
+#pragma unroll
+        for (int step = 0; step < STEPS; ++step) {
+            key_product<TYPE, D, N_TILES>(score[step], keys + step * 16 * Config::STRIDE, q, constants, n_tiles, lane);
+        }
+#pragma unroll
+        for (int i = 0; i < N; ++i) {
+            score[i / (4 * N_TILES)][i / 4 % N_TILES][i % 4] *= factor[i / 4 % N_TILES][i % 2];
+        }
+        if (p.softcap != 0.0f) {
+#pragma unroll
+            for (int i = 0; i < N; ++i) {
+                float & x = score[i / (4 * N_TILES)][i / 4 % N_TILES][i % 4];
+                x = p.softcap * 1.44269504f * ptx::tanh(x);
+            }
+        }
+        if (edge) {
+#pragma unroll
+            for (int i = 0; i < N; ++i) {
+                const int n = i / 4 % N_TILES, c = i % 2, key = i / (4 * N_TILES) * 16 + g + i % 4 / 2 * 8, j = first + key;
+                const bool visible = key >= begin && key < end && j <= position[n][c] && (j < layout.sink || j >= window[n][c]);
+                float & x = score[i / (4 * N_TILES)][n][i % 4];
+                x = visible ? x : -INFINITY;
+            }
+        }
+
+        // New maxima are rare: look for one in the whole warp, and only then agree on it.
+        bool grows = false;
+        float top[N_TILES][2];
+#pragma unroll
+        for (int n = 0; n < N_TILES; ++n) {
+#pragma unroll
+            for (int c = 0; c < 2; ++c) {
+                top[n][c] = fmaxf(score[0][n][c], score[0][n][c + 2]);
+#pragma unroll
+                for (int step = 1; step < STEPS; ++step) {
+                    top[n][c] = fmaxf(top[n][c], fmaxf(score[step][n][c], score[step][n][c + 2]));
+                }
+                grows |= top[n][c] > maximum[n][c] + (Config::HEADROOM + Config::SLACK);
+            }
+        }
+        if (__any_sync(~0u, grows)) {
+#pragma unroll
+            for (int n = 0; n < N_TILES; ++n) {
+#pragma unroll
+                for (int c = 0; c < 2; ++c) {
+                    float x = top[n][c];
+                    x = fmaxf(x, __shfl_xor_sync(~0u, x, 4));
+                    x = fmaxf(x, __shfl_xor_sync(~0u, x, 8));
+                    x = fmaxf(x, __shfl_xor_sync(~0u, x, 16));
+                    x = fmaxf(maximum[n][c], x - Config::HEADROOM);
+                    const float shrink = ptx::exp2(maximum[n][c] - x);
+                    maximum[n][c] = x;
+                    sum[n][c] *= shrink;
+#pragma unroll
+                    for (int tile = 0; tile < D / 16; ++tile) {
+                        out[n][tile][c]     *= shrink;
+                        out[n][tile][c + 2] *= shrink;
+                    }
+                }
+            }
+        }
+
+#pragma unroll
+        for (int step = 0; step < STEPS; ++step) {
+            uint32_t operand[N_TILES][N_PARTS<TYPE>][2];
+#pragma unroll
+            for (int n = 0; n < N_TILES; ++n) {
+#pragma unroll
+                for (int row = 0; row < 2; ++row) {
+                    const float x = ptx::exp2(score[step][n][2 * row] - maximum[n][0]), y = ptx::exp2(score[step][n][2 * row + 1] - maximum[n][1]);
+#pragma unroll
+                    for (int part = 0; part < N_PARTS<TYPE>; ++part) {
+                        const uint32_t packed = pack<TYPE>(x, y, part);
+                        operand[n][part][row] = ptx::movmatrix_trans(packed);
+                        if constexpr (N_PARTS<TYPE> == 1) {
+                            // The sum of what is multiplied, not of what was rounded: equal scores then cancel exactly.
+                            const float2 rounded = __half22float2(halves(packed));
+                            sum[n][0] += rounded.x;
+                            sum[n][1] += rounded.y;
+                        }
+                    }
+                    if constexpr (N_PARTS<TYPE> == 2) {
+                        sum[n][0] += x;
+                        sum[n][1] += y;
+                    }
+                }
+            }
+            value_product<TYPE, D, N_TILES>(out, values + step * 16 * Config::STRIDE, operand, n_tiles, lane);
+        }
+    };
+
+    // The share of this warp, segment by segment, while the next N_STAGES tiles are on their way.
+    if (!cursor.done()) {
+        ask_for_queries(cursor.segment);
+    }
+#pragma unroll 1
+    for (int i = 0; i < Config::N_STAGES; ++i) {
+        fetch(i);
+    }
+    __syncwarp();
+    MARK(1);
+    int stage = 0, parity = 0;
+    for (bool first = true; n_pending > 0; first = false) {
+        TileNote note = control.note[warp][stage];
+        if (!first) {
+            ask_for_queries(note.segment);
+        }
+        start_segment(note.segment, first);
+        MARK(2);
+        do {
+            if constexpr (Config::BULK) {
+#if __CUDA_ARCH__ >= 900
+                ptx::mbarrier_wait(ptx::shared_address(&control.full[warp][stage]), parity);
+#endif
+            } else {
+                ptx::cp_async_wait<Config::N_STAGES - 1>();
+                __syncwarp();
+            }
+            uint8_t * const tile = ring + stage * Config::STAGE;
+#pragma unroll 1
+            for (int step = 0; step < TILE && step < note.end; step += 16 * STEPS) {
+                consume(tile + step * Config::STRIDE, tile + Config::HALF_STAGE + step * Config::STRIDE, note.begin - step, note.end - step, note.position + step);
+            }
+            if (Config::BULK && (note.begin > 0 || note.end < TILE)) {
+#if __CUDA_ARCH__ >= 900
+                ptx::fence_async(); // values were cleared where the copy engine writes next
+#endif
+            }
+            __syncwarp();
+            --n_pending;
+            fetch(stage);
+            __syncwarp();
+            if (++stage == Config::N_STAGES) {
+                stage = 0, parity ^= 1;
+            }
+            note = control.note[warp][stage];
+        } while (n_pending > 0 && note.segment == current);
+        MARK(3);
+        finish_segment();
+    }
+    MARK(4);
+    __syncthreads();
+    MARK(5);
+
+    // Joins the parts of this block's warps; what lies in this block alone is then done.
+    constexpr int VECTORS = D / 4;
+    const int32_t first_segment = control.first_segment;
+    const int32_t last_segment  = control.last_segment[min(int(blockDim.x) / 32, block_end - block_begin) - 1];
+    for (int32_t index = first_segment; index <= last_segment; ++index) {
+        const int32_t begin = max(tiles_begin(index), block_begin), end = min(tiles_end(index), block_end);
+        const bool starts_here = tiles_begin(index) >= block_begin, whole = starts_here && tiles_end(index) <= block_end;
+        uint32_t has_part = 0; // by warp
+#pragma unroll
+        for (int w = 0; w < Config::MAX_WARPS; ++w) {
+            has_part |= uint32_t(max(begin, block_begin + warps.begin(w)) < min(end, block_begin + warps.begin(w + 1))) << w;
+        }
+        if (has_part == 0 || (whole && (has_part & (has_part - 1)) == 0)) {
+            continue; // only the overhead lies here, or one warp had it all and has written it
+        }
+        const Segment s    = segment(plan, layout, shape, index);
+        float * const part = block_part(blockIdx.x, starts_here);
+        for (int item = thread; item < s.n_tokens * s.n_heads * VECTORS; item += blockDim.x) {
+            const int column = item / VECTORS;
+            float2 norm[Config::MAX_WARPS];
+            float4 x[Config::MAX_WARPS], o = make_float4(0, 0, 0, 0);
+            float  m = NO_KEY, l = 0.0f;
+#pragma unroll
+            for (int w = 0; w < Config::MAX_WARPS; ++w) {
+                norm[w] = make_float2(NO_KEY, 0.0f), x[w] = o;
+                if (has_part >> w & 1) {
+                    const bool moved_on = control.last_segment[w] != index;
+                    const float * const from = moved_on ? warp_parts + w * Config::PART_FLOATS : reinterpret_cast<const float *>(rings + w * Config::WARP_BYTES);
+                    norm[w] = control.part[moved_on][w][column];
+                    x[w]    = reinterpret_cast<const float4 *>(from)[item];
+                }
+                m = fmaxf(m, norm[w].x);
+            }
+#pragma unroll
+            for (int w = 0; w < Config::MAX_WARPS; ++w) {
+                const float weight = ptx::exp2(norm[w].x - m);
+                l += weight * norm[w].y;
+                o.x += weight * x[w].x, o.y += weight * x[w].y, o.z += weight * x[w].z, o.w += weight * x[w].w;
+            }
+            if (whole) {
+                const float f = 1.0f / l;
+                reinterpret_cast<float4 *>(destination(s, column))[item % VECTORS] = make_float4(o.x * f, o.y * f, o.z * f, o.w * f);
+            } else {
+                reinterpret_cast<float4 *>(part)[item] = o;
+                if (item % VECTORS == 0) {
+                    part[COLUMNS * D + column]           = m;
+                    part[COLUMNS * D + COLUMNS + column] = l;
+                }
+            }
+        }
+    }
+
+    MARK(6);
+    // Joins the parts of the blocks of a segment, in the last of them to arrive. A block shares at most its first and its last segment.
+    for (int32_t index = first_segment; index <= last_segment; index = index < last_segment ? last_segment : last_segment + 1) {
+        if (max(tiles_begin(index), block_begin) >= min(tiles_end(index), block_end) || (tiles_begin(index) >= block_begin && tiles_end(index) <= block_end)) {
+            continue;
+        }
+        const int first_block = blocks.taker(tiles_begin(index)), n_parts = blocks.taker(tiles_end(index) - 1) - first_block + 1;
+        if (!last_to_arrive(p.counters + index, n_parts, &control.last)) {
+            continue;
+        }
+        // The parts are dealt to equal groups of threads, a group takes consecutive ones, and then the groups are joined in order.
+        const Segment s = segment(plan, layout, shape, index);
+        const int columns = s.n_tokens * s.n_heads, items = columns * VECTORS;
+        const int n_groups = max(1, min(Shares::quotient(blockDim.x, items), 16));
+        const Shares groups(n_parts, n_groups);
+        float4 * const sums  = reinterpret_cast<float4 *>(rings);                                                  // [group][item]
+        float2 * const norms = reinterpret_cast<float2 *>(rings + max(items, int(blockDim.x)) * sizeof(float4));  // [group][column]: maximum, sum
+        for (int i = thread; i < items * n_groups; i += blockDim.x) {
+            const int group = Shares::quotient(i, items), item = i - group * items, column = item / VECTORS;
+            float m = NO_KEY, l = 0.0f;
+            float4 o = make_float4(0, 0, 0, 0);
+            // Many parts at a time, so that their loads are under way together.
+            constexpr int BATCH = 12;
+            const int end = groups.begin(group + 1);
+            for (int first = groups.begin(group); first < end; first += BATCH) {
+                float4 y[BATCH];
+                float  m_part[BATCH], l_part[BATCH], top = m;
+#pragma unroll
+                for (int k = 0; k < BATCH; ++k) {
+                    const int part = min(first + k, end - 1);
+                    const float * const x = block_part(first_block + part, part == 0);
+                    y[k]      = __ldcg(reinterpret_cast<const float4 *>(x) + item);
+                    m_part[k] = __ldcg(x + COLUMNS * D + column);
+                    l_part[k] = __ldcg(x + COLUMNS * D + COLUMNS + column);
+                }
+#pragma unroll
+                for (int k = 0; k < BATCH; ++k) {
+                    m_part[k] = first + k < end ? m_part[k] : NO_KEY;
+                    top = fmaxf(top, m_part[k]);
+                }
+                const float shrink = ptx::exp2(m - top);
+                m = top;
+                l *= shrink, o.x *= shrink, o.y *= shrink, o.z *= shrink, o.w *= shrink;
+#pragma unroll
+                for (int k = 0; k < BATCH; ++k) {
+                    const float weight = ptx::exp2(m_part[k] - m);
+                    l += l_part[k] * weight;
+                    o.x += y[k].x * weight, o.y += y[k].y * weight, o.z += y[k].z * weight, o.w += y[k].w * weight;
+                }
+            }
+            sums[i] = o;
+            if (item % VECTORS == 0) {
+                norms[group * COLUMNS + column] = make_float2(m, l);
+            }
+        }
+        __syncthreads();
+        for (int item = thread; item < items; item += blockDim.x) {
+            const int column = item / VECTORS;
+            float m = NO_KEY, l = 0.0f;
+            float4 o = make_float4(0, 0, 0, 0);
+            for (int group = 0; group < n_groups; ++group) {
+                m = fmaxf(m, norms[group * COLUMNS + column].x);
+            }
+            for (int group = 0; group < n_groups; ++group) {
+                const float2 norm = norms[group * COLUMNS + column];
+                const float4 y = sums[group * items + item];
+                const float weight = ptx::exp2(norm.x - m);
+                l += weight * norm.y;
+                o.x += weight * y.x, o.y += weight * y.y, o.z += weight * y.z, o.w += weight * y.w;
+            }
+            l = 1.0f / l;
+            reinterpret_cast<float4 *>(destination(s, column))[item % VECTORS] = make_float4(o.x * l, o.y * l, o.z * l, o.w * l);
+        }
+        __syncthreads();
+    }
+    MARK(7);
+}
+
+} // namespace duo::cuda

@@ -1,0 +1,83 @@
+// Attention for every head size and cache type, one block a query head of a token: right, not fast.
+#pragma once
+
+#include "cells.cuh"
+#include "merge.cuh"
+#include "rows.cuh"
+
+namespace duo::cuda {
+
+constexpr int GENERIC_WARPS    = 8;
+constexpr int GENERIC_MAX_SIZE = 512;
+constexpr int GENERIC_PER_LANE = GENERIC_MAX_SIZE / 32;
+
+static __global__ void __launch_bounds__(GENERIC_WARPS * 32)
+generic_kernel(const __grid_constant__ AttentionParams p, int64_t k_row_bytes, int64_t v_row_bytes) {
+    __shared__ float q[GENERIC_MAX_SIZE];
+    __shared__ float parts[GENERIC_WARPS][GENERIC_MAX_SIZE + 2]; // output, maximum, sum
+
+    const Layout & layout = p.layout;
+    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+    const int token = blockIdx.y, head = blockIdx.x, head_kv = head / (p.n_head / layout.n_head_kv);
+    const int32_t position = layout.tokens[2 * token];
+    const bool    streams  = layout.heads[2 * head_kv + 1] != 0;
+    const int64_t first_row = layout.tokens[2 * token + 1] * layout.n_rows + layout.heads[2 * head_kv];
+    const int64_t column = int64_t(token) * p.n_head + head;
+
+    for (int i = threadIdx.x; i < p.head_size_k; i += blockDim.x) {
+        q[i] = p.q[column * p.head_size_k + i];
+    }
+    __syncthreads();
+
+    float m = NO_KEY, l = 0.0f, o[GENERIC_PER_LANE] = {};
+    const Cells cells(layout, streams, position, position);
+    for (int r = 0; r < MAX_RUNS; ++r) {
+        const Run run = cells.run(layout, r);
+        for (int32_t cell = run.begin + warp; cell < run.end; cell += GENERIC_WARPS) {
+            const uint8_t * k = static_cast<const uint8_t *>(p.k_cache) + (first_row + cell) * k_row_bytes;
+            const uint8_t * v = static_cast<const uint8_t *>(p.v_cache) + (first_row + cell) * v_row_bytes;
+            float dot = 0.0f;
+            for (int i = lane; i < p.head_size_k; i += 32) {
+                dot += q[i] * row_value(p.type_k, k, i);
+            }
+            for (int i = 16; i > 0; i /= 2) {
+                dot += __shfl_xor_sync(~0u, dot, i);
+            }
+            float score = dot * p.scale;
+            score = 1.44269504f * (p.softcap != 0.0f ? p.softcap * ptx::tanh(score / p.softcap) : score);
+            const float top = fmaxf(m, score), shrink = ptx::exp2(m - top), weight = ptx::exp2(score - top);
+            m = top;
+            l = l * shrink + weight;
+#pragma unroll
+            for (int i = 0; i < GENERIC_PER_LANE; ++i) {
+                if (lane + 32 * i < p.head_size_v) {
+                    o[i] = o[i] * shrink + weight * row_value(p.type_v, v, lane + 32 * i);
+                }
+            }
+        }
+    }
+#pragma unroll
+    for (int i = 0; i < GENERIC_PER_LANE; ++i) {
+        parts[warp][lane + 32 * i] = o[i];
+    }
+    if (lane == 0) {
+        parts[warp][GENERIC_MAX_SIZE]     = m;
+        parts[warp][GENERIC_MAX_SIZE + 1] = l;
+    }
+    __syncthreads();
+
+    for (int i = threadIdx.x; i < p.head_size_v; i += blockDim.x) {
+        float top = NO_KEY, sum = 0.0f, out = 0.0f;
+        for (int w = 0; w < GENERIC_WARPS; ++w) {
+            top = fmaxf(top, parts[w][GENERIC_MAX_SIZE]);
+        }
+        for (int w = 0; w < GENERIC_WARPS; ++w) {
+            const float weight = ptx::exp2(parts[w][GENERIC_MAX_SIZE] - top);
+            sum += weight * parts[w][GENERIC_MAX_SIZE + 1];
+            out += weight * parts[w][i];
+        }
+        p.dst[column * p.head_size_v + i] = out / sum;
+    }
+}
+
+} // namespace duo::cuda

@@ -1,0 +1,9 @@
+#include "../decode-launch.cuh"
+
+namespace duo::cuda {
+
+cudaError_t launch_decode_bf16(const AttentionParams & params, const Device & device, cudaStream_t stream) {
+    return launch_decode<CacheType::bf16>(params, device, stream);
+}
+
+} // namespace duo::cuda

@@ -1,0 +1,9 @@
+#include "../decode-launch.cuh"
+
+namespace duo::cuda {
+
+cudaError_t launch_decode_q4_0(const AttentionParams & params, const Device & device, cudaStream_t stream) {
+    return launch_decode<CacheType::q4_0>(params, device, stream);
+}
+
+} // namespace duo::cuda

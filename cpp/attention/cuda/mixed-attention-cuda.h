@@ -1,0 +1,19 @@
+// Mixed-head attention on a CUDA device: the two launches of the operator. Framework-free; see params.h for what they are given.
+#pragma once
+
+#include "params.h"
+
+#include <cuda_runtime_api.h>
+
+namespace duo::cuda {
+
+// Attends. Chooses a kernel by shapes and types only, never by positions, so that a captured graph stays valid while sequences grow.
+cudaError_t attention(const AttentionParams & params, cudaStream_t stream);
+
+// Bytes of AttentionParams::partials that attention() may use on the current device.
+size_t attention_workspace(const AttentionParams & params);
+
+// Writes keys and values to their cells.
+cudaError_t store(const StoreParams & params, cudaStream_t stream);
+
+} // namespace duo::cuda

@@ -1,0 +1,112 @@
+// Cache rows of every type in ggml's block layout: reading single values, and quantising with the rounding of ggml's quantize_row_*_ref, bit for bit.
+// (Intrinsics fix the rounding of each step, whatever -use_fast_math or contraction would do.)
+#pragma once
+
+#include "params.h"
+
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+
+namespace duo::cuda {
+
+static __device__ __forceinline__ float half_at(const uint8_t * p) {
+    return __half2float(*reinterpret_cast<const __half *>(p));
+}
+
+// Value i of a row. Blocks hold 32 values: a scale d (and a minimum m), the fifth bits of q5, then the quants; nibble j of a 4-bit block holds
+// value j below and value j + 16 above.
+static __device__ __forceinline__ float row_value(CacheType type, const uint8_t * row, int i) {
+    const int block = i / 32, j = i % 32;
+    const auto nibble = [&](const uint8_t * quants) { return quants[j % 16] >> (j / 16 * 4) & 15; };
+    const auto fifth  = [&](const uint8_t * high) { return (high[j / 8] >> j % 8 & 1) << 4; };
+    switch (type) {
+        case CacheType::f32:  return reinterpret_cast<const float *>(row)[i];
+        case CacheType::f16:  return half_at(row + 2 * i);
+        case CacheType::bf16: return __bfloat162float(reinterpret_cast<const __nv_bfloat16 *>(row)[i]);
+        case CacheType::q4_0: { const uint8_t * b = row + 18 * block; return half_at(b) * float(nibble(b + 2) - 8); }
+        case CacheType::q4_1: { const uint8_t * b = row + 20 * block; return half_at(b) * float(nibble(b + 4)) + half_at(b + 2); }
+        case CacheType::q5_0: { const uint8_t * b = row + 22 * block; return half_at(b) * float((nibble(b + 6) | fifth(b + 2)) - 16); }
+        case CacheType::q5_1: { const uint8_t * b = row + 24 * block; return half_at(b) * float(nibble(b + 8) | fifth(b + 4)) + half_at(b + 2); }
+        case CacheType::q8_0: { const uint8_t * b = row + 34 * block; return half_at(b) * float(int8_t(b[2 + j])); }
+    }
+    return 0.0f;
+}
+
+// Writes the block of 32 values that the lanes of a warp hold.
+static __device__ __forceinline__ void store_block(CacheType type, uint8_t * row, int block, float x) {
+    const int lane = threadIdx.x % 32;
+    const auto put_half = [&](uint8_t * p, float value) { *reinterpret_cast<__half *>(p) = __float2half_rn(value); };
+    const auto warp_max = [](float v) {
+        for (int i = 16; i > 0; i /= 2) {
+            v = fmaxf(v, __shfl_xor_sync(~0u, v, i));
+        }
+        return v;
+    };
+    const auto inverse = [](float d) { return d != 0.0f ? __fdiv_rn(1.0f, d) : 0.0f; };
+    const auto put_nibbles = [&](uint8_t * quants, int quant) {
+        const int upper = __shfl_down_sync(~0u, quant, 16);
+        if (lane < 16) {
+            quants[lane] = uint8_t((quant & 15) | (upper & 15) << 4);
+        }
+    };
+    const auto put_fifths = [&](uint8_t * high, int quant) {
+        const uint32_t mask = __ballot_sync(~0u, quant & 16);
+        if (lane < 4) {
+            high[lane] = uint8_t(mask >> 8 * lane);
+        }
+    };
+
+    switch (type) {
+        case CacheType::f32:
+            reinterpret_cast<float *>(row)[32 * block + lane] = x;
+            break;
+        case CacheType::f16:
+            reinterpret_cast<__half *>(row)[32 * block + lane] = __float2half_rn(x);
+            break;
+        case CacheType::bf16:
+            reinterpret_cast<__nv_bfloat16 *>(row)[32 * block + lane] = __float2bfloat16_rn(x);
+            break;
+        case CacheType::q8_0: {
+            uint8_t * b = row + 34 * block;
+            const float d = __fdiv_rn(warp_max(fabsf(x)), 127.0f);
+            b[2 + lane] = uint8_t(int8_t(roundf(__fmul_rn(x, inverse(d)))));
+            if (lane == 0) {
+                put_half(b, d);
+            }
+        } break;
+        case CacheType::q4_0:
+        case CacheType::q5_0: {
+            // The value of the largest magnitude, the first of equals, becomes the most negative quant.
+            const int half_range = type == CacheType::q4_0 ? 8 : 16;
+            uint8_t * b = row + (type == CacheType::q4_0 ? 18 : 22) * block;
+            const float top   = warp_max(fabsf(x));
+            const float first = __shfl_sync(~0u, x, __ffs(__ballot_sync(~0u, fabsf(x) == top) | 1u << 31) - 1);
+            const float d     = __fdiv_rn(first, float(-half_range));
+            const int quant   = min(2 * half_range - 1, int(int8_t(__fadd_rn(__fmul_rn(x, inverse(d)), half_range + 0.5f))));
+            put_nibbles(b + (type == CacheType::q4_0 ? 2 : 6), quant);
+            if (type == CacheType::q5_0) {
+                put_fifths(b + 2, quant);
+            }
+            if (lane == 0) {
+                put_half(b, d);
+            }
+        } break;
+        case CacheType::q4_1:
+        case CacheType::q5_1: {
+            const int range = type == CacheType::q4_1 ? 15 : 31;
+            uint8_t * b = row + (type == CacheType::q4_1 ? 20 : 24) * block;
+            const float low = -warp_max(-x), d = __fdiv_rn(__fadd_rn(warp_max(x), -low), float(range));
+            const int quant = min(range, int(__fadd_rn(__fmul_rn(__fadd_rn(x, -low), inverse(d)), 0.5f)));
+            put_nibbles(b + (type == CacheType::q4_1 ? 4 : 8), quant);
+            if (type == CacheType::q5_1) {
+                put_fifths(b + 4, quant);
+            }
+            if (lane == 0) {
+                put_half(b, d);
+                put_half(b + 2, low);
+            }
+        } break;
+    }
+}
+
+} // namespace duo::cuda
