@@ -1,0 +1,837 @@
+// Checks and times the CUDA kernels of cpp/attention/cuda on their own: no model, no ggml.
+//
+//   cuda-attention check [quick]     every kernel against float64 over explicit masks; fails with exit code 1
+//   cuda-attention store             the cache writer against the scalar rule of ggml's quantize_row_*_ref
+//   cuda-attention time [NAME...]    times of the Llama-3-8B shape; NAME selects cases by substring
+//   cuda-attention json FILE         as time, and writes the rows to FILE
+//
+// Built by bench/cuda-attention.sh.
+
+#include "../cpp/attention/cuda/mixed-attention-cuda.h"
+#include "../cpp/attention/visibility.h"
+
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+#include <cuda_runtime.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <functional>
+#include <random>
+#include <string>
+#include <vector>
+
+using namespace duo::cuda;
+
+#define CHECK(call)                                                                                                   \
+    do {                                                                                                              \
+        const cudaError_t error_ = (call);                                                                            \
+        if (error_ != cudaSuccess) {                                                                                  \
+            fprintf(stderr, "%s:%d: %s: %s\n", __FILE__, __LINE__, #call, cudaGetErrorString(error_));                \
+            exit(2);                                                                                                  \
+        }                                                                                                             \
+    } while (0)
+
+template <typename T>
+struct Buffer {
+    T *    data = nullptr;
+    size_t n    = 0;
+    explicit Buffer(size_t n_) : n(n_) { CHECK(cudaMalloc(&data, std::max<size_t>(n, 1) * sizeof(T))); }
+    Buffer(const std::vector<T> & host) : Buffer(host.size()) { CHECK(cudaMemcpy(data, host.data(), n * sizeof(T), cudaMemcpyHostToDevice)); }
+    Buffer(const Buffer &) = delete;
+    ~Buffer() { cudaFree(data); }
+    void fill_bytes(int byte) { CHECK(cudaMemset(data, byte, n * sizeof(T))); }
+    std::vector<T> host() const {
+        std::vector<T> out(n);
+        CHECK(cudaMemcpy(out.data(), data, n * sizeof(T), cudaMemcpyDeviceToHost));
+        return out;
+    }
+};
+
+static const char * type_name(CacheType type) {
+    static const char * const names[] = { "f32", "f16", "bf16", "q4_0", "q4_1", "q5_0", "q5_1", "q8_0" };
+    return names[int(type)];
+}
+
+// ---- Random cache rows ----------------------------------------------------------------------------------------------------------------
+
+static __host__ __device__ uint64_t mix(uint64_t x) { // splitmix64
+    x += 0x9e3779b97f4a7c15ull;
+    x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9ull;
+    x = (x ^ (x >> 27)) * 0x94d049bb133111ebull;
+    return x ^ (x >> 31);
+}
+
+static __device__ float uniform(uint64_t seed, uint64_t i) { return float(mix(seed ^ mix(i)) >> 40) / float(1 << 24); } // [0, 1)
+
+static __device__ float normal(uint64_t seed, uint64_t i) {
+    return sqrtf(-2.0f * logf(1.0f - uniform(seed, 2 * i))) * cospif(2.0f * uniform(seed, 2 * i + 1));
+}
+
+// A random row of about unit variance, in the cache's own format.
+static __device__ void random_row(CacheType type, uint8_t * row, int size, uint64_t seed) {
+    if (type == CacheType::f32 || type == CacheType::f16 || type == CacheType::bf16) {
+        for (int i = 0; i < size; ++i) {
+            const float x = normal(seed, i);
+            if (type == CacheType::f32)       reinterpret_cast<float *>(row)[i] = x;
+            else if (type == CacheType::f16)  reinterpret_cast<__half *>(row)[i] = __float2half(x);
+            else                              reinterpret_cast<__nv_bfloat16 *>(row)[i] = __float2bfloat16(x);
+        }
+        return;
+    }
+    const int bytes = type == CacheType::q8_0 ? 34 : type == CacheType::q4_0 ? 18 : type == CacheType::q4_1 ? 20 : type == CacheType::q5_0 ? 22 : 24;
+    const float step = type == CacheType::q8_0 ? 1.0f / 73 : type == CacheType::q4_0 || type == CacheType::q4_1 ? 1.0f / 4.6f : 1.0f / 9.2f;
+    for (int b = 0; b < size / 32; ++b) {
+        for (int i = 2; i < bytes; ++i) {
+            row[b * bytes + i] = uint8_t(mix(seed ^ mix(1000 + b * bytes + i)));
+        }
+        *reinterpret_cast<__half *>(row + b * bytes) = __float2half(step * (0.5f + uniform(seed, b)));
+        if (type == CacheType::q4_1 || type == CacheType::q5_1) {
+            *reinterpret_cast<__half *>(row + b * bytes + 2) = __float2half(-1.6f * (0.9f + 0.2f * uniform(seed, 100 + b)));
+        }
+    }
+}
+
+// The reader of the reference: written apart from the kernels' own.
+static __device__ double cached_value(CacheType type, const uint8_t * row, int i) {
+    const int b = i / 32, j = i % 32, lo = j & 15, shift = j < 16 ? 0 : 4;
+    const auto h = [](const uint8_t * p) { return double(__half2float(*reinterpret_cast<const __half *>(p))); };
+    switch (type) {
+        case CacheType::f32:  return reinterpret_cast<const float *>(row)[i];
+        case CacheType::f16:  return __half2float(reinterpret_cast<const __half *>(row)[i]);
+        case CacheType::bf16: return __bfloat162float(reinterpret_cast<const __nv_bfloat16 *>(row)[i]);
+        case CacheType::q8_0: row += b * 34; return h(row) * double(reinterpret_cast<const int8_t *>(row + 2)[j]);
+        case CacheType::q4_0: row += b * 18; return h(row) * double(((row[2 + lo] >> shift) & 15) - 8);
+        case CacheType::q4_1: row += b * 20; return h(row) * double((row[4 + lo] >> shift) & 15) + h(row + 2);
+        case CacheType::q5_0: {
+            row += b * 22;
+            const uint32_t high = row[2] | row[3] << 8 | row[4] << 16 | uint32_t(row[5]) << 24;
+            return h(row) * double(int(((row[6 + lo] >> shift) & 15) | ((high >> j & 1) << 4)) - 16);
+        }
+        case CacheType::q5_1: {
+            row += b * 24;
+            const uint32_t high = row[4] | row[5] << 8 | row[6] << 16 | uint32_t(row[7]) << 24;
+            return h(row) * double(((row[8 + lo] >> shift) & 15) | ((high >> j & 1) << 4)) + h(row + 2);
+        }
+    }
+    return 0;
+}
+
+struct Cache {
+    uint8_t * k, * v;
+    CacheType type_k, type_v;
+    int       size_k, size_v;
+    int64_t   k_row, v_row; // bytes
+};
+
+// Random rows where position j of the token's stream is visible to it, for all heads. flat: see Case.
+static __global__ void fill_visible(Cache cache, Layout layout, int token, uint64_t seed) {
+    const int64_t j = int64_t(blockIdx.x) * blockDim.x + threadIdx.x;
+    const int head = blockIdx.y;
+    const int64_t p = layout.tokens[2 * token], stream = layout.tokens[2 * token + 1];
+    const bool streams = layout.heads[2 * head + 1];
+    if (j > p || (streams && !(j < layout.sink || j >= duo_window_begin(p, layout.recent, layout.chunk)))) {
+        return;
+    }
+    const int64_t row = stream * layout.n_rows + layout.heads[2 * head] + (streams ? duo_ring_cell(j, layout.sink, layout.ring) : j);
+    const uint64_t s = mix(seed ^ mix(uint64_t(stream) << 48 ^ uint64_t(head) << 40 ^ uint64_t(j)));
+    random_row(cache.type_k, cache.k + row * cache.k_row, cache.size_k, s);
+    random_row(cache.type_v, cache.v + row * cache.v_row, cache.size_v, ~s);
+}
+
+// Random rows everywhere, fast: for timing.
+static __global__ void fill_all(Cache cache, int64_t n_rows, uint64_t seed) {
+    const int64_t row = int64_t(blockIdx.x) * blockDim.x + threadIdx.x;
+    if (row < n_rows) {
+        random_row(cache.type_k, cache.k + row * cache.k_row, cache.size_k, mix(seed + row % 65536));
+        random_row(cache.type_v, cache.v + row * cache.v_row, cache.size_v, ~mix(seed + row % 65536));
+    }
+}
+
+static __global__ void fill_normal(float * x, int64_t n, float scale, uint64_t seed) {
+    for (int64_t i = int64_t(blockIdx.x) * blockDim.x + threadIdx.x; i < n; i += int64_t(gridDim.x) * blockDim.x) {
+        x[i] = scale * normal(seed, i);
+    }
+}
+
+// ---- The truth: float64, explicit mask, two passes --------------------------------------------------------------------------------------
+
+struct Reference {
+    double * scores;  // [n_head][n_keys], -inf where masked
+    double * maximum; // [n_head]
+    double * sum;     // [n_head]
+    double * out;     // [n_head][size_v]
+    int64_t  n_keys;
+};
+
+static __device__ const uint8_t * reference_row(const uint8_t * base, int64_t row_bytes, const Layout & layout, int token, int head, int64_t j) {
+    const bool streams = layout.heads[2 * head + 1];
+    const int64_t cell = streams && j >= layout.sink ? layout.sink + (j - layout.sink) % layout.ring : j;
+    return base + (int64_t(layout.tokens[2 * token + 1]) * layout.n_rows + layout.heads[2 * head] + cell) * row_bytes;
+}
+
+static __global__ void reference_scores(AttentionParams p, Cache cache, Reference ref, int token) {
+    const int64_t j = int64_t(blockIdx.x) * blockDim.x + threadIdx.x;
+    if (j >= ref.n_keys) {
+        return;
+    }
+    const int head = blockIdx.y, head_kv = head / (p.n_head / p.layout.n_head_kv);
+    const int64_t position = p.layout.tokens[2 * token];
+    const int64_t window = position - position % p.layout.chunk - p.layout.recent;
+    const bool visible = j <= position && (!p.layout.heads[2 * head_kv + 1] || j < p.layout.sink || j >= window);
+    double score = -INFINITY;
+    if (visible) {
+        const uint8_t * row = reference_row(cache.k, cache.k_row, p.layout, token, head_kv, j);
+        const float * q = p.q + (int64_t(token) * p.n_head + head) * p.head_size_k;
+        score = 0;
+        for (int d = 0; d < p.head_size_k; ++d) {
+            score += double(q[d]) * cached_value(cache.type_k, row, d);
+        }
+        score *= p.scale;
+        if (p.softcap != 0) {
+            score = p.softcap * ::tanh(score / p.softcap);
+        }
+    }
+    ref.scores[head * ref.n_keys + j] = score;
+}
+
+static __global__ void reference_maximum(Reference ref) {
+    __shared__ double top[256];
+    double m = -INFINITY;
+    for (int64_t j = threadIdx.x; j < ref.n_keys; j += 256) {
+        m = fmax(m, ref.scores[blockIdx.x * ref.n_keys + j]);
+    }
+    top[threadIdx.x] = m;
+    __syncthreads();
+    if (threadIdx.x == 0) {
+        for (int i = 1; i < 256; ++i) {
+            m = fmax(m, top[i]);
+        }
+        ref.maximum[blockIdx.x] = m;
+    }
+}
+
+static __global__ void reference_output(AttentionParams p, Cache cache, Reference ref, int token, int64_t keys_per_block) {
+    const int head = blockIdx.y, head_kv = head / (p.n_head / p.layout.n_head_kv), d = threadIdx.x;
+    const int64_t begin = blockIdx.x * keys_per_block, end = min(begin + keys_per_block, ref.n_keys);
+    double sum = 0, out = 0;
+    for (int64_t j = begin; j < end; ++j) {
+        const double s = ref.scores[head * ref.n_keys + j];
+        if (s == -INFINITY) {
+            continue;
+        }
+        const double w = ::exp(s - ref.maximum[head]);
+        sum += w;
+        out += w * cached_value(cache.type_v, reference_row(cache.v, cache.v_row, p.layout, token, head_kv, j), d);
+    }
+    atomicAdd(&ref.out[head * p.head_size_v + d], out);
+    if (d == 0) {
+        atomicAdd(&ref.sum[head], sum);
+    }
+}
+
+// ---- One check --------------------------------------------------------------------------------------------------------------------------
+
+struct Sequence {
+    int position; // of its first token in this call
+    int n_tokens;
+};
+
+struct Case {
+    CacheType type = CacheType::f16;
+    int head_size = 128, n_head = 8, n_head_kv = 2;
+    std::vector<int> streaming = { 0, 1 }; // by KV head, repeated
+    int sink = 64, recent = 256, chunk = 1, ring = 0; // ring 0: the least multiple that serves
+    std::vector<Sequence> sequences = { { 100, 1 } };
+    float softcap = 0, q_scale = 1;
+    bool one_token_hint = false;   // tell the kernel that every stream has one token
+    CacheType type_v = CacheType(-1);
+    int head_size_v = 0;
+
+    std::string name() const {
+        std::string s = std::string(type_name(type)) + " D" + std::to_string(head_size) + " " + std::to_string(n_head) + "/" + std::to_string(n_head_kv) +
+            " S" + std::to_string(sink) + " R" + std::to_string(recent) + " C" + std::to_string(chunk);
+        if (type_v != CacheType(-1)) s += std::string(" v ") + type_name(type_v);
+        if (softcap != 0) s += " softcap";
+        if (q_scale != 1) s += " q*" + std::to_string(q_scale);
+        for (size_t i = 0; i < sequences.size() && i < 4; ++i) {
+            s += " " + std::to_string(sequences[i].position) + "+" + std::to_string(sequences[i].n_tokens);
+        }
+        return s;
+    }
+};
+
+static uint64_t g_seed = 1;
+
+static double run_case(const Case & c, bool verbose) {
+    // An error of the query's rounding (2^-12) grows with the scores it makes.
+    const double limit = 1e-3 * std::max(1.0f, c.q_scale);
+
+    const CacheType type_v = c.type_v == CacheType(-1) ? c.type : c.type_v;
+    const int size_v = c.head_size_v ? c.head_size_v : c.head_size;
+    const uint64_t seed = mix(g_seed++);
+
+    int n_tokens = 0, n_ctx = 0, most = 0;
+    std::vector<int32_t> tokens;
+    std::vector<int> order(c.sequences.size());
+    for (size_t s = 0; s < c.sequences.size(); ++s) {
+        // Streams are numbered against the order of the tokens, so that a mix-up shows.
+        const int stream = int(c.sequences.size() - 1 - s);
+        for (int i = 0; i < c.sequences[s].n_tokens; ++i) {
+            tokens.push_back(c.sequences[s].position + i);
+            tokens.push_back(stream);
+        }
+        n_tokens += c.sequences[s].n_tokens;
+        most  = std::max(most, c.sequences[s].n_tokens);
+        n_ctx = std::max(n_ctx, c.sequences[s].position + c.sequences[s].n_tokens);
+    }
+    n_ctx = (n_ctx + 7) / 8 * 8;
+    int ring = c.ring ? c.ring : c.recent + c.chunk + most;
+    ring = (c.sink + ring + 63) / 64 * 64 - c.sink;
+
+    std::vector<int64_t> heads;
+    int64_t n_rows = 0;
+    for (int pass = 0; pass < 2; ++pass) { // retrieval heads first, as the cache lays them out
+        for (int h = 0; h < c.n_head_kv; ++h) {
+            heads.resize(2 * c.n_head_kv);
+            const int streams = c.streaming[h % c.streaming.size()];
+            if (streams == pass) {
+                heads[2 * h] = n_rows, heads[2 * h + 1] = streams;
+                n_rows += streams ? c.sink + ring : n_ctx;
+            }
+        }
+    }
+
+    Buffer<int32_t> d_tokens(tokens);
+    Buffer<int64_t> d_heads(heads);
+    Layout layout { d_tokens.data, d_heads.data, n_rows, n_tokens, c.n_head_kv, c.sink, c.recent, c.chunk, ring };
+
+    Cache cache { nullptr, nullptr, c.type, type_v, c.head_size, size_v, int64_t(row_bytes(c.type, c.head_size)), int64_t(row_bytes(type_v, size_v)) };
+    const size_t all_rows = size_t(n_rows) * c.sequences.size();
+    Buffer<uint8_t> k(all_rows * cache.k_row), v(all_rows * cache.v_row);
+    k.fill_bytes(0xff), v.fill_bytes(0xff); // NaN in every format
+    cache.k = k.data, cache.v = v.data;
+    for (int i = 0; i < n_tokens; ++i) {
+        const int p = tokens[2 * i];
+        // What the next token of the stream sees too, it fills.
+        const bool last = i + 1 == n_tokens || tokens[2 * i + 3] != tokens[2 * i + 1];
+        const bool first = i == 0 || tokens[2 * i - 1] != tokens[2 * i + 1];
+        if (first || last || i % 16 == 0 || c.recent < 16) {
+            fill_visible<<<dim3(p / 128 + 1, c.n_head_kv), 128>>>(cache, layout, i, seed);
+        }
+    }
+    CHECK(cudaGetLastError());
+
+    const int64_t n_q = int64_t(n_tokens) * c.n_head * c.head_size, n_out = int64_t(n_tokens) * c.n_head * size_v;
+    Buffer<float> q(n_q), out(n_out), again(n_out);
+    fill_normal<<<1024, 256>>>(q.data, n_q, c.q_scale, seed ^ 77);
+    out.fill_bytes(0xff), again.fill_bytes(0xff);
+
+    AttentionParams p {};
+    p.layout = layout;
+    p.q = q.data, p.k_cache = k.data, p.v_cache = v.data, p.dst = out.data;
+    p.n_head = c.n_head, p.head_size_k = c.head_size, p.head_size_v = size_v;
+    p.max_seq_tokens = c.one_token_hint ? 1 : n_tokens;
+    p.type_k = c.type, p.type_v = type_v;
+    p.scale = 1.0f / sqrtf(float(c.head_size)), p.softcap = c.softcap;
+    Buffer<uint8_t> workspace(attention_workspace(p));
+    Buffer<int32_t> counters(N_COUNTERS);
+    counters.fill_bytes(0), workspace.fill_bytes(0xff);
+    p.partials = reinterpret_cast<float *>(workspace.data), p.counters = counters.data;
+    CHECK(attention(p, nullptr));
+    CHECK(cudaDeviceSynchronize());
+    p.dst = again.data;
+    CHECK(attention(p, nullptr));
+    CHECK(cudaDeviceSynchronize());
+
+    const std::vector<float> got = out.host(), got2 = again.host();
+    bool ok = memcmp(got.data(), got2.data(), got.size() * sizeof(float)) == 0;
+    if (!ok) {
+        printf("  two runs differ\n");
+    }
+    for (const int32_t x : counters.host()) {
+        ok = ok && x == 0;
+    }
+    for (const float x : got) {
+        ok = ok && std::isfinite(x);
+    }
+
+    // A sample of the tokens, with both ends of each sequence, against the reference.
+    std::vector<int> sample;
+    const int wanted = n_ctx > 100000 ? 2 : 24;
+    for (int i = 0; i < n_tokens; ++i) {
+        const bool end = i == 0 || i + 1 == n_tokens || tokens[2 * i + 1] != tokens[2 * i - 1] || tokens[2 * i + 1] != tokens[2 * i + 3];
+        if (end || n_tokens <= wanted || int(mix(seed + i) % n_tokens) < wanted) {
+            sample.push_back(i);
+        }
+    }
+    Buffer<double> scores(size_t(n_ctx) * c.n_head), maximum(c.n_head), sum(c.n_head), ref_out(size_t(c.n_head) * size_v);
+    double worst = 0;
+    int worst_token = 0, worst_head = 0;
+    for (const int token : sample) {
+        Reference ref { scores.data, maximum.data, sum.data, ref_out.data, tokens[2 * token] + 1 };
+        sum.fill_bytes(0), ref_out.fill_bytes(0);
+        const int64_t per_block = std::max<int64_t>(256, ref.n_keys / 256);
+        reference_scores<<<dim3(uint32_t(ref.n_keys / 128 + 1), c.n_head), 128>>>(p, cache, ref, token);
+        reference_maximum<<<c.n_head, 256>>>(ref);
+        reference_output<<<dim3(uint32_t((ref.n_keys + per_block - 1) / per_block), c.n_head), size_v>>>(p, cache, ref, token, per_block);
+        CHECK(cudaGetLastError());
+        const std::vector<double> want = ref_out.host(), total = sum.host();
+        for (int h = 0; h < c.n_head; ++h) {
+            double difference = 0, norm = 0;
+            for (int d = 0; d < size_v; ++d) {
+                const double w = want[size_t(h) * size_v + d] / total[h], g = got[(size_t(token) * c.n_head + h) * size_v + d];
+                difference += (g - w) * (g - w), norm += w * w;
+            }
+            const double e = std::sqrt(difference / norm);
+            if (!(e <= worst)) {
+                worst = e, worst_token = token, worst_head = h;
+            }
+        }
+    }
+    ok = ok && worst < limit;
+    if (verbose || !ok) {
+        printf("%s %-70s error %.2e (token %d head %d)\n", ok ? "ok  " : "FAIL", c.name().c_str(), worst, worst_token, worst_head);
+        fflush(stdout);
+    }
+    return ok ? worst : -1;
+}
+
+// ---- All checks -------------------------------------------------------------------------------------------------------------------------
+
+static int check(bool quick) {
+    std::vector<Case> cases;
+    const std::vector<CacheType> fast = { CacheType::f16, CacheType::bf16, CacheType::q8_0, CacheType::q4_0 };
+    const auto add = [&](const std::function<void(Case &)> & change) {
+        for (const CacheType type : fast) {
+            Case c;
+            c.type = type;
+            change(c);
+            if (row_bytes(type, 32) != 64 && c.head_size % 32 != 0) {
+                continue; // no quantised rows of this size
+            }
+            cases.push_back(c);
+        }
+    };
+
+    // Boundaries of one token: around the sinks, sinks + recent, the ring's wrap.
+    for (const int p : { 0, 1, 7, 8, 63, 64, 65, 319, 320, 321, 383, 384, 385, 1000, 1087, 1088, 4095, 4096, 20000 }) {
+        add([&](Case & c) { c.sequences = { { p, 1 } }, c.ring = 1024; });
+    }
+    for (const int p : { 3, 4, 5, 19, 20, 21, 36, 37, 100, 127, 128 }) { // odd sizes, chunk, no sinks, no recent
+        add([&](Case & c) { c.sequences = { { p, 1 } }, c.sink = 4, c.recent = 16, c.chunk = 1; });
+        add([&](Case & c) { c.sequences = { { p, 1 } }, c.sink = 5, c.recent = 13, c.chunk = 7; });
+        add([&](Case & c) { c.sequences = { { p, 1 } }, c.sink = 0, c.recent = 10, c.chunk = 1; });
+        add([&](Case & c) { c.sequences = { { p, 1 } }, c.sink = 3, c.recent = 0, c.chunk = 1; });
+    }
+    for (const auto & group : { std::pair<int, int> { 1, 4 }, { 3, 3 }, { 4, 4 }, { 8, 2 }, { 16, 2 }, { 5, 2 }, { 12, 1 } }) {
+        add([&](Case & c) { c.n_head = group.first * group.second, c.n_head_kv = group.second, c.sequences = { { 3000, 1 } }; });
+    }
+    for (const int d : { 64, 80, 96, 112, 128, 192, 256, 40 }) {
+        for (const int ratio : { 1, 4, 16 }) {
+            add([&](Case & c) { c.head_size = d, c.n_head_kv = 3, c.n_head = 3 * ratio, c.sequences = { { 2500, 1 } }; });
+        }
+        add([&](Case & c) { c.head_size = d, c.sequences = { { 900, 3 }, { 10, 1 }, { 2000, 7 } }; });
+    }
+    // Several sequences, one token each, and the tokens of a speculative step.
+    add([&](Case & c) { c.sequences = { { 10, 1 }, { 2000, 1 }, { 300, 1 }, { 64, 1 }, { 5000, 1 }, { 0, 1 }, { 777, 1 }, { 4096, 1 } }, c.one_token_hint = true; });
+    add([&](Case & c) { c.sequences = { { 10, 1 }, { 2000, 1 }, { 300, 1 } }; });
+    for (const int n : { 2, 3, 4, 5, 8, 17, 33, 64, 65, 100 }) {
+        add([&](Case & c) { c.sequences = { { 1500, n } }; });
+        add([&](Case & c) { c.sequences = { { 0, n } }, c.chunk = 16; });
+        add([&](Case & c) { c.sequences = { { 50, n }, { 310, n } }, c.sink = 60, c.recent = 250; });
+    }
+    add([&](Case & c) { c.sequences = { { 3000, 1 } }, c.softcap = 30, c.q_scale = 4; });
+    add([&](Case & c) { c.sequences = { { 3000, 5 } }, c.softcap = 30, c.q_scale = 4; });
+    add([&](Case & c) { c.sequences = { { 3000, 1 } }, c.q_scale = 1e-6f; });
+    add([&](Case & c) { c.sequences = { { 3000, 200 } }, c.streaming = { 0 }; });
+    add([&](Case & c) { c.sequences = { { 3000, 200 } }, c.streaming = { 1 }, c.chunk = 100; });
+    if (!quick) {
+        for (const int n : { 256, 512, 1000, 2048 }) {
+            add([&](Case & c) { c.sequences = { { 0, n } }; });
+            add([&](Case & c) { c.sequences = { { 5000, n } }, c.n_head = 32, c.n_head_kv = 8; });
+        }
+        add([&](Case & c) { c.sequences = { { 900, 300 }, { 0, 200 }, { 2000, 7 }, { 10, 1 } }; });
+        for (const int d : { 64, 80, 96, 192, 256 }) {
+            add([&](Case & c) { c.head_size = d, c.sequences = { { 777, 300 } }, c.n_head = 6, c.n_head_kv = 2; });
+        }
+        for (const int ratio : { 1, 3, 8, 16 }) {
+            add([&](Case & c) { c.n_head = 2 * ratio, c.sequences = { { 777, 300 } }; });
+        }
+        // A million keys, of equal and of unequal weight.
+        add([&](Case & c) { c.sequences = { { (1 << 20) - 1, 1 } }, c.q_scale = 0; });
+        add([&](Case & c) { c.sequences = { { (1 << 20) - 1, 1 } }; });
+        add([&](Case & c) { c.sequences = { { 1 << 20, 40 } }, c.q_scale = 0; });
+        add([&](Case & c) { c.sequences = { { 1 << 20, 40 } }; });
+        add([&](Case & c) { c.sequences = { { 131072, 1 } }, c.n_head = 32, c.n_head_kv = 8; });
+    }
+    // Every other type, and two types at once, by the general kernel.
+    for (const CacheType type : { CacheType::f32, CacheType::q4_1, CacheType::q5_0, CacheType::q5_1 }) {
+        Case c;
+        c.type = type, c.sequences = { { 700, 3 }, { 2, 2 } };
+        cases.push_back(c);
+    }
+    Case mixed;
+    mixed.type = CacheType::q8_0, mixed.type_v = CacheType::q4_0, mixed.sequences = { { 700, 3 } }, mixed.head_size = 64, mixed.head_size_v = 96;
+    cases.push_back(mixed);
+
+    int failed = 0;
+    double worst[8] = {};
+    for (const Case & c : cases) {
+        const double e = run_case(c, false);
+        failed += e < 0;
+        worst[int(c.type)] = std::max(worst[int(c.type)], e);
+    }
+    printf("%zu cases, %d failed; worst relative L2 of a token and head:", cases.size(), failed);
+    for (int t = 0; t < 8; ++t) {
+        printf(" %s %.1e", type_name(CacheType(t)), worst[t]);
+    }
+    printf("\n");
+    return failed != 0;
+}
+
+// ---- The cache writer ---------------------------------------------------------------------------------------------------------------------
+
+static uint16_t half_bits(float x) {
+    const __half h = __float2half_rn(x);
+    uint16_t u;
+    memcpy(&u, &h, 2);
+    return u;
+}
+
+// ggml's rule, one block at a time, on the host.
+static void quantise_block(CacheType type, const float * x, uint8_t * b) {
+    float top = 0, top_signed = 0, low = x[0], high = x[0];
+    for (int j = 0; j < 32; ++j) {
+        if (std::fabs(x[j]) > top) {
+            top = std::fabs(x[j]), top_signed = x[j];
+        }
+        low = std::min(low, x[j]), high = std::max(high, x[j]);
+    }
+    const auto put = [&](int at, float v) { const uint16_t u = half_bits(v); memcpy(b + at, &u, 2); };
+    const auto quant = [&](float scaled, float bias, int most) {
+        volatile float product = scaled; // no contraction
+        return std::min(most, int(int8_t(product + bias)));
+    };
+    if (type == CacheType::q8_0) {
+        const float d = top / 127, id = d ? 1 / d : 0;
+        put(0, d);
+        for (int j = 0; j < 32; ++j) {
+            b[2 + j] = uint8_t(int8_t(roundf(x[j] * id)));
+        }
+        return;
+    }
+    const bool five = type == CacheType::q5_0 || type == CacheType::q5_1, min = type == CacheType::q4_1 || type == CacheType::q5_1;
+    const int range = five ? 31 : 15, at = min ? 4 : 2, quants = at + (five ? 4 : 0);
+    const float d = min ? (high - low) / range : top_signed / -((range + 1) / 2), id = d ? 1 / d : 0;
+    put(0, d);
+    if (min) {
+        put(2, low);
+    }
+    uint32_t fifth = 0;
+    for (int j = 0; j < 16; ++j) {
+        int v[2];
+        for (int i = 0; i < 2; ++i) {
+            volatile float base = min ? x[j + 16 * i] - low : x[j + 16 * i];
+            v[i] = quant(base * id, min ? 0.5f : (range + 1) / 2 + 0.5f, range);
+            fifth |= uint32_t(v[i] >> 4 & 1) << (j + 16 * i);
+        }
+        b[quants + j] = uint8_t((v[0] & 15) | (v[1] & 15) << 4);
+    }
+    if (five) {
+        memcpy(b + at, &fifth, 4);
+    }
+}
+
+static int check_store() {
+    int failed = 0;
+    for (const CacheType type : { CacheType::f32, CacheType::f16, CacheType::bf16, CacheType::q4_0, CacheType::q4_1, CacheType::q5_0, CacheType::q5_1, CacheType::q8_0 }) {
+        const int size = 128, n_head_kv = 4, sink = 4, recent = 8, ring = 20, n_ctx = 64, n_streams = 2;
+        std::vector<int32_t> tokens;
+        for (int i = 0; i < 11; ++i) tokens.push_back(30 + i), tokens.push_back(1);
+        for (int i = 0; i < 3; ++i) tokens.push_back(2 + i), tokens.push_back(0);
+        const int n_tokens = int(tokens.size() / 2);
+        const std::vector<int64_t> heads = { 0, 0, 2 * n_ctx, 1, n_ctx, 0, 2 * n_ctx + sink + ring, 1 };
+        const int64_t n_rows = 2 * n_ctx + 2 * (sink + ring);
+        std::vector<float> k(size_t(n_tokens) * n_head_kv * size), v(k.size());
+        std::mt19937 random(uint32_t(g_seed++));
+        std::normal_distribution<float> normal_host;
+        for (size_t i = 0; i < k.size(); ++i) {
+            k[i] = normal_host(random), v[i] = i % 97 == 0 ? -2.0f : i % 89 == 0 ? 2.0f : std::round(normal_host(random) * 8) / 8; // with ties
+        }
+        std::fill(v.begin() + 256, v.begin() + 320, 0.0f);
+        const size_t row = row_bytes(type, size);
+        Buffer<float> dk(k), dv(v);
+        Buffer<int32_t> dt(tokens);
+        Buffer<int64_t> dh(heads);
+        Buffer<uint8_t> ck(n_rows * n_streams * row), cv(n_rows * n_streams * row);
+        ck.fill_bytes(0xcd), cv.fill_bytes(0xcd);
+        StoreParams p {};
+        p.layout = { dt.data, dh.data, n_rows, n_tokens, n_head_kv, sink, recent, 1, ring };
+        p.k = dk.data, p.v = dv.data, p.k_cache = ck.data, p.v_cache = cv.data, p.head_size_k = p.head_size_v = size, p.type_k = p.type_v = type;
+        CHECK(store(p, nullptr));
+        CHECK(cudaDeviceSynchronize());
+        for (int side = 0; side < 2; ++side) {
+            std::vector<uint8_t> want(ck.n, 0xcd);
+            const std::vector<float> & x = side ? v : k;
+            for (int i = 0; i < n_tokens; ++i) {
+                for (int h = 0; h < n_head_kv; ++h) {
+                    const int j = tokens[2 * i];
+                    const int64_t cell = heads[2 * h + 1] && j >= sink ? sink + (j - sink) % ring : j;
+                    uint8_t * out = want.data() + (tokens[2 * i + 1] * n_rows + heads[2 * h] + cell) * row;
+                    const float * from = x.data() + (size_t(i) * n_head_kv + h) * size;
+                    for (int d = 0; d < size; ++d) {
+                        if (type == CacheType::f32) {
+                            memcpy(out + 4 * d, from + d, 4);
+                        } else if (type == CacheType::f16) {
+                            const uint16_t u = half_bits(from[d]);
+                            memcpy(out + 2 * d, &u, 2);
+                        } else if (type == CacheType::bf16) {
+                            const __nv_bfloat16 b = __float2bfloat16(from[d]);
+                            memcpy(out + 2 * d, &b, 2);
+                        } else if (d % 32 == 0) {
+                            quantise_block(type, from + d, out + d / 32 * (row * 32 / size));
+                        }
+                    }
+                }
+            }
+            const std::vector<uint8_t> got = side ? cv.host() : ck.host();
+            size_t n_wrong = 0;
+            for (size_t i = 0; i < got.size(); ++i) {
+                n_wrong += got[i] != want[i];
+            }
+            if (n_wrong) {
+                ++failed;
+                printf("FAIL store %s %s: %zu of %zu bytes differ\n", type_name(type), side ? "v" : "k", n_wrong, got.size());
+            }
+        }
+    }
+    printf("store: %s\n", failed ? "FAILED" : "every type bit for bit");
+    return failed != 0;
+}
+
+// ---- Times ------------------------------------------------------------------------------------------------------------------------------
+
+// Reads, or copies, the share of each block.
+template <bool COPY>
+static __global__ void __launch_bounds__(512) stream_bytes(const uint4 * from, uint4 * to, int64_t n) {
+    const int64_t share = n / gridDim.x;
+    const uint4 * x = from + share * blockIdx.x;
+    uint4 * y = to + (COPY ? share * blockIdx.x : 0);
+    uint32_t sum = 0;
+    for (int64_t i = threadIdx.x; i + 3 * 512 < share; i += 4 * 512) {
+        uint4 v[4];
+#pragma unroll
+        for (int u = 0; u < 4; ++u) v[u] = __ldcs(x + i + u * 512);
+#pragma unroll
+        for (int u = 0; u < 4; ++u) {
+            if (COPY) __stcs(y + i + u * 512, v[u]);
+            else sum += v[u].x ^ v[u].y ^ v[u].z ^ v[u].w;
+        }
+    }
+    if (sum == 0x12345678) y[0].x = sum;
+}
+
+// Median milliseconds of a captured graph.
+static double time_graph(const std::function<void(cudaStream_t)> & work, int repeats) {
+    cudaStream_t stream;
+    CHECK(cudaStreamCreate(&stream));
+    cudaGraph_t graph;
+    cudaGraphExec_t exec;
+    CHECK(cudaStreamBeginCapture(stream, cudaStreamCaptureModeGlobal));
+    work(stream);
+    CHECK(cudaStreamEndCapture(stream, &graph));
+    CHECK(cudaGraphInstantiate(&exec, graph, 0));
+    cudaEvent_t begin, end;
+    CHECK(cudaEventCreate(&begin));
+    CHECK(cudaEventCreate(&end));
+    std::vector<float> times;
+    for (int i = 0; i < repeats + 2; ++i) {
+        CHECK(cudaEventRecord(begin, stream));
+        CHECK(cudaGraphLaunch(exec, stream));
+        CHECK(cudaEventRecord(end, stream));
+        CHECK(cudaEventSynchronize(end));
+        float ms;
+        CHECK(cudaEventElapsedTime(&ms, begin, end));
+        if (i >= 2) times.push_back(ms);
+    }
+    std::sort(times.begin(), times.end());
+    CHECK(cudaGraphExecDestroy(exec));
+    CHECK(cudaGraphDestroy(graph));
+    CHECK(cudaStreamDestroy(stream));
+    return times[times.size() / 2];
+}
+
+static double measure_bandwidth(bool copy) {
+    const size_t bytes = size_t(4) << 30;
+    Buffer<uint8_t> a(bytes), b(copy ? bytes : 16);
+    a.fill_bytes(0x5a);
+    const double ms = time_graph([&](cudaStream_t s) {
+        const auto kernel = copy ? stream_bytes<true> : stream_bytes<false>;
+        kernel<<<65536, 512, 0, s>>>(reinterpret_cast<const uint4 *>(a.data), reinterpret_cast<uint4 *>(b.data), bytes / 16);
+    }, 7);
+    return (copy ? 2 : 1) * double(bytes) / ms * 1e3;
+}
+
+struct Timing {
+    const char * name;
+    CacheType    type;
+    int          depth, n_tokens, n_sequences;
+    double       sparsity;
+    double       bar_ms; // 0: none
+};
+
+int main(int argc, char ** argv) {
+    const std::string mode = argc > 1 ? argv[1] : "check";
+    std::random_device entropy;
+    g_seed = getenv("SEED") ? strtoull(getenv("SEED"), nullptr, 0) : (uint64_t(entropy()) << 32 | entropy());
+    cudaDeviceProp device;
+    CHECK(cudaGetDeviceProperties(&device, 0));
+    int driver = 0, runtime = 0;
+    CHECK(cudaDriverGetVersion(&driver));
+    CHECK(cudaRuntimeGetVersion(&runtime));
+    printf("%s, %d multiprocessors, CUDA driver %d runtime %d, seed 0x%llx\n", device.name, device.multiProcessorCount, driver, runtime, (unsigned long long) g_seed);
+    fflush(stdout);
+
+    if (mode == "check") {
+        return check(argc > 2 && !strcmp(argv[2], "quick"));
+    }
+    if (mode == "store") {
+        return check_store();
+    }
+    if (mode == "one") { // one case, for sanitizers and for finding faults: type head_size n_head n_head_kv position n_tokens
+        int failed = 0;
+        for (int i = 2; i < argc; ++i) {
+            Case c;
+            char type[8];
+            int position, n;
+            if (sscanf(argv[i], "%7[^,],%d,%d,%d,%d,%d", type, &c.head_size, &c.n_head, &c.n_head_kv, &position, &n) != 6) return 2;
+            for (int t = 0; t < 8; ++t) if (!strcmp(type, type_name(CacheType(t)))) c.type = CacheType(t);
+            c.sequences = { { position, n }, { position / 2, 1 } };
+            failed += run_case(c, true) < 0;
+        }
+        return failed != 0;
+    }
+
+    std::vector<Timing> timings = {
+        { "decode f16 full",        CacheType::f16,  131072, 1, 1, 0.0, 6.4 },
+        { "decode f16 half",        CacheType::f16,  131072, 1, 1, 0.5, 3.4 },
+        { "decode bf16 half",       CacheType::bf16, 131072, 1, 1, 0.5, 0 },
+        { "decode q8_0 full",       CacheType::q8_0, 131072, 1, 1, 0.0, 0 },
+        { "decode q8_0 half",       CacheType::q8_0, 131072, 1, 1, 0.5, 2.0 },
+        { "decode q4_0 full",       CacheType::q4_0, 131072, 1, 1, 0.0, 0 },
+        { "decode q4_0 half",       CacheType::q4_0, 131072, 1, 1, 0.5, 1.3 },
+        { "decode f16 half 4K",     CacheType::f16,  4096,   1, 1, 0.5, 0 },
+        { "decode f16 half 0",      CacheType::f16,  1,      1, 1, 0.5, 0 },
+        { "decode q4_0 half 0",     CacheType::q4_0, 1,      1, 1, 0.5, 0 },
+        { "decode q4_0 half 1M",    CacheType::q4_0, 1048576, 1, 1, 0.5, 0 },
+        { "decode f16 half 32K x8", CacheType::f16,  32768,  8, 8, 0.5, 0 },
+        { "speculative 4 f16 half", CacheType::f16,  131072, 4, 1, 0.5, 0 },
+        { "speculative 4 q4_0 half", CacheType::q4_0, 131072, 4, 1, 0.5, 0 },
+        { "prefill 32 f16 half",    CacheType::f16,  65536, 32, 1, 0.5, 0 },
+        { "prefill 512 f16 half",   CacheType::f16,  65536, 512, 1, 0.5, 0 },
+        { "prefill 2048 f16 full",  CacheType::f16,  65536, 2048, 1, 0.0, 0 },
+        { "prefill 2048 f16 half",  CacheType::f16,  65536, 2048, 1, 0.5, 0 },
+        { "prefill 2048 bf16 half", CacheType::bf16, 65536, 2048, 1, 0.5, 0 },
+        { "prefill 2048 q8_0 half", CacheType::q8_0, 65536, 2048, 1, 0.5, 0 },
+        { "prefill 2048 q4_0 half", CacheType::q4_0, 65536, 2048, 1, 0.5, 0 },
+    };
+
+    const double copy = measure_bandwidth(true), read = measure_bandwidth(false);
+    printf("copy %.2f TB/s (read + written), read only %.2f TB/s\n", copy / 1e12, read / 1e12);
+    printf("%-26s %9s %9s %9s %9s %9s\n", "Llama-3-8B shape, 32 layers", "ms", "bar ms", "GB", "TB/s", "of copy");
+    FILE * json = mode == "json" && argc > 2 ? fopen(argv[2], "w") : nullptr;
+    if (json) {
+        fprintf(json, "{\n  \"gpu\": \"%s\", \"driver\": %d, \"runtime\": %d, \"copyBytesPerSecond\": %.4g, \"readBytesPerSecond\": %.4g,\n  \"rows\": [", device.name, driver, runtime, copy, read);
+    }
+    bool first_row = true;
+    for (const Timing & t : timings) {
+        bool selected = argc <= 2 || json;
+        for (int i = 2; i < argc && !json; ++i) selected = selected || strstr(t.name, argv[i]);
+        if (!selected) continue;
+
+        const int D = 128, n_head = 32, n_head_kv = 8, sink = 64, recent = 256, n_full = int(n_head_kv * (1 - t.sparsity) + 0.5);
+        const int per_sequence = t.n_tokens / t.n_sequences, n_ctx = (t.depth + per_sequence + 63) / 64 * 64;
+        const int ring = (sink + recent + 1 + 2048 + 63) / 64 * 64 - sink;
+        const int64_t n_rows = int64_t(n_full) * n_ctx + int64_t(n_head_kv - n_full) * (sink + ring);
+        const int64_t row = row_bytes(t.type, D);
+        // 32 layers of their own where they fit, and in any case far more than the L2 cache.
+        const bool prefill = t.n_tokens / t.n_sequences > 8;
+        const int n_buffers = prefill ? 2 : int(std::min<int64_t>(32, (int64_t(60) << 30) / (2 * n_rows * row * t.n_sequences)));
+        const int n_layers = prefill ? 2 : 32;
+        std::vector<int32_t> tokens;
+        for (int s = 0; s < t.n_sequences; ++s) {
+            for (int i = 0; i < per_sequence; ++i) tokens.push_back(t.depth - 1 + i), tokens.push_back(s);
+        }
+        std::vector<int64_t> heads;
+        for (int h = 0, f = 0, st = 0; h < n_head_kv; ++h) { // kinds alternate, as gates scatter them
+            const bool streams = n_full == 0 || (n_full < n_head_kv && h % 2 == 1);
+            heads.push_back(streams ? int64_t(n_full) * n_ctx + int64_t(st++) * (sink + ring) : int64_t(f++) * n_ctx);
+            heads.push_back(streams);
+        }
+        Buffer<int32_t> d_tokens(tokens);
+        Buffer<int64_t> d_heads(heads);
+        Buffer<uint8_t> k(size_t(n_rows) * row * t.n_sequences * n_buffers), v(k.n);
+        Cache cache { k.data, v.data, t.type, t.type, D, D, row, row };
+        const int64_t all = n_rows * t.n_sequences * n_buffers;
+        fill_all<<<uint32_t((all + 127) / 128), 128>>>(cache, all, g_seed);
+        Buffer<float> q(size_t(t.n_tokens) * n_head * D), out(q.n);
+        fill_normal<<<1024, 256>>>(q.data, q.n, 1.0f, 5);
+        AttentionParams p {};
+        p.layout = { d_tokens.data, d_heads.data, n_rows, t.n_tokens, n_head_kv, sink, recent, 1, ring };
+        p.q = q.data, p.dst = out.data, p.n_head = n_head, p.head_size_k = p.head_size_v = D, p.type_k = p.type_v = t.type;
+        p.max_seq_tokens = per_sequence, p.scale = 1.0f / sqrtf(float(D));
+        Buffer<uint8_t> workspace(attention_workspace(p));
+        Buffer<int32_t> counters(N_COUNTERS);
+        counters.fill_bytes(0);
+        p.partials = reinterpret_cast<float *>(workspace.data), p.counters = counters.data;
+        CHECK(cudaDeviceSynchronize());
+
+        const double ms = time_graph([&](cudaStream_t stream) {
+            for (int layer = 0; layer < n_layers; ++layer) {
+                AttentionParams a = p;
+                a.k_cache = k.data + size_t(layer % n_buffers) * n_rows * row * t.n_sequences;
+                a.v_cache = v.data + size_t(layer % n_buffers) * n_rows * row * t.n_sequences;
+                CHECK(attention(a, stream));
+            }
+        }, prefill ? 3 : 15) * (32.0 / n_layers);
+
+#ifdef DUO_TRACE
+        {
+            const std::vector<int32_t> c = counters.host();
+            const char * names[] = { "plan", "fetch", "segment", "loop", "finish", "sync", "join", "merge" };
+            for (int i = 0; i < 8; ++i) {
+                double mean = 0; int most = 0, least = 1 << 30;
+                for (int blk = 0; blk < 132; ++blk) { const int x = c[1024 + blk * 16 + i]; mean += x / 132.0, most = std::max(most, x), least = std::min(least, x); }
+                printf("   %-8s mean %8.0f least %8d most %8d cycles\n", names[i], mean, least, most);
+            }
+        }
+#endif
+        double keys = 0; // query positions times visible keys, over KV heads
+        for (int i = 0; i < per_sequence; ++i) {
+            const double visible = t.depth + i, window = std::min<double>(visible, sink + recent + 1);
+            keys += n_full * visible + (n_head_kv - n_full) * window;
+        }
+        const double flops = keys * t.n_sequences * (n_head / n_head_kv) * D * 4 * 32;
+        const double bytes = (n_full * double(t.depth) + (n_head_kv - n_full) * std::min<double>(t.depth, sink + recent + per_sequence)) * 2 * row * 32 * t.n_sequences;
+        if (prefill) {
+            printf("%-26s %9.3f %9s %9.3f  %7.1f TFLOP/s\n", t.name, ms, "", bytes / 1e9, flops / ms / 1e9);
+        } else {
+            printf("%-26s %9.3f %9.1f %9.3f %9.2f %8.0f%%\n", t.name, ms, t.bar_ms, bytes / 1e9, bytes / ms / 1e9, 100 * bytes / ms * 1e3 / copy);
+        }
+        fflush(stdout);
+        if (json) {
+            fprintf(json, "%s\n    { \"case\": \"%s\", \"depth\": %d, \"kv\": \"%s\", \"sparsity\": %.2f, \"batch\": %d, \"tokens\": %d, \"ms\": %.4f, \"bytes\": %.0f, \"bandwidthShare\": %.3f, \"teraflops\": %.1f }",
+                    first_row ? "" : ",", t.name, t.depth, type_name(t.type), t.sparsity, t.n_sequences, t.n_tokens, ms, bytes, bytes / ms * 1e3 / copy, flops / ms / 1e9);
+            first_row = false;
+        }
+    }
+    if (json) {
+        fprintf(json, "\n  ]\n}\n");
+        fclose(json);
+    }
+    return 0;
+}
