@@ -14,6 +14,8 @@ struct random_model_params {
     int64_t   n_head    = 4;
     int64_t   n_head_kv = 2;
     int64_t   head_size = 64;
+    int64_t   n_embd    = 0;             // 0: n_head * head_size
+    int64_t   n_ff      = 0;             // 0: 2 * n_embd
     int64_t   n_vocab   = 512;
     int64_t   n_ctx     = 4096;
     ggml_type type      = GGML_TYPE_F32; // of the matrices

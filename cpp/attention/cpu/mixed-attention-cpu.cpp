@@ -12,12 +12,12 @@
 
 #include "mixed-attention-cpu.h"
 
+#include "cache-rows.h"
 #include "mixed-attention.h"
 #include "simd.h"
 #include "visibility.h"
 
 #include "ggml-cpu-impl.h"
-#include "ggml-cpu.h"
 #include "ggml-impl.h"
 #include "vec.h"
 
@@ -150,35 +150,30 @@ struct scratch {
 
 // --- storing ---
 
-void store_row(const ggml_tensor * cache, int64_t row, const float * src) {
-    char * dst = (char *) cache->data + row * cache->nb[1];
-    if (cache->type == GGML_TYPE_F32) {
-        memcpy(dst, src, cache->ne[0] * sizeof(float));
-    } else {
-        ggml_get_type_traits_cpu(cache->type)->from_float(src, dst, cache->ne[0]);
-    }
-}
-
 void store(const op & o, int ith, int nth) {
     const int64_t n = o.n_tokens * o.n_head_kv;
     for (int64_t i = n * ith / nth; i < n * (ith + 1) / nth; ++i) {
         const int64_t t   = i / o.n_head_kv;
         const int64_t h   = i % o.n_head_kv;
         const int64_t row = o.row(o.stream(t), h, o.position(t));
-        store_row(o.k_cache, row, (const float *) o.k->data + i * o.dk);
-        store_row(o.v_cache, row, (const float *) o.v->data + i * o.dv);
+        duo::store_row(o.k_cache, row, (const float *) o.k->data + i * o.dk);
+        duo::store_row(o.v_cache, row, (const float *) o.v->data + i * o.dv);
     }
 }
 
 // --- one block of keys ---
 
-void load_row(const ggml_tensor * cache, int64_t row, float * dst) {
-    const char * src = (const char *) cache->data + row * cache->nb[1];
-    switch (cache->type) {
-        case GGML_TYPE_F32:  memcpy(dst, src, cache->ne[0] * sizeof(float)); break;
-        case GGML_TYPE_F16:  ggml_cpu_fp16_to_fp32((const ggml_fp16_t *) src, dst, cache->ne[0]); break;
-        case GGML_TYPE_BF16: ggml_cpu_bf16_to_fp32((const ggml_bf16_t *) src, dst, cache->ne[0]); break;
-        default:             ggml_get_type_traits(cache->type)->to_float(src, dst, cache->ne[0]); break;
+// Converts the rows of positions [begin, end) of one block to s.k and s.v: one run of cells, or two where the ring comes round.
+void load_block(const op & o, const scratch & s, int64_t stream, int64_t h, int64_t begin, int64_t end) {
+    for (int64_t j = begin; j < end;) {
+        const int64_t row = o.row(stream, h, j);
+        int64_t n = 1;
+        while (j + n < end && o.row(stream, h, j + n) == row + n) {
+            ++n;
+        }
+        duo::load_rows(o.k_cache, row, n, s.k + j % block_size * o.ldk, o.ldk);
+        duo::load_rows(o.v_cache, row, n, s.v + j % block_size * o.ldv, o.ldv);
+        j += n;
     }
 }
 
@@ -237,11 +232,7 @@ void add_block(const op & o, const scratch & s, const tile & t, int64_t h, int64
     const int     b = int(begin - block);
     const int     e = int(end - block);
 
-    for (int64_t j = begin; j < end; ++j) {
-        const int64_t row = o.row(t.stream, h, j);
-        load_row(o.k_cache, row, s.k + (j - block) * o.ldk);
-        load_row(o.v_cache, row, s.v + (j - block) * o.ldv);
-    }
+    load_block(o, s, t.stream, h, begin, end);
 
     const int64_t n_rows = t.n_tokens * o.group;
     float rescale[4];

@@ -1,0 +1,320 @@
+// Stock and mixed heads side by side on the CPU, in one run: bench-cpu [options]
+//
+//   --shape smollm2 | llama-1b   random Q8_0 weights of that shape (smollm2)
+//   --kv LIST                    cache types (f16,q8_0,q4_0)
+//   --depth LIST                 tokens in the cache (0,4096,16384)
+//   --tokens N                   1: decoding; more: prefill of so many at the depth (1)
+//   --threads N --reps N         (2, 5)
+//   --json                       rows as JSON
+//
+// The cache is filled synthetically: positions are marked as held without computing anything, over rows of random values. Modes take turns within a
+// repetition, so that whatever else the machine does strikes all of them; the median is reported, and the load beside it.
+#include "random-model.h"
+
+#include "duo-report.h"
+#include "llama-batch.h"
+#include "llama-context.h"
+#include "llama-memory.h"
+#include "llama-vocab.h"
+#include "llama-model.h"
+#include "llama.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <map>
+#include <sstream>
+#include <string>
+#include <thread>
+#include <vector>
+
+namespace {
+
+using clk = std::chrono::steady_clock;
+
+double seconds_since(clk::time_point t) { return std::chrono::duration<double>(clk::now() - t).count(); }
+
+double median(std::vector<double> x) {
+    std::sort(x.begin(), x.end());
+    return x[x.size() / 2];
+}
+
+struct options {
+    std::string shape = "smollm2";
+    std::vector<std::string> kv = { "f16", "q8_0", "q4_0" };
+    std::vector<int> depths = { 0, 4096, 16384 };
+    int  n_tokens  = 1;
+    int  n_threads = 2;
+    int  reps      = 5;
+    bool json      = false;
+};
+
+std::vector<std::string> split(const std::string & list) {
+    std::vector<std::string> out;
+    std::stringstream in(list);
+    for (std::string item; std::getline(in, item, ',');) {
+        out.push_back(item);
+    }
+    return out;
+}
+
+options parse(int argc, char ** argv) {
+    options o;
+    for (int i = 1; i < argc; ++i) {
+        const std::string flag = argv[i];
+        if (flag == "--json") {
+            o.json = true;
+            continue;
+        }
+        if (i + 1 == argc) {
+            fprintf(stderr, "%s: unknown, or without its value; see the top of bench/cpu.cpp\n", flag.c_str());
+            exit(2);
+        }
+        const std::string value = argv[++i];
+        if (flag == "--shape") { o.shape = value; }
+        else if (flag == "--kv") { o.kv = split(value); }
+        else if (flag == "--depth") { o.depths.clear(); for (const auto & d : split(value)) { o.depths.push_back(std::stoi(d)); } }
+        else if (flag == "--tokens") { o.n_tokens = std::stoi(value); }
+        else if (flag == "--threads") { o.n_threads = std::stoi(value); }
+        else if (flag == "--reps") { o.reps = std::stoi(value); }
+        else { fprintf(stderr, "%s: unknown flag\n", flag.c_str()); exit(2); }
+    }
+    return o;
+}
+
+random_model_params shape_of(const std::string & name) {
+    random_model_params p;
+    p.type = GGML_TYPE_Q8_0;
+    p.head_size = 64;
+    p.n_ctx = 1 << 20;
+    if (name == "smollm2") {
+        p.n_layer = 30; p.n_head = 9; p.n_head_kv = 3; p.n_ff = 1536; p.n_vocab = 49152;
+    } else if (name == "llama-1b") {
+        p.n_layer = 16; p.n_head = 32; p.n_head_kv = 8; p.n_ff = 8192; p.n_vocab = 128256;
+    } else {
+        fprintf(stderr, "--shape is %s; expected smollm2 or llama-1b\n", name.c_str());
+        exit(2);
+    }
+    return p;
+}
+
+ggml_type type_of(const std::string & name) {
+    for (int t = 0; t < GGML_TYPE_COUNT; ++t) {
+        if (ggml_type_name(ggml_type(t)) && name == ggml_type_name(ggml_type(t))) {
+            return ggml_type(t);
+        }
+    }
+    fprintf(stderr, "--kv is %s; expected cache types such as f16 and q8_0\n", name.c_str());
+    exit(2);
+}
+
+// Read bandwidth of all threads over memory that no cache holds, GB/s: the best of five.
+double read_bandwidth(int n_threads) {
+    std::vector<uint64_t> data((256ull << 20) / 8 * n_threads, 1);
+    double best = 0.0;
+    for (int rep = 0; rep < 5; ++rep) {
+        std::vector<std::thread> threads;
+        std::vector<uint64_t> sums(n_threads * 16);
+        const auto start = clk::now();
+        for (int i = 0; i < n_threads; ++i) {
+            threads.emplace_back([&, i] {
+                const size_t n = data.size() / n_threads;
+                uint64_t s[8] = {};
+                for (const uint64_t * p = data.data() + i * n, * end = p + n; p < end; p += 8) {
+                    for (int j = 0; j < 8; ++j) {
+                        s[j] += p[j];
+                    }
+                }
+                sums[i * 16] = s[0] + s[1] + s[2] + s[3] + s[4] + s[5] + s[6] + s[7];
+            });
+        }
+        for (auto & t : threads) {
+            t.join();
+        }
+        if (sums[0] != 0) {
+            best = std::max(best, data.size() * 8 / seconds_since(start) / 1e9);
+        }
+    }
+    return best;
+}
+
+// One way to keep the cache, with a context of its own.
+struct mode {
+    const char * name;
+    float        sparsity; // negative: stock
+    llama_context * ctx;
+    std::vector<double> seconds;
+
+    double median_seconds() const { return median(seconds); }
+};
+
+llama_batch make_batch(int n, int position) {
+    llama_batch batch = llama_batch_init(n, 0, 1);
+    for (int i = 0; i < n; ++i) {
+        batch.token[i]     = (position + i) * 7919 % 32000;
+        batch.pos[i]       = position + i;
+        batch.n_seq_id[i]  = 1;
+        batch.seq_id[i][0] = 0;
+        batch.logits[i]    = i == n - 1;
+    }
+    batch.n_tokens = n;
+    return batch;
+}
+
+// Marks positions up to the depth as held. The rows are zero where nothing was decoded: every score is then the same, and the arithmetic is too.
+void fill(llama_context * ctx, int depth) {
+    const auto & model = ctx->get_model();
+    llama_memory_t mem = ctx->get_memory();
+    for (int p = llama_memory_seq_pos_max(mem, 0) + 1; p < depth;) {
+        const int n = std::min(2048, depth - p);
+        llama_batch batch = make_batch(n, p);
+        llama_batch_allocr balloc(1);
+        balloc.init(batch, model.vocab, mem, model.hparams.n_embd, 1, false);
+        const auto mctx = mem->init_batch(balloc, ctx->get_cparams().n_ubatch, false);
+        do {
+            mctx->apply();
+        } while (mctx->next());
+        llama_batch_free(batch);
+        p += n;
+    }
+}
+
+double step(mode & m, int depth, int n) {
+    llama_batch batch = make_batch(n, depth);
+    const auto start = clk::now();
+    if (llama_decode(m.ctx, batch) != 0) {
+        fprintf(stderr, "%s: decoding failed\n", m.name);
+        exit(1);
+    }
+    llama_synchronize(m.ctx);
+    const double s = seconds_since(start);
+    llama_batch_free(batch);
+    return s;
+}
+
+std::string half_gates(const random_model_params & p) {
+    std::string rows;
+    for (int64_t il = 0, i = 0; il < p.n_layer; ++il) {
+        std::string row;
+        for (int64_t h = 0; h < p.n_head_kv; ++h, ++i) {
+            row += (h ? "," : "") + std::string(i % 2 ? "0" : "1");
+        }
+        rows += (il ? ",[" : "[") + row + "]";
+    }
+    return "{\"llamaDuoPattern\":1,\"layers\":" + std::to_string(p.n_layer) + ",\"kvHeads\":" + std::to_string(p.n_head_kv) + ",\"gates\":[" + rows + "]}";
+}
+
+// Bytes of K and V rows that one token's attention reads.
+uint64_t bytes_read(const duo_kv_size & size, int depth) {
+    const uint64_t heads = size.n_retrieval + size.n_streaming;
+    const uint64_t row   = size.full_bytes / size.n_ctx_seq / heads; // the shapes' heads are all alike
+    return row * (uint64_t(size.n_retrieval) * depth + uint64_t(size.n_streaming) * std::min(depth, size.sink + size.recent));
+}
+
+std::string load_average() {
+    double load[3] = {};
+    if (getloadavg(load, 3) < 1) {
+        return "?";
+    }
+    char buf[32];
+    snprintf(buf, sizeof(buf), "%.2f", load[0]);
+    return buf;
+}
+
+} // namespace
+
+int main(int argc, char ** argv) {
+    const options o = parse(argc, argv);
+    llama_log_set([](ggml_log_level level, const char * text, void *) { if (level == GGML_LOG_LEVEL_ERROR) { fputs(text, stderr); } }, nullptr);
+    llama_backend_init();
+
+    const random_model_params shape = shape_of(o.shape);
+    const auto model = make_random_model(shape);
+    const std::string gates = half_gates(shape);
+    const double bandwidth = read_bandwidth(o.n_threads);
+    const int max_depth = *std::max_element(o.depths.begin(), o.depths.end());
+
+    fprintf(stderr, "%s, Q8_0 weights, %d threads, %d tokens a step, median of %d; read bandwidth %.1f GB/s; load before %s\n",
+            o.shape.c_str(), o.n_threads, o.n_tokens, o.reps, bandwidth, load_average().c_str());
+    if (!o.json) {
+        printf("%-6s %8s  %-10s %9s %9s %8s %11s %9s %7s\n", "kv", "depth", "mode", "ms", "t/s", "x stock", "attention", "GB/s", "share");
+    }
+    std::string rows;
+    for (const std::string & kv : o.kv) {
+        llama_context_params params = llama_context_default_params();
+        params.n_ctx           = max_depth + o.n_tokens + 256;
+        params.n_batch         = 2048;
+        params.n_ubatch        = 512;
+        params.n_threads       = o.n_threads;
+        params.n_threads_batch = o.n_threads;
+        params.type_k = params.type_v = type_of(kv);
+        params.flash_attn_type = LLAMA_FLASH_ATTN_TYPE_ENABLED;
+
+        mode modes[] = { { "stock", -1.0f, nullptr, {} }, { "duo 0", 0.0f, nullptr, {} }, { "duo 0.5", 0.5f, nullptr, {} } };
+        for (mode & m : modes) {
+            params.duo = llama_duo_default_params();
+            if (m.sparsity >= 0.0f) {
+                params.duo.enabled  = true;
+                params.duo.sparsity = m.sparsity;
+                params.duo.gates    = gates.c_str();
+            }
+            m.ctx = llama_init_from_model(model.get(), params);
+            if (!m.ctx) {
+                return 1;
+            }
+        }
+        std::map<std::string, double> at_zero;
+        std::vector<int> depths = o.depths;
+        std::sort(depths.begin(), depths.end());
+        for (const int depth : depths) {
+            for (mode & m : modes) {
+                llama_memory_clear(llama_get_memory(m.ctx), false);
+                fill(m.ctx, depth);
+                m.seconds.clear();
+            }
+            for (int rep = -1; rep < o.reps; ++rep) { // the first warms up
+                for (mode & m : modes) {
+                    const double s = step(m, depth, o.n_tokens);
+                    if (rep >= 0) {
+                        m.seconds.push_back(s);
+                    }
+                    llama_memory_clear(llama_get_memory(m.ctx), false);
+                    fill(m.ctx, depth);
+                }
+            }
+            for (const mode & m : modes) {
+                const double s = m.median_seconds();
+                if (depth == 0) {
+                    at_zero[m.name] = s;
+                }
+                const double attention = at_zero.count(m.name) ? s - at_zero[m.name] : 0.0;
+                const double gb        = bytes_read(duo_kv_size_of(m.ctx), depth) / 1e9;
+                const double rate      = attention > 0 && o.n_tokens == 1 ? gb / attention : 0.0;
+                const double speedup   = modes[0].median_seconds() / s;
+                char row[512];
+                if (o.json) {
+                    snprintf(row, sizeof(row),
+                            "%s  {\"shape\": \"%s\", \"kv\": \"%s\", \"depth\": %d, \"tokens\": %d, \"mode\": \"%s\", \"ms\": %.3f, \"tokensPerSecond\": %.2f, "
+                            "\"timesStock\": %.3f, \"attentionMs\": %.3f, \"gigabytesRead\": %.4f, \"gigabytesPerSecond\": %.2f, \"bandwidthShare\": %.3f}",
+                            rows.empty() ? "" : ",\n", o.shape.c_str(), kv.c_str(), depth, o.n_tokens, m.name, s * 1e3, o.n_tokens / s, speedup,
+                            attention * 1e3, gb, rate, rate / bandwidth);
+                    rows += row;
+                } else {
+                    printf("%-6s %8d  %-10s %9.2f %9.1f %8.2f %8.2f ms %9.2f %6.0f%%\n", kv.c_str(), depth, m.name, s * 1e3, o.n_tokens / s, speedup,
+                            attention * 1e3, rate, 100 * rate / bandwidth);
+                    fflush(stdout);
+                }
+            }
+        }
+        for (mode & m : modes) {
+            llama_free(m.ctx);
+        }
+    }
+    if (o.json) {
+        printf("{\"readBandwidth\": %.2f, \"threads\": %d, \"loadAfter\": \"%s\", \"rows\": [\n%s\n]}\n", bandwidth, o.n_threads, load_average().c_str(), rows.c_str());
+    }
+    fprintf(stderr, "load after %s\n", load_average().c_str());
+    return 0;
+}
