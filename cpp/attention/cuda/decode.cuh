@@ -48,7 +48,7 @@ struct DecodeConfig {
     static constexpr int STEPS    = is_quantised<TYPE> && D <= 128 && N_TILES == 1 && TILE % 32 == 0 ? TUNE_STEPS : 1; // of 16 cells at a time
     static constexpr int N_STAGES = is_quantised<TYPE> ? TUNE_STAGES_Q : TUNE_STAGES_16;                                      // tiles of a warp under way
     // 16 warps hide the latency of unpacking; 16-bit rows need no more than 8 to keep the memory busy, and more shared memory each.
-    static constexpr int MAX_WARPS   = is_quantised<TYPE> || D < 128 ? TUNE_WARPS_Q : TUNE_WARPS_16;
+    static constexpr int MAX_WARPS   = is_quantised<TYPE> || D < 128 || N_TILES > 1 ? TUNE_WARPS_Q : TUNE_WARPS_16;
     static constexpr int OVERHEAD    = TUNE_OVERHEAD;                                   // price of starting a segment, in tiles
     static constexpr int ROW         = ROW_BYTES<TYPE, D>;
     static constexpr int STRIDE      = ROW_STRIDE<TYPE, D>;
@@ -56,7 +56,7 @@ struct DecodeConfig {
     static constexpr int STAGE       = 2 * HALF_STAGE;                      // keys, then values
     static constexpr int Q_STRIDE    = D * 4 + 16;                          // of a query in shared memory
     static constexpr int Q_BYTES     = COLUMNS * Q_STRIDE;
-    static constexpr int PART_FLOATS = COLUMNS * (D + 2);                   // output [column][D], maxima [column], sums [column]
+    static constexpr int PART_FLOATS = COLUMNS * (D + 2);                   // output [column][D], maximum and sum [column]
     static constexpr int RING_BYTES  = N_STAGES * STAGE > PART_FLOATS * 4 ? N_STAGES * STAGE : (PART_FLOATS * 4 + 15) / 16 * 16;
     static constexpr int WARP_BYTES  = RING_BYTES + Q_BYTES;
     // Rows that lie in shared memory as in the cache come by the copy engine, a tile at a time. Padded rows would each be a copy of their own, which
@@ -85,7 +85,7 @@ struct DecodeControl {
     TileNote   note[Config::MAX_WARPS][Config::N_STAGES];
     alignas(8) uint64_t full[Config::MAX_WARPS][Config::N_STAGES];
     float2     part[2][Config::MAX_WARPS][Config::COLUMNS]; // maximum and sum of each warp's parts: of its last segment, and of the one before
-    int32_t    last;                              // whether this block is the last of a segment
+    bool       is_last[2];                        // to arrive at the first and at the last segment of its share
     int32_t    first_segment, last_segment[Config::MAX_WARPS]; // of the block's and of each warp's share
 };
 
@@ -190,16 +190,6 @@ decode_kernel(const __grid_constant__ AttentionParams p, const __grid_constant__
     if (!cursor.done()) {
         cursor.enter(plan, layout, shape, plan.segment_at(warp_begin));
     }
-    if (warp_begin < warp_end) {
-        const int32_t last = plan.segment_at(warp_end - 1);
-        if (lane == 0) {
-            control.last_segment[warp] = last;
-            if (warp == 0) {
-                control.first_segment = plan.segment_at(warp_begin);
-            }
-        }
-    }
-
     // Sends the next tile, if there is one, on its way.
     int n_pending = 0;
     const auto fetch = [&](int stage) {
@@ -246,7 +236,7 @@ decode_kernel(const __grid_constant__ AttentionParams p, const __grid_constant__
     int32_t current = -1, n_columns = 0, n_tiles = 0, first_position = 0, block_tokens = 0;
     bool    streams = false;
 
-    // Asks for the queries of a segment: before the first tiles, whose bytes would keep them waiting.
+    // Asks for the queries of a segment: early, or the bytes of tiles keep them waiting.
     uint8_t * const queries = ring + Config::RING_BYTES;
     const auto ask_for_queries = [&](int32_t index) {
         const Segment s = segment(plan, layout, shape, index);
@@ -269,7 +259,7 @@ decode_kernel(const __grid_constant__ AttentionParams p, const __grid_constant__
         if (Config::BULK || !first) {
             ptx::cp_async_wait<0>();
         } else {
-            ptx::cp_async_wait<Config::N_STAGES>(); // all but the first tiles
+            ptx::cp_async_wait<Config::N_STAGES - 1>(); // all but the tiles after the first
         }
         __syncwarp();
         const float q_factor = p.softcap != 0.0f ? p.scale / p.softcap : p.scale * 1.44269504f;
@@ -481,12 +471,23 @@ decode_kernel(const __grid_constant__ AttentionParams p, const __grid_constant__
     };
 
     // The share of this warp, segment by segment, while the next N_STAGES tiles are on their way.
-    if (!cursor.done()) {
-        ask_for_queries(cursor.segment);
-    }
+    const int32_t first_index = cursor.segment;
+    const bool    works = !cursor.done();
 #pragma unroll 1
     for (int i = 0; i < Config::N_STAGES; ++i) {
         fetch(i);
+        if (i == 0 && works) {
+            ask_for_queries(first_index);
+        }
+    }
+    if (warp_begin < warp_end) {
+        const int32_t last = plan.segment_at(warp_end - 1);
+        if (lane == 0) {
+            control.last_segment[warp] = last;
+            if (warp == 0) {
+                control.first_segment = plan.segment_at(warp_begin);
+            }
+        }
     }
     __syncwarp();
     MARK(1);
@@ -578,23 +579,32 @@ decode_kernel(const __grid_constant__ AttentionParams p, const __grid_constant__
             } else {
                 reinterpret_cast<float4 *>(part)[item] = o;
                 if (item % VECTORS == 0) {
-                    part[COLUMNS * D + column]           = m;
-                    part[COLUMNS * D + COLUMNS + column] = l;
+                    reinterpret_cast<float2 *>(part + COLUMNS * D)[column] = make_float2(m, l);
                 }
             }
         }
     }
 
     MARK(6);
-    // Joins the parts of the blocks of a segment, in the last of them to arrive. A block shares at most its first and its last segment.
-    for (int32_t index = first_segment; index <= last_segment; index = index < last_segment ? last_segment : last_segment + 1) {
-        if (max(tiles_begin(index), block_begin) >= min(tiles_end(index), block_end) || (tiles_begin(index) >= block_begin && tiles_end(index) <= block_end)) {
+    // Joins the parts of the blocks of a segment, in the last of them to arrive. A block shares at most its first and its last segment; it arrives
+    // at both counters at once.
+    const auto shared_with_others = [&](int32_t index) {
+        return max(tiles_begin(index), block_begin) < min(tiles_end(index), block_end) && (tiles_begin(index) < block_begin || tiles_end(index) > block_end);
+    };
+    const auto first_block_of = [&](int32_t index) { return blocks.taker(tiles_begin(index)); };
+    const auto n_blocks_of    = [&](int32_t index) { return blocks.taker(tiles_end(index) - 1) - first_block_of(index) + 1; };
+    __syncthreads();
+    if (lane == 0 && warp < 2) {
+        const int32_t index = warp == 0 ? first_segment : last_segment;
+        control.is_last[warp] = (warp == 0 || last_segment > first_segment) && shared_with_others(index) && last_to_arrive(p.counters + index, n_blocks_of(index));
+    }
+    __syncthreads();
+    for (int which = 0; which < 2; ++which) {
+        if (!control.is_last[which]) {
             continue;
         }
-        const int first_block = blocks.taker(tiles_begin(index)), n_parts = blocks.taker(tiles_end(index) - 1) - first_block + 1;
-        if (!last_to_arrive(p.counters + index, n_parts, &control.last)) {
-            continue;
-        }
+        const int32_t index = which == 0 ? first_segment : last_segment;
+        const int first_block = first_block_of(index), n_parts = n_blocks_of(index);
         // The parts are dealt to equal groups of threads, a group takes consecutive ones, and then the groups are joined in order.
         const Segment s = segment(plan, layout, shape, index);
         const int columns = s.n_tokens * s.n_heads, items = columns * VECTORS;
@@ -607,31 +617,31 @@ decode_kernel(const __grid_constant__ AttentionParams p, const __grid_constant__
             float m = NO_KEY, l = 0.0f;
             float4 o = make_float4(0, 0, 0, 0);
             // Many parts at a time, so that their loads are under way together.
-            constexpr int BATCH = 12;
+            constexpr int BATCH = 17; // 33 blocks share a retrieval head when 4 of 8 heads of a 132-processor card are such
             const int end = groups.begin(group + 1);
             for (int first = groups.begin(group); first < end; first += BATCH) {
                 float4 y[BATCH];
-                float  m_part[BATCH], l_part[BATCH], top = m;
+                float2 norm[BATCH];
+                float  top = m;
 #pragma unroll
                 for (int k = 0; k < BATCH; ++k) {
                     const int part = min(first + k, end - 1);
                     const float * const x = block_part(first_block + part, part == 0);
-                    y[k]      = __ldcg(reinterpret_cast<const float4 *>(x) + item);
-                    m_part[k] = __ldcg(x + COLUMNS * D + column);
-                    l_part[k] = __ldcg(x + COLUMNS * D + COLUMNS + column);
+                    y[k]    = __ldcg(reinterpret_cast<const float4 *>(x) + item);
+                    norm[k] = __ldcg(reinterpret_cast<const float2 *>(x + COLUMNS * D) + column);
                 }
 #pragma unroll
                 for (int k = 0; k < BATCH; ++k) {
-                    m_part[k] = first + k < end ? m_part[k] : NO_KEY;
-                    top = fmaxf(top, m_part[k]);
+                    norm[k].x = first + k < end ? norm[k].x : NO_KEY;
+                    top = fmaxf(top, norm[k].x);
                 }
                 const float shrink = ptx::exp2(m - top);
                 m = top;
                 l *= shrink, o.x *= shrink, o.y *= shrink, o.z *= shrink, o.w *= shrink;
 #pragma unroll
                 for (int k = 0; k < BATCH; ++k) {
-                    const float weight = ptx::exp2(m_part[k] - m);
-                    l += l_part[k] * weight;
+                    const float weight = ptx::exp2(norm[k].x - m);
+                    l += norm[k].y * weight;
                     o.x += y[k].x * weight, o.y += y[k].y * weight, o.z += y[k].z * weight, o.w += y[k].w * weight;
                 }
             }

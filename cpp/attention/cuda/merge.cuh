@@ -9,20 +9,15 @@ namespace duo::cuda {
 // Below any score, yet finite: a part without keys then weighs 0 and never makes a NaN.
 constexpr float NO_KEY = -1e30f;
 
-// Whether this block is the last of n to arrive; the counter is zero again afterwards. All threads call it, after writing their parts.
-static __device__ __forceinline__ bool last_to_arrive(int32_t * counter, int32_t n, int32_t * shared_flag) {
-    __syncthreads();
-    if (threadIdx.x == 0) {
-        // The barrier orders the block's writes before this release, and the acquire the other blocks' writes before what follows.
-        int32_t arrived;
-        asm volatile("atom.acq_rel.gpu.global.add.s32 %0, [%1], 1;" : "=r"(arrived) : "l"(counter) : "memory");
-        *shared_flag = arrived == n - 1;
-        if (arrived == n - 1) {
-            *counter = 0;
-        }
+// Whether this is the last of n blocks to arrive; the counter is zero again afterwards. For one thread, between two barriers of its block:
+// the first orders the block's writes before this release, the second this acquire before the block reads what others wrote.
+static __device__ __forceinline__ bool last_to_arrive(int32_t * counter, int32_t n) {
+    int32_t arrived;
+    asm volatile("atom.acq_rel.gpu.global.add.s32 %0, [%1], 1;" : "=r"(arrived) : "l"(counter) : "memory");
+    if (arrived == n - 1) {
+        *counter = 0;
     }
-    __syncthreads();
-    return *shared_flag;
+    return arrived == n - 1;
 }
 
 } // namespace duo::cuda

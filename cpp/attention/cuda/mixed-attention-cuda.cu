@@ -13,6 +13,11 @@ cudaError_t launch_decode_bf16(const AttentionParams & params, const Device & de
 cudaError_t launch_decode_q8_0(const AttentionParams & params, const Device & device, cudaStream_t stream);
 cudaError_t launch_decode_q4_0(const AttentionParams & params, const Device & device, cudaStream_t stream);
 
+cudaError_t launch_prefill_f16 (const AttentionParams & params, const Device & device, cudaStream_t stream);
+cudaError_t launch_prefill_bf16(const AttentionParams & params, const Device & device, cudaStream_t stream);
+cudaError_t launch_prefill_q8_0(const AttentionParams & params, const Device & device, cudaStream_t stream);
+cudaError_t launch_prefill_q4_0(const AttentionParams & params, const Device & device, cudaStream_t stream);
+
 static const Device & current_device() {
     constexpr int MAX_DEVICES = 64;
     static Device devices[MAX_DEVICES];
@@ -49,6 +54,20 @@ cudaError_t attention(const AttentionParams & params, cudaStream_t stream) {
     }
     if (has_fast_kernel(params)) {
         const Device & device = current_device();
+        // The decode kernel reads the cache once for every 16 query heads of a KV head; beyond twice, the prefill kernel's 128 rows are worth filling.
+        if (params.max_seq_tokens * (params.n_head / params.layout.n_head_kv) > 32) {
+            cudaError_t error = cudaErrorNotSupported;
+            switch (params.type_k) {
+                case CacheType::f16:  error = launch_prefill_f16 (params, device, stream); break;
+                case CacheType::bf16: error = launch_prefill_bf16(params, device, stream); break;
+                case CacheType::q8_0: error = launch_prefill_q8_0(params, device, stream); break;
+                case CacheType::q4_0: error = launch_prefill_q4_0(params, device, stream); break;
+                default:              break;
+            }
+            if (error != cudaErrorNotSupported) { // as where a block has too little shared memory
+                return error;
+            }
+        }
         switch (params.type_k) {
             case CacheType::f16:  return launch_decode_f16 (params, device, stream);
             case CacheType::bf16: return launch_decode_bf16(params, device, stream);
@@ -66,8 +85,9 @@ cudaError_t attention(const AttentionParams & params, cudaStream_t stream) {
 }
 
 size_t attention_workspace(const AttentionParams & params) {
-    // The decode kernel's parts: 16 warps and 2 more of each multiprocessor, of at most 16 columns.
-    return size_t(current_device().n_multiprocessors) * 18 * 16 * (params.head_size_v + 2) * sizeof(float);
+    // Decode: a part of each of 8 warps and 2 of the block, of at most 16 columns, on each multiprocessor. Prefill: four parts of 128 rows.
+    const size_t n_columns = std::max(10 * 16, 4 * 128);
+    return current_device().n_multiprocessors * n_columns * (params.head_size_v + 2) * sizeof(float);
 }
 
 cudaError_t store(const StoreParams & params, cudaStream_t stream) {

@@ -46,6 +46,11 @@ static __device__ __forceinline__ void cp_async_16(uint32_t shared, const void *
     asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16;" :: "r"(shared), "l"(global) : "memory");
 }
 
+// The same, or 16 zeros.
+static __device__ __forceinline__ void cp_async_16_or_zero(uint32_t shared, const void * global, bool copy) {
+    asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16, %2;" :: "r"(shared), "l"(global), "r"(copy ? 16 : 0) : "memory");
+}
+
 static __device__ __forceinline__ void cp_async_commit() {
     asm volatile("cp.async.commit_group;" ::: "memory");
 }

@@ -1,0 +1,9 @@
+#include "../prefill-launch.cuh"
+
+namespace duo::cuda {
+
+cudaError_t launch_prefill_bf16(const AttentionParams & params, const Device & device, cudaStream_t stream) {
+    return launch_prefill<CacheType::bf16>(params, device, stream);
+}
+
+} // namespace duo::cuda

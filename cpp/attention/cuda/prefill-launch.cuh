@@ -1,0 +1,56 @@
+// Chooses and launches the prefill kernel of one cache type; each instances/prefill-*.cu instantiates it once.
+#pragma once
+
+#include "device.h"
+#include "prefill.cuh"
+
+#include <algorithm>
+
+namespace duo::cuda {
+
+template <CacheType TYPE, int D>
+static cudaError_t launch_prefill_sized(const AttentionParams & params, const Device & device, cudaStream_t stream) {
+    using Config = PrefillConfig<TYPE, D>;
+    PrefillShape shape;
+    shape.ratio = params.n_head / params.layout.n_head_kv;
+    if (size_t(Config::SHARED) > device.shared_bytes || shape.ratio > Config::ROWS) {
+        return cudaErrorNotSupported;
+    }
+    if (cudaError_t error = cudaFuncSetAttribute(prefill_kernel<Config>, cudaFuncAttributeMaxDynamicSharedMemorySize, Config::SHARED); error != cudaSuccess) {
+        return error;
+    }
+    shape.block_tokens   = Config::ROWS / shape.ratio;
+    shape.n_token_blocks = (params.layout.n_tokens + shape.block_tokens - 1) / shape.block_tokens;
+    const int n_items    = shape.n_token_blocks * params.layout.n_head_kv, n_places = device.n_multiprocessors * Config::BLOCKS;
+    // Twice as many as there is place for, since half of the heads may stream and be done at once.
+    shape.n_splits       = std::max(1, 2 * n_places / n_items);
+    prefill_kernel<Config><<<n_items * shape.n_splits, Config::WARPS * 32, Config::SHARED, stream>>>(params, shape);
+    if (shape.n_splits > 1) {
+        constexpr int WARPS = 4;
+        prefill_merge_kernel<Config><<<dim3(n_items, Config::ROWS / WARPS), WARPS * 32, 0, stream>>>(params, shape);
+    }
+    return cudaGetLastError();
+}
+
+template <CacheType TYPE>
+static cudaError_t launch_prefill(const AttentionParams & params, const Device & device, cudaStream_t stream) {
+    switch (params.head_size_k) {
+        case 64:  return launch_prefill_sized<TYPE,  64>(params, device, stream);
+        case 128: return launch_prefill_sized<TYPE, 128>(params, device, stream);
+#ifndef DUO_ONLY_128
+        case 192: return launch_prefill_sized<TYPE, 192>(params, device, stream);
+        case 256: return launch_prefill_sized<TYPE, 256>(params, device, stream);
+#endif
+    }
+    if constexpr (!is_quantised<TYPE>) {
+        switch (params.head_size_k) {
+#ifndef DUO_ONLY_128
+            case 80: return launch_prefill_sized<TYPE, 80>(params, device, stream);
+            case 96: return launch_prefill_sized<TYPE, 96>(params, device, stream);
+#endif
+        }
+    }
+    return cudaErrorNotSupported;
+}
+
+} // namespace duo::cuda

@@ -1,0 +1,423 @@
+// Attention of many queries: bound by the tensor cores.
+//
+// A block takes 128 rows, the query heads of one KV head for as many tokens as fit, so that a key is read once for all of them, and walks the cells
+// they see in tiles. Visibility is arithmetic: tiles that nobody sees are not visited, and only tiles at an edge are masked. Streaming heads thus
+// do their window's work alone. Two tiles are in shared memory: one at work, one on its way. Accumulators are f32 throughout.
+//
+// Where there are fewer blocks than the card holds (a short ubatch on a long context), the tiles of a block are split over several, whose parts
+// a second launch joins.
+#pragma once
+
+#include "cells.cuh"
+#include "fragments.cuh"
+#include "merge.cuh"
+
+#ifndef TUNE_PM
+#define TUNE_PM 2
+#endif
+#ifndef TUNE_PK
+#define TUNE_PK 64
+#endif
+#ifndef TUNE_PB
+#define TUNE_PB 2
+#endif
+
+namespace duo::cuda {
+
+template <CacheType TYPE_, int D_>
+struct PrefillConfig {
+    static constexpr CacheType TYPE = TYPE_;
+    static constexpr int  D         = D_;
+    static constexpr int  ROWS      = 128;
+    static constexpr int  M_TILES   = D <= 128 ? TUNE_PM : 1;             // of 16 rows a warp: two share each fragment of K and V, where registers allow it
+    static constexpr int  WARPS     = ROWS / (16 * M_TILES);
+    static constexpr int  KEYS      = D <= 128 && is_quantised<TYPE> ? TUNE_PK : 32;           // of a tile
+    static constexpr int  BLOCKS    = D <= 128 ? TUNE_PB : 1;             // on a multiprocessor: one multiplies while the other takes exponentials
+    static constexpr int  STRIDE    = 2 * D + 16;                   // bytes of a row of f16; padding spreads ldmatrix over the banks
+    static constexpr bool CONVERTS  = TYPE != CacheType::f16;       // raw tiles are made f16 in shared memory
+    static constexpr int  RAW       = ROW_BYTES<TYPE, D>;
+    static constexpr int  TILE      = KEYS * STRIDE;
+    static constexpr int  Q_BYTES   = ROWS * STRIDE;
+    static constexpr int  STAGE     = 2 * KEYS * (CONVERTS ? RAW : STRIDE); // keys, then values, as they arrive
+    static constexpr int  SHARED    = Q_BYTES + 2 * STAGE + (CONVERTS ? 2 * TILE : 0) + ROWS * 8;
+    static constexpr int  PART_FLOATS = ROWS * (D + 2);
+    // As in decode: a maximum is raised only when it grows by 2^6, p keeps 2^5 above the bottom of f16.
+    static constexpr float HEADROOM = 5.0f, SLACK = 6.0f;
+};
+
+// How a launch cuts its queries: block b has tokens [b * block_tokens, ...).
+struct PrefillShape {
+    int32_t ratio;          // query heads of a KV head
+    int32_t block_tokens;   // ROWS / ratio
+    int32_t n_token_blocks;
+    int32_t n_splits;
+};
+
+// The KV head of rank i when retrieval heads come first: their blocks are the long ones, and start first. For one warp.
+static __device__ __forceinline__ int head_of_rank(const Layout & layout, int rank) {
+    const int lane = threadIdx.x % 32;
+    for (int streams = 0; streams < 2; ++streams) {
+        for (int first = 0; first < layout.n_head_kv; first += 32) {
+            const int head = first + lane;
+            const uint32_t mask = __ballot_sync(~0u, head < layout.n_head_kv && (layout.heads[2 * head + 1] != 0) == bool(streams));
+            if (rank < __popc(mask)) {
+                return first + __fns(mask, 0, rank + 1);
+            }
+            rank -= __popc(mask);
+        }
+    }
+    return 0;
+}
+
+// Eight values of a raw row from element 8 * piece on, as f16.
+template <CacheType TYPE>
+static __device__ __forceinline__ uint4 eight_halves(const uint8_t * row, int piece) {
+    uint32_t out[4];
+    if constexpr (TYPE == CacheType::bf16) {
+        // Exact in f16's range; beyond it, values saturate.
+        const uint4 raw = *reinterpret_cast<const uint4 *>(row + 16 * piece);
+        const uint32_t words[4] = { raw.x, raw.y, raw.z, raw.w };
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+            const float x = __uint_as_float(words[i] << 16), y = __uint_as_float(words[i] & 0xffff0000);
+            out[i] = bits(__floats2half2_rn(fminf(fmaxf(x, -65504.0f), 65504.0f), fminf(fmaxf(y, -65504.0f), 65504.0f)));
+        }
+    } else if constexpr (TYPE == CacheType::q8_0) {
+        const uint8_t * block = row + piece / 4 * 34;
+        const half2 scale = __half2half2(*reinterpret_cast<const __half *>(block)), offset = __float2half2_rn(1152.0f);
+#pragma unroll
+        for (int i = 0; i < 4; ++i) { // 0x6400 | (x + 128) is 1152 + x
+            const uint32_t pair = load16(block + 2 + piece % 4 * 8 + 2 * i) ^ 0x8080;
+            out[i] = bits((halves(__byte_perm(pair, 0x64, 0x4140)) - offset) * scale);
+        }
+    } else if constexpr (TYPE == CacheType::q4_0) {
+        const uint8_t * block = row + piece / 4 * 18;
+        const half2 scale = __half2half2(*reinterpret_cast<const __half *>(block)), offset = __float2half2_rn(1032.0f);
+        const int shift = piece % 4 / 2 * 4;
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+            const uint32_t pair = load16(block + 2 + piece % 2 * 8 + 2 * i) >> shift & 0x0f0f;
+            out[i] = bits((halves(__byte_perm(pair, 0x64, 0x4140)) - offset) * scale);
+        }
+    }
+    return make_uint4(out[0], out[1], out[2], out[3]);
+}
+
+template <typename Config>
+static __global__ void __launch_bounds__(Config::WARPS * 32, Config::BLOCKS)
+prefill_kernel(const __grid_constant__ AttentionParams p, const __grid_constant__ PrefillShape shape) {
+    constexpr int D = Config::D, KEYS = Config::KEYS, M_TILES = Config::M_TILES, STRIDE = Config::STRIDE, THREADS = Config::WARPS * 32;
+
+    extern __shared__ __align__(128) uint8_t shared[];
+    uint8_t * const queries = shared;                         // [ROWS][STRIDE] f16
+    uint8_t * const stages  = queries + Config::Q_BYTES;      // two of keys and values
+    uint8_t * const halved  = stages + 2 * Config::STAGE;     // keys and values as f16, where they have to be made so
+    int2    * const sight   = reinterpret_cast<int2 *>(shared + Config::SHARED - Config::ROWS * 8); // of each row: position, begin of the recent window
+
+    const Layout & layout = p.layout;
+    const int thread = threadIdx.x, lane = thread % 32, warp = thread / 32, g = lane / 4, t = lane % 4;
+
+    const int split = blockIdx.x % shape.n_splits, item = blockIdx.x / shape.n_splits;
+    const int head  = head_of_rank(layout, item / shape.n_token_blocks);
+    const int first_token = (shape.n_token_blocks - 1 - item % shape.n_token_blocks) * shape.block_tokens; // the last see the most
+    const int end_token   = min(first_token + shape.block_tokens, layout.n_tokens);
+    const bool streams    = layout.heads[2 * head + 1] != 0;
+
+    // Queries, with the scale and log2(e) in them.
+    const float q_factor = p.softcap != 0.0f ? p.scale / p.softcap : p.scale * 1.44269504f;
+    for (int i = thread; i < Config::ROWS * (D / 4); i += THREADS) {
+        const int row = i / (D / 4), token = first_token + row / shape.ratio;
+        float4 x = make_float4(0, 0, 0, 0);
+        if (token < end_token) {
+            x = reinterpret_cast<const float4 *>(p.q + (int64_t(token) * p.n_head + head * shape.ratio + row % shape.ratio) * D)[i % (D / 4)];
+        }
+        *reinterpret_cast<uint2 *>(queries + row * STRIDE + i % (D / 4) * 8) =
+            make_uint2(bits(__floats2half2_rn(x.x * q_factor, x.y * q_factor)), bits(__floats2half2_rn(x.z * q_factor, x.w * q_factor)));
+    }
+
+    float * const part = p.partials + int64_t(blockIdx.x) * Config::PART_FLOATS;
+
+    // Tokens of one stream at a time; mostly there is but one.
+    for (int run_begin = first_token, run_end; run_begin < end_token; run_begin = run_end) {
+        const int stream = layout.tokens[2 * run_begin + 1];
+        for (run_end = run_begin + 1; run_end < end_token && layout.tokens[2 * run_end + 1] == stream; ++run_end) {
+        }
+        const int32_t first_position = layout.tokens[2 * run_begin], last_position = layout.tokens[2 * (run_end - 1)];
+        const int32_t last_window = streams ? window_begin(layout, last_position) : -1;
+        const int64_t first_row   = stream * layout.n_rows + layout.heads[2 * head];
+        __syncthreads();
+        for (int row = thread; row < Config::ROWS; row += THREADS) {
+            const int token = first_token + row / shape.ratio;
+            const int32_t position = token >= run_begin && token < run_end ? layout.tokens[2 * token] : -1;
+            sight[row] = make_int2(position, streams ? window_begin(layout, position) : -1);
+        }
+        __syncthreads();
+
+        // This split's tiles of all those of the runs, one after another.
+        const Cells cells(layout, streams, first_position, last_position);
+        int n_all = 0;
+#pragma unroll
+        for (int r = 0; r < MAX_RUNS; ++r) {
+            n_all += cells.run(layout, r).n_tiles(KEYS);
+        }
+        const int tile_begin = int(int64_t(n_all) * split / shape.n_splits), n_tiles = int(int64_t(n_all) * (split + 1) / shape.n_splits) - tile_begin;
+        Run run;
+        int cell;
+        const auto find_tile = [&](int index) {
+#pragma unroll 1
+            for (int r = 0; r < MAX_RUNS; ++r) {
+                run = cells.run(layout, r);
+                const int n = run.n_tiles(KEYS);
+                if (index < n) {
+                    cell = run.first_cell() + index * KEYS;
+                    return;
+                }
+                index -= n;
+            }
+        };
+
+        const auto fetch = [&](int stage) {
+            const uint32_t to = ptx::shared_address(stages + stage * Config::STAGE);
+            const int64_t from = (first_row + cell) * Config::RAW;
+            const uint8_t * k = static_cast<const uint8_t *>(p.k_cache) + from, * v = static_cast<const uint8_t *>(p.v_cache) + from;
+            if constexpr (!Config::CONVERTS) {
+                constexpr int PIECES = D / 8;
+#pragma unroll
+                for (int i = thread; i < KEYS * PIECES; i += THREADS) {
+                    const int key = i / PIECES, at = i % PIECES * 16;
+                    const bool exists = cell + key >= run.begin && cell + key < run.end; // else zero: a probability of 0 does not undo a NaN
+                    ptx::cp_async_16_or_zero(to + key * STRIDE + at, exists ? k + i * 16 : k, exists);
+                    ptx::cp_async_16_or_zero(to + Config::TILE + key * STRIDE + at, exists ? v + i * 16 : v, exists);
+                }
+            } else {
+                const int n_bytes = min(KEYS, (run.end - cell + CELL_ALIGN - 1) & ~(CELL_ALIGN - 1)) * Config::RAW;
+#pragma unroll 4
+                for (int i = thread * 16; i < n_bytes; i += THREADS * 16) {
+                    ptx::cp_async_16(to + i, k + i);
+                    ptx::cp_async_16(to + Config::STAGE / 2 + i, v + i);
+                }
+            }
+        };
+
+        float out[M_TILES][D / 8][4] = {}, sum[M_TILES][4] = {}, maximum[M_TILES][2];
+#pragma unroll
+        for (int m = 0; m < M_TILES; ++m) {
+            maximum[m][0] = maximum[m][1] = NO_KEY;
+        }
+
+        if (n_tiles > 0) {
+            find_tile(tile_begin);
+            fetch(0);
+        }
+        ptx::cp_async_commit();
+        for (int tile = 0; tile < n_tiles; ++tile) {
+            const Run at_run = run;
+            const int at_cell = cell;
+            ptx::cp_async_wait<0>();
+            __syncthreads(); // the tile is there for all, and all are done with the one before
+            if (tile + 1 < n_tiles) {
+                cell += KEYS;
+                if (cell >= run.end) {
+                    find_tile(tile_begin + tile + 1);
+                }
+                fetch((tile + 1) % 2);
+            }
+            ptx::cp_async_commit();
+
+            const uint8_t * keys = stages + tile % 2 * Config::STAGE;
+            if constexpr (Config::CONVERTS) {
+                constexpr int PIECES = D / 8;
+                for (int i = thread; i < 2 * KEYS * PIECES; i += THREADS) {
+                    const int row = i / PIECES, cell_of_row = at_cell + row % KEYS;
+                    uint4 x = make_uint4(0, 0, 0, 0);
+                    if (cell_of_row >= at_run.begin && cell_of_row < at_run.end) {
+                        x = eight_halves<Config::TYPE>(keys + row * Config::RAW, i % PIECES);
+                    }
+                    *reinterpret_cast<uint4 *>(halved + row * STRIDE + i % PIECES * 16) = x;
+                }
+                __syncthreads();
+                keys = halved;
+            }
+            const uint8_t * const values = keys + Config::TILE;
+
+            // Scores.
+            float score[M_TILES][KEYS / 8][4] = {};
+            const uint32_t q_address = ptx::shared_address(queries) + (warp * 16 * M_TILES + lane % 16) * STRIDE + lane / 16 * 16;
+            const uint32_t k_address = ptx::shared_address(keys) + (lane % 8 + lane / 16 * 8) * STRIDE + lane / 8 % 2 * 16;
+#pragma unroll
+            for (int step = 0; step < D / 16; ++step) {
+                uint32_t a[M_TILES][4];
+#pragma unroll
+                for (int m = 0; m < M_TILES; ++m) {
+                    ptx::ldmatrix_x4(a[m], q_address + m * 16 * STRIDE + step * 32);
+                }
+#pragma unroll
+                for (int n = 0; n < KEYS / 16; ++n) {
+                    uint32_t b[4];
+                    ptx::ldmatrix_x4(b, k_address + n * 16 * STRIDE + step * 32);
+#pragma unroll
+                    for (int m = 0; m < M_TILES; ++m) {
+                        ptx::mma_f16(score[m][2 * n],     a[m], b[0], b[1]);
+                        ptx::mma_f16(score[m][2 * n + 1], a[m], b[2], b[3]);
+                    }
+                }
+            }
+            if (p.softcap != 0.0f) {
+#pragma unroll
+                for (int i = 0; i < M_TILES * KEYS / 2; ++i) {
+                    float & x = score[i / (KEYS / 2)][i / 4 % (KEYS / 8)][i % 4];
+                    x = p.softcap * 1.44269504f * ptx::tanh(x);
+                }
+            }
+
+            // Tiles at an edge of what somebody sees.
+            const int first = at_cell + at_run.offset; // position of key 0
+            const bool all_see = at_cell >= at_run.begin && at_cell + KEYS <= at_run.end && first + KEYS - 1 <= first_position
+                               && (first >= last_window || first + KEYS <= layout.sink) && run_end - run_begin == end_token - first_token;
+            if (!all_see) {
+#pragma unroll
+                for (int m = 0; m < M_TILES; ++m) {
+#pragma unroll
+                    for (int row = 0; row < 2; ++row) {
+                        const int2 see = sight[(warp * M_TILES + m) * 16 + g + 8 * row];
+#pragma unroll
+                        for (int i = 0; i < KEYS / 4; ++i) {
+                            const int key = i / 2 * 8 + 2 * t + i % 2, j = first + key;
+                            const bool exists  = at_cell + key >= at_run.begin && at_cell + key < at_run.end;
+                            const bool visible = exists && j <= see.x && (j < layout.sink || j >= see.y);
+                            float & x = score[m][i / 2][2 * row + i % 2];
+                            x = visible ? x : -INFINITY;
+                        }
+                    }
+                }
+            }
+
+            // New maxima are rare: look for one in the whole warp, and only then agree on it.
+            bool grows = false;
+            float top[M_TILES][2];
+#pragma unroll
+            for (int m = 0; m < M_TILES; ++m) {
+#pragma unroll
+                for (int row = 0; row < 2; ++row) {
+                    float x = score[m][0][2 * row];
+#pragma unroll
+                    for (int i = 1; i < KEYS / 4; ++i) {
+                        x = fmaxf(x, score[m][i / 2][2 * row + i % 2]);
+                    }
+                    top[m][row] = x;
+                    grows |= x > maximum[m][row] + (Config::HEADROOM + Config::SLACK);
+                }
+            }
+            if (__any_sync(~0u, grows)) {
+#pragma unroll
+                for (int m = 0; m < M_TILES; ++m) {
+#pragma unroll
+                    for (int row = 0; row < 2; ++row) {
+                        float x = top[m][row];
+                        x = fmaxf(x, __shfl_xor_sync(~0u, x, 1));
+                        x = fmaxf(x, __shfl_xor_sync(~0u, x, 2));
+                        x = fmaxf(maximum[m][row], x - Config::HEADROOM);
+                        const float shrink = ptx::exp2(maximum[m][row] - x);
+                        maximum[m][row] = x;
+                        sum[m][2 * row] *= shrink;
+                        sum[m][2 * row + 1] *= shrink;
+#pragma unroll
+                        for (int n = 0; n < D / 8; ++n) {
+                            out[m][n][2 * row]     *= shrink;
+                            out[m][n][2 * row + 1] *= shrink;
+                        }
+                    }
+                }
+            }
+
+            // Output. The sum of a row is a product with ones: it adds what is multiplied, not what was rounded.
+            const uint32_t v_address = ptx::shared_address(values) + lane % 16 * STRIDE + lane / 16 * 16;
+#pragma unroll
+            for (int k = 0; k < KEYS / 16; ++k) {
+                uint32_t a[M_TILES][4];
+#pragma unroll
+                for (int m = 0; m < M_TILES; ++m) {
+#pragma unroll
+                    for (int r = 0; r < 4; ++r) {
+                        const float * s = score[m][2 * k + r / 2] + r % 2 * 2;
+                        a[m][r] = bits(__floats2half2_rn(ptx::exp2(s[0] - maximum[m][r % 2]), ptx::exp2(s[1] - maximum[m][r % 2])));
+                    }
+                    constexpr uint32_t ONES = 0x3c003c00;
+                    ptx::mma_f16(sum[m], a[m], ONES, ONES);
+                }
+#pragma unroll
+                for (int n = 0; n < D / 16; ++n) {
+                    uint32_t b[4];
+                    ptx::ldmatrix_x4_trans(b, v_address + k * 16 * STRIDE + n * 32);
+#pragma unroll
+                    for (int m = 0; m < M_TILES; ++m) {
+                        ptx::mma_f16(out[m][2 * n],     a[m], b[0], b[1]);
+                        ptx::mma_f16(out[m][2 * n + 1], a[m], b[2], b[3]);
+                    }
+                }
+            }
+        }
+        ptx::cp_async_wait<0>();
+
+        // Results of this stream's rows.
+#pragma unroll
+        for (int m = 0; m < M_TILES; ++m) {
+#pragma unroll
+            for (int r = 0; r < 2; ++r) {
+                const int row = (warp * M_TILES + m) * 16 + g + 8 * r;
+                if (sight[row].x < 0) {
+                    continue;
+                }
+                const int token = first_token + row / shape.ratio;
+                const bool whole = shape.n_splits == 1;
+                const float norm = whole ? 1.0f / sum[m][2 * r] : 1.0f;
+                float * const to = whole ? p.dst + (int64_t(token) * p.n_head + head * shape.ratio + row % shape.ratio) * D : part + row * D;
+#pragma unroll
+                for (int n = 0; n < D / 8; ++n) {
+                    *reinterpret_cast<float2 *>(to + 8 * n + 2 * t) = make_float2(out[m][n][2 * r] * norm, out[m][n][2 * r + 1] * norm);
+                }
+                if (!whole && t == 0) {
+                    part[Config::ROWS * D + row]                = maximum[m][r];
+                    part[Config::ROWS * D + Config::ROWS + row] = sum[m][2 * r];
+                }
+            }
+        }
+    }
+}
+
+// Joins the splits of each row, in their order: one warp a row.
+template <typename Config>
+static __global__ void prefill_merge_kernel(const __grid_constant__ AttentionParams p, const __grid_constant__ PrefillShape shape) {
+    constexpr int D = Config::D;
+    const int lane = threadIdx.x % 32, row = blockIdx.y * (blockDim.x / 32) + threadIdx.x / 32, item = blockIdx.x;
+    const int head = head_of_rank(p.layout, item / shape.n_token_blocks);
+    const int first_token = (shape.n_token_blocks - 1 - item % shape.n_token_blocks) * shape.block_tokens;
+    const int token = first_token + row / shape.ratio;
+    if (row >= shape.block_tokens * shape.ratio || token >= p.layout.n_tokens) {
+        return;
+    }
+    const float * const parts = p.partials + int64_t(item) * shape.n_splits * Config::PART_FLOATS;
+    float top = NO_KEY, sum = 0.0f;
+    for (int s = 0; s < shape.n_splits; ++s) {
+        top = fmaxf(top, parts[int64_t(s) * Config::PART_FLOATS + Config::ROWS * D + row]);
+    }
+    float out[(D + 31) / 32] = {};
+    for (int s = 0; s < shape.n_splits; ++s) {
+        const float * const x = parts + int64_t(s) * Config::PART_FLOATS;
+        const float weight = ptx::exp2(x[Config::ROWS * D + row] - top);
+        sum += weight * x[Config::ROWS * D + Config::ROWS + row];
+#pragma unroll
+        for (int i = 0; i < (D + 31) / 32; ++i) {
+            out[i] += 32 * i + lane < D ? weight * x[row * D + 32 * i + lane] : 0.0f;
+        }
+    }
+    float * const to = p.dst + (int64_t(token) * p.n_head + head * shape.ratio + row % shape.ratio) * D;
+#pragma unroll
+    for (int i = 0; i < (D + 31) / 32; ++i) {
+        if (32 * i + lane < D) {
+            to[32 * i + lane] = out[i] / sum;
+        }
+    }
+}
+
+} // namespace duo::cuda
