@@ -6,7 +6,7 @@ build=${BUILD:-build-cuda-attention}
 mkdir -p "$build"
 arch=${ARCH:--gencode=arch=compute_90a,code=sm_90a}
 pids=()
-for source in bench/cuda-attention.cu cpp/attention/cuda/*.cu cpp/attention/cuda/instances/*.cu; do
+for source in bench/cuda-attention.cu cpp/attention/cuda/mixed-attention-cuda.cu cpp/attention/cuda/instances/*.cu; do
     ${NVCC:-nvcc} -std=c++17 -O3 -lineinfo $arch "$@" -c "$source" -o "$build/$(basename "$source" .cu).o" &
     pids+=($!)
 done

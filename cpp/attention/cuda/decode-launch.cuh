@@ -13,6 +13,9 @@ static cudaError_t launch_decode_sized(const AttentionParams & params, const Dev
     using Config = DecodeConfig<TYPE, D, N_TILES>;
     const int    n_warps = int(std::min<size_t>(Config::MAX_WARPS, (device.shared_bytes - DECODE_CONTROL_BYTES<Config>) / Config::WARP_BYTES));
     const size_t shared  = DECODE_CONTROL_BYTES<Config> + n_warps * size_t(Config::WARP_BYTES);
+    if (n_warps < 2) {
+        return cudaErrorNotSupported;
+    }
     const auto kernel = decode_kernel<TYPE, D, N_TILES>;
     if (cudaError_t error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int(shared)); error != cudaSuccess) {
         return error;

@@ -11,7 +11,7 @@
 #include "merge.cuh"
 
 #ifndef TUNE_TILE_Q4
-#define TUNE_TILE_Q4 32
+#define TUNE_TILE_Q4 64
 #endif
 #ifndef TUNE_TILE_Q8
 #define TUNE_TILE_Q8 32
@@ -35,7 +35,7 @@
 #define TUNE_WARPS_16 4
 #endif
 #ifndef TUNE_OVERHEAD
-#define TUNE_OVERHEAD 1
+#define TUNE_OVERHEAD 2
 #endif
 
 namespace duo::cuda {
@@ -85,7 +85,8 @@ struct DecodeControl {
     TileNote   note[Config::MAX_WARPS][Config::N_STAGES];
     alignas(8) uint64_t full[Config::MAX_WARPS][Config::N_STAGES];
     float2     part[2][Config::MAX_WARPS][Config::COLUMNS]; // maximum and sum of each warp's parts: of its last segment, and of the one before
-    bool       is_last[2];                        // to arrive at the first and at the last segment of its share
+    int32_t    first_block[2], n_blocks[2];        // of the first and of the last segment of the block's share; 0 where it has none of its tiles
+    bool       is_last[2];                        // to arrive at those segments
     int32_t    first_segment, last_segment[Config::MAX_WARPS]; // of the block's and of each warp's share
 };
 
@@ -480,14 +481,17 @@ decode_kernel(const __grid_constant__ AttentionParams p, const __grid_constant__
             ask_for_queries(first_index);
         }
     }
-    if (warp_begin < warp_end) {
-        const int32_t last = plan.segment_at(warp_end - 1);
-        if (lane == 0) {
-            control.last_segment[warp] = last;
-            if (warp == 0) {
-                control.first_segment = plan.segment_at(warp_begin);
-            }
-        }
+    // While the first tile is on its way: what the joining will ask for.
+    if (warp_begin < warp_end && lane == 0) {
+        control.last_segment[warp] = plan.segment_at(warp_end - 1);
+    }
+    if (lane == 0 && warp < 2) {
+        // Only the first and the last segment of a block's share can lie in other blocks too.
+        const int32_t first = plan.segment_at(block_begin), last = plan.segment_at(block_end - 1), index = warp == 0 ? first : last;
+        const bool mine = max(tiles_begin(index), block_begin) < min(tiles_end(index), block_end) && (warp == 0 || last > first);
+        control.first_block[warp] = blocks.taker(tiles_begin(index));
+        control.n_blocks[warp]    = mine ? blocks.taker(tiles_end(index) - 1) - control.first_block[warp] + 1 : 0;
+        control.first_segment     = first;
     }
     __syncwarp();
     MARK(1);
@@ -588,15 +592,10 @@ decode_kernel(const __grid_constant__ AttentionParams p, const __grid_constant__
     MARK(6);
     // Joins the parts of the blocks of a segment, in the last of them to arrive. A block shares at most its first and its last segment; it arrives
     // at both counters at once.
-    const auto shared_with_others = [&](int32_t index) {
-        return max(tiles_begin(index), block_begin) < min(tiles_end(index), block_end) && (tiles_begin(index) < block_begin || tiles_end(index) > block_end);
-    };
-    const auto first_block_of = [&](int32_t index) { return blocks.taker(tiles_begin(index)); };
-    const auto n_blocks_of    = [&](int32_t index) { return blocks.taker(tiles_end(index) - 1) - first_block_of(index) + 1; };
     __syncthreads();
     if (lane == 0 && warp < 2) {
-        const int32_t index = warp == 0 ? first_segment : last_segment;
-        control.is_last[warp] = (warp == 0 || last_segment > first_segment) && shared_with_others(index) && last_to_arrive(p.counters + index, n_blocks_of(index));
+        const int32_t n = control.n_blocks[warp];
+        control.is_last[warp] = n > 1 && last_to_arrive(p.counters + (warp == 0 ? first_segment : last_segment), n);
     }
     __syncthreads();
     for (int which = 0; which < 2; ++which) {
@@ -604,7 +603,7 @@ decode_kernel(const __grid_constant__ AttentionParams p, const __grid_constant__
             continue;
         }
         const int32_t index = which == 0 ? first_segment : last_segment;
-        const int first_block = first_block_of(index), n_parts = n_blocks_of(index);
+        const int first_block = control.first_block[which], n_parts = control.n_blocks[which];
         // The parts are dealt to equal groups of threads, a group takes consecutive ones, and then the groups are joined in order.
         const Segment s = segment(plan, layout, shape, index);
         const int columns = s.n_tokens * s.n_heads, items = columns * VECTORS;

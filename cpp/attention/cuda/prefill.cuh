@@ -11,6 +11,7 @@
 #include "cells.cuh"
 #include "fragments.cuh"
 #include "merge.cuh"
+#include "wgmma.cuh"
 
 #ifndef TUNE_PM
 #define TUNE_PM 2
@@ -24,6 +25,12 @@
 
 namespace duo::cuda {
 
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL) && !defined(TUNE_NO_WGMMA)
+constexpr bool HAS_WGMMA = true;
+#else
+constexpr bool HAS_WGMMA = false;
+#endif
+
 template <CacheType TYPE_, int D_>
 struct PrefillConfig {
     static constexpr CacheType TYPE = TYPE_;
@@ -31,12 +38,13 @@ struct PrefillConfig {
     static constexpr int  ROWS      = 128;
     static constexpr int  M_TILES   = D <= 128 ? TUNE_PM : 1;             // of 16 rows a warp: two share each fragment of K and V, where registers allow it
     static constexpr int  WARPS     = ROWS / (16 * M_TILES);
-    static constexpr int  KEYS      = D <= 128 && is_quantised<TYPE> ? TUNE_PK : 32;           // of a tile
+    static constexpr int  KEYS      = D <= 128 && TYPE != CacheType::bf16 ? TUNE_PK : 32;           // of a tile
     static constexpr int  BLOCKS    = D <= 128 ? TUNE_PB : 1;             // on a multiprocessor: one multiplies while the other takes exponentials
     static constexpr int  STRIDE    = 2 * D + 16;                   // bytes of a row of f16; padding spreads ldmatrix over the banks
     static constexpr bool CONVERTS  = TYPE != CacheType::f16;       // raw tiles are made f16 in shared memory
     static constexpr int  RAW       = ROW_BYTES<TYPE, D>;
     static constexpr int  TILE      = KEYS * STRIDE;
+    static constexpr bool WARPGROUPS = HAS_WGMMA && D % 64 == 0;    // in device code: products of four warps each
     static constexpr int  Q_BYTES   = ROWS * STRIDE;
     static constexpr int  STAGE     = 2 * KEYS * (CONVERTS ? RAW : STRIDE); // keys, then values, as they arrive
     static constexpr int  SHARED    = Q_BYTES + 2 * STAGE + (CONVERTS ? 2 * TILE : 0) + ROWS * 8;
@@ -103,15 +111,27 @@ static __device__ __forceinline__ uint4 eight_halves(const uint8_t * row, int pi
     return make_uint4(out[0], out[1], out[2], out[3]);
 }
 
+// Where byte `at` of a row of a tile of N_ROWS lies. Warpgroup products want panels of 128 bytes of all rows, 16-byte pieces exchanged; warp
+// products are content with padded rows.
+template <typename Config, int N_ROWS>
+static __device__ __forceinline__ int tile_offset(int row, int at) {
+    if constexpr (Config::WARPGROUPS) {
+        return at / 128 * (N_ROWS * 128) + row * 128 + (at % 128 ^ row % 8 * 16);
+    } else {
+        return row * Config::STRIDE + at;
+    }
+}
+
 template <typename Config>
 static __global__ void __launch_bounds__(Config::WARPS * 32, Config::BLOCKS)
 prefill_kernel(const __grid_constant__ AttentionParams p, const __grid_constant__ PrefillShape shape) {
     constexpr int D = Config::D, KEYS = Config::KEYS, M_TILES = Config::M_TILES, STRIDE = Config::STRIDE, THREADS = Config::WARPS * 32;
+    constexpr int TILE = Config::WARPGROUPS ? KEYS * 2 * D : Config::TILE, STAGE = Config::CONVERTS ? Config::STAGE : 2 * TILE;
 
-    extern __shared__ __align__(128) uint8_t shared[];
-    uint8_t * const queries = shared;                         // [ROWS][STRIDE] f16
-    uint8_t * const stages  = queries + Config::Q_BYTES;      // two of keys and values
-    uint8_t * const halved  = stages + 2 * Config::STAGE;     // keys and values as f16, where they have to be made so
+    extern __shared__ __align__(1024) uint8_t shared[];
+    uint8_t * const queries = shared;                                             // [ROWS] f16
+    uint8_t * const halved  = queries + Config::ROWS * (Config::WARPGROUPS ? 2 * D : STRIDE); // keys and values as f16, where they have to be made so
+    uint8_t * const stages  = halved + (Config::CONVERTS ? 2 * TILE : 0);         // two of keys and values
     int2    * const sight   = reinterpret_cast<int2 *>(shared + Config::SHARED - Config::ROWS * 8); // of each row: position, begin of the recent window
 
     const Layout & layout = p.layout;
@@ -131,9 +151,20 @@ prefill_kernel(const __grid_constant__ AttentionParams p, const __grid_constant_
         if (token < end_token) {
             x = reinterpret_cast<const float4 *>(p.q + (int64_t(token) * p.n_head + head * shape.ratio + row % shape.ratio) * D)[i % (D / 4)];
         }
-        *reinterpret_cast<uint2 *>(queries + row * STRIDE + i % (D / 4) * 8) =
+        *reinterpret_cast<uint2 *>(queries + tile_offset<Config, Config::ROWS>(row, i % (D / 4) * 8)) =
             make_uint2(bits(__floats2half2_rn(x.x * q_factor, x.y * q_factor)), bits(__floats2half2_rn(x.z * q_factor, x.w * q_factor)));
     }
+
+    // Warpgroup products read shared memory past the ordinary path.
+    const auto make_visible = []() {
+        if constexpr (Config::WARPGROUPS) {
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
+            ptx::fence_async();
+#endif
+        }
+    };
+    // Row of this lane in tile m, and 8 below it.
+    const auto row_of = [&](int m, int r) { return (Config::WARPGROUPS ? (warp / 4 * M_TILES + m) * 64 + warp % 4 * 16 : (warp * M_TILES + m) * 16) + g + 8 * r; };
 
     float * const part = p.partials + int64_t(blockIdx.x) * Config::PART_FLOATS;
 
@@ -177,24 +208,24 @@ prefill_kernel(const __grid_constant__ AttentionParams p, const __grid_constant_
         };
 
         const auto fetch = [&](int stage) {
-            const uint32_t to = ptx::shared_address(stages + stage * Config::STAGE);
+            const uint32_t to = ptx::shared_address(stages + stage * STAGE);
             const int64_t from = (first_row + cell) * Config::RAW;
             const uint8_t * k = static_cast<const uint8_t *>(p.k_cache) + from, * v = static_cast<const uint8_t *>(p.v_cache) + from;
             if constexpr (!Config::CONVERTS) {
                 constexpr int PIECES = D / 8;
 #pragma unroll
                 for (int i = thread; i < KEYS * PIECES; i += THREADS) {
-                    const int key = i / PIECES, at = i % PIECES * 16;
+                    const int key = i / PIECES, at = tile_offset<Config, KEYS>(key, i % PIECES * 16);
                     const bool exists = cell + key >= run.begin && cell + key < run.end; // else zero: a probability of 0 does not undo a NaN
-                    ptx::cp_async_16_or_zero(to + key * STRIDE + at, exists ? k + i * 16 : k, exists);
-                    ptx::cp_async_16_or_zero(to + Config::TILE + key * STRIDE + at, exists ? v + i * 16 : v, exists);
+                    ptx::cp_async_16_or_zero(to + at, exists ? k + i * 16 : k, exists);
+                    ptx::cp_async_16_or_zero(to + TILE + at, exists ? v + i * 16 : v, exists);
                 }
             } else {
                 const int n_bytes = min(KEYS, (run.end - cell + CELL_ALIGN - 1) & ~(CELL_ALIGN - 1)) * Config::RAW;
 #pragma unroll 4
                 for (int i = thread * 16; i < n_bytes; i += THREADS * 16) {
                     ptx::cp_async_16(to + i, k + i);
-                    ptx::cp_async_16(to + Config::STAGE / 2 + i, v + i);
+                    ptx::cp_async_16(to + STAGE / 2 + i, v + i);
                 }
             }
         };
@@ -214,6 +245,7 @@ prefill_kernel(const __grid_constant__ AttentionParams p, const __grid_constant_
             const Run at_run = run;
             const int at_cell = cell;
             ptx::cp_async_wait<0>();
+            make_visible();
             __syncthreads(); // the tile is there for all, and all are done with the one before
             if (tile + 1 < n_tiles) {
                 cell += KEYS;
@@ -224,7 +256,7 @@ prefill_kernel(const __grid_constant__ AttentionParams p, const __grid_constant_
             }
             ptx::cp_async_commit();
 
-            const uint8_t * keys = stages + tile % 2 * Config::STAGE;
+            const uint8_t * keys = stages + tile % 2 * STAGE;
             if constexpr (Config::CONVERTS) {
                 constexpr int PIECES = D / 8;
                 for (int i = thread; i < 2 * KEYS * PIECES; i += THREADS) {
@@ -233,32 +265,59 @@ prefill_kernel(const __grid_constant__ AttentionParams p, const __grid_constant_
                     if (cell_of_row >= at_run.begin && cell_of_row < at_run.end) {
                         x = eight_halves<Config::TYPE>(keys + row * Config::RAW, i % PIECES);
                     }
-                    *reinterpret_cast<uint4 *>(halved + row * STRIDE + i % PIECES * 16) = x;
+                    *reinterpret_cast<uint4 *>(halved + row / KEYS * TILE + tile_offset<Config, KEYS>(row % KEYS, i % PIECES * 16)) = x;
                 }
+                make_visible();
                 __syncthreads();
                 keys = halved;
             }
-            const uint8_t * const values = keys + Config::TILE;
+            const uint8_t * const values = keys + TILE;
 
             // Scores.
-            float score[M_TILES][KEYS / 8][4] = {};
-            const uint32_t q_address = ptx::shared_address(queries) + (warp * 16 * M_TILES + lane % 16) * STRIDE + lane / 16 * 16;
-            const uint32_t k_address = ptx::shared_address(keys) + (lane % 8 + lane / 16 * 8) * STRIDE + lane / 8 % 2 * 16;
-#pragma unroll
-            for (int step = 0; step < D / 16; ++step) {
-                uint32_t a[M_TILES][4];
+            float score[M_TILES][KEYS / 8][4];
+            if constexpr (Config::WARPGROUPS) {
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
+                const uint32_t q_address = ptx::shared_address(queries) + warp / 4 * M_TILES * 64 * 128, k_address = ptx::shared_address(keys);
+                ptx::wgmma_fence();
 #pragma unroll
                 for (int m = 0; m < M_TILES; ++m) {
-                    ptx::ldmatrix_x4(a[m], q_address + m * 16 * STRIDE + step * 32);
-                }
 #pragma unroll
-                for (int n = 0; n < KEYS / 16; ++n) {
-                    uint32_t b[4];
-                    ptx::ldmatrix_x4(b, k_address + n * 16 * STRIDE + step * 32);
+                    for (int step = 0; step < D / 16; ++step) {
+                        const int at = step % 4 * 32;
+                        ptx::wgmma_shared(score[m], ptx::wgmma_descriptor(q_address + step / 4 * Config::ROWS * 128 + m * 64 * 128 + at),
+                                          ptx::wgmma_descriptor(k_address + step / 4 * KEYS * 128 + at), step == 0);
+                    }
+                }
+                ptx::wgmma_commit();
+                ptx::wgmma_wait<0>();
+#pragma unroll
+                for (int m = 0; m < M_TILES; ++m) {
+                    ptx::wgmma_hold(score[m]);
+                }
+#endif
+            } else {
+#pragma unroll
+                for (int i = 0; i < M_TILES * KEYS / 2; ++i) {
+                    score[i / (KEYS / 2)][i / 4 % (KEYS / 8)][i % 4] = 0.0f;
+                }
+                const uint32_t q_address = ptx::shared_address(queries) + (warp * 16 * M_TILES + lane % 16) * STRIDE + lane / 16 * 16;
+                const uint32_t k_address = ptx::shared_address(keys) + (lane % 8 + lane / 16 * 8) * STRIDE + lane / 8 % 2 * 16;
+#pragma unroll
+                for (int step = 0; step < D / 16; ++step) {
+                    uint32_t a[M_TILES][4];
 #pragma unroll
                     for (int m = 0; m < M_TILES; ++m) {
-                        ptx::mma_f16(score[m][2 * n],     a[m], b[0], b[1]);
-                        ptx::mma_f16(score[m][2 * n + 1], a[m], b[2], b[3]);
+                        ptx::ldmatrix_x4(a[m], q_address + m * 16 * STRIDE + step * 32);
+                    }
+#pragma unroll
+                    for (int n = 0; n < KEYS / 16; ++n) {
+                        uint32_t b[4];
+                        ptx::ldmatrix_x4(b, k_address + n * 16 * STRIDE + step * 32);
+#pragma unroll
+                        for (int m = 0; m < M_TILES; ++m) {
+                            ptx::mma_f16(score[m][2 * n],     a[m], b[0], b[1]);
+                            ptx::mma_f16(score[m][2 * n + 1], a[m], b[2], b[3]);
+                        }
                     }
                 }
             }
@@ -279,7 +338,7 @@ prefill_kernel(const __grid_constant__ AttentionParams p, const __grid_constant_
                 for (int m = 0; m < M_TILES; ++m) {
 #pragma unroll
                     for (int row = 0; row < 2; ++row) {
-                        const int2 see = sight[(warp * M_TILES + m) * 16 + g + 8 * row];
+                        const int2 see = sight[row_of(m, row)];
 #pragma unroll
                         for (int i = 0; i < KEYS / 4; ++i) {
                             const int key = i / 2 * 8 + 2 * t + i % 2, j = first + key;
@@ -331,28 +390,62 @@ prefill_kernel(const __grid_constant__ AttentionParams p, const __grid_constant_
             }
 
             // Output. The sum of a row is a product with ones: it adds what is multiplied, not what was rounded.
-            const uint32_t v_address = ptx::shared_address(values) + lane % 16 * STRIDE + lane / 16 * 16;
+            const auto probabilities = [&](uint32_t (&a)[4], int m, int k) {
 #pragma unroll
-            for (int k = 0; k < KEYS / 16; ++k) {
-                uint32_t a[M_TILES][4];
+                for (int r = 0; r < 4; ++r) {
+                    const float * s = score[m][2 * k + r / 2] + r % 2 * 2;
+                    a[r] = bits(__floats2half2_rn(ptx::exp2(s[0] - maximum[m][r % 2]), ptx::exp2(s[1] - maximum[m][r % 2])));
+                }
+                constexpr uint32_t ONES = 0x3c003c00;
+                ptx::mma_f16(sum[m], a, ONES, ONES);
+            };
+            if constexpr (Config::WARPGROUPS) {
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
+                uint32_t a[M_TILES][KEYS / 16][4];
+                const uint32_t v_address = ptx::shared_address(values);
 #pragma unroll
                 for (int m = 0; m < M_TILES; ++m) {
 #pragma unroll
-                    for (int r = 0; r < 4; ++r) {
-                        const float * s = score[m][2 * k + r / 2] + r % 2 * 2;
-                        a[m][r] = bits(__floats2half2_rn(ptx::exp2(s[0] - maximum[m][r % 2]), ptx::exp2(s[1] - maximum[m][r % 2])));
+                    for (int k = 0; k < KEYS / 16; ++k) {
+                        probabilities(a[m][k], m, k);
                     }
-                    constexpr uint32_t ONES = 0x3c003c00;
-                    ptx::mma_f16(sum[m], a[m], ONES, ONES);
-                }
+                    ptx::wgmma_hold(out[m]);
+                    ptx::wgmma_fence();
 #pragma unroll
-                for (int n = 0; n < D / 16; ++n) {
-                    uint32_t b[4];
-                    ptx::ldmatrix_x4_trans(b, v_address + k * 16 * STRIDE + n * 32);
+                    for (int k = 0; k < KEYS / 16; ++k) {
+                        constexpr int WIDTH = D % 128 == 0 ? 128 : 64; // columns of a product
+#pragma unroll
+                        for (int n = 0; n < D / WIDTH; ++n) {
+                            auto & columns = reinterpret_cast<float (&)[WIDTH / 8][4]>(out[m][n * (WIDTH / 8)]);
+                            ptx::wgmma_registers(columns, a[m][k], ptx::wgmma_descriptor(v_address + n * (WIDTH / 64) * KEYS * 128 + k * 16 * 128, KEYS * 128));
+                        }
+                    }
+                    ptx::wgmma_commit(); // at work while the other rows' exponentials are taken
+                }
+                ptx::wgmma_wait<0>();
+#pragma unroll
+                for (int m = 0; m < M_TILES; ++m) {
+                    ptx::wgmma_hold(out[m]);
+                }
+#endif
+            } else {
+                const uint32_t v_address = ptx::shared_address(values) + lane % 16 * STRIDE + lane / 16 * 16;
+#pragma unroll
+                for (int k = 0; k < KEYS / 16; ++k) {
+                    uint32_t a[M_TILES][4];
 #pragma unroll
                     for (int m = 0; m < M_TILES; ++m) {
-                        ptx::mma_f16(out[m][2 * n],     a[m], b[0], b[1]);
-                        ptx::mma_f16(out[m][2 * n + 1], a[m], b[2], b[3]);
+                        probabilities(a[m], m, k);
+                    }
+#pragma unroll
+                    for (int n = 0; n < D / 16; ++n) {
+                        uint32_t b[4];
+                        ptx::ldmatrix_x4_trans(b, v_address + k * 16 * STRIDE + n * 32);
+#pragma unroll
+                        for (int m = 0; m < M_TILES; ++m) {
+                            ptx::mma_f16(out[m][2 * n],     a[m], b[0], b[1]);
+                            ptx::mma_f16(out[m][2 * n + 1], a[m], b[2], b[3]);
+                        }
                     }
                 }
             }
@@ -364,7 +457,7 @@ prefill_kernel(const __grid_constant__ AttentionParams p, const __grid_constant_
         for (int m = 0; m < M_TILES; ++m) {
 #pragma unroll
             for (int r = 0; r < 2; ++r) {
-                const int row = (warp * M_TILES + m) * 16 + g + 8 * r;
+                const int row = row_of(m, r);
                 if (sight[row].x < 0) {
                     continue;
                 }
