@@ -148,6 +148,9 @@ static void create_context(job & j, std::shared_ptr<model> m, const context_opti
     if (!ptr) {
         throw job_error("context", errors.reason("llama.cpp could not create the context and gave no reason"));
     }
+    if (!llama_get_memory(ptr.get())) {
+        throw job_error("context", "the model does not generate text token by token: it has no KV cache");
+    }
 
     const llama_context * ctx = ptr.get();
     const auto c = std::make_shared<context>(std::move(m), std::move(ptr), std::move(thread));
@@ -206,7 +209,7 @@ void plan_context(job & j, const model & m, const context_options & o) {
     const std::string reason = duo_unsupported(m.ptr.get(), p);
 
     json kv;
-    if (reason.empty() || !p.duo.enabled) {
+    if (reason.empty()) { // else the cache may not be the standard one, whose size this is
         kv = describe(kv_size(m, p));
     }
     j.finish([&] {
@@ -226,7 +229,7 @@ void context::keep_prefix(const std::vector<llama_token> & prompt) {
         n++;
     }
 
-    // a cache that forgets (a ring, a window) can go on only after seq_pos_min
+    // a mixed-head cache can go on only after seq_pos_min; stock's keep everything here, for sliding windows are full-size by default
     if (int64_t(n) <= llama_memory_seq_pos_min(llama_get_memory(ptr.get()), 0)) {
         n = 0;
     }

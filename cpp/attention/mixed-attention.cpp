@@ -11,6 +11,7 @@ ggml_tensor * ggml_mixed_attn(
         ggml_tensor  * v_cache,
         ggml_tensor  * tokens,
         ggml_tensor  * heads,
+        ggml_tensor  * counters,
         ggml_mixed_attn_params params) {
     static_assert(sizeof(params) <= GGML_MAX_OP_PARAMS, "the parameters must fit op_params");
 
@@ -28,6 +29,7 @@ ggml_tensor * ggml_mixed_attn(
     GGML_ASSERT(ggml_nrows(k_cache) == ggml_nrows(v_cache) && ggml_nrows(k_cache) % params.n_rows == 0);
     GGML_ASSERT(tokens->type == GGML_TYPE_I32 && tokens->ne[0] == 2 && tokens->ne[1] == n_tokens && ggml_is_contiguous(tokens));
     GGML_ASSERT(heads->type == GGML_TYPE_I64 && heads->ne[0] == 2 && heads->ne[1] == n_head_kv && ggml_is_contiguous(heads));
+    GGML_ASSERT(counters->type == GGML_TYPE_I32 && counters->ne[0] == GGML_MIXED_ATTN_COUNTERS && ggml_is_contiguous(counters));
     GGML_ASSERT(params.sink >= 0 && params.recent >= 0 && params.chunk >= 1);
     // storing all tokens before any attends must not overwrite what the first one sees, unless the ring never comes round
     GGML_ASSERT(params.ring >= params.recent + params.chunk + n_tokens || params.sink + params.ring >= params.n_ctx);
@@ -43,6 +45,7 @@ ggml_tensor * ggml_mixed_attn(
     result->src[4] = v_cache;
     result->src[5] = tokens;
     result->src[6] = heads;
+    result->src[7] = counters;
 
     ggml_set_op_params(result, &params, sizeof(params));
 

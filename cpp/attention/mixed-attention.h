@@ -7,6 +7,8 @@
 extern "C" {
 #endif
 
+#define GGML_MIXED_ATTN_COUNTERS 4096
+
 // Sizes and numbers of one layer's operator; lives in the tensor's op_params, so 64 bytes at most.
 //
 // Visibility (design section 2): a query at position p of a sequence sees, on a retrieval head, every key j <= p; on a streaming head,
@@ -31,6 +33,7 @@ struct ggml_mixed_attn_params {
 // v_cache  [head_size_v, n_rows * n_stream]   any cache type
 // tokens   [2, n_tokens] i32: position and stream of each token; tokens of a stream come in the order of their positions
 // heads    [2, n_head_kv] i64: first row of the head within its stream, and 1 where the head streams
+// counters [GGML_MIXED_ATTN_COUNTERS] i32, beside the cache: zero at first, and a backend that uses them leaves zeros
 //
 // Returns [head_size_v * n_head, n_tokens] f32, heads in the model's order. The caches are written: the tensor must be computed on the
 // backend that holds them, and nothing else in the graph may read them.
@@ -43,6 +46,7 @@ GGML_API struct ggml_tensor * ggml_mixed_attn(
         struct ggml_tensor  * v_cache,
         struct ggml_tensor  * tokens,
         struct ggml_tensor  * heads,
+        struct ggml_tensor  * counters,
         struct ggml_mixed_attn_params params);
 
 #ifdef __cplusplus

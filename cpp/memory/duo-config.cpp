@@ -31,6 +31,17 @@ static const char * arch_reason(llm_arch arch) {
         case LLM_ARCH_DEEPSEEK4:
         case LLM_ARCH_HY_V4:
         case LLM_ARCH_DOTS3NOTE:      return "its sparse attention has a cache of its own";
+        case LLM_ARCH_BERT:
+        case LLM_ARCH_JINA_BERT_V2:
+        case LLM_ARCH_JINA_BERT_V3:
+        case LLM_ARCH_NOMIC_BERT:
+        case LLM_ARCH_NOMIC_BERT_MOE:
+        case LLM_ARCH_NEO_BERT:
+        case LLM_ARCH_EUROBERT:
+        case LLM_ARCH_MODERN_BERT:
+        case LLM_ARCH_GEMMA_EMBEDDING:
+        case LLM_ARCH_WAVTOKENIZER_DEC:
+                                      return "it attends without a KV cache";
         default:                      return nullptr;
     }
 }
@@ -242,7 +253,7 @@ void duo_init_cparams(llama_cparams & cparams, const llama_model & model, const 
     config->rollback = std::max(64u, params.n_rs_seq);
 
     // graphs are reserved for a multiple of n_seq_max tokens
-    const int64_t n_ubatch = GGML_PAD(int64_t(cparams.n_ubatch), int64_t(cparams.n_seq_max));
+    const int64_t n_ubatch = (int64_t(cparams.n_ubatch) + cparams.n_seq_max - 1) / cparams.n_seq_max * cparams.n_seq_max;
     const int64_t ring     = int64_t(config->recent) + config->chunk + n_ubatch + config->rollback;
     const int64_t cells    = GGML_PAD(config->sink + ring, int64_t(64));
     if (cells > max_window) {
@@ -251,9 +262,15 @@ void duo_init_cparams(llama_cparams & cparams, const llama_model & model, const 
     }
     config->ring = cells - config->sink;
 
-    cparams.kv_unified = false;
-    cparams.n_rs_seq   = config->rollback;
-    cparams.duo        = std::move(config);
+    if (cparams.kv_unified) {
+        LLAMA_LOG_WARN("%s: sequences of a mixed-head cache have cells of their own: the context of %u tokens is divided by %u, not unified\n",
+                __func__, cparams.n_ctx, cparams.n_seq_max);
+        cparams.kv_unified = false;
+    }
+    if (config->heads.n_streaming() > 0) {
+        cparams.n_rs_seq = config->rollback; // tells stock code that a rollback has bounds
+    }
+    cparams.duo = std::move(config);
 }
 
 uint32_t duo_config::n_cells_streaming(uint32_t n_ctx_seq) const {
@@ -316,7 +333,7 @@ duo_kv_size duo_kv_size_for(const llama_model * model, const llama_context_param
 
 duo_kv_size duo_kv_size_of(const llama_context * ctx) {
     const auto & cparams = ctx->get_cparams();
-    if (cparams.duo) {
+    if (cparams.duo && ctx->get_memory()) {
         return static_cast<const llama_kv_cache_duo *>(ctx->get_memory())->size();
     }
     // stock's standard cache does not tell a row's head: count what its buffers hold

@@ -4,7 +4,7 @@
 #include "llama-model.h"
 #include "mixed-attention.h"
 
-#include <cmath>
+#include <cstring>
 
 std::unique_ptr<llm_graph_input_attn_duo> llm_graph_input_attn_duo::create(const llm_graph_context & graph) {
     const auto & kv  = static_cast<const llama_kv_cache_duo_context *>(graph.mctx)->get_kv();
@@ -18,28 +18,13 @@ std::unique_ptr<llm_graph_input_attn_duo> llm_graph_input_attn_duo::create(const
     };
 
     inp->tokens = new_input(GGML_TYPE_I32, 2, graph.ubatch.n_tokens, "duo_inp_tokens");
-    if (kv.n_rot_k() > 0) {
-        inp->self_k_rot = new_input(GGML_TYPE_F32, kv.n_rot_k(), kv.n_rot_k(), "attn_inp_k_rot");
+    if (const int64_t n = kv.rotation_k().n) {
+        inp->self_k_rot = new_input(GGML_TYPE_F32, n, n, "attn_inp_k_rot");
     }
-    if (kv.n_rot_v() > 0) {
-        inp->self_v_rot = new_input(GGML_TYPE_F32, kv.n_rot_v(), kv.n_rot_v(), "attn_inp_v_rot");
+    if (const int64_t n = kv.rotation_v().n) {
+        inp->self_v_rot = new_input(GGML_TYPE_F32, n, n, "attn_inp_v_rot");
     }
     return inp;
-}
-
-// Sylvester's Hadamard matrix, scaled to be orthonormal: entry (i, j) is (-1)^popcount(i & j) / sqrt(n).
-static void set_hadamard(ggml_tensor * t) {
-    const int64_t n = t->ne[0];
-    float * data = (float *) t->data;
-    for (int64_t i = 0; i < n; ++i) {
-        for (int64_t j = 0; j < n; ++j) {
-            int bits = 0;
-            for (int64_t b = i & j; b != 0; b &= b - 1) {
-                ++bits;
-            }
-            data[i * n + j] = (bits % 2 ? -1.0f : 1.0f) / std::sqrt(float(n));
-        }
-    }
 }
 
 void llm_graph_input_attn_duo::set_input(const llama_ubatch * ubatch) {
@@ -50,11 +35,13 @@ void llm_graph_input_attn_duo::set_input(const llama_ubatch * ubatch) {
             data[2 * i + 1] = ubatch->seq_id[i][0];
         }
     }
-    for (ggml_tensor * rot : { self_k_rot, self_v_rot }) {
-        if (rot && rot->buffer) {
-            set_hadamard(rot);
+    auto set_rotation = [](ggml_tensor * t, const llama_kv_cache_duo::rotation & rot) {
+        if (t && t->buffer) {
+            memcpy(t->data, rot.matrix.data(), ggml_nbytes(t));
         }
-    }
+    };
+    set_rotation(self_k_rot, kv.rotation_k());
+    set_rotation(self_v_rot, kv.rotation_v());
 }
 
 bool llm_graph_input_attn_duo::can_reuse(const llm_graph_params & params) {
@@ -81,7 +68,7 @@ ggml_tensor * llm_graph_input_attn_duo::build_attn(
     auto contiguous = [&](ggml_tensor * t) { return ggml_is_contiguous(t) ? t : ggml_cont(graph.ctx0, t); };
 
     ggml_tensor * cur = ggml_mixed_attn(graph.ctx0,
-            contiguous(q), contiguous(k), contiguous(v), layer.k, layer.v, tokens, layer.heads, kv.attn_params(il, kq_scale));
+            contiguous(q), contiguous(k), contiguous(v), layer.k, layer.v, tokens, layer.heads, layer.counters, kv.attn_params(il, kq_scale));
     ggml_backend_sched_set_tensor_backend(graph.sched, cur, cache_backend(graph, cur, layer.k));
     ggml_build_forward_expand(graph.gf, cur);
     return cur;

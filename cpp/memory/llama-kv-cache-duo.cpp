@@ -8,6 +8,7 @@
 #include "visibility.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 #include <limits>
 #include <stdexcept>
@@ -15,16 +16,28 @@
 // --- rows ---
 
 // llama_kv_cache rotates K by the largest matrix that divides the head, V by 64, where they are quantised; LLAMA_ATTN_ROT_DISABLE turns both off.
-static int64_t rotation(ggml_type type, uint32_t head_size, bool largest) {
+// head_size 0: the layers' differ, and nothing is rotated.
+static llama_kv_cache_duo::rotation make_rotation(ggml_type type, uint32_t head_size, bool largest) {
     const char * disable = getenv("LLAMA_ATTN_ROT_DISABLE");
-    if (!ggml_is_quantized(type) || head_size % 64 != 0 || (disable && atoi(disable))) {
-        return 0;
+    if (!ggml_is_quantized(type) || head_size == 0 || head_size % 64 != 0 || (disable && atoi(disable))) {
+        return {};
     }
     int64_t n = 64;
     while (largest && head_size % (2 * n) == 0) {
         n *= 2;
     }
-    return n;
+    // Sylvester's Hadamard matrix, scaled to be orthonormal: entry (i, j) is (-1)^popcount(i & j) / sqrt(n)
+    llama_kv_cache_duo::rotation rot = { n, std::vector<float>(n * n) };
+    for (int64_t i = 0; i < n; ++i) {
+        for (int64_t j = 0; j < n; ++j) {
+            bool odd = false;
+            for (int64_t bits = i & j; bits != 0; bits &= bits - 1) {
+                odd = !odd;
+            }
+            rot.matrix[i * n + j] = (odd ? -1.0f : 1.0f) / std::sqrt(float(n));
+        }
+    }
+    return rot;
 }
 
 // Head sizes of all layers if they are alike, else 0: rotation is one matrix for all.
@@ -54,7 +67,8 @@ static bool has_operator(ggml_backend_dev_t dev, const llama_hparams & hparams, 
             ggml_new_tensor_2d(ctx.get(), type_k, dk, p.n_rows),
             ggml_new_tensor_2d(ctx.get(), type_v, dv, p.n_rows),
             ggml_new_tensor_2d(ctx.get(), GGML_TYPE_I32, 2, 1),
-            ggml_new_tensor_2d(ctx.get(), GGML_TYPE_I64, 2, n_head_kv), p);
+            ggml_new_tensor_2d(ctx.get(), GGML_TYPE_I64, 2, n_head_kv),
+            ggml_new_tensor_1d(ctx.get(), GGML_TYPE_I32, GGML_MIXED_ATTN_COUNTERS), p);
     return ggml_backend_dev_supports_op(dev, op);
 }
 
@@ -64,15 +78,17 @@ llama_kv_cache_duo::llama_kv_cache_duo(const llama_model & model, const llama_cp
     layers(model.hparams.n_layer()), streams(cparams.n_seq_max) {
     const auto & hparams = model.hparams;
 
-    rot_k = rotation(type_k, common_head_size(hparams, &llama_hparams::n_embd_head_k), true);
-    rot_v = rotation(type_v, common_head_size(hparams, &llama_hparams::n_embd_head_v), false);
+    rot_k = make_rotation(type_k, common_head_size(hparams, &llama_hparams::n_embd_head_k), true);
+    rot_v = make_rotation(type_v, common_head_size(hparams, &llama_hparams::n_embd_head_v), false);
 
     std::map<ggml_backend_buffer_type_t, ggml_context_ptr> ctxs;
+    std::map<ggml_backend_buffer_type_t, ggml_tensor *>    counters; // layers of a device run one after the other, so they share
     auto ctx_for = [&](ggml_backend_buffer_type_t buft) {
         auto & ctx = ctxs[buft];
         if (!ctx) {
-            ggml_init_params params = { 3 * layers.size() * ggml_tensor_overhead(), nullptr, /*.no_alloc =*/ true };
+            ggml_init_params params = { (3 * layers.size() + 1) * ggml_tensor_overhead(), nullptr, /*.no_alloc =*/ true };
             ctx.reset(ggml_init(params));
+            counters[buft] = ggml_new_tensor_1d(ctx.get(), GGML_TYPE_I32, GGML_MIXED_ATTN_COUNTERS);
         }
         return ctx.get();
     };
@@ -106,6 +122,7 @@ llama_kv_cache_duo::llama_kv_cache_duo(const llama_model & model, const llama_cp
         l.k     = ggml_new_tensor_2d(ctx, type_k, hparams.n_embd_head_k(il), l.n_rows * streams.size());
         l.v     = ggml_new_tensor_2d(ctx, type_v, hparams.n_embd_head_v(il), l.n_rows * streams.size());
         l.heads = ggml_new_tensor_2d(ctx, GGML_TYPE_I64, 2, n_head_kv);
+        l.counters = counters[buft];
         ggml_format_name(l.k,     "cache_duo_k_l%u",     il);
         ggml_format_name(l.v,     "cache_duo_v_l%u",     il);
         ggml_format_name(l.heads, "cache_duo_heads_l%u", il);
@@ -275,7 +292,8 @@ bool llama_kv_cache_duo_context::next() {
 
 bool llama_kv_cache_duo_context::apply() {
     if (lctx) {
-        kv->copy_streams(lctx);
+        llama_synchronize(lctx);
+        kv->copy_streams();
     } else if (!ubatches.empty()) {
         kv->apply_ubatch(ubatches[i_cur]);
     }
@@ -343,7 +361,6 @@ void llama_kv_cache_duo::seq_cp(llama_seq_id seq_id_src, llama_seq_id seq_id_dst
     }
     const stream & src = streams[seq_id_src];
     streams[seq_id_dst] = stream();
-    copies.erase(std::remove_if(copies.begin(), copies.end(), [&](const stream_copy & c) { return c.dst == uint32_t(seq_id_dst); }), copies.end());
 
     if (p0 > 0 || (p1 >= 0 && p1 <= src.pos_max)) {
         LLAMA_LOG_ERROR("%s: the mixed-head cache copies whole sequences only, not [%d, %d) of %d positions: sequence %d is left empty\n",
@@ -351,7 +368,7 @@ void llama_kv_cache_duo::seq_cp(llama_seq_id seq_id_src, llama_seq_id seq_id_dst
         return;
     }
     streams[seq_id_dst] = src;
-    copies.push_back({ uint32_t(seq_id_src), uint32_t(seq_id_dst) });
+    copies.push_back({ uint32_t(seq_id_src), uint32_t(seq_id_dst), src });
 }
 
 void llama_kv_cache_duo::seq_keep(llama_seq_id seq_id) {
@@ -379,6 +396,7 @@ void llama_kv_cache_duo::seq_div(llama_seq_id seq_id, llama_pos p0, llama_pos p1
 }
 
 llama_pos llama_kv_cache_duo::seq_pos_min(llama_seq_id seq_id) const {
+    GGML_ASSERT(seq_id >= 0 && size_t(seq_id) < streams.size());
     const stream & s = streams[seq_id];
     if (s.pos_max < 0) {
         return -1;
@@ -393,50 +411,61 @@ llama_pos llama_kv_cache_duo::seq_pos_min(llama_seq_id seq_id) const {
 }
 
 llama_pos llama_kv_cache_duo::seq_pos_max(llama_seq_id seq_id) const {
+    GGML_ASSERT(seq_id >= 0 && size_t(seq_id) < streams.size());
     return streams[seq_id].pos_max;
 }
 
 template <typename F>
-void llama_kv_cache_duo::for_each_rows(const stream & s, uint32_t i_stream, F && f) const {
-    const int64_t n_full = s.pos_max + 1;
+void llama_kv_cache_duo::for_each_rows(const stream & s, uint32_t i_stream, bool partial, F && f) const {
+    const int64_t n_full = partial ? 0 : s.pos_max + 1;
     const int64_t n_part = std::min<int64_t>(s.written + 1, n_ring);
     for (const layer & l : layers) {
         for (ggml_tensor * t : { l.k, l.v }) {
             int64_t row = i_stream * l.n_rows;
-            for (uint32_t h = 0; t && h < l.n_retrieval; ++h, row += n_ctx_seq) {
-                f(t, row, n_full);
+            for (uint32_t h = 0; t && n_full > 0 && h < l.n_retrieval; ++h) {
+                f(t, row + h * int64_t(n_ctx_seq), n_full);
             }
-            for (uint32_t h = 0; t && h < l.n_streaming; ++h, row += n_ring) {
-                f(t, row, n_part);
+            row += l.n_retrieval * int64_t(n_ctx_seq);
+            for (uint32_t h = 0; t && n_part > 0 && h < l.n_streaming; ++h) {
+                f(t, row + h * int64_t(n_ring), n_part);
             }
         }
     }
 }
 
-void llama_kv_cache_duo::copy_streams(llama_context * lctx) {
-    llama_synchronize(lctx);
-
+void llama_kv_cache_duo::copy_streams() {
     std::vector<uint8_t> buf;
     for (const stream_copy & c : copies) {
-        for_each_rows(streams[c.dst], c.dst, [&](ggml_tensor * t, int64_t row, int64_t n) {
-            const int64_t n_rows = t->ne[1] / int64_t(streams.size());
-            buf.resize(n * t->nb[1]);
-            ggml_backend_tensor_get(t, buf.data(), (row + (int64_t(c.src) - c.dst) * n_rows) * t->nb[1], buf.size());
-            ggml_backend_tensor_set(t, buf.data(), row * t->nb[1], buf.size());
+        for_each_rows(c.held, c.dst, false, [&](ggml_tensor * t, int64_t row, int64_t n) {
+            const int64_t from  = row + (int64_t(c.src) - c.dst) * (t->ne[1] / int64_t(streams.size()));
+            const int64_t piece = std::max<int64_t>(1, (4 << 20) / t->nb[1]); // a head of a long context may be hundreds of MB
+            for (int64_t i = 0; i < n; i += piece) {
+                buf.resize(std::min(piece, n - i) * t->nb[1]);
+                ggml_backend_tensor_get(t, buf.data(), (from + i) * t->nb[1], buf.size());
+                ggml_backend_tensor_set(t, buf.data(), (row  + i) * t->nb[1], buf.size());
+            }
         });
     }
     copies.clear();
 }
 
+uint32_t llama_kv_cache_duo::home(uint32_t i) const {
+    for (auto c = copies.rbegin(); c != copies.rend(); ++c) {
+        if (c->dst == i) {
+            i = c->src;
+        }
+    }
+    return i;
+}
+
 // --- state ---
 
-// All that decides how rows are laid out and what they mean.
+// All that decides which rows follow and what they mean. Sizes that only bound how much fits are not in it, so a state outlives another -c.
 struct llama_kv_cache_duo::state_header {
     uint32_t magic;
     uint32_t version;
     uint32_t n_layer;
-    uint32_t n_ctx_seq;
-    uint32_t n_ring;
+    uint32_t n_ring;   // 0 where no head streams
     int32_t  sink;
     int32_t  recent;
     int32_t  chunk;
@@ -444,26 +473,28 @@ struct llama_kv_cache_duo::state_header {
     int32_t  type_v;
     int32_t  rot_k;
     int32_t  rot_v;
-    uint64_t heads;     // a hash of which heads stream
-    uint32_t n_stream;  // streams that follow
+    uint32_t partial;  // 1: rows of streaming heads only
+    uint32_t n_stream; // streams that follow
     uint32_t reserved;
+    uint64_t heads;    // a hash of which heads stream
 };
 
-llama_kv_cache_duo::state_header llama_kv_cache_duo::make_state_header() const {
+llama_kv_cache_duo::state_header llama_kv_cache_duo::make_state_header(llama_seq_id seq_id, llama_state_seq_flags flags) const {
     state_header h = {};
-    h.magic     = 0x6f756475; // "uduo"
-    h.version   = 1;
-    h.n_layer   = layers.size();
-    h.n_ctx_seq = n_ctx_seq;
-    h.n_ring    = n_ring;
-    h.sink      = config.sink;
-    h.recent    = config.recent;
-    h.chunk     = config.chunk;
-    h.type_k    = type_k;
-    h.type_v    = type_v;
-    h.rot_k     = rot_k;
-    h.rot_v     = rot_v;
-    h.heads     = 14695981039346656037ull; // FNV-1a
+    h.magic    = 0x6f756475; // "uduo"
+    h.version  = 1;
+    h.n_layer  = layers.size();
+    h.n_ring   = config.heads.n_streaming() > 0 ? n_ring : 0;
+    h.sink     = config.sink;
+    h.recent   = config.recent;
+    h.chunk    = config.chunk;
+    h.type_k   = type_k;
+    h.type_v   = type_v;
+    h.rot_k    = int32_t(rot_k.n);
+    h.rot_v    = int32_t(rot_v.n);
+    h.partial  = (flags & LLAMA_STATE_SEQ_FLAGS_PARTIAL_ONLY) != 0;
+    h.n_stream = seq_id < 0 ? streams.size() : 1;
+    h.heads    = 14695981039346656037ull; // FNV-1a
     for (const auto & layer : config.heads.streaming) {
         for (const uint8_t s : layer) {
             h.heads = (h.heads ^ s) * 1099511628211ull;
@@ -473,33 +504,34 @@ llama_kv_cache_duo::state_header llama_kv_cache_duo::make_state_header() const {
     return h;
 }
 
-void llama_kv_cache_duo::state_write(llama_io_write_i & io, llama_seq_id seq_id, llama_state_seq_flags flags) const {
-    GGML_UNUSED(flags); // rows are few for streaming heads, and a partial state with all rows is as good
+static void check_seq_id(llama_seq_id seq_id, size_t n_stream) {
+    if (seq_id >= 0 && size_t(seq_id) >= n_stream) {
+        throw std::runtime_error(format("the sequence id is %d; expected one below the context's %zu sequences", seq_id, n_stream));
+    }
+}
 
-    state_header h = make_state_header();
-    h.n_stream = seq_id < 0 ? streams.size() : 1;
+void llama_kv_cache_duo::state_write(llama_io_write_i & io, llama_seq_id seq_id, llama_state_seq_flags flags) const {
+    check_seq_id(seq_id, streams.size());
+
+    const state_header h = make_state_header(seq_id, flags);
     io.write(&h, sizeof(h));
 
     for (uint32_t i = 0; i < streams.size(); ++i) {
         if (seq_id >= 0 && i != uint32_t(seq_id)) {
             continue;
         }
-        const stream & s = streams[i];
-        io.write(&s, sizeof(s));
-        for_each_rows(s, i, [&](ggml_tensor * t, int64_t row, int64_t n) {
-            if (n > 0) {
-                io.write_tensor(t, row * t->nb[1], n * t->nb[1]);
-            }
+        io.write(&streams[i], sizeof(stream));
+        for_each_rows(streams[i], home(i), h.partial, [&](ggml_tensor * t, int64_t row, int64_t n) {
+            io.write_tensor(t, row * t->nb[1], n * t->nb[1]);
         });
     }
 }
 
 void llama_kv_cache_duo::state_read(llama_io_read_i & io, llama_seq_id seq_id, llama_state_seq_flags flags) {
-    GGML_UNUSED(flags);
+    check_seq_id(seq_id, streams.size());
+    copy_streams();
 
-    state_header want = make_state_header();
-    want.n_stream = seq_id < 0 ? streams.size() : 1;
-
+    const state_header want = make_state_header(seq_id, flags);
     state_header h;
     io.read(&h, sizeof(h));
     if (memcmp(&h, &want, sizeof(h)) != 0) {
@@ -507,19 +539,26 @@ void llama_kv_cache_duo::state_read(llama_io_read_i & io, llama_seq_id seq_id, l
                 "the state is not one of a mixed-head cache" :
                 "the state is of a mixed-head cache with other sizes, heads or types than this context's");
     }
+    // what is to be replaced is empty until all of it is there
+    std::vector<stream> before = streams, after = streams;
+    for (uint32_t i = 0; i < h.n_stream; ++i) {
+        streams[seq_id < 0 ? i : seq_id] = stream();
+    }
     for (uint32_t i = 0; i < h.n_stream; ++i) {
         const uint32_t dst = seq_id < 0 ? i : seq_id;
         stream s;
         io.read(&s, sizeof(s));
-        if (s.pos_max < -1 || s.written < s.pos_max || int64_t(s.written) >= int64_t(n_ctx_seq)) {
-            throw std::runtime_error(format("the state says that a sequence holds positions up to %d of %d, which cannot be", s.pos_max, s.written));
+        if (s.pos_max < -1 || s.written < s.pos_max || int64_t(s.pos_max) >= int64_t(n_ctx_seq)) {
+            throw std::runtime_error(format("the state holds a sequence of %d positions; expected at most the %u of this context", s.pos_max + 1, n_ctx_seq));
         }
-        streams[dst] = stream(); // until its rows are there
-        for_each_rows(s, dst, [&](ggml_tensor * t, int64_t row, int64_t n) {
-            if (n > 0) {
-                io.read_tensor(t, row * t->nb[1], n * t->nb[1]);
-            }
+        if (h.partial && s.pos_max > before[dst].pos_max) {
+            // the rows of retrieval heads must be here still
+            throw std::runtime_error(format("a partial state of %d positions needs a sequence that holds as many; it holds %d", s.pos_max + 1, before[dst].pos_max + 1));
+        }
+        for_each_rows(s, dst, h.partial, [&](ggml_tensor * t, int64_t row, int64_t n) {
+            io.read_tensor(t, row * t->nb[1], n * t->nb[1]);
         });
-        streams[dst] = s;
+        after[dst] = s;
     }
+    streams = after;
 }

@@ -57,6 +57,7 @@ public:
         ggml_tensor * k;      // [head size K, rows of a stream * n_stream]
         ggml_tensor * v;      // [head size V, ...]
         ggml_tensor * heads;  // [2, n_head_kv] i64: first row and kind of each head, in the model's order
+        ggml_tensor * counters; // the operator's own
         uint32_t      n_retrieval;
         uint32_t      n_streaming;
 
@@ -67,9 +68,14 @@ public:
 
     ggml_mixed_attn_params attn_params(int32_t il, float scale) const;
 
-    // Side of the Hadamard matrix that K (V) is rotated by before it is quantised, as in llama_kv_cache; 0: none.
-    int64_t n_rot_k() const { return rot_k; }
-    int64_t n_rot_v() const { return rot_v; }
+    // The Hadamard matrix that K (V) is rotated by before it is quantised, as in llama_kv_cache.
+    struct rotation {
+        int64_t            n = 0; // its side; 0: none
+        std::vector<float> matrix;
+    };
+
+    const rotation & rotation_k() const { return rot_k; }
+    const rotation & rotation_v() const { return rot_v; }
 
     // --- for the report ---
 
@@ -80,8 +86,8 @@ public:
     // Marks the ubatch's positions as held.
     void apply_ubatch(const llama_ubatch & ubatch);
 
-    // Carries out the copies that seq_cp asked for.
-    void copy_streams(llama_context * lctx);
+    // Carries out the copies that seq_cp asked for. Nothing may be computing.
+    void copy_streams();
 
 private:
     // What a stream holds. Positions are consecutive from 0.
@@ -90,9 +96,11 @@ private:
         llama_pos written = -1; // the highest position ever stored since it was empty: what lies a ring's length behind it is gone
     };
 
+    // A copy as it was asked for: whatever becomes of the two streams before it is carried out, carrying them all out in order is right.
     struct stream_copy {
         uint32_t src;
         uint32_t dst;
+        stream   held;
     };
 
     // Whether a sequence that has stored up to written could take position p next and see all that it should.
@@ -101,12 +109,15 @@ private:
     // Null where the batch's positions continue what is held, else what is wrong.
     const char * check_batch(const std::vector<llama_ubatch> & ubatches) const;
 
-    // Calls f(tensor, first row, rows) for the rows of a stream that hold a sequence with these positions.
+    // Calls f(tensor, first row, rows) for the rows of a stream that hold a sequence with these positions; partial: those of streaming heads only.
     template <typename F>
-    void for_each_rows(const stream & s, uint32_t i_stream, F && f) const;
+    void for_each_rows(const stream & s, uint32_t i_stream, bool partial, F && f) const;
+
+    // The stream whose rows are the i'th's while copies wait.
+    uint32_t home(uint32_t i) const;
 
     struct state_header;
-    state_header make_state_header() const;
+    state_header make_state_header(llama_seq_id seq_id, llama_state_seq_flags flags) const;
 
     const llama_model   & model;
     const llama_cparams & cparams;
@@ -117,12 +128,13 @@ private:
     const uint32_t  n_ctx_seq;
     const uint32_t  n_ring;   // cells of a streaming head: sinks and ring
 
-    int64_t rot_k = 0;
-    int64_t rot_v = 0;
+    rotation rot_k;
+    rotation rot_v;
 
-    std::vector<layer>       layers;   // [n_layer]
-    std::vector<stream>      streams;  // [n_seq_max]
-    std::vector<stream_copy> copies;
+    std::vector<layer>  layers;   // [n_layer]
+    std::vector<stream> streams;  // [n_seq_max]
+
+    std::vector<stream_copy> copies; // not yet carried out
 
     std::vector<std::pair<ggml_context_ptr, ggml_backend_buffer_ptr>> ctxs_bufs;
 };

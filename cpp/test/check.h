@@ -2,8 +2,11 @@
 #pragma once
 
 #include <cmath>
+#include <cstdint>
+#include <cstdlib>
 #include <exception>
 #include <iostream>
+#include <random>
 #include <sstream>
 #include <string>
 #include <type_traits>
@@ -61,6 +64,14 @@ void throws(F f, const std::string & wanted, const char * file, int line, const 
         return;
     }
     report(false, file, line, what, "threw nothing, expected: " + wanted);
+}
+
+// A seed for this run: LLAMA_DUO_TEST_SEED, or fresh; printed, so that a failure can be had again. Programs draw their other seeds from it.
+inline uint64_t seed() {
+    const char * given = std::getenv("LLAMA_DUO_TEST_SEED");
+    const uint64_t value = given ? std::strtoull(given, nullptr, 10) : std::random_device()();
+    std::cout << "LLAMA_DUO_TEST_SEED=" << value << std::endl;
+    return value;
 }
 
 inline int result() {

@@ -53,9 +53,6 @@ private:
         u32("rope.dimension_count", p.head_size);
         gguf_set_val_f32(gguf.get(), key("attention.layer_norm_rms_epsilon").c_str(), 1e-5f);
         gguf_set_val_f32(gguf.get(), key("rope.freq_base").c_str(), 10000.0f);
-        if (p.alibi) {
-            gguf_set_val_f32(gguf.get(), key("attention.max_alibi_bias").c_str(), 8.0f);
-        }
     }
 
     // Entries of variance scale^2 / ne0, so that products keep their size; of the matrix type, if that is a matrix.

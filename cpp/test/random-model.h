@@ -21,7 +21,6 @@ struct random_model_params {
     ggml_type type      = GGML_TYPE_F32; // of the matrices
     uint64_t  seed      = 1;
     std::string arch    = "llama";
-    bool      alibi     = false;         // metadata that only refusals look at
 };
 
 using llama_model_ptr_t = std::shared_ptr<llama_model>;

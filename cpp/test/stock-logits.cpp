@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <vector>
 
@@ -44,7 +45,8 @@ uint64_t run(const setting & s) {
     params.n_threads_batch = 2;
     llama_context * ctx = llama_init_from_model(model.get(), params);
     if (!ctx) {
-        return 0;
+        fprintf(stderr, "%s: no context\n", s.name);
+        exit(1);
     }
     uint64_t h = 14695981039346656037ull;
     std::vector<llama_token> tokens(200);
@@ -54,8 +56,8 @@ uint64_t run(const setting & s) {
     // a prompt, then tokens one by one
     for (int n = int(tokens.size()), step = 0; step < 20; n = 1, ++step) {
         if (llama_decode(ctx, llama_batch_get_one(tokens.data(), n)) != 0) {
-            h = 0;
-            break;
+            fprintf(stderr, "%s: decoding failed\n", s.name);
+            exit(1);
         }
         h = hash(h, llama_get_logits_ith(ctx, -1), p.n_vocab);
         tokens[0] = llama_token(h % p.n_vocab);

@@ -84,6 +84,8 @@ public:
         k_cache = ggml_new_tensor_2d(ctx.get(), s.type_k, s.dk, s.n_rows() * s.n_stream);
         v_cache = ggml_new_tensor_2d(ctx.get(), s.type_v, s.dv, s.n_rows() * s.n_stream);
         heads   = ggml_new_tensor_2d(ctx.get(), GGML_TYPE_I64, 2, s.n_head_kv);
+        counters = ggml_new_tensor_1d(ctx.get(), GGML_TYPE_I32, GGML_MIXED_ATTN_COUNTERS);
+        memset(counters->data, 0, ggml_nbytes(counters));
         // all ones: NaN in every float type, and in every block's scale
         memset(k_cache->data, 0xff, ggml_nbytes(k_cache));
         memset(v_cache->data, 0xff, ggml_nbytes(v_cache));
@@ -119,7 +121,7 @@ public:
             memcpy((int32_t *) tokens->data + 2 * i, &batch[i], sizeof(token));
         }
         ggml_mixed_attn_params p = { scale(), s.softcap, s.sink, s.recent, s.chunk, s.ring(), s.n_ctx, s.n_rows() };
-        ggml_tensor * out = ggml_mixed_attn(c.get(), q, k, v, k_cache, v_cache, tokens, heads, p);
+        ggml_tensor * out = ggml_mixed_attn(c.get(), q, k, v, k_cache, v_cache, tokens, heads, counters, p);
         memset(out->data, 0xff, ggml_nbytes(out));
 
         ggml_cgraph * gf = ggml_new_graph(c.get());
@@ -163,7 +165,7 @@ public:
     }
 
     const shape & s;
-    ggml_tensor *k_cache, *v_cache, *heads;
+    ggml_tensor *k_cache, *v_cache, *heads, *counters;
 
 private:
     float scale() const { return 1.0f / std::sqrt(float(s.dk)); }
@@ -188,8 +190,8 @@ std::vector<float> prefill(fixture & f, int32_t n, int32_t piece, int n_threads)
 }
 
 uint64_t fresh_seed() {
-    static std::random_device device;
-    return uint64_t(device()) << 32 | device();
+    static std::mt19937_64 rng(check::seed());
+    return rng();
 }
 
 // Every token that a boundary makes interesting, and a few others.

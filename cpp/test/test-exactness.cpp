@@ -114,8 +114,8 @@ double worst_relative(const std::vector<float> & a, const std::vector<float> & b
 }
 
 uint64_t fresh_seed() {
-    static std::random_device device;
-    return device();
+    static std::mt19937_64 rng(check::seed());
+    return rng();
 }
 
 struct shape { const char * name; int64_t n_head, n_head_kv; };
@@ -312,8 +312,8 @@ void test_sequences() {
 
     llama_context_params params = duo(GGML_TYPE_F32, 0.5f, gates.c_str());
     params.n_ubatch  = 64;
-    params.n_seq_max = 2;
-    params.n_ctx     = 2048;
+    params.n_seq_max = 3;
+    params.n_ctx     = 3072;
     const auto a = make_context(model, params);
     const auto b = make_context(model, params);
     llama_memory_t mem = llama_get_memory(a.get());
@@ -349,6 +349,24 @@ void test_sequences() {
     found.clear();
     CHECK_EQ(decode(a.get(), mixed.data() + line + 60, 3, line + 60, false, found, 1), 0);
     CHECK(same(found, fresh(mixed, line + 63)));
+    // copies that wait are carried out in order, whatever becomes of the sequences between; saving and restoring see them
+    llama_memory_seq_cp(mem, 0, 1, -1, -1);
+    llama_memory_seq_cp(mem, 1, 2, -1, -1);
+    llama_memory_seq_rm(mem, 1, -1, -1);
+    std::vector<uint8_t> copied(llama_state_seq_get_size(a.get(), 2)), original(llama_state_seq_get_size(a.get(), 0));
+    llama_state_seq_get_data(a.get(), copied.data(), copied.size(), 2);
+    llama_state_seq_get_data(a.get(), original.data(), original.size(), 0);
+    const size_t id = 2 * sizeof(uint32_t); // a magic number and the sequence's id come first
+    CHECK_EQ(copied.size(), original.size());
+    CHECK(std::equal(copied.begin() + id, copied.end(), original.begin() + id));
+    CHECK_EQ(llama_memory_seq_pos_max(mem, 2), line + 64);
+    found.clear();
+    CHECK_EQ(decode(a.get(), other.data() + 5, 3, line + 65, false, found, 2), 0);
+    {
+        std::vector<llama_token> all(mixed.begin(), mixed.begin() + line + 60);
+        all.insert(all.end(), other.begin(), other.begin() + 8);
+        CHECK(same(found, fresh(all, line + 68)));
+    }
     llama_memory_seq_cp(mem, 0, 1, 0, 100); // part of a sequence: refused, target empty
     CHECK_EQ(llama_memory_seq_pos_max(mem, 1), -1);
 
@@ -368,12 +386,88 @@ void test_sequences() {
     CHECK_EQ(llama_state_seq_set_data(c.get(), state.data(), state.size(), 0), 0u); // another layout: refused
     CHECK_EQ(llama_memory_seq_pos_max(llama_get_memory(c.get()), 0), -1);
 
+    // a state outlives another context size, and is refused where it does not fit
+    llama_context_params longer = params;
+    longer.n_ctx = 6144;
+    const auto d = make_context(model, longer);
+    CHECK_EQ(llama_state_seq_set_data(d.get(), state.data(), state.size(), 0), state.size());
+    found.clear();
+    CHECK_EQ(decode(d.get(), other.data() + 5, 4, line + 65, false, found), 0);
+    CHECK(found == want);
+    longer.n_ctx = 768;
+    const auto shorter = make_context(model, longer);
+    CHECK_EQ(llama_state_seq_set_data(shorter.get(), state.data(), state.size(), 0), 0u);
+    CHECK_EQ(llama_memory_seq_pos_max(llama_get_memory(shorter.get()), 0), -1);
+    CHECK_EQ(llama_state_seq_set_data(d.get(), state.data(), state.size() / 2, 1), 0u); // cut off
+    CHECK_EQ(llama_memory_seq_pos_max(llama_get_memory(d.get()), 1), -1);
+    CHECK_EQ(llama_state_seq_set_data(d.get(), state.data(), state.size(), 3), 0u);     // no such sequence
+
+    // the partial state holds the rings alone, and takes a sequence back to where it was as long as the rest is there
+    const auto flags = LLAMA_STATE_SEQ_FLAGS_PARTIAL_ONLY;
+    std::vector<uint8_t> part(llama_state_seq_get_size_ext(d.get(), 0, flags));
+    CHECK(part.size() < state.size() / 2);
+    CHECK_EQ(llama_state_seq_get_data_ext(d.get(), part.data(), part.size(), 0, flags), part.size());
+    found.clear();
+    CHECK_EQ(decode(d.get(), other.data(), 400, line + 69, false, found), 0);
+    CHECK(!llama_memory_seq_rm(llama_get_memory(d.get()), 0, line + 69, -1));
+    CHECK_EQ(llama_state_seq_set_data_ext(d.get(), part.data(), part.size(), 0, flags), part.size());
+    CHECK_EQ(llama_memory_seq_pos_max(llama_get_memory(d.get()), 0), line + 68);
+    found.clear();
+    CHECK_EQ(decode(d.get(), other.data() + 9, 5, line + 69, false, found), 0);
+    want.clear();
+    CHECK_EQ(decode(b.get(), other.data() + 9, 5, line + 69, false, want, 1), 0);
+    CHECK(found == want);
+    CHECK_EQ(llama_state_seq_set_data_ext(d.get(), part.data(), part.size(), 1, flags), 0u); // nothing there to go with it
+
     // positions that do not follow are refused and change nothing
     found.clear();
     CHECK(decode(a.get(), other.data(), 1, line + 80, false, found) != 0);
     CHECK(decode(a.get(), other.data(), 1, 3, false, found) != 0);
     CHECK_EQ(llama_memory_seq_pos_max(mem, 0), line + 68);
     CHECK(!llama_memory_can_shift(mem));
+}
+
+// Where a sequence may resume is what seq_pos_min says, for any window, and resuming there is exact.
+void test_resume() {
+    random_model_params p = model_params(shapes[1]);
+    p.n_layer = 2;
+    const auto model  = make_random_model(p);
+    const auto gates  = random_gates(p);
+    const auto tokens = random_tokens(700, p.n_vocab, fresh_seed());
+    std::mt19937_64 rng(fresh_seed());
+    for (const int chunk : { 1, 7, 16, 64 }) {
+        llama_context_params params = duo(GGML_TYPE_F32, 0.5f, gates.c_str());
+        params.n_ubatch   = 32;
+        params.duo.sink   = int(rng() % 40);
+        params.duo.recent = int(rng() % 90);
+        params.duo.chunk  = chunk;
+        const auto ctx = make_context(model, params);
+        llama_memory_t mem = llama_get_memory(ctx.get());
+        const auto want = prefill(ctx.get(), tokens, 32);
+        const int line = llama_memory_seq_pos_min(mem, 0) + 1;
+        CHECK_EQ(line % chunk, 0);
+        for (const int at : { line - chunk, line - 1, line, line + 1, line + chunk, 699 }) {
+            prefill(ctx.get(), tokens, 32);
+            const bool exact = llama_memory_seq_rm(mem, 0, at, -1);
+            CHECK_EQ(exact, at >= line);
+            if (exact) {
+                std::vector<float> found;
+                CHECK_EQ(decode(ctx.get(), tokens.data() + at, 700 - at, at, false, found), 0);
+                CHECK(relative(found.data(), want.data(), want.size()) < 1e-5);
+            }
+        }
+    }
+}
+
+// Graphs are reserved for a multiple of the sequences, whatever their number.
+void test_many_sequences() {
+    random_model_params p = model_params(shapes[4]);
+    p.n_layer = 1;
+    const auto model = make_random_model(p);
+    llama_context_params params = duo(GGML_TYPE_F16, 1.0f);
+    params.n_seq_max = 250;
+    params.n_ctx     = 250 * 1024;
+    CHECK(make_context(model, params) != nullptr);
 }
 
 // Two sequences in one batch are as two batches.
@@ -486,6 +580,8 @@ int main() {
     test_pieces();
     test_bytes();
     test_sequences();
+    test_resume();
+    test_many_sequences();
     test_batch_of_sequences();
     test_refusals();
     return check::result();

@@ -32,7 +32,7 @@ static inline void simd_store(float * p, simd v) {
 }
 
 static inline simd simd_set(float x) {
-    return simd{} + x;
+    return x - simd{}; // folds to a broadcast, where + would have to mind a negative zero
 }
 
 // a * b + c in one rounding where the target has it. Written out because compilers fuse or do not by their own lights (GCC splits long chains when
@@ -49,16 +49,24 @@ static inline simd simd_fma(simd a, simd b, simd c) {
 #endif
 }
 
+// Picks lanes of the two vectors, those of b counted on from a's.
+#if defined(__clang__) || __GNUC__ >= 12
+#    define DUO_SHUFFLE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
+#else
+typedef int simd_lanes __attribute__((vector_size(simd_width * sizeof(int))));
+#    define DUO_SHUFFLE(a, b, ...) __builtin_shuffle(a, b, simd_lanes { __VA_ARGS__ })
+#endif
+
 // a0 b0 a1 b1 ... of the lower halves, and of the upper halves
 #if defined(__AVX512F__)
-#    define DUO_LOWER(a, b) __builtin_shufflevector(a, b, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23)
-#    define DUO_UPPER(a, b) __builtin_shufflevector(a, b, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31)
+#    define DUO_LOWER(a, b) DUO_SHUFFLE(a, b, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23)
+#    define DUO_UPPER(a, b) DUO_SHUFFLE(a, b, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31)
 #elif defined(__AVX__)
-#    define DUO_LOWER(a, b) __builtin_shufflevector(a, b, 0, 8, 1, 9, 2, 10, 3, 11)
-#    define DUO_UPPER(a, b) __builtin_shufflevector(a, b, 4, 12, 5, 13, 6, 14, 7, 15)
+#    define DUO_LOWER(a, b) DUO_SHUFFLE(a, b, 0, 8, 1, 9, 2, 10, 3, 11)
+#    define DUO_UPPER(a, b) DUO_SHUFFLE(a, b, 4, 12, 5, 13, 6, 14, 7, 15)
 #else
-#    define DUO_LOWER(a, b) __builtin_shufflevector(a, b, 0, 4, 1, 5)
-#    define DUO_UPPER(a, b) __builtin_shufflevector(a, b, 2, 6, 3, 7)
+#    define DUO_LOWER(a, b) DUO_SHUFFLE(a, b, 0, 4, 1, 5)
+#    define DUO_UPPER(a, b) DUO_SHUFFLE(a, b, 2, 6, 3, 7)
 #endif
 
 // Sums each of simd_width vectors; lane i of the result is the sum of v[i]'s lanes. Halving with interleaving leaves the sums in order, at three
@@ -74,5 +82,6 @@ static inline simd simd_sum_each(simd (&v)[simd_width]) {
 
 #undef DUO_LOWER
 #undef DUO_UPPER
+#undef DUO_SHUFFLE
 
 } // namespace duo
