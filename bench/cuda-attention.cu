@@ -3,7 +3,10 @@
 //   cuda-attention check [quick]     every kernel against float64 over explicit masks; fails with exit code 1
 //   cuda-attention store             the cache writer against the scalar rule of ggml's quantize_row_*_ref
 //   cuda-attention time [NAME...]    times of the Llama-3-8B shape; NAME selects cases by substring
-//   cuda-attention json FILE         as time, and writes the rows to FILE
+//   cuda-attention json FILE         as time, and writes the rows to FILE, with $COMMIT
+//   cuda-attention one CASE...       single cases, each type,head size,query heads,KV heads,position,tokens: for sanitizers
+//
+// SEED=... repeats a run's random inputs.
 //
 // Built by bench/cuda-attention.sh.
 
@@ -755,7 +758,8 @@ int main(int argc, char ** argv) {
     printf("%-26s %9s %9s %9s %9s %9s\n", "Llama-3-8B shape, 32 layers", "ms", "bar ms", "GB", "TB/s", "of copy");
     FILE * json = mode == "json" && argc > 2 ? fopen(argv[2], "w") : nullptr;
     if (json) {
-        fprintf(json, "{\n  \"gpu\": \"%s\", \"driver\": %d, \"runtime\": %d, \"copyBytesPerSecond\": %.4g, \"readBytesPerSecond\": %.4g,\n  \"rows\": [", device.name, driver, runtime, copy, read);
+        const char * commit = getenv("COMMIT");
+        fprintf(json, "{\n  \"gpu\": \"%s\", \"commit\": \"%s\", \"driver\": %d, \"runtime\": %d, \"copyBytesPerSecond\": %.4g, \"readBytesPerSecond\": %.4g,\n  \"rows\": [", device.name, commit ? commit : "", driver, runtime, copy, read);
     }
     bool first_row = true;
     for (const Timing & t : timings) {
@@ -809,17 +813,6 @@ int main(int argc, char ** argv) {
             }
         }, prefill ? 3 : 15) * (32.0 / n_layers);
 
-#ifdef DUO_TRACE
-        {
-            const std::vector<int32_t> c = counters.host();
-            const char * names[] = { "plan", "fetch", "segment", "loop", "finish", "sync", "join", "merge" };
-            for (int i = 0; i < 8; ++i) {
-                double mean = 0; int most = 0, least = 1 << 30;
-                for (int blk = 0; blk < 132; ++blk) { const int x = c[1024 + blk * 16 + i]; mean += x / 132.0, most = std::max(most, x), least = std::min(least, x); }
-                printf("   %-8s mean %8.0f least %8d most %8d cycles\n", names[i], mean, least, most);
-            }
-        }
-#endif
         double keys = 0; // query positions times visible keys, over KV heads
         for (int i = 0; i < per_sequence; ++i) {
             const double visible = t.depth + i, window = std::min<double>(visible, sink + recent + 1);

@@ -10,55 +10,28 @@
 #include "fragments.cuh"
 #include "merge.cuh"
 
-#ifndef TUNE_TILE_Q4
-#define TUNE_TILE_Q4 64
-#endif
-#ifndef TUNE_TILE_Q8
-#define TUNE_TILE_Q8 32
-#endif
-#ifndef TUNE_STEPS
-#define TUNE_STEPS 2
-#endif
-#ifndef TUNE_TILE_16
-#define TUNE_TILE_16 16
-#endif
-#ifndef TUNE_STAGES_Q
-#define TUNE_STAGES_Q 2
-#endif
-#ifndef TUNE_STAGES_16
-#define TUNE_STAGES_16 2
-#endif
-#ifndef TUNE_WARPS_Q
-#define TUNE_WARPS_Q 8
-#endif
-#ifndef TUNE_WARPS_16
-#define TUNE_WARPS_16 4
-#endif
-#ifndef TUNE_OVERHEAD
-#define TUNE_OVERHEAD 2
-#endif
-
 namespace duo::cuda {
 
 template <CacheType TYPE, int D, int N_TILES_>
 struct DecodeConfig {
     static constexpr int N_TILES  = N_TILES_;                               // of 8 query columns
     static constexpr int COLUMNS  = 8 * N_TILES;
-    static constexpr int TILE     = TYPE == CacheType::q4_0 ? TUNE_TILE_Q4 : TYPE == CacheType::q8_0 ? TUNE_TILE_Q8 : TUNE_TILE_16; // cells
-    static constexpr int STEPS    = is_quantised<TYPE> && D <= 128 && N_TILES == 1 && TILE % 32 == 0 ? TUNE_STEPS : 1; // of 16 cells at a time
-    static constexpr int N_STAGES = is_quantised<TYPE> ? TUNE_STAGES_Q : TUNE_STAGES_16;                                      // tiles of a warp under way
-    // 16 warps hide the latency of unpacking; 16-bit rows need no more than 8 to keep the memory busy, and more shared memory each.
-    static constexpr int MAX_WARPS   = is_quantised<TYPE> || D < 128 || N_TILES > 1 ? TUNE_WARPS_Q : TUNE_WARPS_16;
-    static constexpr int OVERHEAD    = TUNE_OVERHEAD;                                   // price of starting a segment, in tiles
-    static constexpr int ROW         = ROW_BYTES<TYPE, D>;
-    static constexpr int STRIDE      = ROW_STRIDE<TYPE, D>;
-    static constexpr int HALF_STAGE  = TILE * STRIDE;
-    static constexpr int STAGE       = 2 * HALF_STAGE;                      // keys, then values
-    static constexpr int Q_STRIDE    = D * 4 + 16;                          // of a query in shared memory
-    static constexpr int Q_BYTES     = COLUMNS * Q_STRIDE;
-    static constexpr int PART_FLOATS = COLUMNS * (D + 2);                   // output [column][D], maximum and sum [column]
-    static constexpr int RING_BYTES  = N_STAGES * STAGE > PART_FLOATS * 4 ? N_STAGES * STAGE : (PART_FLOATS * 4 + 15) / 16 * 16;
-    static constexpr int WARP_BYTES  = RING_BYTES + Q_BYTES;
+    // Measured on an H100 (bench/notes-cuda.md). Tiles of 4 KB and more keep the price of a tile small; two of them for each of few warps are all the
+    // memory needs under way, and more only let some processors take the bandwidth of others.
+    static constexpr int TILE      = TYPE == CacheType::q4_0 ? 64 : TYPE == CacheType::q8_0 ? 32 : 16; // cells
+    static constexpr int N_STAGES  = 2;                                     // tiles of a warp under way
+    static constexpr int MAX_WARPS = is_quantised<TYPE> || D < 128 || N_TILES > 1 ? 8 : 4;
+    static constexpr int STEPS     = is_quantised<TYPE> && D <= 128 && N_TILES == 1 ? 2 : 1; // of 16 cells multiplied at a time
+    static constexpr int OVERHEAD  = 2;                                     // price of starting a segment, in tiles
+    static constexpr int ROW          = ROW_BYTES<TYPE, D>;
+    static constexpr int STRIDE       = ROW_STRIDE<TYPE, D>;
+    static constexpr int HALF_STAGE   = TILE * STRIDE;
+    static constexpr int STAGE        = 2 * HALF_STAGE;                      // keys, then values
+    static constexpr int Q_STRIDE     = D * 4 + 16;                          // of a query in shared memory
+    static constexpr int Q_BYTES      = COLUMNS * Q_STRIDE;
+    static constexpr int PART_FLOATS  = COLUMNS * (D + 2);                   // output [column][D], maximum and sum [column]
+    static constexpr int RING_BYTES   = N_STAGES * STAGE > PART_FLOATS * 4 ? N_STAGES * STAGE : (PART_FLOATS * 4 + 15) / 16 * 16;
+    static constexpr int WARP_BYTES   = RING_BYTES + Q_BYTES;
     // Rows that lie in shared memory as in the cache come by the copy engine, a tile at a time. Padded rows would each be a copy of their own, which
     // takes the engine about 18 cycles: hardly faster than the memory.
 #if __CUDA_ARCH__ >= 900
@@ -141,12 +114,6 @@ template <CacheType TYPE, int D, int N_TILES>
 static __global__ void __launch_bounds__(DecodeConfig<TYPE, D, N_TILES>::MAX_WARPS * 32, 1)
 decode_kernel(const __grid_constant__ AttentionParams p, const __grid_constant__ DecodeShape shape) {
     using Config = DecodeConfig<TYPE, D, N_TILES>;
-#ifdef DUO_TRACE
-    const long long t_start = clock64();
-#define MARK(i) if (threadIdx.x == 0) p.counters[1024 + blockIdx.x * 16 + i] = int(clock64() - t_start)
-#else
-#define MARK(i)
-#endif
     constexpr int TILE = Config::TILE, STEPS = Config::STEPS, COLUMNS = Config::COLUMNS;
 
     extern __shared__ __align__(128) uint8_t shared[];
@@ -168,7 +135,6 @@ decode_kernel(const __grid_constant__ AttentionParams p, const __grid_constant__
 #endif
     make_plan<TILE, Config::OVERHEAD>(control.plan, layout, shape);
 
-    MARK(0);
     // The shares of this block and of this warp.
     const Shares  blocks(plan.n_units(), gridDim.x);
     const int32_t block_begin = blocks.begin(blockIdx.x), block_end = blocks.begin(blockIdx.x + 1);
@@ -191,6 +157,7 @@ decode_kernel(const __grid_constant__ AttentionParams p, const __grid_constant__
     if (!cursor.done()) {
         cursor.enter(plan, layout, shape, plan.segment_at(warp_begin));
     }
+
     // Sends the next tile, if there is one, on its way.
     int n_pending = 0;
     const auto fetch = [&](int stage) {
@@ -494,7 +461,6 @@ decode_kernel(const __grid_constant__ AttentionParams p, const __grid_constant__
         control.first_segment     = first;
     }
     __syncwarp();
-    MARK(1);
     int stage = 0, parity = 0;
     for (bool first = true; n_pending > 0; first = false) {
         TileNote note = control.note[warp][stage];
@@ -502,7 +468,6 @@ decode_kernel(const __grid_constant__ AttentionParams p, const __grid_constant__
             ask_for_queries(note.segment);
         }
         start_segment(note.segment, first);
-        MARK(2);
         do {
             if constexpr (Config::BULK) {
 #if __CUDA_ARCH__ >= 900
@@ -531,12 +496,9 @@ decode_kernel(const __grid_constant__ AttentionParams p, const __grid_constant__
             }
             note = control.note[warp][stage];
         } while (n_pending > 0 && note.segment == current);
-        MARK(3);
         finish_segment();
     }
-    MARK(4);
     __syncthreads();
-    MARK(5);
 
     // Joins the parts of this block's warps; what lies in this block alone is then done.
     constexpr int VECTORS = D / 4;
@@ -589,7 +551,6 @@ decode_kernel(const __grid_constant__ AttentionParams p, const __grid_constant__
         }
     }
 
-    MARK(6);
     // Joins the parts of the blocks of a segment, in the last of them to arrive. A block shares at most its first and its last segment; it arrives
     // at both counters at once.
     __syncthreads();
@@ -669,7 +630,6 @@ decode_kernel(const __grid_constant__ AttentionParams p, const __grid_constant__
         }
         __syncthreads();
     }
-    MARK(7);
 }
 
 } // namespace duo::cuda

@@ -49,7 +49,7 @@ constexpr int N_PARTS = TYPE == CacheType::bf16 ? 2 : 1;
 template <CacheType TYPE>
 static __device__ __forceinline__ int key_dim(int step, int r, int e, int t) {
     if constexpr (TYPE == CacheType::q4_0) {
-        // Word t of a block: low nibbles are 4t .. 4t + 3, high nibbles 16 more. In even blocks words are shifted by two bytes: see load_words.
+        // Word t of a block: low nibbles are 4t .. 4t + 3, high nibbles 16 more. Even blocks are shifted by two bytes: see key_product.
         const int block = step / 2, byte = step % 2 + 2 * e;
         const int i = block % 2 ? 4 * t + byte : t < 3 ? 4 * t + 2 + byte : byte < 2 ? byte : 12 + byte;
         return 32 * block + 16 * r + i;
@@ -102,9 +102,6 @@ static __device__ __forceinline__ uint32_t pack(float x, float y, int part) {
     }
 }
 
-// A block's scale pairs start at an even byte, not always at a word: block 2i starts at a word and its quants half a word later; block 2i + 1 starts
-// half a word late and its quants at a word. So words t of an even block are those at the next word boundary, and the last of them is put
-// together from the two half words that are left over, at both ends.
 template <int N_TILES, int D>
 struct KeyConstants {
     // Sum of a block's query elements times -QUANT_OFFSET, for the columns of this lane: what the products start from.
@@ -141,7 +138,9 @@ static __device__ __forceinline__ void key_product(float (&scores)[N_TILES][4], 
             }
         }
     } else {
-        constexpr int PAIR = TYPE == CacheType::q8_0 ? 68 : 36; // bytes of two blocks
+        // Two blocks start at a word and take whole words; the quants of the first lie half a word late. Of those, lanes take the whole words, and one
+        // lane a word put together from the half words at both ends; key_dim says which dimensions that makes.
+        constexpr int PAIR = TYPE == CacheType::q8_0 ? 68 : 36; // bytes
         const int g = lane / 4, t = lane % 4;
         const uint32_t select = t < 3 ? 0x7654 : 0x5432; // the word itself, or the upper half of the first argument and the lower half of the second
         const uint8_t * row[2] = { rows + g * STRIDE, rows + (g + 8) * STRIDE };

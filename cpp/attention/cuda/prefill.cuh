@@ -2,7 +2,7 @@
 //
 // A block takes 128 rows, the query heads of one KV head for as many tokens as fit, so that a key is read once for all of them, and walks the cells
 // they see in tiles. Visibility is arithmetic: tiles that nobody sees are not visited, and only tiles at an edge are masked. Streaming heads thus
-// do their window's work alone. Two tiles are in shared memory: one at work, one on its way. Accumulators are f32 throughout.
+// do their window's work alone. One tile is at work and one on its way. Accumulators are f32 throughout.
 //
 // Where there are fewer blocks than the card holds (a short ubatch on a long context), the tiles of a block are split over several, whose parts
 // a second launch joins.
@@ -13,19 +13,9 @@
 #include "merge.cuh"
 #include "wgmma.cuh"
 
-#ifndef TUNE_PM
-#define TUNE_PM 2
-#endif
-#ifndef TUNE_PK
-#define TUNE_PK 64
-#endif
-#ifndef TUNE_PB
-#define TUNE_PB 2
-#endif
-
 namespace duo::cuda {
 
-#if defined(__CUDA_ARCH_FEAT_SM90_ALL) && !defined(TUNE_NO_WGMMA)
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
 constexpr bool HAS_WGMMA = true;
 #else
 constexpr bool HAS_WGMMA = false;
@@ -36,10 +26,10 @@ struct PrefillConfig {
     static constexpr CacheType TYPE = TYPE_;
     static constexpr int  D         = D_;
     static constexpr int  ROWS      = 128;
-    static constexpr int  M_TILES   = D <= 128 ? TUNE_PM : 1;             // of 16 rows a warp: two share each fragment of K and V, where registers allow it
+    static constexpr int  M_TILES   = D <= 128 ? 2 : 1;              // of 16 rows a warp: two share each fragment of K and V, where registers allow it
     static constexpr int  WARPS     = ROWS / (16 * M_TILES);
-    static constexpr int  KEYS      = D <= 128 && TYPE != CacheType::bf16 ? TUNE_PK : 32;           // of a tile
-    static constexpr int  BLOCKS    = D <= 128 ? TUNE_PB : 1;             // on a multiprocessor: one multiplies while the other takes exponentials
+    static constexpr int  KEYS      = D <= 128 ? 64 : 32;            // of a tile
+    static constexpr int  BLOCKS    = D <= 128 ? 2 : 1;              // on a multiprocessor: one multiplies while the other takes exponentials
     static constexpr int  STRIDE    = 2 * D + 16;                   // bytes of a row of f16; padding spreads ldmatrix over the banks
     static constexpr bool CONVERTS  = TYPE != CacheType::f16;       // raw tiles are made f16 in shared memory
     static constexpr int  RAW       = ROW_BYTES<TYPE, D>;
@@ -47,7 +37,8 @@ struct PrefillConfig {
     static constexpr bool WARPGROUPS = HAS_WGMMA && D % 64 == 0;    // in device code: products of four warps each
     static constexpr int  Q_BYTES   = ROWS * STRIDE;
     static constexpr int  STAGE     = 2 * KEYS * (CONVERTS ? RAW : STRIDE); // keys, then values, as they arrive
-    static constexpr int  SHARED    = Q_BYTES + 2 * STAGE + (CONVERTS ? 2 * TILE : 0) + ROWS * 8;
+    static constexpr int  N_STAGES  = CONVERTS ? 1 : 2;             // a raw tile is free for the next as soon as it is converted
+    static constexpr int  SHARED    = Q_BYTES + N_STAGES * STAGE + (CONVERTS ? 2 * TILE : 0) + ROWS * 8;
     static constexpr int  PART_FLOATS = ROWS * (D + 2);
     // As in decode: a maximum is raised only when it grows by 2^6, p keeps 2^5 above the bottom of f16.
     static constexpr float HEADROOM = 5.0f, SLACK = 6.0f;
@@ -77,38 +68,50 @@ static __device__ __forceinline__ int head_of_rank(const Layout & layout, int ra
     return 0;
 }
 
-// Eight values of a raw row from element 8 * piece on, as f16.
-template <CacheType TYPE>
-static __device__ __forceinline__ uint4 eight_halves(const uint8_t * row, int piece) {
-    uint32_t out[4];
+// 8 values of a bf16 row, or two blocks of a quantised one, as f16. Two blocks start at a word; the quants of the first lie half a word late.
+template <CacheType TYPE, int N>
+static __device__ __forceinline__ void convert_piece(uint4 (&to)[N], const uint8_t * from) {
+    uint32_t * const out = reinterpret_cast<uint32_t *>(to);
     if constexpr (TYPE == CacheType::bf16) {
         // Exact in f16's range; beyond it, values saturate.
-        const uint4 raw = *reinterpret_cast<const uint4 *>(row + 16 * piece);
+        const uint4 raw = *reinterpret_cast<const uint4 *>(from);
         const uint32_t words[4] = { raw.x, raw.y, raw.z, raw.w };
 #pragma unroll
         for (int i = 0; i < 4; ++i) {
-            const float x = __uint_as_float(words[i] << 16), y = __uint_as_float(words[i] & 0xffff0000);
-            out[i] = bits(__floats2half2_rn(fminf(fmaxf(x, -65504.0f), 65504.0f), fminf(fmaxf(y, -65504.0f), 65504.0f)));
+            const half2 x = __floats2half2_rn(__uint_as_float(words[i] << 16), __uint_as_float(words[i] & 0xffff0000)), most = __float2half2_rn(65504.0f);
+            out[i] = bits(__hmax2(__hmin2(x, most), __hneg2(most)));
         }
-    } else if constexpr (TYPE == CacheType::q8_0) {
-        const uint8_t * block = row + piece / 4 * 34;
-        const half2 scale = __half2half2(*reinterpret_cast<const __half *>(block)), offset = __float2half2_rn(1152.0f);
+    } else if constexpr (is_quantised<TYPE>) {
+        constexpr int WORDS = TYPE == CacheType::q8_0 ? 8 : 4; // of a block's quants
+        uint32_t w[2 * WORDS + 1];
 #pragma unroll
-        for (int i = 0; i < 4; ++i) { // 0x6400 | (x + 128) is 1152 + x
-            const uint32_t pair = load16(block + 2 + piece % 4 * 8 + 2 * i) ^ 0x8080;
-            out[i] = bits((halves(__byte_perm(pair, 0x64, 0x4140)) - offset) * scale);
+        for (int i = 0; i < 2 * WORDS + 1; ++i) {
+            w[i] = load32(from + 4 * i);
         }
-    } else if constexpr (TYPE == CacheType::q4_0) {
-        const uint8_t * block = row + piece / 4 * 18;
-        const half2 scale = __half2half2(*reinterpret_cast<const __half *>(block)), offset = __float2half2_rn(1032.0f);
-        const int shift = piece % 4 / 2 * 4;
+        const half2 scale[2] = { __low2half2(halves(w[0])), __high2half2(halves(w[WORDS])) };
 #pragma unroll
-        for (int i = 0; i < 4; ++i) {
-            const uint32_t pair = load16(block + 2 + piece % 2 * 8 + 2 * i) >> shift & 0x0f0f;
-            out[i] = bits((halves(__byte_perm(pair, 0x64, 0x4140)) - offset) * scale);
+        for (int b = 0; b < 2; ++b) {
+#pragma unroll
+            for (int i = 0; i < WORDS; ++i) {
+                const uint32_t word = b == 0 ? __byte_perm(w[i], w[i + 1], 0x5432) : w[WORDS + 1 + i];
+                // A byte x below 0x64 is the half 1024 + x.
+                if constexpr (TYPE == CacheType::q8_0) {
+                    const uint32_t x = word ^ 0x80808080; // plus 128
+                    const half2 offset = __float2half2_rn(1152.0f);
+                    out[b * 16 + 2 * i]     = bits((halves(__byte_perm(x, 0x64, 0x4140)) - offset) * scale[b]);
+                    out[b * 16 + 2 * i + 1] = bits((halves(__byte_perm(x, 0x64, 0x4342)) - offset) * scale[b]);
+                } else {
+                    const half2 offset = __float2half2_rn(1032.0f);
+#pragma unroll
+                    for (int upper = 0; upper < 2; ++upper) {
+                        const uint32_t x = word >> 4 * upper & 0x0f0f0f0f;
+                        out[b * 16 + upper * 8 + 2 * i]     = bits((halves(__byte_perm(x, 0x64, 0x4140)) - offset) * scale[b]);
+                        out[b * 16 + upper * 8 + 2 * i + 1] = bits((halves(__byte_perm(x, 0x64, 0x4342)) - offset) * scale[b]);
+                    }
+                }
+            }
         }
     }
-    return make_uint4(out[0], out[1], out[2], out[3]);
 }
 
 // Where byte `at` of a row of a tile of N_ROWS lies. Warpgroup products want panels of 128 bytes of all rows, 16-byte pieces exchanged; warp
@@ -230,6 +233,22 @@ prefill_kernel(const __grid_constant__ AttentionParams p, const __grid_constant_
             }
         };
 
+        // Makes a raw tile f16; keys outside [begin, end) become zero, whatever their rows hold.
+        const auto convert = [&](const uint8_t * raw, int begin, int end) {
+            constexpr int VALUES = is_quantised<Config::TYPE> ? 64 : 8, PIECES = D / VALUES; // of a row, one for a thread at a time
+            for (int i = thread; i < 2 * KEYS * PIECES; i += THREADS) {
+                const int row = i / PIECES, piece = i % PIECES, key = row % KEYS;
+                uint4 x[VALUES / 8] = {};
+                if (key >= begin && key < end) {
+                    convert_piece<Config::TYPE>(x, raw + row * Config::RAW + piece * (Config::RAW / PIECES));
+                }
+#pragma unroll
+                for (int v = 0; v < VALUES / 8; ++v) {
+                    *reinterpret_cast<uint4 *>(halved + row / KEYS * TILE + tile_offset<Config, KEYS>(key, (piece * VALUES + v * 8) * 2)) = x[v];
+                }
+            }
+        };
+
         float out[M_TILES][D / 8][4] = {}, sum[M_TILES][4] = {}, maximum[M_TILES][2];
 #pragma unroll
         for (int m = 0; m < M_TILES; ++m) {
@@ -247,95 +266,41 @@ prefill_kernel(const __grid_constant__ AttentionParams p, const __grid_constant_
             ptx::cp_async_wait<0>();
             make_visible();
             __syncthreads(); // the tile is there for all, and all are done with the one before
-            if (tile + 1 < n_tiles) {
-                cell += KEYS;
-                if (cell >= run.end) {
-                    find_tile(tile_begin + tile + 1);
-                }
-                fetch((tile + 1) % 2);
-            }
-            ptx::cp_async_commit();
-
-            const uint8_t * keys = stages + tile % 2 * STAGE;
-            if constexpr (Config::CONVERTS) {
-                constexpr int PIECES = D / 8;
-                for (int i = thread; i < 2 * KEYS * PIECES; i += THREADS) {
-                    const int row = i / PIECES, cell_of_row = at_cell + row % KEYS;
-                    uint4 x = make_uint4(0, 0, 0, 0);
-                    if (cell_of_row >= at_run.begin && cell_of_row < at_run.end) {
-                        x = eight_halves<Config::TYPE>(keys + row * Config::RAW, i % PIECES);
+            const auto fetch_next = [&]() {
+                if (tile + 1 < n_tiles) {
+                    cell += KEYS;
+                    if (cell >= run.end) {
+                        find_tile(tile_begin + tile + 1);
                     }
-                    *reinterpret_cast<uint4 *>(halved + row / KEYS * TILE + tile_offset<Config, KEYS>(row % KEYS, i % PIECES * 16)) = x;
+                    fetch((tile + 1) % Config::N_STAGES);
                 }
+                ptx::cp_async_commit();
+            };
+
+            const uint8_t * keys = stages + tile % Config::N_STAGES * STAGE;
+            if constexpr (Config::CONVERTS) {
+                convert(keys, at_run.begin - at_cell, at_run.end - at_cell);
                 make_visible();
                 __syncthreads();
                 keys = halved;
             }
+            fetch_next();
             const uint8_t * const values = keys + TILE;
 
-            // Scores.
             float score[M_TILES][KEYS / 8][4];
-            if constexpr (Config::WARPGROUPS) {
-#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
-                const uint32_t q_address = ptx::shared_address(queries) + warp / 4 * M_TILES * 64 * 128, k_address = ptx::shared_address(keys);
-                ptx::wgmma_fence();
-#pragma unroll
-                for (int m = 0; m < M_TILES; ++m) {
-#pragma unroll
-                    for (int step = 0; step < D / 16; ++step) {
-                        const int at = step % 4 * 32;
-                        ptx::wgmma_shared(score[m], ptx::wgmma_descriptor(q_address + step / 4 * Config::ROWS * 128 + m * 64 * 128 + at),
-                                          ptx::wgmma_descriptor(k_address + step / 4 * KEYS * 128 + at), step == 0);
-                    }
-                }
-                ptx::wgmma_commit();
-                ptx::wgmma_wait<0>();
-#pragma unroll
-                for (int m = 0; m < M_TILES; ++m) {
-                    ptx::wgmma_hold(score[m]);
-                }
-#endif
-            } else {
-#pragma unroll
-                for (int i = 0; i < M_TILES * KEYS / 2; ++i) {
-                    score[i / (KEYS / 2)][i / 4 % (KEYS / 8)][i % 4] = 0.0f;
-                }
-                const uint32_t q_address = ptx::shared_address(queries) + (warp * 16 * M_TILES + lane % 16) * STRIDE + lane / 16 * 16;
-                const uint32_t k_address = ptx::shared_address(keys) + (lane % 8 + lane / 16 * 8) * STRIDE + lane / 8 % 2 * 16;
-#pragma unroll
-                for (int step = 0; step < D / 16; ++step) {
-                    uint32_t a[M_TILES][4];
-#pragma unroll
-                    for (int m = 0; m < M_TILES; ++m) {
-                        ptx::ldmatrix_x4(a[m], q_address + m * 16 * STRIDE + step * 32);
-                    }
-#pragma unroll
-                    for (int n = 0; n < KEYS / 16; ++n) {
-                        uint32_t b[4];
-                        ptx::ldmatrix_x4(b, k_address + n * 16 * STRIDE + step * 32);
-#pragma unroll
-                        for (int m = 0; m < M_TILES; ++m) {
-                            ptx::mma_f16(score[m][2 * n],     a[m], b[0], b[1]);
-                            ptx::mma_f16(score[m][2 * n + 1], a[m], b[2], b[3]);
-                        }
-                    }
-                }
-            }
-            if (p.softcap != 0.0f) {
-#pragma unroll
-                for (int i = 0; i < M_TILES * KEYS / 2; ++i) {
-                    float & x = score[i / (KEYS / 2)][i / 4 % (KEYS / 8)][i % 4];
-                    x = p.softcap * 1.44269504f * ptx::tanh(x);
-                }
-            }
-
-            // Tiles at an edge of what somebody sees.
             const int first = at_cell + at_run.offset; // position of key 0
             const bool all_see = at_cell >= at_run.begin && at_cell + KEYS <= at_run.end && first + KEYS - 1 <= first_position
                                && (first >= last_window || first + KEYS <= layout.sink) && run_end - run_begin == end_token - first_token;
-            if (!all_see) {
+
+            // Hides what rows m do not see, and raises their maxima.
+            const auto settle = [&](int m) {
+                if (p.softcap != 0.0f) {
 #pragma unroll
-                for (int m = 0; m < M_TILES; ++m) {
+                    for (int i = 0; i < KEYS / 2; ++i) {
+                        score[m][i / 4][i % 4] = p.softcap * 1.44269504f * ptx::tanh(score[m][i / 4][i % 4]);
+                    }
+                }
+                if (!all_see) { // a tile at an edge of what somebody sees
 #pragma unroll
                     for (int row = 0; row < 2; ++row) {
                         const int2 see = sight[row_of(m, row)];
@@ -349,36 +314,28 @@ prefill_kernel(const __grid_constant__ AttentionParams p, const __grid_constant_
                         }
                     }
                 }
-            }
 
-            // New maxima are rare: look for one in the whole warp, and only then agree on it.
-            bool grows = false;
-            float top[M_TILES][2];
-#pragma unroll
-            for (int m = 0; m < M_TILES; ++m) {
+                // New maxima are rare: look for one in the whole warp, and only then agree on it.
+                float top[2];
 #pragma unroll
                 for (int row = 0; row < 2; ++row) {
-                    float x = score[m][0][2 * row];
+                    top[row] = score[m][0][2 * row];
 #pragma unroll
                     for (int i = 1; i < KEYS / 4; ++i) {
-                        x = fmaxf(x, score[m][i / 2][2 * row + i % 2]);
+                        top[row] = fmaxf(top[row], score[m][i / 2][2 * row + i % 2]);
                     }
-                    top[m][row] = x;
-                    grows |= x > maximum[m][row] + (Config::HEADROOM + Config::SLACK);
                 }
-            }
-            if (__any_sync(~0u, grows)) {
-#pragma unroll
-                for (int m = 0; m < M_TILES; ++m) {
+                const bool grows = top[0] > maximum[m][0] + (Config::HEADROOM + Config::SLACK) || top[1] > maximum[m][1] + (Config::HEADROOM + Config::SLACK);
+                if (__any_sync(~0u, grows)) {
 #pragma unroll
                     for (int row = 0; row < 2; ++row) {
-                        float x = top[m][row];
+                        float x = top[row];
                         x = fmaxf(x, __shfl_xor_sync(~0u, x, 1));
                         x = fmaxf(x, __shfl_xor_sync(~0u, x, 2));
                         x = fmaxf(maximum[m][row], x - Config::HEADROOM);
                         const float shrink = ptx::exp2(maximum[m][row] - x);
                         maximum[m][row] = x;
-                        sum[m][2 * row] *= shrink;
+                        sum[m][2 * row]     *= shrink;
                         sum[m][2 * row + 1] *= shrink;
 #pragma unroll
                         for (int n = 0; n < D / 8; ++n) {
@@ -387,28 +344,48 @@ prefill_kernel(const __grid_constant__ AttentionParams p, const __grid_constant_
                         }
                     }
                 }
-            }
-
-            // Output. The sum of a row is a product with ones: it adds what is multiplied, not what was rounded.
-            const auto probabilities = [&](uint32_t (&a)[4], int m, int k) {
-#pragma unroll
-                for (int r = 0; r < 4; ++r) {
-                    const float * s = score[m][2 * k + r / 2] + r % 2 * 2;
-                    a[r] = bits(__floats2half2_rn(ptx::exp2(s[0] - maximum[m][r % 2]), ptx::exp2(s[1] - maximum[m][r % 2])));
-                }
-                constexpr uint32_t ONES = 0x3c003c00;
-                ptx::mma_f16(sum[m], a, ONES, ONES);
             };
+
+            // From the scores of rows m to their probabilities, operand a of the output's products.
+            const auto exponentials = [&](int m, uint32_t (&a)[KEYS / 16][4]) {
+#pragma unroll
+                for (int k = 0; k < KEYS / 16; ++k) {
+#pragma unroll
+                    for (int r = 0; r < 4; ++r) {
+                        const float * s = score[m][2 * k + r / 2] + r % 2 * 2;
+                        a[k][r] = bits(__floats2half2_rn(ptx::exp2(s[0] - maximum[m][r % 2]), ptx::exp2(s[1] - maximum[m][r % 2])));
+                    }
+                    // The sum of a row is a product with ones: it adds what is multiplied, not what was rounded.
+                    constexpr uint32_t ONES = 0x3c003c00;
+                    ptx::mma_f16(sum[m], a[k], ONES, ONES);
+                }
+            };
+
+            uint32_t a[M_TILES][KEYS / 16][4];
             if constexpr (Config::WARPGROUPS) {
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
-                uint32_t a[M_TILES][KEYS / 16][4];
-                const uint32_t v_address = ptx::shared_address(values);
+                const uint32_t q_address = ptx::shared_address(queries) + warp / 4 * M_TILES * 64 * 128;
+                const uint32_t k_address = ptx::shared_address(keys), v_address = ptx::shared_address(values);
+                ptx::wgmma_fence();
 #pragma unroll
                 for (int m = 0; m < M_TILES; ++m) {
 #pragma unroll
-                    for (int k = 0; k < KEYS / 16; ++k) {
-                        probabilities(a[m][k], m, k);
+                    for (int step = 0; step < D / 16; ++step) {
+                        const int at = step % 4 * 32;
+                        ptx::wgmma_shared(score[m], ptx::wgmma_descriptor(q_address + step / 4 * Config::ROWS * 128 + m * 64 * 128 + at),
+                                          ptx::wgmma_descriptor(k_address + step / 4 * KEYS * 128 + at), step == 0);
                     }
+                    ptx::wgmma_commit();
+                }
+                ptx::wgmma_wait<0>();
+#pragma unroll
+                for (int m = 0; m < M_TILES; ++m) {
+                    ptx::wgmma_hold(score[m]);
+                    settle(m);
+                }
+#pragma unroll
+                for (int m = 0; m < M_TILES; ++m) {
+                    exponentials(m, a[m]);
                     ptx::wgmma_hold(out[m]);
                     ptx::wgmma_fence();
 #pragma unroll
@@ -420,7 +397,7 @@ prefill_kernel(const __grid_constant__ AttentionParams p, const __grid_constant_
                             ptx::wgmma_registers(columns, a[m][k], ptx::wgmma_descriptor(v_address + n * (WIDTH / 64) * KEYS * 128 + k * 16 * 128, KEYS * 128));
                         }
                     }
-                    ptx::wgmma_commit(); // at work while the other rows' exponentials are taken
+                    ptx::wgmma_commit();
                 }
                 ptx::wgmma_wait<0>();
 #pragma unroll
@@ -429,22 +406,46 @@ prefill_kernel(const __grid_constant__ AttentionParams p, const __grid_constant_
                 }
 #endif
             } else {
+#pragma unroll
+                for (int i = 0; i < M_TILES * KEYS / 2; ++i) {
+                    score[i / (KEYS / 2)][i / 4 % (KEYS / 8)][i % 4] = 0.0f;
+                }
+                const uint32_t q_address = ptx::shared_address(queries) + (warp * 16 * M_TILES + lane % 16) * STRIDE + lane / 16 * 16;
+                const uint32_t k_address = ptx::shared_address(keys) + (lane % 8 + lane / 16 * 8) * STRIDE + lane / 8 % 2 * 16;
                 const uint32_t v_address = ptx::shared_address(values) + lane % 16 * STRIDE + lane / 16 * 16;
 #pragma unroll
-                for (int k = 0; k < KEYS / 16; ++k) {
-                    uint32_t a[M_TILES][4];
+                for (int step = 0; step < D / 16; ++step) {
+                    uint32_t query[M_TILES][4];
 #pragma unroll
                     for (int m = 0; m < M_TILES; ++m) {
-                        probabilities(a[m], m, k);
+                        ptx::ldmatrix_x4(query[m], q_address + m * 16 * STRIDE + step * 32);
                     }
+#pragma unroll
+                    for (int n = 0; n < KEYS / 16; ++n) {
+                        uint32_t b[4];
+                        ptx::ldmatrix_x4(b, k_address + n * 16 * STRIDE + step * 32);
+#pragma unroll
+                        for (int m = 0; m < M_TILES; ++m) {
+                            ptx::mma_f16(score[m][2 * n],     query[m], b[0], b[1]);
+                            ptx::mma_f16(score[m][2 * n + 1], query[m], b[2], b[3]);
+                        }
+                    }
+                }
+#pragma unroll
+                for (int m = 0; m < M_TILES; ++m) {
+                    settle(m);
+                    exponentials(m, a[m]);
+                }
+#pragma unroll
+                for (int k = 0; k < KEYS / 16; ++k) {
 #pragma unroll
                     for (int n = 0; n < D / 16; ++n) {
                         uint32_t b[4];
                         ptx::ldmatrix_x4_trans(b, v_address + k * 16 * STRIDE + n * 32);
 #pragma unroll
                         for (int m = 0; m < M_TILES; ++m) {
-                            ptx::mma_f16(out[m][2 * n],     a[m], b[0], b[1]);
-                            ptx::mma_f16(out[m][2 * n + 1], a[m], b[2], b[3]);
+                            ptx::mma_f16(out[m][2 * n],     a[m][k], b[0], b[1]);
+                            ptx::mma_f16(out[m][2 * n + 1], a[m][k], b[2], b[3]);
                         }
                     }
                 }
@@ -465,13 +466,13 @@ prefill_kernel(const __grid_constant__ AttentionParams p, const __grid_constant_
                 const bool whole = shape.n_splits == 1;
                 const float norm = whole ? 1.0f / sum[m][2 * r] : 1.0f;
                 float * const to = whole ? p.dst + (int64_t(token) * p.n_head + head * shape.ratio + row % shape.ratio) * D : part + row * D;
+                // A split that had nothing to do says so by its sum alone.
 #pragma unroll
-                for (int n = 0; n < D / 8; ++n) {
+                for (int n = 0; n < D / 8 && n_tiles > 0; ++n) {
                     *reinterpret_cast<float2 *>(to + 8 * n + 2 * t) = make_float2(out[m][n][2 * r] * norm, out[m][n][2 * r + 1] * norm);
                 }
                 if (!whole && t == 0) {
-                    part[Config::ROWS * D + row]                = maximum[m][r];
-                    part[Config::ROWS * D + Config::ROWS + row] = sum[m][2 * r];
+                    reinterpret_cast<float2 *>(part + Config::ROWS * D)[row] = make_float2(maximum[m][r], sum[m][2 * r]);
                 }
             }
         }
@@ -490,18 +491,33 @@ static __global__ void prefill_merge_kernel(const __grid_constant__ AttentionPar
         return;
     }
     const float * const parts = p.partials + int64_t(item) * shape.n_splits * Config::PART_FLOATS;
-    float top = NO_KEY, sum = 0.0f;
-    for (int s = 0; s < shape.n_splits; ++s) {
-        top = fmaxf(top, parts[int64_t(s) * Config::PART_FLOATS + Config::ROWS * D + row]);
+    // Each lane looks at a split of its own; then all take the splits in turn.
+    const auto norm_of = [&](int s) {
+        return s < shape.n_splits ? reinterpret_cast<const float2 *>(parts + int64_t(s) * Config::PART_FLOATS + Config::ROWS * D)[row] : make_float2(NO_KEY, 0.0f);
+    };
+    float top = NO_KEY;
+    for (int first = 0; first < shape.n_splits; first += 32) {
+        top = fmaxf(top, norm_of(first + lane).x);
     }
-    float out[(D + 31) / 32] = {};
-    for (int s = 0; s < shape.n_splits; ++s) {
-        const float * const x = parts + int64_t(s) * Config::PART_FLOATS;
-        const float weight = ptx::exp2(x[Config::ROWS * D + row] - top);
-        sum += weight * x[Config::ROWS * D + Config::ROWS + row];
 #pragma unroll
-        for (int i = 0; i < (D + 31) / 32; ++i) {
-            out[i] += 32 * i + lane < D ? weight * x[row * D + 32 * i + lane] : 0.0f;
+    for (int i = 16; i > 0; i /= 2) {
+        top = fmaxf(top, __shfl_xor_sync(~0u, top, i));
+    }
+    float sum = 0.0f, out[(D + 31) / 32] = {};
+    for (int first = 0; first < shape.n_splits; first += 32) {
+        const float2 norm = norm_of(first + lane);
+        const float weight = norm.y > 0.0f ? ptx::exp2(norm.x - top) : 0.0f, weighted = weight * norm.y;
+#pragma unroll 8
+        for (int s = 0; s < min(32, shape.n_splits - first); ++s) {
+            const float w = __shfl_sync(~0u, weight, s);
+            sum += __shfl_sync(~0u, weighted, s);
+            if (w > 0.0f) { // else the part may be unwritten
+                const float * const x = parts + int64_t(first + s) * Config::PART_FLOATS + row * D;
+#pragma unroll
+                for (int i = 0; i < (D + 31) / 32; ++i) {
+                    out[i] += 32 * i + lane < D ? w * x[32 * i + lane] : 0.0f;
+                }
+            }
         }
     }
     float * const to = p.dst + (int64_t(token) * p.n_head + head * shape.ratio + row % shape.ratio) * D;
