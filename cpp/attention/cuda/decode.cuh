@@ -14,24 +14,24 @@ namespace duo::cuda {
 
 template <CacheType TYPE, int D, int N_TILES_>
 struct DecodeConfig {
-    static constexpr int N_TILES  = N_TILES_;                               // of 8 query columns
-    static constexpr int COLUMNS  = 8 * N_TILES;
+    static constexpr int N_TILES     = N_TILES_;               // of 8 query columns
+    static constexpr int COLUMNS     = 8 * N_TILES;
     // Measured on an H100 (bench/notes-cuda.md). Tiles of 4 KB and more keep the price of a tile small; two of them for each of few warps are all the
     // memory needs under way, and more only let some processors take the bandwidth of others.
-    static constexpr int TILE      = TYPE == CacheType::q4_0 ? 64 : TYPE == CacheType::q8_0 ? 32 : 16; // cells
-    static constexpr int N_STAGES  = 2;                                     // tiles of a warp under way
-    static constexpr int MAX_WARPS = is_quantised<TYPE> || D < 128 || N_TILES > 1 ? 8 : 4;
-    static constexpr int STEPS     = is_quantised<TYPE> && D <= 128 && N_TILES == 1 ? 2 : 1; // of 16 cells multiplied at a time
-    static constexpr int OVERHEAD  = 2;                                     // price of starting a segment, in tiles
-    static constexpr int ROW          = ROW_BYTES<TYPE, D>;
-    static constexpr int STRIDE       = ROW_STRIDE<TYPE, D>;
-    static constexpr int HALF_STAGE   = TILE * STRIDE;
-    static constexpr int STAGE        = 2 * HALF_STAGE;                      // keys, then values
-    static constexpr int Q_STRIDE     = D * 4 + 16;                          // of a query in shared memory
-    static constexpr int Q_BYTES      = COLUMNS * Q_STRIDE;
-    static constexpr int PART_FLOATS  = COLUMNS * (D + 2);                   // output [column][D], maximum and sum [column]
-    static constexpr int RING_BYTES   = N_STAGES * STAGE > PART_FLOATS * 4 ? N_STAGES * STAGE : (PART_FLOATS * 4 + 15) / 16 * 16;
-    static constexpr int WARP_BYTES   = RING_BYTES + Q_BYTES;
+    static constexpr int TILE        = TYPE == CacheType::q4_0 ? 64 : TYPE == CacheType::q8_0 ? 32 : 16; // cells
+    static constexpr int N_STAGES    = 2;                      // tiles of a warp under way
+    static constexpr int MAX_WARPS   = is_quantised<TYPE> || D < 128 || N_TILES > 1 ? 8 : 4;
+    static constexpr int STEPS       = is_quantised<TYPE> && D <= 128 && N_TILES == 1 ? 2 : 1; // of 16 cells multiplied at a time
+    static constexpr int OVERHEAD    = 2;                      // price of starting a segment, in tiles
+    static constexpr int ROW         = ROW_BYTES<TYPE, D>;
+    static constexpr int STRIDE      = ROW_STRIDE<TYPE, D>;
+    static constexpr int HALF_STAGE  = TILE * STRIDE;
+    static constexpr int STAGE       = 2 * HALF_STAGE;         // keys, then values
+    static constexpr int Q_STRIDE    = D * 4 + 16;             // of a query in shared memory
+    static constexpr int Q_BYTES     = COLUMNS * Q_STRIDE;
+    static constexpr int PART_FLOATS = COLUMNS * (D + 2);      // output [column][D], maximum and sum [column]
+    static constexpr int RING_BYTES  = N_STAGES * STAGE > PART_FLOATS * 4 ? N_STAGES * STAGE : (PART_FLOATS * 4 + 15) / 16 * 16;
+    static constexpr int WARP_BYTES  = RING_BYTES + Q_BYTES;
     // Rows that lie in shared memory as in the cache come by the copy engine, a tile at a time. Padded rows would each be a copy of their own, which
     // takes the engine about 18 cycles: hardly faster than the memory.
 #if __CUDA_ARCH__ >= 900

@@ -8,9 +8,9 @@
 
 namespace duo::cuda {
 
-template <CacheType TYPE, int D>
-static cudaError_t launch_prefill_sized(const AttentionParams & params, const Device & device, cudaStream_t stream) {
-    using Config = PrefillConfig<TYPE, D>;
+template <CacheType TYPE, int D, int KEYS>
+static cudaError_t launch_prefill_tiled(const AttentionParams & params, const Device & device, cudaStream_t stream) {
+    using Config = PrefillConfig<TYPE, D, KEYS>;
     PrefillShape shape;
     shape.ratio = params.n_head / params.layout.n_head_kv;
     if (size_t(Config::SHARED) > device.shared_bytes || shape.ratio > Config::ROWS) {
@@ -30,6 +30,19 @@ static cudaError_t launch_prefill_sized(const AttentionParams & params, const De
         prefill_merge_kernel<Config><<<dim3(n_items, Config::ROWS / WARPS), WARPS * 32, 0, stream>>>(params, shape);
     }
     return cudaGetLastError();
+}
+
+template <CacheType TYPE, int D>
+static cudaError_t launch_prefill_sized(const AttentionParams & params, const Device & device, cudaStream_t stream) {
+    // Tiles of half the keys for cards whose blocks have 99 KB of shared memory.
+    constexpr int KEYS = D <= 128 ? 64 : 32;
+    const cudaError_t error = launch_prefill_tiled<TYPE, D, KEYS>(params, device, stream);
+    if constexpr (D >= 128) {
+        if (error == cudaErrorNotSupported) {
+            return launch_prefill_tiled<TYPE, D, KEYS / 2>(params, device, stream);
+        }
+    }
+    return error;
 }
 
 template <CacheType TYPE>

@@ -21,20 +21,21 @@ constexpr bool HAS_WGMMA = true;
 constexpr bool HAS_WGMMA = false;
 #endif
 
-template <CacheType TYPE_, int D_>
+// KEYS_: of a tile.
+template <CacheType TYPE_, int D_, int KEYS_>
 struct PrefillConfig {
     static constexpr CacheType TYPE = TYPE_;
     static constexpr int  D         = D_;
     static constexpr int  ROWS      = 128;
-    static constexpr int  M_TILES   = D <= 128 ? 2 : 1;              // of 16 rows a warp: two share each fragment of K and V, where registers allow it
+    static constexpr int  M_TILES   = D <= 128 ? 2 : 1;             // of 16 rows a warp: two share each fragment of K and V, where registers allow it
     static constexpr int  WARPS     = ROWS / (16 * M_TILES);
-    static constexpr int  KEYS      = D <= 128 ? 64 : 32;            // of a tile
-    static constexpr int  BLOCKS    = D <= 128 ? 2 : 1;              // on a multiprocessor: one multiplies while the other takes exponentials
+    static constexpr int  KEYS      = KEYS_;
+    static constexpr int  BLOCKS    = D <= 128 ? 2 : 1;             // on a multiprocessor: one multiplies while the other takes exponentials
     static constexpr int  STRIDE    = 2 * D + 16;                   // bytes of a row of f16; padding spreads ldmatrix over the banks
     static constexpr bool CONVERTS  = TYPE != CacheType::f16;       // raw tiles are made f16 in shared memory
     static constexpr int  RAW       = ROW_BYTES<TYPE, D>;
     static constexpr int  TILE      = KEYS * STRIDE;
-    static constexpr bool WARPGROUPS = HAS_WGMMA && D % 64 == 0;    // in device code: products of four warps each
+    static constexpr bool WARPGROUPS = HAS_WGMMA && D % 64 == 0 && KEYS >= 32; // in device code: products of four warps each
     static constexpr int  Q_BYTES   = ROWS * STRIDE;
     static constexpr int  STAGE     = 2 * KEYS * (CONVERTS ? RAW : STRIDE); // keys, then values, as they arrive
     static constexpr int  N_STAGES  = CONVERTS ? 1 : 2;             // a raw tile is free for the next as soon as it is converted
