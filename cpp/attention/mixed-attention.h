@@ -24,6 +24,7 @@ struct ggml_mixed_attn_params {
     int32_t chunk;
     int32_t ring;     // cells after the sinks; at least recent + chunk + the ubatch's tokens
     int32_t n_ctx;    // cells of a retrieval head: positions are below this
+    int32_t max_seq_tokens; // no stream has more of the tokens; which kernel is best depends on it
     int64_t n_rows;   // rows of one sequence's stream, all heads together
 };
 

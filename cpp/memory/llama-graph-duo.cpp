@@ -4,7 +4,22 @@
 #include "llama-model.h"
 #include "mixed-attention.h"
 
+#include <algorithm>
 #include <cstring>
+#include <map>
+
+// The most tokens that one sequence has in the ubatch.
+static int32_t max_seq_tokens(const llama_ubatch & ubatch) {
+    if (ubatch.equal_seqs()) { // as where a graph is reserved, which names no sequences
+        return ubatch.n_seq_tokens;
+    }
+    int32_t most = 0;
+    std::map<llama_seq_id, int32_t> n_tokens;
+    for (uint32_t i = 0; i < ubatch.n_tokens; ++i) {
+        most = std::max(most, ++n_tokens[ubatch.seq_id[i][0]]);
+    }
+    return most;
+}
 
 std::unique_ptr<llm_graph_input_attn_duo> llm_graph_input_attn_duo::create(const llm_graph_context & graph) {
     const auto & kv  = static_cast<const llama_kv_cache_duo_context *>(graph.mctx)->get_kv();
@@ -17,7 +32,8 @@ std::unique_ptr<llm_graph_input_attn_duo> llm_graph_input_attn_duo::create(const
         return t;
     };
 
-    inp->tokens = new_input(GGML_TYPE_I32, 2, graph.ubatch.n_tokens, "duo_inp_tokens");
+    inp->n_seq_tokens = max_seq_tokens(graph.ubatch);
+    inp->tokens       = new_input(GGML_TYPE_I32, 2, graph.ubatch.n_tokens, "duo_inp_tokens");
     if (const int64_t n = kv.rotation_k().n) {
         inp->self_k_rot = new_input(GGML_TYPE_F32, n, n, "attn_inp_k_rot");
     }
@@ -46,7 +62,7 @@ void llm_graph_input_attn_duo::set_input(const llama_ubatch * ubatch) {
 
 bool llm_graph_input_attn_duo::can_reuse(const llm_graph_params & params) {
     // positions and streams are data: any ubatch of as many tokens fits the graph
-    return tokens->ne[1] == params.ubatch.n_tokens;
+    return tokens->ne[1] == params.ubatch.n_tokens && n_seq_tokens == max_seq_tokens(params.ubatch);
 }
 
 // The backend that computes on the layer's cache. The operator writes the cache, so it must not be computed on a copy.
@@ -67,8 +83,11 @@ ggml_tensor * llm_graph_input_attn_duo::build_attn(
     // a fused QKV projection leaves strided views
     auto contiguous = [&](ggml_tensor * t) { return ggml_is_contiguous(t) ? t : ggml_cont(graph.ctx0, t); };
 
+    ggml_mixed_attn_params params = kv.attn_params(il, kq_scale);
+    params.max_seq_tokens = n_seq_tokens;
+
     ggml_tensor * cur = ggml_mixed_attn(graph.ctx0,
-            contiguous(q), contiguous(k), contiguous(v), layer.k, layer.v, tokens, layer.heads, layer.counters, kv.attn_params(il, kq_scale));
+            contiguous(q), contiguous(k), contiguous(v), layer.k, layer.v, tokens, layer.heads, layer.counters, params);
     ggml_backend_sched_set_tensor_backend(graph.sched, cur, cache_backend(graph, cur, layer.k));
     ggml_build_forward_expand(graph.gf, cur);
     return cur;

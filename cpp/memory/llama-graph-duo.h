@@ -23,5 +23,7 @@ public:
 private:
     ggml_tensor * tokens = nullptr; // [2, n_tokens] i32: position and stream
 
+    int32_t n_seq_tokens = 0; // the most that one sequence has of them
+
     const llama_kv_cache_duo & kv;
 };

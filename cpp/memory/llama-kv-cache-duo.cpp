@@ -59,7 +59,7 @@ static bool has_operator(ggml_backend_dev_t dev, const llama_hparams & hparams, 
     const int64_t dv = hparams.n_embd_head_v(il);
     const int64_t n_head_kv = hparams.n_head_kv(il);
 
-    ggml_mixed_attn_params p = { 1.0f, 0.0f, 0, 0, 1, 64, 64, 64 * n_head_kv };
+    ggml_mixed_attn_params p = { 1.0f, 0.0f, 0, 0, 1, 64, 64, 1, 64 * n_head_kv };
     ggml_tensor * op = ggml_mixed_attn(ctx.get(),
             ggml_new_tensor_3d(ctx.get(), GGML_TYPE_F32, dk, hparams.n_head(il), 1),
             ggml_new_tensor_3d(ctx.get(), GGML_TYPE_F32, dk, n_head_kv, 1),

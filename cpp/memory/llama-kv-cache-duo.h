@@ -66,6 +66,7 @@ public:
 
     const layer & get_layer(int32_t il) const { return layers[il]; }
 
+    // All but max_seq_tokens, which is the ubatch's.
     ggml_mixed_attn_params attn_params(int32_t il, float scale) const;
 
     // The Hadamard matrix that K (V) is rotated by before it is quantised, as in llama_kv_cache.

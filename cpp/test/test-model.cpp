@@ -1,5 +1,6 @@
 // Mixed heads in a real model: test-model MODEL.
 #include "check.h"
+#include "contexts.h"
 
 #include "llama.h"
 
@@ -13,35 +14,12 @@
 
 namespace {
 
-using context_ptr = std::shared_ptr<llama_context>;
-
 llama_model * model;
 int           n_vocab;
 
-// The oracle: stock without flash attention, which would round K and V to f16.
-llama_context_params stock(ggml_type type_kv) {
-    llama_context_params p = llama_context_default_params();
-    p.n_ctx           = 2048;
-    p.n_batch         = 2048;
-    p.n_threads       = 2;
-    p.n_threads_batch = 2;
-    p.flash_attn_type = LLAMA_FLASH_ATTN_TYPE_DISABLED;
-    p.type_k          = type_kv;
-    p.type_v          = type_kv;
-    return p;
-}
-
-llama_context_params duo(ggml_type type_kv, float sparsity) {
-    llama_context_params p = stock(type_kv);
-    p.flash_attn_type = LLAMA_FLASH_ATTN_TYPE_AUTO;
-    p.duo.enabled     = true;
-    p.duo.sparsity    = sparsity;
-    return p;
-}
-
-context_ptr make_context(const llama_context_params & params) {
-    return context_ptr(llama_init_from_model(model, params), llama_free);
-}
+llama_context_params stock(ggml_type type_kv) { return stock_params(type_kv, 2048); }
+llama_context_params duo(ggml_type type_kv, float sparsity) { return duo_params(type_kv, 2048, sparsity); }
+context_ptr make_context(const llama_context_params & params) { return ::make_context(model, params); }
 
 std::vector<llama_token> tokenize(const std::string & text) {
     std::vector<llama_token> tokens(text.size() + 8);
@@ -56,15 +34,6 @@ std::vector<float> decode(llama_context * ctx, std::vector<llama_token> tokens, 
     }
     const float * x = llama_get_logits_ith(ctx, -1);
     return std::vector<float>(x, x + n_vocab);
-}
-
-double relative(const std::vector<float> & a, const std::vector<float> & b) {
-    double diff = 0.0, norm = 0.0;
-    for (size_t i = 0; i < a.size(); ++i) {
-        diff += double(a[i] - b[i]) * (a[i] - b[i]);
-        norm += double(b[i]) * b[i];
-    }
-    return std::sqrt(diff / norm);
 }
 
 // The best token and how far the second is behind it.

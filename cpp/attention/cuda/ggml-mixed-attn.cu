@@ -80,7 +80,7 @@ void ggml_cuda_mixed_attn(ggml_backend_cuda_context & ctx, ggml_tensor * dst) {
     attention.n_head         = int32_t(q->ne[1]);
     attention.head_size_k    = store.head_size_k;
     attention.head_size_v    = store.head_size_v;
-    attention.max_seq_tokens = layout.n_tokens;
+    attention.max_seq_tokens = p.max_seq_tokens;
     attention.type_k         = type_k;
     attention.type_v         = type_v;
     attention.scale          = p.scale;
