@@ -19,5 +19,14 @@ export const llamaCpp = {
 /** The runtimes on which the native suite runs beside the current Node. */
 export const runtimes = join(root, 'test/runtimes');
 
+const { platform, arch } = process;
+
+/** Their programs, each inside its platform package: the launchers of bun and deno need install scripts, which may be off. */
+export const runtimePrograms = {
+  node24: join(runtimes, 'node_modules', `node-${platform}-${arch}/bin/node`),
+  bun: join(runtimes, 'node_modules', `@oven/bun-${platform}-${arch === 'arm64' ? 'aarch64' : arch}/bin/bun`),
+  deno: join(runtimes, 'node_modules', `@deno/${platform}-${arch}${platform === 'linux' ? '-glibc' : ''}/deno`),
+};
+
 /** The model that test/model runs on. */
 export const testModel = join(cache, 'models/SmolLM2-135M-Instruct.Q4_1.gguf');

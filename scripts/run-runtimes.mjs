@@ -2,33 +2,23 @@
 //
 //   node scripts/run-runtimes.mjs [--only RUNTIME]... [FILE]...    (test/native if no file is named; RUNTIME: node20, node24, bun, deno)
 //
-// The runtimes come from test/runtimes (node scripts/setup.mjs --runtimes). The platform packages are run themselves: the launchers of bun and deno
-// need install scripts, which may be off.
+// The runtimes come from test/runtimes (node scripts/setup.mjs --runtimes).
 
 import { spawnSync } from 'node:child_process';
 import { existsSync } from 'node:fs';
-import { join } from 'node:path';
 import { parseArgs } from 'node:util';
-import { root, runtimes as folder } from './places.mjs';
+import { root, runtimePrograms } from './places.mjs';
 import { capture, runMain, SetupError } from './tools.mjs';
-
-const { platform, arch } = process;
-const cpu = arch === 'arm64' ? 'aarch64' : arch;
 
 /** What starts each runtime, up to the script.
  * @type {Record<string, string[]>} */
 const commands = {
   [`node${process.versions.node.split('.')[0]}`]: [process.execPath],
-  node24: [installed(`node-${platform}-${arch}/bin/node`)],
+  node24: [runtimePrograms.node24],
   // --bun: Bun itself, also for the processes that vitest starts.
-  bun: [installed(`@oven/bun-${platform}-${cpu}/bin/bun`), '--bun'],
-  deno: [installed(`@deno/${platform}-${arch}${platform === 'linux' ? '-glibc' : ''}/deno`), 'run', '-A'],
+  bun: [runtimePrograms.bun, '--bun'],
+  deno: [runtimePrograms.deno, 'run', '-A'],
 };
-
-/** @param {string} path */
-function installed(path) {
-  return join(folder, 'node_modules', path);
-}
 
 function main() {
   const { values, positionals } = parseArgs({ options: { only: { type: 'string', multiple: true } }, allowPositionals: true });

@@ -1,8 +1,7 @@
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
 
-import { testModel } from '../../scripts/places.mjs';
+import { root, runtimePrograms, testModel } from '../../scripts/places.mjs';
 
 /** The model that these tests run on: SmolLM2-135M-Instruct, 30 layers of 3 KV heads. */
 export const modelPath = process.env['LLAMA_DUO_TEST_MODEL'] ?? testModel;
@@ -32,17 +31,13 @@ export function longText(sentences: number): string {
   return Array.from({ length: sentences }, (_, index) => sentence(index)).join(' ');
 }
 
-const root = fileURLToPath(new URL('../..', import.meta.url));
-const installed = join(root, 'test/runtimes/node_modules');
-const { platform, arch } = process;
-
 /** The compiled package: Node 20 cannot run the sources as they are. */
 export const dist = join(root, 'dist');
 
 /** What starts a script on each runtime. */
 export const runtimes: Record<string, string[]> = {
-  node: [join(installed, `node-${platform}-${arch}/bin/node`)],
-  bun: [join(installed, `@oven/bun-${platform}-${arch === 'arm64' ? 'aarch64' : arch}/bin/bun`)],
-  deno: [join(installed, `@deno/${platform}-${arch}${platform === 'linux' ? '-glibc' : ''}/deno`), 'run', '-A'],
+  node: [runtimePrograms.node24],
+  bun: [runtimePrograms.bun],
+  deno: [runtimePrograms.deno, 'run', '-A'],
 };
 if (!process.versions['bun'] && !('Deno' in globalThis)) runtimes[`node ${process.versions.node}`] = [process.execPath];
