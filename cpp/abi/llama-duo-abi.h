@@ -7,8 +7,8 @@
 // - Text goes in as (pointer, bytes), UTF-8, no NUL needed. Text comes out into (buffer, capacity); *needed gets the bytes of the whole text,
 //   and if they exceed the capacity nothing is written and the status is LLAMA_DUO_E_SPACE. The buffer may be NULL with capacity 0.
 // - Whatever can take long is a job: submit returns at once, the library's own threads work, and the caller polls. Nothing calls back.
-// - Options are one JSON object (at least "{}"), checked here; null counts as not given: an unknown key, a wrong type or a value out of range fails the job with a message that names the
-//   key, the value and what was expected.
+// - Options are one JSON object (at least "{}"), checked here: an unknown key, a wrong type or a value out of range fails the job with a message
+//   that names the key, the value and what was expected. null counts as not given.
 // - A submit copies its input and a drain copies its output: no caller's buffer is used after the call returns.
 // - Calls may come from any thread.
 #pragma once
