@@ -4,7 +4,7 @@
 // taken in blocks of fixed absolute positions, blocks are summed in segments of fixed absolute positions that each start from nothing, and segments
 // are merged in order. Threads only decide who computes which segment.
 //
-//   position    0        64       128             4096                    8192
+//   position    0        64       128             1024                    2048
 //               | block  | block  | ...           |                       |
 //               | segment 0                       | segment 1             | ...
 //
@@ -37,7 +37,7 @@ using duo::simd_store;
 using duo::simd_width;
 
 constexpr int     block_size   = 64;   // keys converted at a time
-constexpr int64_t segment_size = 4096; // keys summed from nothing; an f32 sum this long of block sums loses nothing that matters
+constexpr int64_t segment_size = 1024; // keys summed from nothing: short enough for threads to share a context of a few thousand evenly
 constexpr int     tile_rows    = 64;   // queries of a tile: tokens x query heads of the group
 constexpr int     split_tokens = 16;   // up to this many tokens, a retrieval head's segments are shared out among threads
 
