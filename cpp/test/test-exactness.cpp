@@ -5,7 +5,9 @@
 
 #include "duo-report.h"
 #include "llama-kv-cache-duo.h"
+#include "llama-arch.h"
 #include "llama-context.h"
+#include "llama-model.h"
 #include "llama.h"
 
 #include <algorithm>
@@ -532,6 +534,45 @@ void test_refusals() {
     random_model_params small = p;
     small.head_size = 48;
     refused(make_random_model(small), with([](params & x) { x.duo.gates = nullptr; x.duo.sparsity = 0; x.type_v = GGML_TYPE_Q8_0; }), "head size 48");
+
+    // what a model is: the reasons of every kind that llama.cpp knows, on a model made to look like one
+    const llama_context_params plain = with([](params & x) { x.duo.gates = nullptr; x.duo.sparsity = 0; });
+    auto unsupported = [&](const char * reason) {
+        const std::string found = duo_unsupported(model.get(), plain);
+        check::report(found.find(reason) != std::string::npos, __FILE__, __LINE__, std::string("unsupported: ") + reason, "found " + found);
+        last_error.clear();
+        CHECK(make_context(model, plain) == nullptr);
+        CHECK(last_error.find(reason) != std::string::npos);
+    };
+    auto looks_like = [&](const char * reason, auto && change) {
+        const llama_hparams before = model->hparams;
+        change(model->hparams);
+        unsupported(reason);
+        model->hparams = before;
+    };
+    looks_like("ALiBi",              [](llama_hparams & h) { h.use_alibi = true; });
+    looks_like("ALiBi",              [](llama_hparams & h) { h.f_max_alibi_bias = 8.0f; });
+    looks_like("sliding-window",     [](llama_hparams & h) { h.swa_type = LLAMA_SWA_TYPE_STANDARD; });
+    looks_like("MLA",                [](llama_hparams & h) { h.n_embd_head_k_mla_impl = h.n_embd_head_v_mla_impl = 32; });
+    looks_like("M-RoPE",             [](llama_hparams & h) { h.rope_type = LLAMA_ROPE_TYPE_MROPE; });
+    looks_like("router layer",       [](llama_hparams & h) { h.router_layer = 0; });
+    looks_like("between layers",     [](llama_hparams & h) { h.n_layer_kv_from_start = 1; });
+    looks_like("not causal",         [](llama_hparams & h) { h.causal_attn = false; });
+    looks_like("vocabulary only",    [](llama_hparams & h) { h.vocab_only = true; });
+    for (const auto & [arch, reason] : std::map<llm_arch, const char *> {
+            { LLM_ARCH_MAMBA, "recurrent" }, { LLM_ARCH_JAMBA, "recurrent layers" }, { LLM_ARCH_LLADA, "diffusion" }, { LLM_ARCH_T5, "encoder" },
+            { LLM_ARCH_GROK, "without flash attention" }, { LLM_ARCH_EAGLE3, "draft model" }, { LLM_ARCH_BERT, "without a KV cache" },
+            { LLM_ARCH_DEEPSEEK32, "a cache of its own" } }) {
+        const llm_arch before = model->arch;
+        model->arch = arch;
+        unsupported(reason);
+        model->arch = before;
+    }
+    ggml_tensor sinks = {};
+    model->layers[0].attn_sinks = &sinks;
+    unsupported("learned attention sinks");
+    model->layers[0].attn_sinks = nullptr;
+    CHECK_EQ(duo_unsupported(model.get(), plain), "");
 
     // not causal at run time
     const auto ctx = make_context(model, with([](params &) {}));
