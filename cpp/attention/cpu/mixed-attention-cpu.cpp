@@ -32,6 +32,7 @@ namespace {
 using duo::simd;
 using duo::simd_fma;
 using duo::simd_load;
+using duo::simd_max;
 using duo::simd_set;
 using duo::simd_store;
 using duo::simd_width;
@@ -226,6 +227,17 @@ void add_values_rows(const float * weight, const float * v, float * acc, const f
     }
 }
 
+// Written out: compilers leave a loop of std::max scalar, for the sake of NaN, which cost prefill 5%.
+float block_max(const float * score) {
+    simd max = simd_load(score);
+    for (int j = simd_width; j < block_size; j += simd_width) {
+        max = simd_max(max, simd_load(score + j));
+    }
+    float lanes[simd_width];
+    simd_store(lanes, max);
+    return *std::max_element(lanes, lanes + simd_width);
+}
+
 // Adds keys [begin, end) of one block to the segment's sums. A query may see fewer of them: row r sees positions [window(r), position(r)] only.
 void add_block(const op & o, const scratch & s, const tile & t, int64_t h, int64_t begin, int64_t end, bool sinks) {
     const int64_t block = begin / block_size * block_size;
@@ -262,10 +274,7 @@ void add_block(const op & o, const scratch & s, const tile & t, int64_t h, int64
             std::fill(score, score + from, neg_inf);
             std::fill(score + to, score + block_size, neg_inf);
 
-            float max = s.segment.max[r];
-            for (int j = from; j < to; ++j) {
-                max = std::max(max, score[j]);
-            }
+            const float max = std::max(s.segment.max[r], block_max(score));
             if (s.segment.max[r] != neg_inf) {
                 rescale[i] = expf(s.segment.max[r] - max);
             }

@@ -49,6 +49,10 @@ static inline simd simd_fma(simd a, simd b, simd c) {
 #endif
 }
 
+static inline simd simd_max(simd a, simd b) {
+    return a > b ? a : b;
+}
+
 // Picks lanes of the two vectors, those of b counted on from a's.
 #if defined(__clang__) || __GNUC__ >= 12
 #    define DUO_SHUFFLE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
