@@ -196,7 +196,7 @@ void test_against_forgetful_stock() {
 // How a prompt is cut does not matter, nor do threads.
 void test_pieces() {
     // bar 0: 1.5 times stock's own deviation. A 4-bit cache turns a last bit that differs into
-    // another step, even another scale of a block, now and then; its own error is 1e-1.
+    // another step, even another scale of a block, now and then.
     struct cased { ggml_type weights, kv; double bar; };
     for (const cased & c : { cased { GGML_TYPE_F32, GGML_TYPE_F32, 1e-5 }, cased { GGML_TYPE_F32, GGML_TYPE_F16, 1e-3 }, cased { GGML_TYPE_Q8_0, GGML_TYPE_F16, 0 },
                              cased { GGML_TYPE_Q8_0, GGML_TYPE_Q8_0, 0 }, cased { GGML_TYPE_Q4_0, GGML_TYPE_F32, 0 }, cased { GGML_TYPE_F32, GGML_TYPE_Q4_0, 5e-2 } }) {
