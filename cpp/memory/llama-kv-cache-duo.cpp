@@ -320,7 +320,7 @@ void llama_kv_cache_duo::clear(bool data) {
 bool llama_kv_cache_duo::can_resume(const stream & s, llama_pos p) const {
     const int64_t ring = int64_t(n_ring) - config.sink;
     const int64_t lost = s.written - ring;
-    return p == 0 || size().n_streaming == 0 || lost < config.sink || p <= config.sink || duo_window_begin(p, config.recent, config.chunk) > lost;
+    return p == 0 || config.heads.n_streaming() == 0 || lost < config.sink || p <= config.sink || duo_window_begin(p, config.recent, config.chunk) > lost;
 }
 
 bool llama_kv_cache_duo::seq_rm(llama_seq_id seq_id, llama_pos p0, llama_pos p1) {
@@ -402,7 +402,7 @@ llama_pos llama_kv_cache_duo::seq_pos_min(llama_seq_id seq_id) const {
         return -1;
     }
     const int64_t lost = s.written - (int64_t(n_ring) - config.sink);
-    if (lost < config.sink || size().n_streaming == 0) {
+    if (lost < config.sink || config.heads.n_streaming() == 0) {
         return 0;
     }
     // the first p whose window begins behind what is lost

@@ -227,7 +227,7 @@ void add_values_rows(const float * weight, const float * v, float * acc, const f
     }
 }
 
-// Written out: compilers leave a loop of std::max scalar, for the sake of NaN, which cost prefill 5%.
+// Written out: compilers leave a loop of std::max scalar, for the sake of NaN (attention in prefill: 3.86 s so, 3.69 s in vectors).
 float block_max(const float * score) {
     simd max = simd_load(score);
     for (int j = simd_width; j < block_size; j += simd_width) {
