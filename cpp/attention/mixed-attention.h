@@ -9,12 +9,20 @@ extern "C" {
 
 #define GGML_MIXED_ATTN_COUNTERS 4096
 
+// What a KV head sees, and how it is kept. A windowed head keeps everything and sees what a streaming head would: so head kinds can be tried out on a
+// context without filling it again.
+enum ggml_mixed_attn_head {
+    GGML_MIXED_ATTN_HEAD_RETRIEVAL = 0,
+    GGML_MIXED_ATTN_HEAD_STREAMING = 1,
+    GGML_MIXED_ATTN_HEAD_WINDOWED  = 2,
+};
+
 // Sizes and numbers of one layer's operator; lives in the tensor's op_params, so 64 bytes at most.
 //
-// Visibility (design section 2): a query at position p of a sequence sees, on a retrieval head, every key j <= p; on a streaming head,
-// key j <= p where j < sink or j >= floor(p / chunk) * chunk - recent.
+// Visibility (design section 2): a query at position p of a sequence sees, on a retrieval head, every key j <= p; on a streaming or
+// windowed head, key j <= p where j < sink or j >= floor(p / chunk) * chunk - recent.
 //
-// Cells: position j of a sequence lives, for a retrieval head, in cell j; for a streaming head, in cell j while j < sink, else in cell
+// Cells: position j of a sequence lives, for a retrieval or windowed head, in cell j; for a streaming head, in cell j while j < sink, else in cell
 // sink + (j - sink) % ring.
 struct ggml_mixed_attn_params {
     float   scale;    // multiplies q . k
@@ -33,7 +41,7 @@ struct ggml_mixed_attn_params {
 // k_cache  [head_size_k, n_rows * n_stream]   any cache type: row of (stream, head, cell) is stream * n_rows + first row of head + cell
 // v_cache  [head_size_v, n_rows * n_stream]   any cache type
 // tokens   [2, n_tokens] i32: position and stream of each token; tokens of a stream come in the order of their positions
-// heads    [2, n_head_kv] i64: first row of the head within its stream, and 1 where the head streams
+// heads    [2, n_head_kv] i64: first row of the head within its stream, and its ggml_mixed_attn_head
 // counters [GGML_MIXED_ATTN_COUNTERS] i32, beside the cache: zero at first, and a backend that uses them leaves zeros
 //
 // Returns [head_size_v * n_head, n_tokens] f32, heads in the model's order. The caches are written: the tensor must be computed on the

@@ -27,7 +27,7 @@ double bar() { return on_cpu ? 1e-5 : 1e-3; } // f32 arithmetic on the rows as c
 struct shape {
     int64_t dk = 64, dv = 64;
     int64_t n_head = 6, n_head_kv = 2;
-    std::vector<int> streaming = { 0, 1 };  // [n_head_kv]
+    std::vector<int> kinds = { 0, 1 };      // [n_head_kv], ggml_mixed_attn_head
     int32_t sink = 4, recent = 8, chunk = 1;
     int32_t n_ubatch = 32;
     int32_t n_ctx = 512;
@@ -36,16 +36,17 @@ struct shape {
     float softcap = 0.0f;
 
     int32_t ring() const { return (sink + recent + chunk + n_ubatch + 63) / 64 * 64 - sink; }
+    int64_t n_cells(int kind) const { return kind == GGML_MIXED_ATTN_HEAD_STREAMING ? sink + ring() : n_ctx; }
     int64_t n_rows() const {
         int64_t n = 0;
-        for (const int s : streaming) {
-            n += s ? sink + ring() : n_ctx;
+        for (const int kind : kinds) {
+            n += n_cells(kind);
         }
         return n;
     }
     std::string name() const {
         std::string s = "D" + std::to_string(dk) + "/" + std::to_string(dv) + " H" + std::to_string(n_head) + "/" + std::to_string(n_head_kv) + " mask ";
-        for (const int x : streaming) {
+        for (const int x : kinds) {
             s += char('0' + x);
         }
         return s + " sink " + std::to_string(sink) + " recent " + std::to_string(recent) + " chunk " + std::to_string(chunk) + " " +
@@ -98,12 +99,12 @@ public:
         ggml_backend_tensor_memset(counters, 0, 0, ggml_nbytes(counters));
         std::vector<int64_t> map(2 * s.n_head_kv);
         int64_t row = 0;
-        for (const int kind : { 0, 1 }) { // retrieval heads first
+        for (const int kind : { 0, 1, 2 }) { // retrieval heads first
             for (int64_t h = 0; h < s.n_head_kv; ++h) {
-                if (s.streaming[h] == kind) {
+                if (s.kinds[h] == kind) {
                     map[2 * h]     = row;
                     map[2 * h + 1] = kind;
-                    row += kind ? s.sink + s.ring() : s.n_ctx;
+                    row += s.n_cells(kind);
                 }
             }
         }
@@ -157,7 +158,7 @@ public:
                 const std::vector<float> k = k_of({ j, t.stream }), v = v_of({ j, t.stream });
                 keys.push_back(through(s.type_k, k.data() + h * s.dk, s.dk));
                 values.push_back(through(s.type_v, v.data() + h * s.dv, s.dv));
-                visible.push_back(!s.streaming[h] || j < s.sink || j >= t.position - t.position % s.chunk - s.recent);
+                visible.push_back(s.kinds[h] == GGML_MIXED_ATTN_HEAD_RETRIEVAL || j < s.sink || j >= t.position - t.position % s.chunk - s.recent);
             }
             const int64_t group = s.n_head / s.n_head_kv;
             for (int64_t i = h * group; i < (h + 1) * group; ++i) {
@@ -273,12 +274,12 @@ void test_shapes() {
         shape s;
         s.n_head_kv = 3;
         s.n_head = 3 * group;
-        s.streaming = { 1, 0, 1 };
+        s.kinds = { 1, 0, 1 };
         test_shape(s, 150);
     }
-    for (const int kind : { 0, 1 }) {
+    for (const int kind : { 0, 1, 2 }) {
         shape s;
-        s.streaming = { kind, kind };
+        s.kinds = { kind, kind };
         test_shape(s, 200);
     }
     // head sizes, K and V alike or not
@@ -301,6 +302,9 @@ void test_shapes() {
         s.sink = sink;
         s.recent = recent;
         s.chunk = chunk;
+        s.n_head = 9;
+        s.n_head_kv = 3;
+        s.kinds = { 0, 1, 2 };
         test_shape(s, 500);
     }
 }
@@ -376,7 +380,7 @@ void test_flat() {
     shape s;
     s.dk = s.dv = 8;
     s.n_head = s.n_head_kv = 1;
-    s.streaming = { 0 };
+    s.kinds = { 0 };
     s.n_ctx = 1 << 20;
     fixture f(s, fresh_seed());
 

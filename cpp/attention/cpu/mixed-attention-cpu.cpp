@@ -62,10 +62,11 @@ struct op {
     int64_t position(int64_t t) const { return ((const int32_t *) tokens->data)[2 * t]; }
     int64_t stream  (int64_t t) const { return ((const int32_t *) tokens->data)[2 * t + 1]; }
     int64_t first_row(int64_t h) const { return ((const int64_t *) heads->data)[2 * h]; }
-    bool    streaming(int64_t h) const { return ((const int64_t *) heads->data)[2 * h + 1] != 0; }
+    int64_t kind     (int64_t h) const { return ((const int64_t *) heads->data)[2 * h + 1]; }
+    bool    windowed (int64_t h) const { return kind(h) != GGML_MIXED_ATTN_HEAD_RETRIEVAL; } // sees sinks and recent keys only
 
     int64_t row(int64_t t_stream, int64_t h, int64_t position) const {
-        return t_stream * p.n_rows + first_row(h) + (streaming(h) ? duo_ring_cell(position, p.sink, p.ring) : position);
+        return t_stream * p.n_rows + first_row(h) + (kind(h) == GGML_MIXED_ATTN_HEAD_STREAMING ? duo_ring_cell(position, p.sink, p.ring) : position);
     }
 };
 
@@ -255,7 +256,7 @@ void add_block(const op & o, const scratch & s, const tile & t, int64_t h, int64
             float * score = s.score + r * block_size;
 
             const int64_t position = t.position + r / o.group;
-            const int64_t window   = sinks || !o.streaming(h) ? 0 : duo_window_begin(position, o.p.recent, o.p.chunk);
+            const int64_t window   = sinks || !o.windowed(h) ? 0 : duo_window_begin(position, o.p.recent, o.p.chunk);
             const int     from = int(std::max(begin, window) - block);
             const int     to   = int(std::min(end, position + 1) - block);
 
@@ -306,7 +307,7 @@ void sum_segment(const op & o, const scratch & s, const tile & t, int64_t h, int
     const int64_t end   = std::min(begin + segment_size, t.position + t.n_tokens);
 
     s.segment.clear(t.n_tokens * o.group, o.ldv);
-    if (!o.streaming(h)) {
+    if (!o.windowed(h)) {
         add_range(o, s, t, h, begin, end, false);
         return;
     }
@@ -343,7 +344,7 @@ void compute_tile(const op & o, const scratch & s, const tile & t, int64_t h, gg
     // a streaming head sees nothing between its sinks' last segment and its window's first
     const int64_t n_segment = ceil_div(t.position + t.n_tokens, segment_size);
     for (int64_t i = 0; i < n_segment; ++i) {
-        if (o.streaming(h) && i * segment_size >= o.p.sink) {
+        if (o.windowed(h) && i * segment_size >= o.p.sink) {
             i = std::max(i, duo_window_begin(t.position, o.p.recent, o.p.chunk) / segment_size);
         }
         sum_segment(o, s, t, h, i);
@@ -435,14 +436,14 @@ void ggml_compute_forward_mixed_attn(const ggml_compute_params * params, ggml_te
         return true;
     };
 
-    for (const bool streaming : { false, true }) { // the long ones first
+    for (const bool windowed : { false, true }) { // the long ones first
         for_each_tile(o, [&](const tile & t) {
             const int64_t n_segment = ceil_div(t.position + t.n_tokens, segment_size);
             for (int64_t h = 0; h < o.n_head_kv; ++h) {
-                if (o.streaming(h) != streaming) {
+                if (o.windowed(h) != windowed) {
                     continue;
                 }
-                if (streaming || !splits(o) || n_segment == 1) {
+                if (windowed || !splits(o) || n_segment == 1) {
                     if (mine()) {
                         compute_tile(o, s, t, h, dst);
                     }
@@ -469,7 +470,7 @@ void ggml_compute_forward_mixed_attn(const ggml_compute_params * params, ggml_te
         }
         for (int64_t r = 0; r < t.n_tokens * o.n_head; ++r) {
             const int64_t head = r % o.n_head;
-            if (!o.streaming(head / o.group) && n++ % nth == ith) {
+            if (!o.windowed(head / o.group) && n++ % nth == ith) {
                 merge_split(o, s, t.token + r / o.n_head, head, split, dst);
             }
         }
