@@ -7,6 +7,7 @@ import type { Model } from './model.ts';
 import { abortSignal, checkOptions, integer, oneOf, type Check } from './options.ts';
 import { abandoned, Owned } from './owned.ts';
 import { pump } from './pump.ts';
+import { checkScoreOptions, score, type Score, type ScoreOptions } from './score.ts';
 import { tokenIds } from './tokens.ts';
 
 /** The types that a cache's rows may have. */
@@ -183,9 +184,24 @@ export class Context {
    */
   generate(prompt: string | Int32Array | readonly number[], options: GenerateOptions = {}): Generation {
     this.#owned.assertLive();
-    const tokens = typeof prompt === 'string' ? this.#model.tokenize(prompt, { parseSpecial: true }) : tokenIds('prompt', prompt).slice();
+    const tokens = this.#tokens('prompt', prompt);
     if (tokens.length === 0) throw new OptionError('prompt', prompt, 'at least one token');
     return new Generation(this.#native, () => this.#owned.handle, tokens, options, this.#jobs);
+  }
+
+  /**
+   * How likely the model finds a text: the log-probability of each of its tokens after those before it. It takes its turn among the generations.
+   *
+   * @param text read as {@link generate} reads a prompt, or token ids: at least two, and at most one more than a sequence of the context holds
+   * @throws OptionError; ContextFullError; `signal.reason` when aborted
+   */
+  async score(text: string | Int32Array | readonly number[], options: ScoreOptions = {}): Promise<Score> {
+    checkScoreOptions(options);
+    return score(this.#native, this.#owned.handle, this.#tokens('text', text), options, this.#jobs);
+  }
+
+  #tokens(name: string, text: string | Int32Array | readonly number[]): Int32Array {
+    return typeof text === 'string' ? this.#model.tokenize(text, { parseSpecial: true }) : tokenIds(name, text).slice();
   }
 
   /** Ends what is under way and gives the context back; resolves once nothing works on it any more. */

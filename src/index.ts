@@ -5,6 +5,8 @@ export type { CacheType, Context, ContextInfo, ContextOptions, ContextPlan, DuoO
 
 export type { GenerateOptions, Generation, GenerationChunk, GenerationResult, SamplingOptions } from './generation.ts';
 
+export type { Score, ScoreOptions } from './score.ts';
+
 export { readGates } from './gates.ts';
 export type { GatePattern, GatePatternJson, GatesText, HeadChoice, HeadSelection, ReadGatesOptions } from './gates.ts';
 

@@ -62,6 +62,8 @@ export type JobOptions<T> = {
   onProgress?: ((progress: number) => void) | undefined;
   /** Gives back what was made by a job that came to its end although it was aborted. */
   discard?: (result: T) => void;
+  /** The jobs of a context, to be among while it is under way. */
+  among?: Set<Job>;
 };
 
 /**
@@ -70,9 +72,10 @@ export type JobOptions<T> = {
  * @throws the job's typed error; `signal.reason` at once when aborted: the engine stops in its own time
  */
 export async function runJob<T>(native: Native, submit: () => Handle, options: JobOptions<T> = {}): Promise<T> {
-  const { signal, onProgress, discard } = options;
+  const { signal, onProgress, discard, among } = options;
   signal?.throwIfAborted();
   const job = new Job(native, submit());
+  among?.add(job);
   let reported = 0;
   const report = (progress: number): void => {
     if (!onProgress || signal?.aborted || progress <= reported) return;
@@ -85,7 +88,10 @@ export async function runJob<T>(native: Native, submit: () => Handle, options: J
       report(progress);
       return hasEnded(state) ? (job.result(state) as T) : undefined;
     })
-    .finally(() => job.free());
+    .finally(() => {
+      among?.delete(job);
+      job.free();
+    });
   if (!signal) return work;
 
   return new Promise<T>((resolve, reject) => {

@@ -10,6 +10,7 @@
 #include "log.h"
 #include "model.h"
 #include "process.h"
+#include "score.h"
 
 #include <cstdlib>
 #include <cstring>
@@ -82,6 +83,15 @@ template <class F> void submit(const void * json, int32_t len, uint32_t * handle
         j->fail(e);
     } catch (const std::exception & e) {
         j->fail(job_error("internal", e.what()));
+    }
+}
+
+// Every token is one of the model's.
+void check_tokens(const char * name, const model & m, const int32_t * tokens, int32_t n_tokens) {
+    for (int32_t i = 0; i < n_tokens; i++) {
+        if (!m.is_token(tokens[i])) {
+            throw option_error(name, tokens[i], "tokens from 0 to " + std::to_string(llama_vocab_n_tokens(m.vocab) - 1));
+        }
     }
 }
 
@@ -241,14 +251,30 @@ int32_t llama_duo_generate(
             if (n_tokens == 0) {
                 throw option_error("prompt", nlohmann::json::array(), "at least one token");
             }
-            for (int32_t i = 0; i < n_tokens; i++) {
-                if (!c->mdl->is_token(tokens[i])) {
-                    throw option_error("prompt", tokens[i], "tokens from 0 to " + std::to_string(llama_vocab_n_tokens(c->mdl->vocab) - 1));
-                }
-            }
+            check_tokens("prompt", *c->mdl, tokens, n_tokens);
             const bool taken = c->thread->post(j,
                     [c, prompt = std::vector<llama_token>(tokens, tokens + n_tokens), o = generate_options::read(given, *c->mdl)](job & j) {
                         generate(j, *c, prompt, o);
+                    });
+            check(taken, LLAMA_DUO_E_HANDLE);
+        });
+    });
+}
+
+int32_t llama_duo_score(
+        uint32_t handle, const int32_t * tokens, int32_t n_tokens, const void * json, int32_t len, uint32_t * job_handle) {
+    return guarded([&] {
+        check(n_tokens >= 0 && (tokens || n_tokens == 0));
+        const auto c = live<context>(handle);
+
+        submit(json, len, job_handle, [&](std::shared_ptr<job> j, options given) {
+            if (n_tokens < 2) {
+                throw option_error("tokens", std::vector<int32_t>(tokens, tokens + n_tokens), "at least two tokens");
+            }
+            check_tokens("tokens", *c->mdl, tokens, n_tokens);
+            const bool taken = c->thread->post(j,
+                    [c, text = std::vector<llama_token>(tokens, tokens + n_tokens), o = score_options::read(given, size_t(n_tokens))](job & j) {
+                        score(j, *c, text, o);
                     });
             check(taken, LLAMA_DUO_E_HANDLE);
         });

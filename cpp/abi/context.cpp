@@ -250,7 +250,7 @@ void context::roll_back(size_t n) {
     }
 }
 
-bool context::append(job & j, const llama_token * begin, size_t n, bool logits) {
+bool context::append(job & j, const llama_token * begin, size_t n, size_t n_logits) {
     std::vector<llama_token>    batch_tokens(begin, begin + n);
     std::vector<llama_pos>      pos(n);
     std::vector<int32_t>        n_seq_id(n, 1);
@@ -261,7 +261,7 @@ bool context::append(job & j, const llama_token * begin, size_t n, bool logits) 
     for (size_t i = 0; i < n; i++) {
         pos[i] = llama_pos(tokens.size() + i);
     }
-    output.back() = logits;
+    std::fill(output.end() - int64_t(n_logits), output.end(), 1);
 
     log_capture errors;
     llama_set_abort_callback(ptr.get(), [](void * data) { return static_cast<job *>(data)->cancelled(); }, &j);

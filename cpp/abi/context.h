@@ -43,9 +43,9 @@ public:
 
     void clear();
 
-    // Appends tokens, at most a ubatch, and computes the logits of the last one if asked. False: the cache has no room. On an error, which
+    // Appends tokens, at most a ubatch, and computes the logits of the last n_logits. False: the cache has no room. On an error, which
     // it throws, and on a cancelled job, for which it throws job_cancelled, cached() is as before or, where that cannot be had, empty.
-    bool append(job & j, const llama_token * begin, size_t n, bool logits);
+    bool append(job & j, const llama_token * begin, size_t n, size_t n_logits);
 
 private:
     std::vector<llama_token> tokens;

@@ -128,7 +128,7 @@ static size_t prefill(job & j, context & c, const std::vector<llama_token> & pro
 
         const size_t n    = std::min(n_piece, prompt.size() - n_done);
         const bool   last = n_done + n == prompt.size();
-        if (!c.append(j, &prompt[n_done], n, last)) {
+        if (!c.append(j, &prompt[n_done], n, last ? 1 : 0)) {
             throw job_error("full", "the cache has no room for the prompt's " + std::to_string(prompt.size()) + " tokens: it held " +
                     std::to_string(n_done) + " of them");
         }
@@ -164,7 +164,7 @@ void generate(job & j, context & c, const std::vector<llama_token> & prompt, con
     const stopwatch decode_time;
     while (int64_t(n_generated) != o.max_tokens) {
         if (n_generated > 0) {
-            if (c.cached().size() == n_ctx || !c.append(j, &token, 1, true)) {
+            if (c.cached().size() == n_ctx || !c.append(j, &token, 1, 1)) {
                 stop = "full";
                 break;
             }

@@ -142,6 +142,13 @@ LLAMA_DUO_API int32_t llama_duo_generate(
 LLAMA_DUO_API int32_t llama_duo_job_drain(
         uint32_t job, int32_t * tokens, int32_t cap, void * text, int32_t text_cap, int32_t * info);
 
+// The logarithms of the probabilities of given tokens, each after those before it, on sequence 0 of the context. What the cache already holds
+// of the tokens before the first scored one is reused. tokens: at least 2, at most one more than a sequence holds.
+// Options: { "from"?: integer from 1 to n_tokens - 1 (the first token to score; 1) }
+// Result: { "logProbabilities": [natural logarithms of tokens from .. n_tokens - 1], "reusedTokens", "seconds" }
+LLAMA_DUO_API int32_t llama_duo_score(
+        uint32_t context, const int32_t * tokens, int32_t n_tokens, const void * json, int32_t len, uint32_t * job);
+
 // --- process ---
 
 // Cancels all jobs and waits, at most timeout_ms, until the library's threads rest; LLAMA_DUO_E_STATE where some still work then. The library

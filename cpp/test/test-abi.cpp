@@ -16,6 +16,7 @@
 #include <algorithm>
 
 #include <chrono>
+#include <cmath>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -665,6 +666,67 @@ static void test_generate(const loaded & m, const std::string & context_options)
     CHECK_EQ(llama_duo_generate(c, prompt.data(), 1, "{}", 2, &none), LLAMA_DUO_E_HANDLE);
 }
 
+static json_call score(uint32_t context, const std::vector<int32_t> & tokens) {
+    return [&, context](const void * j, int32_t n, uint32_t * job) {
+        return llama_duo_score(context, tokens.data(), int32_t(tokens.size()), j, n, job);
+    };
+}
+
+static void test_score(const loaded & m, const std::string & context_options) {
+    const uint32_t c = make_context(m, context_options);
+    const auto text = tokens_of(m.model, "The capital of France is Paris. The capital of Italy is Rome. The capital of Spain is Madrid.");
+
+    check_refused(score(c, { 1 }), "{}", "tokens", "at least two");
+    check_refused(score(c, { 1, -5 }), "{}", "tokens", "tokens from 0");
+    check_refused(score(c, text), R"({"from":0})", "from", "an integer from 1");
+    check_refused(score(c, text), dump({ { "from", text.size() } }), "from", "an integer from 1 to " + std::to_string(text.size() - 1));
+    check_refused(score(c, text), R"({"form":1})", "form", "from");
+
+    json r = take_result(submit(score(c, text), "{}"));
+    const std::vector<double> all = r.at("logProbabilities");
+    CHECK_EQ(all.size(), text.size() - 1);
+    CHECK_EQ(r.at("reusedTokens"), 0);
+    CHECK(std::all_of(all.begin(), all.end(), [](double p) { return p < 0 && p > -30; }));
+
+    // from a later token on the numbers are the same, and what lies before is reused; in pieces of other sizes sums differ a little
+    r = take_result(submit(score(c, text), R"({"from":12})"));
+    const std::vector<double> late = r.at("logProbabilities");
+    CHECK_EQ(late.size(), text.size() - 12);
+    CHECK_EQ(r.at("reusedTokens"), 11);
+    for (size_t i = 0; i < late.size(); i++) {
+        CHECK(std::abs(late[i] - all[i + 11]) < 0.05);
+    }
+
+    // the greedy continuation is likelier than another token there
+    uint32_t job = submit(generate(c, text), R"({"maxTokens":1,"temperature":0})");
+    const int32_t best = drain_all(job).tokens.at(0);
+    take_result(job);
+    auto next = text;
+    next.push_back(best);
+    const auto last = dump({ { "from", text.size() } });
+    const double likely = take_result(submit(score(c, next), last)).at("logProbabilities").at(0);
+    double sum = std::exp(likely);
+    for (const int32_t other : { 0, 100, 1000, 10000 }) {
+        if (other != best) {
+            next.back() = other;
+            const double p = take_result(submit(score(c, next), last)).at("logProbabilities").at(0);
+            CHECK(p < likely);
+            sum += std::exp(p);
+        }
+    }
+    CHECK(sum <= 1 + 1e-6);
+
+    // as many inputs as the context holds, and one more
+    const std::vector<int32_t> fits(1025, text[0]);
+    CHECK_EQ(take_result(submit(score(c, fits), R"({"from":1020})")).at("logProbabilities").size(), size_t(5));
+    const std::vector<int32_t> much(1026, text[0]);
+    CHECK_EQ(take_error(submit(score(c, much), "{}")).at("code"), "full");
+
+    CHECK_EQ(llama_duo_context_free(c), LLAMA_DUO_OK);
+    uint32_t none;
+    CHECK_EQ(llama_duo_score(c, text.data(), 2, "{}", 2, &none), LLAMA_DUO_E_HANDLE);
+}
+
 static void test_order_and_backpressure(const loaded & m) {
     const uint32_t c = make_context(m, R"({"contextSize":1024})");
     const auto prompt = tokens_of(m.model, "One two three four");
@@ -854,6 +916,8 @@ int main(int argc, char ** argv) {
     test_plan(m);
     test_generate(m, full);
     test_generate(m, mixed);
+    test_score(m, full);
+    test_score(m, mixed);
     test_order_and_backpressure(m);
     test_cancel(m);
     test_rounds(m, full, n_rounds);

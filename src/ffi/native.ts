@@ -187,6 +187,16 @@ export class Native {
     );
   }
 
+  score(context: Handle, tokens: Int32Array, options: string): Handle {
+    const checked = handle('context', context);
+    array('tokens', tokens, Int32Array);
+    return this.#submit(
+      options,
+      (json, length, job) => this.#c.llama_duo_score(checked, orNull(tokens), tokens.length, json, length, job),
+      'context',
+    );
+  }
+
   /** Cancels all jobs and waits until the library's threads rest. */
   shutdown(timeoutMs: number): void {
     check(this.#c.llama_duo_shutdown(integer('timeoutMs', timeoutMs, 0, int32Max)), 'library');

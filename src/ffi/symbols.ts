@@ -25,6 +25,7 @@ export const symbols = {
   llama_duo_context_plan: ['uint32_t', 'const void *', 'int32_t', 'uint32_t *'],
   llama_duo_context_free: ['uint32_t'],
   llama_duo_generate: ['uint32_t', 'const int32_t *', 'int32_t', 'const void *', 'int32_t', 'uint32_t *'],
+  llama_duo_score: ['uint32_t', 'const int32_t *', 'int32_t', 'const void *', 'int32_t', 'uint32_t *'],
   llama_duo_job_drain: ['uint32_t', 'int32_t *', 'int32_t', 'void *', 'int32_t', 'int32_t *'],
 
   llama_duo_shutdown: ['int32_t'],

@@ -92,6 +92,45 @@ describe('text', () => {
   });
 });
 
+describe('score', () => {
+  const facts = 'The capital of France is Paris.';
+  const last = (text: string): number => model.tokenize(text).length - 1;
+
+  test('what is true is likelier than what is not', async () => {
+    const likely = await context.score('The capital of France is Paris', { from: last('The capital of France is Paris') });
+    const unlikely = await context.score('The capital of France is Rome', { from: last('The capital of France is Rome') });
+    expect(likely.logProbabilities).toHaveLength(1);
+    expect(likely.logProbabilities[0]).toBeGreaterThan((unlikely.logProbabilities[0] ?? 0) + 1);
+    expect(unlikely.reusedTokens).toBeGreaterThan(0);
+  });
+
+  test('every token that has one before it gets a log-probability, with all heads streaming in a window of the whole text too', async () => {
+    await using streaming = await model.createContext({ contextSize: 512, threads, duo: { sparsity: 1 } });
+    const [stock, mixed] = [await context.score(facts), await streaming.score(facts)];
+    expect(stock.logProbabilities).toHaveLength(last(facts));
+    expect(Math.max(...stock.logProbabilities)).toBeLessThan(0);
+    // 4-bit weights: sums in another order turn a rounded activation here and there.
+    stock.logProbabilities.forEach((value, index) => expect(Math.abs((mixed.logProbabilities[index] ?? 0) - value)).toBeLessThan(0.3));
+  });
+
+  test('bad input is refused, a long text does not fit', async () => {
+    await expect(context.score([1])).rejects.toThrow(OptionError);
+    await expect(context.score(facts, { from: 0 })).rejects.toThrow(OptionError);
+    await expect(context.score(facts, { from: 100 })).rejects.toThrow(/from.*100/);
+    await expect(context.score(new Int32Array(600).fill(1))).rejects.toThrow(ContextFullError);
+    await expect(context.score(facts, { signal: AbortSignal.abort('no') })).rejects.toBe('no');
+  });
+
+  test('disposing ends it', async () => {
+    const own = await model.createContext({ contextSize: 2048, threads });
+    const scoring = own.score(new Int32Array(2000).fill(1));
+    const ended = expect(scoring).rejects.toThrow(CancelledError);
+    await own.dispose();
+    await ended;
+    await expect(own.score(facts)).rejects.toThrow(DisposedError);
+  });
+});
+
 describe('mixed heads', () => {
   test('sparsity 0 continues as stock does', async () => {
     // Counting leaves no close calls: where two tokens are about as likely, the order of sums decides.

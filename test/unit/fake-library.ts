@@ -97,6 +97,7 @@ export class FakeLibrary {
       llama_duo_context_plan: (_, json, __, job) => this.#submit(json, job),
       llama_duo_context_free: (context) => (this.freedContexts.push(context), ok),
       llama_duo_generate: (_, tokens, __, json, ___, job) => this.#submit(json, job, tokens),
+      llama_duo_score: (_, tokens, __, json, ___, job) => this.#submit(json, job, tokens),
       llama_duo_job_drain: (handle, tokens, _, text, __, info) =>
         this.#with(handle, (job) => {
           const turn = this.#turn(job);
