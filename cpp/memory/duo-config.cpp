@@ -41,7 +41,10 @@ static const char * arch_reason(llm_arch arch) {
         case LLM_ARCH_MODERN_BERT:
         case LLM_ARCH_GEMMA_EMBEDDING:
         case LLM_ARCH_WAVTOKENIZER_DEC:
+        case LLM_ARCH_LLAMA_EMBED:
+        case LLM_ARCH_T5ENCODER:
                                       return "it attends without a KV cache";
+        case LLM_ARCH_AFMOE:          return "llama.cpp builds it for sliding-window layers, even where it has none";
         default:                      return nullptr;
     }
 }
@@ -125,6 +128,9 @@ std::string duo_unsupported(const llama_model * model, const llama_context_param
     }
     if (params.flash_attn_type == LLAMA_FLASH_ATTN_TYPE_DISABLED) {
         return "flash attention is off (-fa off); mixed heads have their own attention, which needs it on or auto";
+    }
+    if (hparams.n_layer() == 0) {
+        return "the model has no layers but those that predict ahead";
     }
     for (uint32_t il = 0; il < hparams.n_layer(); ++il) {
         if (!hparams.has_kv(il)) {

@@ -80,14 +80,17 @@ ggml_tensor * llm_graph_input_attn_duo::build_attn(
         const llm_graph_context & graph, ggml_tensor * q, ggml_tensor * k, ggml_tensor * v, float kq_scale, int il) const {
     const auto & layer = kv.get_layer(il);
 
-    // a fused QKV projection leaves strided views
-    auto contiguous = [&](ggml_tensor * t) { return ggml_is_contiguous(t) ? t : ggml_cont(graph.ctx0, t); };
+    // a fused QKV projection leaves strided views, and some models' V has all heads in one row (plm)
+    auto rows = [&](ggml_tensor * t, int64_t head_size) {
+        t = ggml_is_contiguous(t) ? t : ggml_cont(graph.ctx0, t);
+        return ggml_reshape_3d(graph.ctx0, t, head_size, ggml_nelements(t) / (head_size * graph.ubatch.n_tokens), graph.ubatch.n_tokens);
+    };
 
     ggml_mixed_attn_params params = kv.attn_params(il, kq_scale);
     params.max_seq_tokens = n_seq_tokens;
 
     ggml_tensor * cur = ggml_mixed_attn(graph.ctx0,
-            contiguous(q), contiguous(k), contiguous(v), layer.k, layer.v, tokens, layer.heads, layer.counters, params);
+            rows(q, layer.k->ne[0]), rows(k, layer.k->ne[0]), rows(v, layer.v->ne[0]), layer.k, layer.v, tokens, layer.heads, layer.counters, params);
     ggml_backend_sched_set_tensor_backend(graph.sched, cur, cache_backend(graph, cur, layer.k));
     ggml_build_forward_expand(graph.gf, cur);
     return cur;

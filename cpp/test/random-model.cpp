@@ -4,29 +4,77 @@
 #include "gguf.h"
 #include "llama.h"
 
+#include <algorithm>
+#include <cctype>
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <random>
+#include <sstream>
 #include <stdexcept>
 #include <vector>
 
+#include <unistd.h>
+
 namespace {
+
+struct tensor_spec {
+    std::string          name;
+    std::vector<int64_t> ne;
+};
+
+// Values of a tensor's elements: uniform, which is quick to draw for a large model.
+struct distribution {
+    float mean;
+    float scale; // the standard deviation, times the square root of a matrix's row length, so that products keep their size
+};
+
+bool has(const std::string & text, const char * part) { return text.find(part) != std::string::npos; }
+
+distribution distribution_of(const tensor_spec & t) {
+    if (has(t.name, "norm.weight") || has(t.name, "norm_2.weight") || has(t.name, "rope_f") || has(t.name, "output_scale")) {
+        return { 1.0f, 0.1f };
+    }
+    if (t.ne.size() == 1) {
+        return { 0.0f, 0.1f };
+    }
+    if (has(t.name, "token_embd") || has(t.name, "position_embd")) {
+        return { 0.0f, std::sqrt(float(t.ne[0])) };
+    }
+    if (has(t.name, "attn_q") || has(t.name, "attn_k.")) {
+        return { 0.0f, 1.5f }; // scores of some spread: attention that looks somewhere
+    }
+    return { 0.0f, 1.0f };
+}
 
 class writer {
 public:
-    explicit writer(const random_model_params & p) :
-        p(p), n_embd(p.n_embd ? p.n_embd : p.n_head * p.head_size), n_ff(p.n_ff ? p.n_ff : 2 * n_embd), rng(p.seed) {
-        // rows of n_embd and of n_ff, the largest ones; the rest is small
-        const int64_t n_q = p.n_head * p.head_size, n_kv = p.n_head_kv * p.head_size;
-        const size_t bytes = ggml_row_size(p.type, n_embd) * (2 * p.n_vocab + p.n_layer * (n_q + 2 * n_kv + 2 * n_ff)) +
-                p.n_layer * n_embd * (ggml_row_size(p.type, n_q) + ggml_row_size(p.type, n_ff));
-        ctx.reset(ggml_init({ bytes + (3 + 9 * p.n_layer) * (n_embd * sizeof(float) + 1024), nullptr, false }));
+    explicit writer(const random_model_params & params) : p(params), rng(params.seed) {
+        p.head_size_v = p.head_size_v ? p.head_size_v : p.head_size;
+        p.n_rot       = p.n_rot  ? p.n_rot  : p.head_size;
+        p.n_embd      = p.n_embd ? p.n_embd : p.n_head * p.head_size;
+        p.n_ff        = p.n_ff   ? p.n_ff   : 2 * p.n_embd;
+
         gguf.reset(gguf_init_empty());
-        keys();
-        tensors();
+        metadata();
+
+        std::vector<tensor_spec> specs;
+        read_tensors(p.tensors, "", 0, specs);
+        for (int64_t il = 0; il < p.n_layer; ++il) {
+            read_tensors(p.block, "blk." + std::to_string(il) + ".", il, specs);
+        }
+        size_t bytes = 0;
+        for (const tensor_spec & t : specs) {
+            bytes += ggml_tensor_overhead() + GGML_MEM_ALIGN + row_size(t) * n_rows(t);
+        }
+        ctx.reset(ggml_init({ std::max<size_t>(bytes, 1), nullptr, false }));
+        for (const tensor_spec & t : specs) {
+            tensor(t);
+        }
     }
+
+    gguf_context * context() { return gguf.get(); }
 
     void write(const std::string & path) {
         if (!gguf_write_to_file(gguf.get(), path.c_str(), false)) {
@@ -35,72 +83,174 @@ public:
     }
 
 private:
-    std::string key(const char * name) const { return p.arch + "." + name; }
+    // --- words ---
 
-    void keys() {
+    int64_t size(char letter, int64_t il) const {
+        switch (letter) {
+            case 'E': return p.n_embd;
+            case 'F': return p.n_ff;
+            case 'V': return p.n_vocab;
+            case 'C': return p.n_ctx;
+            case 'H': return p.n_head_layer.empty() ? p.n_head : p.n_head_layer.at(il);
+            case 'G': return p.n_head_kv_layer.empty() ? p.n_head_kv : p.n_head_kv_layer.at(il);
+            case 'D': return p.head_size;
+            case 'W': return p.head_size_v;
+        }
+        throw std::runtime_error(std::string("no size is called ") + letter);
+    }
+
+    // A sum of products, as in HD+2GD.
+    int64_t evaluate(const std::string & text, int64_t il) const {
+        int64_t sum = 0, product = 1;
+        for (size_t i = 0; i < text.size();) {
+            if (isdigit(text[i])) {
+                size_t used = 0;
+                product *= std::stoll(text.substr(i), &used);
+                i += used;
+            } else if (text[i] == '+') {
+                sum += product;
+                product = 1;
+                ++i;
+            } else {
+                product *= size(text[i++], il);
+            }
+        }
+        return sum + product;
+    }
+
+    void read_tensors(const std::string & text, const std::string & prefix, int64_t il, std::vector<tensor_spec> & specs) const {
+        std::stringstream list(text);
+        for (std::string item; std::getline(list, item, ';');) {
+            std::stringstream words(item);
+            tensor_spec t;
+            if (!(words >> t.name)) {
+                continue;
+            }
+            if (t.name.find('?') == 1) {
+                if (size(t.name[0], il) == 0) {
+                    continue;
+                }
+                t.name.erase(0, 2);
+            }
+            if (t.name.back() == '.') {
+                t.name.pop_back();
+            } else if (t.name.find('.') == std::string::npos) {
+                t.name += ".weight";
+            }
+            t.name = prefix + t.name;
+            for (std::string word; words >> word;) {
+                t.ne.push_back(evaluate(word, il));
+            }
+            if (std::find(t.ne.begin(), t.ne.end(), 0) == t.ne.end()) { // what a layer without KV heads has none of
+                specs.push_back(t);
+            }
+        }
+    }
+
+    // --- metadata ---
+
+    std::string key(const std::string & name) const { return p.arch + "." + name; }
+
+    void metadata() {
         auto u32 = [&](const char * name, int64_t x) { gguf_set_val_u32(gguf.get(), key(name).c_str(), uint32_t(x)); };
+        auto per_layer = [&](const char * name, int64_t x, const std::vector<int64_t> & layers) {
+            if (layers.empty()) {
+                u32(name, x);
+            } else {
+                const std::vector<uint32_t> values(layers.begin(), layers.end());
+                gguf_set_arr_data(gguf.get(), key(name).c_str(), GGUF_TYPE_UINT32, values.data(), values.size());
+            }
+        };
         gguf_set_val_str(gguf.get(), "general.architecture", p.arch.c_str());
         gguf_set_val_str(gguf.get(), "tokenizer.ggml.model", "none");
         u32("vocab_size", p.n_vocab);
         u32("context_length", p.n_ctx);
-        u32("embedding_length", n_embd);
+        u32("embedding_length", p.n_embd);
         u32("block_count", p.n_layer);
-        u32("feed_forward_length", n_ff);
-        u32("attention.head_count", p.n_head);
-        u32("attention.head_count_kv", p.n_head_kv);
+        u32("feed_forward_length", p.n_ff);
+        per_layer("attention.head_count", p.n_head, p.n_head_layer);
+        per_layer("attention.head_count_kv", p.n_head_kv, p.n_head_kv_layer);
         u32("attention.key_length", p.head_size);
-        u32("attention.value_length", p.head_size);
-        u32("rope.dimension_count", p.head_size);
-        gguf_set_val_f32(gguf.get(), key("attention.layer_norm_rms_epsilon").c_str(), 1e-5f);
+        u32("attention.value_length", p.head_size_v);
+        u32("rope.dimension_count", p.n_rot);
+        for (const char * name : { "attention.layer_norm_rms_epsilon", "attention.layer_norm_epsilon" }) {
+            gguf_set_val_f32(gguf.get(), key(name).c_str(), 1e-5f);
+        }
         gguf_set_val_f32(gguf.get(), key("rope.freq_base").c_str(), 10000.0f);
+
+        std::stringstream words(p.metadata);
+        for (std::string word; words >> word;) {
+            const size_t equals = word.find('=');
+            const std::string name = word.substr(0, equals);
+            set(name[0] == '.' ? name.substr(1) : key(name), word.substr(equals + 1));
+        }
     }
 
-    // Entries of variance scale^2 / ne0, so that products keep their size; of the matrix type, if that is a matrix.
-    void tensor(const std::string & name, int64_t ne0, int64_t ne1, float mean, float scale) {
-        // uniform, which is quick to draw for a large model: of variance 1 over [-sqrt 3, sqrt 3]
-        const float spread = scale / std::sqrt(ne1 > 1 ? float(ne0) : 1.0f) * std::sqrt(3.0f);
-        std::vector<float> data(ne0 * ne1);
-        for (float & x : data) {
-            x = mean + spread * (float(rng() >> 40) * 0x1p-23f - 1.0f);
+    void set(const std::string & full_name, const std::string & value) {
+        const char * name = full_name.c_str();
+        if (value == "true" || value == "false") {
+            gguf_set_val_bool(gguf.get(), name, value == "true");
+        } else if (value.find(',') != std::string::npos) {
+            std::vector<uint32_t> values;
+            std::stringstream list(value);
+            for (std::string item; std::getline(list, item, ',');) {
+                values.push_back(uint32_t(evaluate(item, 0)));
+            }
+            gguf_set_arr_data(gguf.get(), name, GGUF_TYPE_UINT32, values.data(), values.size());
+        } else if (value.find('.') != std::string::npos) {
+            gguf_set_val_f32(gguf.get(), name, std::stof(value));
+        } else if (isupper(value[0]) || isdigit(value[0])) {
+            gguf_set_val_u32(gguf.get(), name, uint32_t(evaluate(value, 0)));
+        } else {
+            gguf_set_val_str(gguf.get(), name, value.c_str());
         }
-        ggml_tensor * t = ggml_new_tensor_2d(ctx.get(), ne1 > 1 ? p.type : GGML_TYPE_F32, ne0, ne1);
-        ggml_set_name(t, name.c_str());
+    }
+
+    // --- tensors ---
+
+    ggml_type type_of(const tensor_spec & t) const { return t.ne.size() > 1 ? p.type : GGML_TYPE_F32; }
+
+    size_t row_size(const tensor_spec & t) const { return ggml_row_size(type_of(t), t.ne[0]); }
+
+    static int64_t n_rows(const tensor_spec & t) {
+        int64_t n = 1;
+        for (size_t i = 1; i < t.ne.size(); ++i) {
+            n *= t.ne[i];
+        }
+        return n;
+    }
+
+    void tensor(const tensor_spec & spec) {
+        const distribution d = distribution_of(spec);
+        const float spread = d.scale / std::sqrt(spec.ne.size() > 1 ? float(spec.ne[0]) : 1.0f) * std::sqrt(3.0f); // of variance 1 over [-sqrt 3, sqrt 3]
+        std::vector<float> data(spec.ne[0] * n_rows(spec));
+        for (float & x : data) {
+            x = d.mean + spread * (float(rng() >> 40) * 0x1p-23f - 1.0f);
+        }
+        ggml_tensor * t = ggml_new_tensor(ctx.get(), type_of(spec), int(spec.ne.size()), spec.ne.data());
+        ggml_set_name(t, spec.name.c_str());
         if (t->type == GGML_TYPE_F32) {
             memcpy(t->data, data.data(), ggml_nbytes(t));
         } else {
-            ggml_quantize_chunk(t->type, data.data(), t->data, 0, ne1, ne0, nullptr);
+            ggml_quantize_chunk(t->type, data.data(), t->data, 0, n_rows(spec), spec.ne[0], nullptr);
         }
         gguf_add_tensor(gguf.get(), t);
     }
 
-    void tensors() {
-        const int64_t n_q = p.n_head * p.head_size, n_kv = p.n_head_kv * p.head_size;
-        tensor("token_embd.weight", n_embd, p.n_vocab, 0.0f, std::sqrt(float(n_embd)));
-        tensor("output_norm.weight", n_embd, 1, 1.0f, 0.1f);
-        tensor("output.weight", n_embd, p.n_vocab, 0.0f, 1.0f);
-        for (int64_t il = 0; il < p.n_layer; ++il) {
-            const std::string blk = "blk." + std::to_string(il) + ".";
-            tensor(blk + "attn_norm.weight", n_embd, 1, 1.0f, 0.1f);
-            tensor(blk + "attn_q.weight", n_embd, n_q, 0.0f, 1.5f); // scores of some spread: attention that looks somewhere
-            tensor(blk + "attn_k.weight", n_embd, n_kv, 0.0f, 1.5f);
-            tensor(blk + "attn_v.weight", n_embd, n_kv, 0.0f, 1.0f);
-            tensor(blk + "attn_output.weight", n_q, n_embd, 0.0f, 1.0f);
-            tensor(blk + "ffn_norm.weight", n_embd, 1, 1.0f, 0.1f);
-            tensor(blk + "ffn_gate.weight", n_embd, n_ff, 0.0f, 1.0f);
-            tensor(blk + "ffn_up.weight", n_embd, n_ff, 0.0f, 1.0f);
-            tensor(blk + "ffn_down.weight", n_ff, n_embd, 0.0f, 1.0f);
-        }
-    }
-
-    const random_model_params & p;
-    const int64_t    n_embd;
-    const int64_t    n_ff;
-    std::mt19937_64  rng;
-    ggml_context_ptr ctx;
-    gguf_context_ptr gguf;
+    random_model_params p;
+    std::mt19937_64     rng;
+    ggml_context_ptr    ctx;
+    gguf_context_ptr    gguf;
 };
 
 } // namespace
+
+static llama_model_ptr_t loaded(llama_model * model, const random_model_params & params) {
+    if (!model) {
+        throw std::runtime_error("llama.cpp does not load the random " + params.arch + " model");
+    }
+    return llama_model_ptr_t(model, llama_model_free);
+}
 
 llama_model_ptr_t make_random_model(const random_model_params & params) {
     const char * tmp = getenv("TMPDIR");
@@ -109,15 +259,15 @@ llama_model_ptr_t make_random_model(const random_model_params & params) {
     if (fd < 0) {
         throw std::runtime_error("cannot make a temporary file " + path);
     }
-    FILE * file = fdopen(fd, "wb");
-    fclose(file);
-
+    close(fd);
     writer(params).write(path);
-    llama_model_params mparams = llama_model_default_params();
-    llama_model * model = llama_model_load_from_file(path.c_str(), mparams);
+    llama_model * model = llama_model_load_from_file(path.c_str(), llama_model_default_params());
     remove(path.c_str());
-    if (!model) {
-        throw std::runtime_error("llama.cpp does not load the random " + params.arch + " model");
-    }
-    return llama_model_ptr_t(model, llama_model_free);
+    return loaded(model, params);
+}
+
+llama_model_ptr_t make_hollow_model(random_model_params params) {
+    params.tensors = params.block = "";
+    writer w(params);
+    return loaded(llama_model_init_from_user(w.context(), [](ggml_tensor *, void *) {}, nullptr, llama_model_default_params()), params);
 }

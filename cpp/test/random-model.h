@@ -1,4 +1,4 @@
-// Small llama models with random weights, written through the gguf API so that they hold what a converted model holds and nothing else.
+// Small models with random weights, written through the gguf API so that they hold what a converted model holds and nothing else.
 #pragma once
 
 #include "ggml.h"
@@ -6,14 +6,24 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <vector>
 
 struct llama_model;
 
+// A model in words: its sizes, and in which tensors of which sizes they show.
+//
+// Tensors are "name sizes; name sizes; ...": ".weight" is meant where a name has no suffix (a bare "." at its end: it has none), "H?name" is there where
+// H is not 0, and a size is a sum of products of numbers and of
+//   E embedding  F feed-forward  V vocabulary  C context  H heads  G KV heads  D head size of K  W head size of V
+// Metadata are "key=value key=value ...": keys without the architecture's name (a first "." in its place: they have none), values as in 2, 0.5, true,
+// text, F (a size as above) or 1,0 (an array of sizes).
 struct random_model_params {
     int64_t   n_layer   = 3;
     int64_t   n_head    = 4;
     int64_t   n_head_kv = 2;
     int64_t   head_size = 64;
+    int64_t   head_size_v = 0;           // 0: head_size
+    int64_t   n_rot     = 0;             // 0: head_size
     int64_t   n_embd    = 0;             // 0: n_head * head_size
     int64_t   n_ff      = 0;             // 0: 2 * n_embd
     int64_t   n_vocab   = 512;
@@ -21,9 +31,19 @@ struct random_model_params {
     ggml_type type      = GGML_TYPE_F32; // of the matrices
     uint64_t  seed      = 1;
     std::string arch    = "llama";
+
+    std::vector<int64_t> n_head_layer;    // [n_layer] where they differ
+    std::vector<int64_t> n_head_kv_layer; // [n_layer] where they differ
+
+    std::string metadata; // beside the sizes
+    std::string tensors = "token_embd E V; output_norm E; output E V";
+    std::string block   = "attn_norm E; attn_q E HD; attn_k E GD; attn_v E GW; attn_output HW E; ffn_norm E; ffn_gate E F; ffn_up E F; ffn_down F E"; // of each layer
 };
 
 using llama_model_ptr_t = std::shared_ptr<llama_model>;
 
 // Writes the model to a temporary file, loads it and removes the file. Throws where llama.cpp would not load it.
 llama_model_ptr_t make_random_model(const random_model_params & params);
+
+// A model of these metadata that holds whatever tensors llama.cpp would like, their values unset: enough to be asked what it is. Throws likewise.
+llama_model_ptr_t make_hollow_model(random_model_params params);

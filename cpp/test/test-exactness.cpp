@@ -1,6 +1,7 @@
 // Mixed heads in whole models: against stock, against themselves when the prompt is cut differently, and what sequences may do.
 #include "check.h"
 #include "contexts.h"
+#include "decode.h"
 #include "random-model.h"
 
 #include "duo-report.h"
@@ -31,67 +32,6 @@ llama_context_params duo(ggml_type type_kv, float sparsity, const char * gates =
 
 context_ptr make_context(const llama_model_ptr_t & model, const llama_context_params & params) { return ::make_context(model.get(), params); }
 
-std::vector<llama_token> random_tokens(int n, int n_vocab, uint64_t seed) {
-    std::mt19937_64 rng(seed);
-    std::vector<llama_token> out(n);
-    for (llama_token & t : out) {
-        t = llama_token(rng() % n_vocab);
-    }
-    return out;
-}
-
-// Decodes tokens on a sequence from a position; appends the logits of each where all is set, else of the last.
-int decode(llama_context * ctx, const llama_token * tokens, int n, int position, bool all, std::vector<float> & logits, llama_seq_id seq = 0) {
-    llama_batch batch = llama_batch_init(n, 0, 1);
-    for (int i = 0; i < n; ++i) {
-        batch.token[i]     = tokens[i];
-        batch.pos[i]       = position + i;
-        batch.n_seq_id[i]  = 1;
-        batch.seq_id[i][0] = seq;
-        batch.logits[i]    = all || i == n - 1;
-    }
-    batch.n_tokens = n;
-    const int status = llama_decode(ctx, batch);
-    if (status == 0) {
-        const int n_vocab = llama_vocab_n_tokens(llama_model_get_vocab(llama_get_model(ctx)));
-        for (int i = 0; i < n; ++i) {
-            if (batch.logits[i]) {
-                const float * x = llama_get_logits_ith(ctx, i);
-                logits.insert(logits.end(), x, x + n_vocab);
-            }
-        }
-    }
-    llama_batch_free(batch);
-    return status;
-}
-
-// The last token's logits after a prompt in pieces.
-std::vector<float> prefill(llama_context * ctx, const std::vector<llama_token> & tokens, int piece) {
-    llama_memory_clear(llama_get_memory(ctx), true);
-    std::vector<float> logits;
-    for (size_t i = 0; i < tokens.size(); i += piece) {
-        logits.clear();
-        const int n = int(std::min<size_t>(piece, tokens.size() - i));
-        CHECK_EQ(decode(ctx, tokens.data() + i, n, int(i), false, logits), 0);
-    }
-    return logits;
-}
-
-// The worst over tokens.
-double worst_relative(const std::vector<float> & a, const std::vector<float> & b, size_t n_vocab) {
-    double worst = a.size() == b.size() && !a.empty() ? 0.0 : NAN;
-    for (size_t i = 0; i + n_vocab <= a.size(); i += n_vocab) {
-        const double e = relative(a.data() + i, b.data() + i, n_vocab);
-        worst = e <= worst ? worst : e;
-    }
-    return worst;
-}
-
-uint64_t fresh_seed() {
-    static std::mt19937_64 rng(check::seed());
-    return rng();
-}
-
 struct shape { const char * name; int64_t n_head, n_head_kv; };
 
 const shape shapes[] = { { "MHA", 4, 4 }, { "GQA 3", 9, 3 }, { "GQA 4", 8, 2 }, { "GQA 8", 16, 2 }, { "one KV head", 4, 1 } };
@@ -104,20 +44,6 @@ random_model_params model_params(const shape & s, ggml_type type = GGML_TYPE_F32
     p.type      = type;
     p.seed      = fresh_seed();
     return p;
-}
-
-// Random gates for a model, as JSON.
-std::string random_gates(const random_model_params & p) {
-    std::mt19937_64 rng(p.seed + 1);
-    std::string rows;
-    for (int64_t il = 0; il < p.n_layer; ++il) {
-        std::string row;
-        for (int64_t h = 0; h < p.n_head_kv; ++h) {
-            row += (h ? "," : "") + std::to_string((rng() % 1000) / 1000.0);
-        }
-        rows += (il ? ",[" : "[") + row + "]";
-    }
-    return "{\"llamaDuoPattern\":1,\"layers\":" + std::to_string(p.n_layer) + ",\"kvHeads\":" + std::to_string(p.n_head_kv) + ",\"gates\":[" + rows + "]}";
 }
 
 // No head streaming is stock; and windows as wide as the context change nothing either.
@@ -204,7 +130,7 @@ void test_pieces() {
         p.head_size = 64;
         const auto model  = make_random_model(p);
         const auto tokens = random_tokens(600, p.n_vocab, fresh_seed());
-        const auto gates  = random_gates(p);
+        const auto gates  = random_gates(model.get(), fresh_seed());
         const auto params = duo(c.kv, 0.5f, gates.c_str());
 
         const auto ctx  = make_context(model, params);
@@ -241,7 +167,7 @@ void test_pieces() {
 void test_bytes() {
     const random_model_params p = model_params(shapes[1]);
     const auto model = make_random_model(p);
-    const auto gates = random_gates(p);
+    const auto gates = random_gates(model.get(), fresh_seed());
     for (const ggml_type type : { GGML_TYPE_F32, GGML_TYPE_F16, GGML_TYPE_Q8_0, GGML_TYPE_Q4_0 }) {
         for (const uint32_t n_seq : { 1u, 3u }) {
             llama_context_params params = duo(type, 0.5f, gates.c_str());
@@ -282,7 +208,7 @@ void test_bytes() {
 void test_sequences() {
     const random_model_params p = model_params(shapes[1]);
     const auto model  = make_random_model(p);
-    const auto gates  = random_gates(p);
+    const auto gates  = random_gates(model.get(), fresh_seed());
     const auto tokens = random_tokens(1000, p.n_vocab, fresh_seed());
     const auto other  = random_tokens(1000, p.n_vocab, fresh_seed());
 
@@ -408,7 +334,7 @@ void test_resume() {
     random_model_params p = model_params(shapes[1]);
     p.n_layer = 2;
     const auto model  = make_random_model(p);
-    const auto gates  = random_gates(p);
+    const auto gates  = random_gates(model.get(), fresh_seed());
     const auto tokens = random_tokens(700, p.n_vocab, fresh_seed());
     std::mt19937_64 rng(fresh_seed());
     for (const int chunk : { 1, 7, 16, 64 }) {
@@ -450,7 +376,7 @@ void test_many_sequences() {
 void test_batch_of_sequences() {
     const random_model_params p = model_params(shapes[2]);
     const auto model = make_random_model(p);
-    const auto gates = random_gates(p);
+    const auto gates = random_gates(model.get(), fresh_seed());
     llama_context_params params = duo(GGML_TYPE_F32, 0.5f, gates.c_str());
     params.n_seq_max = 2;
     params.n_ctx     = 2048;
@@ -498,7 +424,7 @@ void keep_errors(ggml_log_level level, const char * text, void *) {
 void test_refusals() {
     const random_model_params p = model_params(shapes[2]);
     const auto model = make_random_model(p);
-    const std::string gates = random_gates(p);
+    const std::string gates = random_gates(model.get(), fresh_seed());
 
     auto refused = [&](const llama_model_ptr_t & m, const llama_context_params & params, const char * reason) {
         last_error.clear();
@@ -559,6 +485,7 @@ void test_refusals() {
     looks_like("router layer",       [](llama_hparams & h) { h.router_layer = 0; });
     looks_like("between layers",     [](llama_hparams & h) { h.n_layer_kv_from_start = 1; });
     looks_like("not causal",         [](llama_hparams & h) { h.causal_attn = false; });
+    looks_like("no layers",          [](llama_hparams & h) { h.n_layer_nextn = h.n_layer_all; });
     looks_like("vocabulary only",    [](llama_hparams & h) { h.vocab_only = true; });
     for (const auto & [arch, reason] : std::map<llm_arch, const char *> {
             { LLM_ARCH_MAMBA, "recurrent" }, { LLM_ARCH_JAMBA, "recurrent layers" }, { LLM_ARCH_LLADA, "diffusion" }, { LLM_ARCH_T5, "encoder" },
