@@ -1,8 +1,9 @@
 // Mixed-head attention on the CPU.
 //
-// The result for a query depends on its position and on what the cache holds, never on how tokens were batched or how many threads work: keys are
+// The result for a query depends on its position and on what the cache holds, never on how many threads work nor on how tokens were batched: keys are
 // taken in blocks of fixed absolute positions, blocks are summed in segments of fixed absolute positions that each start from nothing, and segments
-// are merged in order. Threads only decide who computes which segment.
+// are merged in order. Threads only decide who computes which segment. The one exception is decoding, where no sequence brings more than one token:
+// it has kernels of its own, which add in another order, as llama.cpp's matrix products have, too.
 //
 //   position    0        64       128             1024                    2048
 //               | block  | block  | ...           |                       |
@@ -12,14 +13,12 @@
 
 #include "mixed-attention-cpu.h"
 
+#include "block-decode.h"
+#include "block-prefill.h"
 #include "cache-rows.h"
 #include "mixed-attention.h"
 #include "simd.h"
 #include "visibility.h"
-
-#include "ggml-cpu-impl.h"
-#include "ggml-impl.h"
-#include "vec.h"
 
 #include <algorithm>
 #include <cmath>
@@ -29,15 +28,8 @@
 
 namespace {
 
-using duo::simd;
-using duo::simd_fma;
-using duo::simd_load;
-using duo::simd_max;
-using duo::simd_set;
-using duo::simd_store;
-using duo::simd_width;
+using namespace duo;
 
-constexpr int     block_size   = 64;   // keys converted at a time
 constexpr int64_t segment_size = 1024; // keys summed from nothing: short enough for threads to share a context of a few thousand evenly
 constexpr int     tile_rows    = 64;   // queries of a tile: tokens x query heads of the group
 constexpr int     split_tokens = 16;   // up to this many tokens, a retrieval head's segments are shared out among threads
@@ -58,6 +50,7 @@ struct op {
     int64_t ldk, ldv;     // the same, padded to whole vectors
     int64_t n_head, n_head_kv, n_tokens, group;
     int64_t tile_tokens;  // at most, a tile
+    bool    decode;       // no sequence has more than one of the tokens
 
     int64_t position(int64_t t) const { return ((const int32_t *) tokens->data)[2 * t]; }
     int64_t stream  (int64_t t) const { return ((const int32_t *) tokens->data)[2 * t + 1]; }
@@ -76,6 +69,7 @@ op::op(const ggml_tensor * dst) :
     n_head(q->ne[1]), n_head_kv(k->ne[1]), n_tokens(q->ne[2]), group(n_head / n_head_kv),
     tile_tokens(std::max<int64_t>(1, tile_rows / group)) {
     memcpy(&p, dst->op_params, sizeof(p));
+    decode = p.max_seq_tokens == 1;
 }
 
 // Tokens of one stream at consecutive positions.
@@ -125,13 +119,15 @@ struct scratch {
     float * q;       // [tile_rows][ldk], scaled
     float * k;       // [block_size][ldk]
     float * v;       // [block_size][ldv]
+    float * kt;      // [ldk][block_size]: k transposed
     float * score;   // [tile_rows][block_size], then the weights
+    float * rescale; // [tile_rows]: what the block's maximum makes of the sums so far
     partial segment; // the segment being summed
     partial total;   // the merged segments so far
 
     static int64_t floats(const op & o) {
         const int64_t rows = max_rows(o);
-        return pad_to(rows * o.ldk + block_size * (o.ldk + o.ldv) + rows * block_size + 2 * partial_floats(rows, o.ldv), 16);
+        return pad_to(rows * o.ldk + block_size * (2 * o.ldk + o.ldv) + rows * (block_size + 1) + 2 * partial_floats(rows, o.ldv), 16);
     }
     static int64_t max_rows(const op & o) { return o.tile_tokens * o.group; }
 
@@ -140,8 +136,10 @@ struct scratch {
         q       = mem;
         k       = q + rows * o.ldk;
         v       = k + block_size * o.ldk;
-        score   = v + block_size * o.ldv;
-        segment = make_partial(score + rows * block_size, rows);
+        kt      = v + block_size * o.ldv;
+        score   = kt + block_size * o.ldk;
+        rescale = score + rows * block_size;
+        segment = make_partial(rescale + rows, rows);
         total   = make_partial(segment.max + partial_floats(rows, o.ldv), rows);
         if (o.ldk != o.dk || o.ldv != o.dv) {
             // the padding takes part in sums: it must be zero, and nothing writes it later
@@ -165,134 +163,156 @@ void store(const op & o, int ith, int nth) {
 
 // --- one block of keys ---
 
-// Converts the rows of positions [begin, end) of one block to s.k and s.v: one run of cells, or two where the ring comes round.
-void load_block(const op & o, const scratch & s, int64_t stream, int64_t h, int64_t begin, int64_t end) {
+// Calls f(row, position, n) for the runs of rows that hold positions [begin, end) of one block: one run, or two where the ring comes round.
+template <typename F>
+void for_each_run(const op & o, int64_t stream, int64_t h, int64_t begin, int64_t end, F && f) {
     for (int64_t j = begin; j < end;) {
         const int64_t row = o.row(stream, h, j);
-        int64_t n = 1;
-        while (j + n < end && o.row(stream, h, j + n) == row + n) {
-            ++n;
+        int64_t n = end - j;
+        if (o.kind(h) == GGML_MIXED_ATTN_HEAD_STREAMING) {
+            const int64_t limit = j < o.p.sink ? o.p.sink - j : o.p.ring - (j - o.p.sink) % o.p.ring;
+            n = std::min(n, limit);
         }
-        duo::load_rows(o.k_cache, row, n, s.k + j % block_size * o.ldk, o.ldk);
-        duo::load_rows(o.v_cache, row, n, s.v + j % block_size * o.ldv, o.ldv);
+        f(row, j, n);
         j += n;
     }
 }
 
-// score[j] = q . k[j] for the vectors of keys that hold keys begin to end
-void score_row(const float * q, const float * k, float * score, int64_t ldk, int begin, int end) {
-    for (int j = begin / simd_width * simd_width; j < end; j += simd_width) {
-        simd dot[simd_width] = {};
-        for (int64_t d = 0; d < ldk; d += simd_width) {
-            const simd x = simd_load(q + d);
-            for (int i = 0; i < simd_width; ++i) {
-                dot[i] = simd_fma(x, simd_load(k + (j + i) * ldk + d), dot[i]);
-            }
-        }
-        simd_store(score + j, duo::simd_sum_each(dot));
-    }
+// What a query sees of a block: keys [from, to), counted from its first.
+struct span {
+    int from, to;
+};
+
+span visible(const op & o, const tile & t, int64_t h, int64_t r, int64_t begin, int64_t end, bool sinks) {
+    const int64_t block    = begin / block_size * block_size;
+    const int64_t position = t.position + r / o.group;
+    const int64_t window   = sinks || !o.windowed(h) ? 0 : duo_window_begin(position, o.p.recent, o.p.chunk);
+    return { int(std::max(begin, window) - block), int(std::min(end, position + 1) - block) };
 }
 
-// acc[r] = acc[r] * rescale[r] + sum over j of weight[r][j] * v[j], for ROWS rows and VECS vectors of the head at a time, so that sums stay in registers
-template <int ROWS, int VECS>
-void add_values(const float * weight, const float * v, float * acc, const float * rescale, int64_t ldv, int begin, int end) {
-    simd sum[ROWS][VECS] = {};
-    for (int j = begin; j < end; ++j) {
-        simd x[VECS];
-        for (int i = 0; i < VECS; ++i) {
-            x[i] = simd_load(v + j * ldv + i * simd_width);
-        }
-        for (int r = 0; r < ROWS; ++r) {
-            const simd w = simd_set(weight[r * block_size + j]);
-            for (int i = 0; i < VECS; ++i) {
-                sum[r][i] = simd_fma(x[i], w, sum[r][i]);
-            }
+// Turns row r's scores of the keys it sees into weights, all others' into zeros, and takes them up into the segment's maximum and sum.
+void weigh(const op & o, const scratch & s, int64_t r, span seen) {
+    float * score = s.score + r * block_size;
+    s.rescale[r] = 1.0f;
+    if (seen.from >= seen.to) {
+        std::fill_n(score, block_size, 0.0f);
+        return;
+    }
+    if (o.p.softcap != 0.0f) {
+        for (int j = seen.from; j < seen.to; ++j) {
+            score[j] = o.p.softcap * tanhf(score[j] / o.p.softcap);
         }
     }
-    for (int r = 0; r < ROWS; ++r) {
-        for (int i = 0; i < VECS; ++i) {
-            float * a = acc + r * ldv + i * simd_width;
-            simd_store(a, simd_fma(simd_load(a), simd_set(rescale[r]), sum[r][i]));
-        }
+    const int begin = seen.from / simd_width * simd_width;
+    const int end   = int(pad_to(seen.to, simd_width));
+    std::fill(score, score + begin, 0.0f);
+    std::fill(score + begin, score + seen.from, neg_inf);
+    std::fill(score + seen.to, score + end, neg_inf);
+    std::fill(score + end, score + block_size, 0.0f);
+
+    simd most = simd_load(score + begin);
+    for (int j = begin + simd_width; j < end; j += simd_width) {
+        most = simd_max(most, simd_load(score + j));
     }
+    const float before = s.segment.max[r];
+    const float max    = std::max(before, simd_max_lane(most));
+    if (before != neg_inf && before != max) {
+        s.rescale[r] = expf(before - max);
+    }
+    simd sum = {};
+    for (int j = begin; j < end; j += simd_width) {
+        const simd w = simd_exp(simd_load(score + j) - simd_set(max));
+        simd_store(score + j, w);
+        sum += w;
+    }
+    s.segment.sum[r] = std::fma(s.segment.sum[r], s.rescale[r], simd_sum(sum));
+    s.segment.max[r] = max;
 }
 
-template <int ROWS>
-void add_values_rows(const float * weight, const float * v, float * acc, const float * rescale, int64_t ldv, int begin, int end) {
-    int64_t d = 0;
-    for (; d + 4 * simd_width <= ldv; d += 4 * simd_width) {
-        add_values<ROWS, 4>(weight, v + d, acc + d, rescale, ldv, begin, end);
-    }
-    for (; d < ldv; d += simd_width) {
-        add_values<ROWS, 1>(weight, v + d, acc + d, rescale, ldv, begin, end);
-    }
+// Whether rows are read where they lie: they are converted once for every decode_rows queries, and a second time costs no more than the detour.
+bool in_place(const op & o, const ggml_tensor * cache) {
+    return cache->type == GGML_TYPE_F32 || o.group <= 2 * decode_rows;
 }
 
-// Written out: compilers leave a loop of std::max scalar, for the sake of NaN (attention in prefill: 3.86 s so, 3.69 s in vectors).
-float block_max(const float * score) {
-    simd max = simd_load(score);
-    for (int j = simd_width; j < block_size; j += simd_width) {
-        max = simd_max(max, simd_load(score + j));
-    }
-    float lanes[simd_width];
-    simd_store(lanes, max);
-    return *std::max_element(lanes, lanes + simd_width);
-}
-
-// Adds keys [begin, end) of one block to the segment's sums. A query may see fewer of them: row r sees positions [window(r), position(r)] only.
-void add_block(const op & o, const scratch & s, const tile & t, int64_t h, int64_t begin, int64_t end, bool sinks) {
-    const int64_t block = begin / block_size * block_size;
-    const int     b = int(begin - block);
-    const int     e = int(end - block);
-
-    load_block(o, s, t.stream, h, begin, end);
-
-    const int64_t n_rows = t.n_tokens * o.group;
-    float rescale[4];
-    for (int64_t r0 = 0; r0 < n_rows; r0 += 4) {
-        const int n = int(std::min<int64_t>(4, n_rows - r0));
-        for (int i = 0; i < n; ++i) {
-            const int64_t r = r0 + i;
-            float * score = s.score + r * block_size;
-
-            const int64_t position = t.position + r / o.group;
-            const int64_t window   = sinks || !o.windowed(h) ? 0 : duo_window_begin(position, o.p.recent, o.p.chunk);
-            const int     from = int(std::max(begin, window) - block);
-            const int     to   = int(std::min(end, position + 1) - block);
-
-            rescale[i] = 1.0f;
-            if (from >= to) {
-                std::fill_n(score, block_size, 0.0f);
-                continue;
-            }
-
-            score_row(s.q + r * o.ldk, s.k, score, o.ldk, from, to);
-            if (o.p.softcap != 0.0f) {
-                for (int j = from; j < to; ++j) {
-                    score[j] = o.p.softcap * tanhf(score[j] / o.p.softcap);
+// The rows of a block's keys or values, where they lie or converted to scratch.
+template <typename F>
+void with_block_rows(const op & o, const tile & t, int64_t h, const ggml_tensor * cache, float * mem, int64_t ld, int64_t begin, int64_t end, F && f) {
+    const int b = int(begin % block_size);
+    block_rows rows;
+    rows.n_bytes = cache->nb[1];
+    if (in_place(o, cache)) {
+        const bool done = with_cached_type(cache->type, cache->ne[0], [&](auto type) {
+            for_each_run(o, t.stream, h, begin, end, [&](int64_t row, int64_t j, int64_t n) {
+                for (int64_t i = 0; i < n; ++i) {
+                    rows.row[j % block_size + i] = (const char *) cache->data + (row + i) * cache->nb[1];
                 }
-            }
-            std::fill(score, score + from, neg_inf);
-            std::fill(score + to, score + block_size, neg_inf);
-
-            const float max = std::max(s.segment.max[r], block_max(score));
-            if (s.segment.max[r] != neg_inf) {
-                rescale[i] = expf(s.segment.max[r] - max);
-            }
-            const float sum = float(ggml_vec_soft_max_f32(block_size, score, score, max));
-            s.segment.sum[r] = std::fma(s.segment.sum[r], rescale[i], sum);
-            s.segment.max[r] = max;
-        }
-
-        const float * weight = s.score + r0 * block_size;
-        float *       acc    = s.segment.acc + r0 * o.ldv;
-        switch (n) {
-            case 4: add_values_rows<4>(weight, s.v, acc, rescale, o.ldv, b, e); break;
-            case 3: add_values_rows<3>(weight, s.v, acc, rescale, o.ldv, b, e); break;
-            case 2: add_values_rows<2>(weight, s.v, acc, rescale, o.ldv, b, e); break;
-            case 1: add_values_rows<1>(weight, s.v, acc, rescale, o.ldv, b, e); break;
+            });
+            const int e = b + int(end - begin);
+            std::fill(rows.row, rows.row + b, rows.row[b]);
+            std::fill(rows.row + e, rows.row + block_size, rows.row[b]);
+            f(type, rows, cache->ne[0]);
+        });
+        if (done) {
+            return;
         }
     }
+    for_each_run(o, t.stream, h, begin, end, [&](int64_t row, int64_t j, int64_t n) { load_rows(cache, row, n, mem + j % block_size * ld, ld); });
+    for (int j = 0; j < block_size; ++j) {
+        rows.row[j] = (const char *) (mem + j * ld);
+    }
+    rows.n_bytes = 0;
+    f(std::integral_constant<ggml_type, GGML_TYPE_F32>(), rows, ld);
+}
+
+// Adds keys [begin, end) of one block to the segment's sums of one token's queries.
+void add_block_decode(const op & o, const scratch & s, const tile & t, int64_t h, int64_t begin, int64_t end, bool sinks) {
+    const span seen = visible(o, t, h, 0, begin, end, sinks);
+    if (seen.from >= seen.to) {
+        return;
+    }
+    with_block_rows(o, t, h, o.k_cache, s.k, o.ldk, begin, end, [&](auto type, const block_rows & rows, int64_t n) {
+        for_row_groups<decode_rows>(o.group, [&](int64_t r, auto n_rows) {
+            decode_scores<type.value, n_rows.value>(s.q + r * o.ldk, o.ldk, n, rows, s.score + r * block_size, seen.from, seen.to);
+        });
+    });
+    for (int64_t r = 0; r < o.group; ++r) {
+        weigh(o, s, r, seen);
+    }
+    with_block_rows(o, t, h, o.v_cache, s.v, o.ldv, begin, end, [&](auto type, const block_rows & rows, int64_t n) {
+        for_row_groups<decode_rows>(o.group, [&](int64_t r, auto n_rows) {
+            decode_values<type.value, n_rows.value>(
+                    s.score + r * block_size, rows, n, s.segment.acc + r * o.ldv, s.rescale + r, o.ldv, seen.from, seen.to);
+        });
+    });
+}
+
+// Adds keys [begin, end) of one block to the segment's sums. A query may see fewer of them.
+void add_block_prefill(const op & o, const scratch & s, const tile & t, int64_t h, int64_t begin, int64_t end, bool sinks) {
+    const int b = int(begin % block_size);
+    const int e = b + int(end - begin);
+    for_each_run(o, t.stream, h, begin, end, [&](int64_t row, int64_t j, int64_t n) {
+        load_rows(o.k_cache, row, n, s.k + j % block_size * o.ldk, o.ldk);
+        load_rows(o.v_cache, row, n, s.v + j % block_size * o.ldv, o.ldv);
+    });
+    transpose_block(s.k, s.kt, o.ldk);
+
+    // all scores, then all sums: the keys, then the values, stay in the first cache
+    const int64_t n_rows = t.n_tokens * o.group;
+    for_row_groups<prefill_rows>(n_rows, [&](int64_t r, auto n) {
+        const int from = visible(o, t, h, r, begin, end, sinks).from;
+        const int to   = visible(o, t, h, r + n.value - 1, begin, end, sinks).to;
+        prefill_scores<n.value>(s.q + r * o.ldk, o.ldk, o.dk, s.kt, s.score + r * block_size, from, to);
+    });
+    for (int64_t r = 0; r < n_rows; ++r) {
+        weigh(o, s, r, visible(o, t, h, r, begin, end, sinks));
+    }
+    for_row_groups<prefill_rows>(n_rows, [&](int64_t r, auto n) {
+        prefill_values<n.value>(s.score + r * block_size, s.v, s.segment.acc + r * o.ldv, s.rescale + r, o.ldv, b, e);
+    });
+}
+
+void add_block(const op & o, const scratch & s, const tile & t, int64_t h, int64_t begin, int64_t end, bool sinks) {
+    (o.decode ? add_block_decode : add_block_prefill)(o, s, t, h, begin, end, sinks);
 }
 
 void add_range(const op & o, const scratch & s, const tile & t, int64_t h, int64_t begin, int64_t end, bool sinks) {

@@ -1,6 +1,9 @@
 // A vector of floats as wide as the target's registers, by the compilers' own vector type: AVX-512, AVX2, NEON and plain code from one source.
 #pragma once
 
+#include "vec.h"
+
+#include <cmath>
 #include <cstring>
 
 #if defined(__AVX512F__) || defined(__FMA__)
@@ -17,6 +20,20 @@ constexpr int simd_width = 16;
 constexpr int simd_width = 8;
 #else
 constexpr int simd_width = 4; // NEON, SSE; lowered to scalar code elsewhere
+#endif
+
+#if defined(__AVX512F__) || defined(__ARM_NEON)
+constexpr int simd_registers = 32;
+#else
+constexpr int simd_registers = 16;
+#endif
+
+// Before a loop with a constant number of turns: unrolled early enough that arrays of sums stay in registers. Left to itself, GCC 12 keeps them in memory
+// and stores each sum back at each step.
+#if defined(__clang__)
+#    define DUO_UNROLL _Pragma("unroll")
+#else
+#    define DUO_UNROLL _Pragma("GCC unroll 16")
 #endif
 
 typedef float simd __attribute__((vector_size(simd_width * sizeof(float))));
@@ -53,6 +70,41 @@ static inline simd simd_max(simd a, simd b) {
     return a > b ? a : b;
 }
 
+// e^x, through ggml's own where it has one; within a few units in the last place, and 0 for -inf.
+static inline simd simd_exp(simd x) {
+#if defined(__AVX512F__) && defined(__AVX512DQ__)
+    return (simd) ggml_v_expf((__m512) x);
+#elif defined(__AVX2__) && defined(__FMA__)
+    return (simd) ggml_v_expf((__m256) x);
+#elif defined(__ARM_NEON) && defined(__aarch64__)
+    return (simd) ggml_v_expf((float32x4_t) x);
+#else
+    for (int i = 0; i < simd_width; ++i) {
+        x[i] = expf(x[i]);
+    }
+    return x;
+#endif
+}
+
+static inline float simd_max_lane(simd x) {
+    float max = x[0];
+    for (int i = 1; i < simd_width; ++i) {
+        max = x[i] > max ? x[i] : max;
+    }
+    return max;
+}
+
+static inline float simd_sum(simd x) {
+    float sum[simd_width];
+    simd_store(sum, x);
+    for (int n = simd_width / 2; n >= 1; n /= 2) {
+        for (int i = 0; i < n; ++i) {
+            sum[i] += sum[i + n];
+        }
+    }
+    return sum[0];
+}
+
 // Picks lanes of the two vectors, those of b counted on from a's.
 #if defined(__clang__) || __GNUC__ >= 12
 #    define DUO_SHUFFLE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
@@ -61,31 +113,60 @@ typedef int simd_lanes __attribute__((vector_size(simd_width * sizeof(int))));
 #    define DUO_SHUFFLE(a, b, ...) __builtin_shuffle(a, b, simd_lanes { __VA_ARGS__ })
 #endif
 
-// a0 b0 a1 b1 ... of the lower halves, and of the upper halves
+// Within each quarter of 4 lanes: a0 b0 a1 b1, a2 b2 a3 b3; a0 a1 b0 b1, a2 a3 b2 b3. Crossing quarters would cost more on AVX2.
 #if defined(__AVX512F__)
-#    define DUO_LOWER(a, b) DUO_SHUFFLE(a, b, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23)
-#    define DUO_UPPER(a, b) DUO_SHUFFLE(a, b, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31)
+#    define DUO_LOWER(a, b)      DUO_SHUFFLE(a, b, 0, 16, 1, 17,  4, 20, 5, 21,  8, 24,  9, 25, 12, 28, 13, 29)
+#    define DUO_UPPER(a, b)      DUO_SHUFFLE(a, b, 2, 18, 3, 19,  6, 22, 7, 23, 10, 26, 11, 27, 14, 30, 15, 31)
+#    define DUO_LOWER_PAIR(a, b) DUO_SHUFFLE(a, b, 0, 1, 16, 17,  4, 5, 20, 21,  8,  9, 24, 25, 12, 13, 28, 29)
+#    define DUO_UPPER_PAIR(a, b) DUO_SHUFFLE(a, b, 2, 3, 18, 19,  6, 7, 22, 23, 10, 11, 26, 27, 14, 15, 30, 31)
 #elif defined(__AVX__)
-#    define DUO_LOWER(a, b) DUO_SHUFFLE(a, b, 0, 8, 1, 9, 2, 10, 3, 11)
-#    define DUO_UPPER(a, b) DUO_SHUFFLE(a, b, 4, 12, 5, 13, 6, 14, 7, 15)
+#    define DUO_LOWER(a, b)      DUO_SHUFFLE(a, b, 0, 8, 1,  9, 4, 12, 5, 13)
+#    define DUO_UPPER(a, b)      DUO_SHUFFLE(a, b, 2, 10, 3, 11, 6, 14, 7, 15)
+#    define DUO_LOWER_PAIR(a, b) DUO_SHUFFLE(a, b, 0, 1, 8,  9, 4, 5, 12, 13)
+#    define DUO_UPPER_PAIR(a, b) DUO_SHUFFLE(a, b, 2, 3, 10, 11, 6, 7, 14, 15)
 #else
-#    define DUO_LOWER(a, b) DUO_SHUFFLE(a, b, 0, 4, 1, 5)
-#    define DUO_UPPER(a, b) DUO_SHUFFLE(a, b, 2, 6, 3, 7)
+#    define DUO_LOWER(a, b)      DUO_SHUFFLE(a, b, 0, 4, 1, 5)
+#    define DUO_UPPER(a, b)      DUO_SHUFFLE(a, b, 2, 6, 3, 7)
+#    define DUO_LOWER_PAIR(a, b) DUO_SHUFFLE(a, b, 0, 1, 4, 5)
+#    define DUO_UPPER_PAIR(a, b) DUO_SHUFFLE(a, b, 2, 3, 6, 7)
 #endif
 
-// Sums each of simd_width vectors; lane i of the result is the sum of v[i]'s lanes. Halving with interleaving leaves the sums in order, at three
-// instructions a pair instead of a horizontal sum a vector. Overwrites v.
-static inline simd simd_sum_each(simd (&v)[simd_width]) {
-    for (int n = simd_width / 2; n >= 1; n /= 2) {
-        for (int i = 0; i < n; ++i) {
-            v[i] = DUO_LOWER(v[i], v[i + n]) + DUO_UPPER(v[i], v[i + n]);
-        }
+// Halfway to four sums: each quarter of 4 lanes holds the sums of that quarter of a, b, c and d.
+static inline simd simd_sum_quarters(simd a, simd b, simd c, simd d) {
+    const simd ab = DUO_LOWER(a, b) + DUO_UPPER(a, b);
+    const simd cd = DUO_LOWER(c, d) + DUO_UPPER(c, d);
+    return DUO_LOWER_PAIR(ab, cd) + DUO_UPPER_PAIR(ab, cd);
+}
+
+// The other half: from simd_width / 4 results of simd_sum_quarters, the sums of all simd_width vectors, in order.
+static inline simd simd_sum_each(const simd (&q)[simd_width / 4]) {
+#if defined(__AVX512F__)
+    auto halve = [](simd a, simd b) {
+        return DUO_SHUFFLE(a, b, 0, 1, 2, 3,  8,  9, 10, 11, 16, 17, 18, 19, 24, 25, 26, 27) +
+               DUO_SHUFFLE(a, b, 4, 5, 6, 7, 12, 13, 14, 15, 20, 21, 22, 23, 28, 29, 30, 31);
+    };
+    return halve(halve(q[0], q[1]), halve(q[2], q[3]));
+#elif defined(__AVX__)
+    return DUO_SHUFFLE(q[0], q[1], 0, 1, 2, 3, 8, 9, 10, 11) + DUO_SHUFFLE(q[0], q[1], 4, 5, 6, 7, 12, 13, 14, 15);
+#else
+    return q[0];
+#endif
+}
+
+// Transposes 4 x 4 values in each quarter of 4 lanes.
+static inline void simd_transpose_quarters(simd (&v)[4]) {
+    const simd ab[2] = { DUO_LOWER(v[0], v[1]), DUO_UPPER(v[0], v[1]) };
+    const simd cd[2] = { DUO_LOWER(v[2], v[3]), DUO_UPPER(v[2], v[3]) };
+    for (int i = 0; i < 2; ++i) {
+        v[2 * i]     = DUO_LOWER_PAIR(ab[i], cd[i]);
+        v[2 * i + 1] = DUO_UPPER_PAIR(ab[i], cd[i]);
     }
-    return v[0];
 }
 
 #undef DUO_LOWER
 #undef DUO_UPPER
+#undef DUO_LOWER_PAIR
+#undef DUO_UPPER_PAIR
 #undef DUO_SHUFFLE
 
 } // namespace duo
