@@ -1,6 +1,6 @@
 // Stock and mixed heads side by side on the CPU, in one run: bench-cpu [options]
 //
-//   --shape smollm2 | llama-1b   random Q8_0 weights of that shape (smollm2)
+//   --shape smollm2 | llama-1b | llama-3-8b   random Q8_0 weights of that shape (smollm2)
 //   --kv LIST                    cache types (f16,q8_0,q4_0)
 //   --depth LIST                 tokens in the cache (0,4096,16384)
 //   --tokens N                   1: decoding; more: prefill of so many at the depth (1)
@@ -9,37 +9,18 @@
 //
 // The cache is filled synthetically: positions are marked as held without computing anything, over rows of random values. Modes take turns within a
 // repetition, so that whatever else the machine does strikes all of them; the median is reported, and the load beside it.
-#include "random-model.h"
-
-#include "duo-report.h"
-#include "llama-batch.h"
-#include "llama-context.h"
-#include "llama-memory.h"
-#include "llama-vocab.h"
-#include "llama-model.h"
-#include "llama.h"
+#include "synthetic.h"
 
 #include <algorithm>
-#include <chrono>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <map>
-#include <sstream>
 #include <string>
 #include <thread>
 #include <vector>
 
 namespace {
-
-using clk = std::chrono::steady_clock;
-
-double seconds_since(clk::time_point t) { return std::chrono::duration<double>(clk::now() - t).count(); }
-
-double median(std::vector<double> x) {
-    std::sort(x.begin(), x.end());
-    return x[x.size() / 2];
-}
 
 struct options {
     std::string shape = "smollm2";
@@ -50,15 +31,6 @@ struct options {
     int  reps      = 5;
     bool json      = false;
 };
-
-std::vector<std::string> split(const std::string & list) {
-    std::vector<std::string> out;
-    std::stringstream in(list);
-    for (std::string item; std::getline(in, item, ',');) {
-        out.push_back(item);
-    }
-    return out;
-}
 
 options parse(int argc, char ** argv) {
     options o;
@@ -84,32 +56,6 @@ options parse(int argc, char ** argv) {
     return o;
 }
 
-random_model_params shape_of(const std::string & name) {
-    random_model_params p;
-    p.type = GGML_TYPE_Q8_0;
-    p.head_size = 64;
-    p.n_ctx = 1 << 20;
-    if (name == "smollm2") {
-        p.n_layer = 30; p.n_head = 9; p.n_head_kv = 3; p.n_ff = 1536; p.n_vocab = 49152;
-    } else if (name == "llama-1b") {
-        p.n_layer = 16; p.n_head = 32; p.n_head_kv = 8; p.n_ff = 8192; p.n_vocab = 128256;
-    } else {
-        fprintf(stderr, "--shape is %s; expected smollm2 or llama-1b\n", name.c_str());
-        exit(2);
-    }
-    return p;
-}
-
-ggml_type type_of(const std::string & name) {
-    for (int t = 0; t < GGML_TYPE_COUNT; ++t) {
-        if (ggml_type_name(ggml_type(t)) && name == ggml_type_name(ggml_type(t))) {
-            return ggml_type(t);
-        }
-    }
-    fprintf(stderr, "--kv is %s; expected cache types such as f16 and q8_0\n", name.c_str());
-    exit(2);
-}
-
 // Read bandwidth of all threads over memory that no cache holds, GB/s: the best of five.
 double read_bandwidth(int n_threads) {
     std::vector<uint64_t> data((256ull << 20) / 8 * n_threads, 1);
@@ -117,7 +63,7 @@ double read_bandwidth(int n_threads) {
     for (int rep = 0; rep < 5; ++rep) {
         std::vector<std::thread> threads;
         std::vector<uint64_t> sums(n_threads * 16);
-        const auto start = clk::now();
+        const double start = now();
         for (int i = 0; i < n_threads; ++i) {
             threads.emplace_back([&, i] {
                 const size_t n = data.size() / n_threads;
@@ -134,7 +80,7 @@ double read_bandwidth(int n_threads) {
             t.join();
         }
         if (sums[0] != 0) {
-            best = std::max(best, data.size() * 8 / seconds_since(start) / 1e9);
+            best = std::max(best, data.size() * 8 / (now() - start) / 1e9);
         }
     }
     return best;
@@ -150,67 +96,17 @@ struct mode {
     double median_seconds() const { return median(seconds); }
 };
 
-llama_batch make_batch(int n, int position) {
-    llama_batch batch = llama_batch_init(n, 0, 1);
-    for (int i = 0; i < n; ++i) {
-        batch.token[i]     = (position + i) * 7919 % 32000;
-        batch.pos[i]       = position + i;
-        batch.n_seq_id[i]  = 1;
-        batch.seq_id[i][0] = 0;
-        batch.logits[i]    = i == n - 1;
-    }
-    batch.n_tokens = n;
-    return batch;
-}
-
-// Marks positions up to the depth as held. The rows are zero where nothing was decoded: every score is then the same, and the arithmetic is too.
-void fill(llama_context * ctx, int depth) {
-    const auto & model = ctx->get_model();
-    llama_memory_t mem = ctx->get_memory();
-    for (int p = llama_memory_seq_pos_max(mem, 0) + 1; p < depth;) {
-        const int n = std::min(2048, depth - p);
-        llama_batch batch = make_batch(n, p);
-        llama_batch_allocr balloc(1);
-        balloc.init(batch, model.vocab, mem, model.hparams.n_embd, 1, false);
-        const auto mctx = mem->init_batch(balloc, ctx->get_cparams().n_ubatch, false);
-        do {
-            mctx->apply();
-        } while (mctx->next());
-        llama_batch_free(batch);
-        p += n;
-    }
-}
-
 double step(mode & m, int depth, int n) {
     llama_batch batch = make_batch(n, depth);
-    const auto start = clk::now();
+    const double start = now();
     if (llama_decode(m.ctx, batch) != 0) {
         fprintf(stderr, "%s: decoding failed\n", m.name);
         exit(1);
     }
     llama_synchronize(m.ctx);
-    const double s = seconds_since(start);
+    const double s = now() - start;
     llama_batch_free(batch);
     return s;
-}
-
-std::string half_gates(const random_model_params & p) {
-    std::string rows;
-    for (int64_t il = 0, i = 0; il < p.n_layer; ++il) {
-        std::string row;
-        for (int64_t h = 0; h < p.n_head_kv; ++h, ++i) {
-            row += (h ? "," : "") + std::string(i % 2 ? "0" : "1");
-        }
-        rows += (il ? ",[" : "[") + row + "]";
-    }
-    return "{\"llamaDuoPattern\":1,\"layers\":" + std::to_string(p.n_layer) + ",\"kvHeads\":" + std::to_string(p.n_head_kv) + ",\"gates\":[" + rows + "]}";
-}
-
-// Bytes of K and V rows that one token's attention reads.
-uint64_t bytes_read(const duo_kv_size & size, int depth) {
-    const uint64_t heads = size.n_retrieval + size.n_streaming;
-    const uint64_t row   = size.full_bytes / size.n_ctx_seq / heads; // the shapes' heads are all alike
-    return row * (uint64_t(size.n_retrieval) * depth + uint64_t(size.n_streaming) * std::min(depth, size.sink + size.recent));
 }
 
 std::string load_average() {
@@ -232,7 +128,7 @@ int main(int argc, char ** argv) {
 
     const random_model_params shape = shape_of(o.shape);
     const auto model = make_random_model(shape);
-    const std::string gates = half_gates(shape);
+    const std::string gates = periodic_gates(shape);
     const double bandwidth = read_bandwidth(o.n_threads);
     const int max_depth = *std::max_element(o.depths.begin(), o.depths.end());
 
@@ -271,7 +167,7 @@ int main(int argc, char ** argv) {
         for (const int depth : depths) {
             for (mode & m : modes) {
                 llama_memory_clear(llama_get_memory(m.ctx), false);
-                fill(m.ctx, depth);
+                mark_held(m.ctx, depth);
                 m.seconds.clear();
             }
             for (int rep = -1; rep < o.reps; ++rep) { // the first warms up
@@ -281,7 +177,7 @@ int main(int argc, char ** argv) {
                         m.seconds.push_back(s);
                     }
                     llama_memory_clear(llama_get_memory(m.ctx), false);
-                    fill(m.ctx, depth);
+                    mark_held(m.ctx, depth);
                 }
             }
             for (const mode & m : modes) {

@@ -10,9 +10,11 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <map>
 #include <random>
 #include <sstream>
 #include <stdexcept>
+#include <utility>
 #include <vector>
 
 #include <unistd.h>
@@ -66,9 +68,9 @@ public:
         }
         size_t bytes = 0;
         for (const tensor_spec & t : specs) {
-            bytes += ggml_tensor_overhead() + GGML_MEM_ALIGN + row_size(t) * n_rows(t);
+            bytes += ggml_tensor_overhead() + GGML_MEM_ALIGN + (p.pooled ? 0 : row_size(t) * n_rows(t));
         }
-        ctx.reset(ggml_init({ std::max<size_t>(bytes, 1), nullptr, false }));
+        ctx.reset(ggml_init({ std::max<size_t>(bytes, 1), nullptr, p.pooled }));
         for (const tensor_spec & t : specs) {
             tensor(t);
         }
@@ -77,7 +79,12 @@ public:
     gguf_context * context() { return gguf.get(); }
 
     void write(const std::string & path) {
-        if (!gguf_write_to_file(gguf.get(), path.c_str(), false)) {
+        std::unique_ptr<FILE, int (*)(FILE *)> file(fopen(path.c_str(), "wb"), fclose);
+        bool good = file && gguf_write_to_file_ptr(gguf.get(), file.get(), /*only_meta =*/ p.pooled);
+        for (size_t i = 0; good && i < pooled.size(); ++i) {
+            good = write_pooled(pooled[i], file.get());
+        }
+        if (!good || fclose(file.release()) != 0) {
             throw std::runtime_error("cannot write " + path);
         }
     }
@@ -221,26 +228,64 @@ private:
     }
 
     void tensor(const tensor_spec & spec) {
+        ggml_tensor * t = ggml_new_tensor(ctx.get(), type_of(spec), int(spec.ne.size()), spec.ne.data());
+        ggml_set_name(t, spec.name.c_str());
+        if (p.pooled) {
+            pooled.push_back(spec);
+        } else {
+            draw(spec, n_rows(spec), t->data);
+        }
+        gguf_add_tensor(gguf.get(), t);
+    }
+
+    void draw(const tensor_spec & spec, int64_t n_rows, void * to) {
         const distribution d = distribution_of(spec);
         const float spread = d.scale / std::sqrt(spec.ne.size() > 1 ? float(spec.ne[0]) : 1.0f) * std::sqrt(3.0f); // of variance 1 over [-sqrt 3, sqrt 3]
-        std::vector<float> data(spec.ne[0] * n_rows(spec));
+        std::vector<float> data(spec.ne[0] * n_rows);
         for (float & x : data) {
             x = d.mean + spread * (float(rng() >> 40) * 0x1p-23f - 1.0f);
         }
-        ggml_tensor * t = ggml_new_tensor(ctx.get(), type_of(spec), int(spec.ne.size()), spec.ne.data());
-        ggml_set_name(t, spec.name.c_str());
-        if (t->type == GGML_TYPE_F32) {
-            memcpy(t->data, data.data(), ggml_nbytes(t));
+        if (type_of(spec) == GGML_TYPE_F32) {
+            memcpy(to, data.data(), data.size() * sizeof(float));
         } else {
-            ggml_quantize_chunk(t->type, data.data(), t->data, 0, n_rows(spec), spec.ne[0], nullptr);
+            ggml_quantize_chunk(type_of(spec), data.data(), to, 0, n_rows, spec.ne[0], nullptr);
         }
-        gguf_add_tensor(gguf.get(), t);
+    }
+
+    // A matrix's rows begin at random blocks of the pool of all those that are distributed alike.
+    bool write_pooled(const tensor_spec & spec, FILE * file) {
+        const size_t row = row_size(spec), block = ggml_type_size(type_of(spec));
+        const int64_t n_pool = std::min<int64_t>(n_rows(spec), 1024);
+        std::vector<uint8_t> own, & pool = spec.ne.size() > 1 ? pools[{ spec.ne[0], distribution_of(spec).scale }] : own;
+        if (pool.size() < row * n_pool) {
+            pool.resize(row * n_pool);
+            draw(spec, n_pool, pool.data());
+        }
+        std::vector<uint8_t> rows;
+        const auto flush = [&] {
+            const bool good = fwrite(rows.data(), 1, rows.size(), file) == rows.size();
+            rows.clear();
+            return good;
+        };
+        for (int64_t i = 0; i < n_rows(spec); ++i) {
+            const uint8_t * from = pool.data() + rng() % ((pool.size() - row) / block + 1) * block;
+            rows.insert(rows.end(), from, from + row);
+            if (rows.size() > (4 << 20) && !flush()) {
+                return false;
+            }
+        }
+        const size_t size = row * n_rows(spec);
+        rows.resize(rows.size() + GGML_PAD(size, gguf_get_alignment(gguf.get())) - size);
+        return flush();
     }
 
     random_model_params p;
     std::mt19937_64     rng;
     ggml_context_ptr    ctx;
     gguf_context_ptr    gguf;
+
+    std::vector<tensor_spec> pooled; // not in memory: written from the pools
+    std::map<std::pair<int64_t, float>, std::vector<uint8_t>> pools; // by row length and distribution
 };
 
 } // namespace
@@ -252,7 +297,7 @@ static llama_model_ptr_t loaded(llama_model * model, const random_model_params &
     return llama_model_ptr_t(model, llama_model_free);
 }
 
-llama_model_ptr_t make_random_model(const random_model_params & params) {
+llama_model_ptr_t make_random_model(const random_model_params & params, const llama_model_params * load) {
     const char * tmp = getenv("TMPDIR");
     std::string path = std::string(tmp ? tmp : "/tmp") + "/llama-duo-XXXXXX";
     const int fd = mkstemp(path.data());
@@ -261,7 +306,7 @@ llama_model_ptr_t make_random_model(const random_model_params & params) {
     }
     close(fd);
     writer(params).write(path);
-    llama_model * model = llama_model_load_from_file(path.c_str(), llama_model_default_params());
+    llama_model * model = llama_model_load_from_file(path.c_str(), load ? *load : llama_model_default_params());
     remove(path.c_str());
     return loaded(model, params);
 }

@@ -9,6 +9,7 @@
 #include <vector>
 
 struct llama_model;
+struct llama_model_params;
 
 // A model in words: its sizes, and in which tensors of which sizes they show.
 //
@@ -29,6 +30,7 @@ struct random_model_params {
     int64_t   n_vocab   = 512;
     int64_t   n_ctx     = 4096;
     ggml_type type      = GGML_TYPE_F32; // of the matrices
+    bool      pooled    = false;         // rows of matrices overlap in a small pool of values: gigabytes in seconds, and as fast to compute with
     uint64_t  seed      = 1;
     std::string arch    = "llama";
 
@@ -42,8 +44,9 @@ struct random_model_params {
 
 using llama_model_ptr_t = std::shared_ptr<llama_model>;
 
-// Writes the model to a temporary file, loads it and removes the file. Throws where llama.cpp would not load it.
-llama_model_ptr_t make_random_model(const random_model_params & params);
+// Writes the model to a temporary file (in $TMPDIR, else /tmp), loads it and removes the file. Throws where llama.cpp would not load it.
+// load: how; null means llama.cpp's defaults.
+llama_model_ptr_t make_random_model(const random_model_params & params, const llama_model_params * load = nullptr);
 
 // A model of these metadata that holds whatever tensors llama.cpp would like, their values unset: enough to be asked what it is. Throws likewise.
 llama_model_ptr_t make_hollow_model(random_model_params params);

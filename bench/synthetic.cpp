@@ -1,0 +1,185 @@
+#include "synthetic.h"
+
+#include "llama-batch.h"
+#include "llama-context.h"
+#include "llama-kv-cache-duo.h"
+#include "llama-kv-cache.h"
+#include "llama-memory.h"
+#include "llama-model.h"
+#include "llama-vocab.h"
+
+#include "ggml-backend.h"
+#include "ggml-cpp.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cstdio>
+#include <cstdlib>
+#include <random>
+#include <sstream>
+#include <stdexcept>
+
+random_model_params shape_of(const std::string & name) {
+    random_model_params p;
+    p.type   = GGML_TYPE_Q8_0;
+    p.n_ctx  = 1 << 20;
+    p.pooled = true;
+    if (name == "smollm2") {
+        p.n_layer = 30; p.n_head =  9; p.n_head_kv = 3; p.head_size =  64; p.n_ff =  1536; p.n_vocab =  49152;
+    } else if (name == "llama-1b") {
+        p.n_layer = 16; p.n_head = 32; p.n_head_kv = 8; p.head_size =  64; p.n_ff =  8192; p.n_vocab = 128256;
+    } else if (name == "llama-3-8b") {
+        p.n_layer = 32; p.n_head = 32; p.n_head_kv = 8; p.head_size = 128; p.n_ff = 14336; p.n_vocab = 128256;
+    } else {
+        fprintf(stderr, "--shape is %s; expected smollm2, llama-1b or llama-3-8b\n", name.c_str());
+        exit(2);
+    }
+    return p;
+}
+
+ggml_type type_of(const std::string & name) {
+    for (int t = 0; t < GGML_TYPE_COUNT; ++t) {
+        if (ggml_type_name(ggml_type(t)) && name == ggml_type_name(ggml_type(t))) {
+            return ggml_type(t);
+        }
+    }
+    fprintf(stderr, "--kv is %s; expected cache types such as f16 and q8_0\n", name.c_str());
+    exit(2);
+}
+
+std::string periodic_gates(const random_model_params & p) {
+    static const char * const gates[] = { "1", "0", "0.5", "0.25" };
+    std::string rows;
+    for (int64_t il = 0, i = 0; il < p.n_layer; ++il) {
+        std::string row;
+        for (int64_t h = 0; h < p.n_head_kv; ++h, ++i) {
+            row += (h ? "," : "") + std::string(gates[i % 4]);
+        }
+        rows += (il ? ",[" : "[") + row + "]";
+    }
+    return "{\"llamaDuoPattern\":1,\"layers\":" + std::to_string(p.n_layer) + ",\"kvHeads\":" + std::to_string(p.n_head_kv) + ",\"gates\":[" + rows + "]}";
+}
+
+llama_batch make_batch(int n, int position, int n_seq, int first_seq) {
+    llama_batch batch = llama_batch_init(n * n_seq, 0, 1);
+    batch.n_tokens = n * n_seq;
+    for (int i = 0; i < batch.n_tokens; ++i) {
+        batch.pos[i]       = position + i % n;
+        batch.token[i]     = int64_t(batch.pos[i]) * 7919 % 32000;
+        batch.n_seq_id[i]  = 1;
+        batch.seq_id[i][0] = first_seq + i / n;
+        batch.logits[i]    = i % n == n - 1;
+    }
+    return batch;
+}
+
+void mark_held(llama_context * ctx, int depth, int n_seq) {
+    const auto & model = ctx->get_model();
+    llama_memory_t mem = ctx->get_memory();
+    for (int seq = 0; seq < n_seq; ++seq) {
+        for (int p = llama_memory_seq_pos_max(mem, seq) + 1; p < depth;) {
+            const int n = std::min(32768, depth - p);
+            llama_batch batch = make_batch(n, p, 1, seq);
+            llama_batch_allocr balloc(1);
+            balloc.init(batch, model.vocab, mem, model.hparams.n_embd, llama_n_seq_max(ctx), false);
+            const auto mctx = mem->init_batch(balloc, n, false);
+            if (mctx->get_status() != LLAMA_MEMORY_STATUS_SUCCESS) {
+                throw std::runtime_error("the cache does not take " + std::to_string(depth) + " tokens");
+            }
+            do {
+                mctx->apply();
+            } while (mctx->next());
+            llama_batch_free(batch);
+            p += n;
+        }
+    }
+}
+
+// ROW_PERIOD random rows of a head in the tensor's type, each `copies` times.
+static std::vector<uint8_t> random_rows(ggml_type type, int64_t head_size, int64_t copies, uint64_t seed) {
+    std::mt19937_64 rng(seed);
+    std::normal_distribution<float> normal;
+    std::vector<float> values;
+    for (int i = 0; i < ROW_PERIOD; ++i) {
+        std::vector<float> row(head_size);
+        for (float & x : row) {
+            x = normal(rng);
+        }
+        for (int64_t c = 0; c < copies; ++c) {
+            values.insert(values.end(), row.begin(), row.end());
+        }
+    }
+    std::vector<uint8_t> out(ggml_row_size(type, values.size()));
+    ggml_quantize_chunk(type, values.data(), out.data(), 0, ROW_PERIOD * copies, head_size, nullptr);
+    return out;
+}
+
+// Repeats the pattern over the whole tensor: once from here, then by copies on the device of what is there already.
+static void tile(ggml_tensor * t, const std::vector<uint8_t> & pattern) {
+    ggml_context_ptr ctx { ggml_init({ 128 * ggml_tensor_overhead(), nullptr, /*.no_alloc =*/ true }) };
+    auto view = [&](size_t offset, size_t bytes) {
+        ggml_tensor * v = ggml_view_1d(ctx.get(), t, int64_t(bytes / ggml_type_size(t->type) * ggml_blck_size(t->type)), offset);
+        ggml_backend_view_init(v);
+        return v;
+    };
+    const size_t all = ggml_nbytes(t);
+    size_t done = std::min(all, pattern.size());
+    ggml_backend_tensor_set(t, pattern.data(), 0, done);
+    while (done < all) {
+        const size_t n = std::min(done, all - done);
+        ggml_backend_tensor_copy(view(0, n), view(done, n));
+        done += n;
+    }
+}
+
+void fill_rows(llama_context * ctx) {
+    const auto & hparams = ctx->get_model().hparams;
+    auto * duo   = dynamic_cast<llama_kv_cache_duo *>(ctx->get_memory());
+    auto * stock = dynamic_cast<llama_kv_cache *>(ctx->get_memory());
+    std::vector<uint8_t> k_rows, v_rows; // alike in all layers
+    for (uint32_t il = 0; il < hparams.n_layer(); ++il) {
+        ggml_tensor * k, * v;
+        if (duo) {
+            k = duo->get_layer(il).k;
+            v = duo->get_layer(il).v;
+        } else {
+            // the cache shows its V as views only
+            ggml_context_ptr views { ggml_init({ 8 * ggml_tensor_overhead(), nullptr, /*.no_alloc =*/ true }) };
+            llama_kv_cache::slot_info first = {};
+            first.resize(1);
+            k = stock->get_k_storage(il);
+            v = stock->get_v(views.get(), il, 1, first)->view_src;
+        }
+        if (k_rows.empty()) {
+            const int64_t copies = duo ? 1 : hparams.n_head_kv(il); // stock: all heads of a cell beside one another
+            k_rows = random_rows(k->type, hparams.n_embd_head_k(il), copies, 1);
+            v_rows = random_rows(v->type, hparams.n_embd_head_v(il), copies, 2);
+        }
+        tile(k, k_rows);
+        tile(v, v_rows);
+    }
+}
+
+uint64_t bytes_read(const duo_kv_size & size, int depth, bool stock) {
+    const uint64_t heads = size.n_retrieval + size.n_streaming, n_full = stock ? heads : size.n_retrieval;
+    const uint64_t row   = size.full_bytes / size.n_seq / size.n_ctx_seq / heads; // the shapes' heads are all alike
+    return row * size.n_seq * (n_full * depth + (heads - n_full) * std::min(depth, size.sink + size.recent));
+}
+
+std::vector<std::string> split(const std::string & list) {
+    std::vector<std::string> out;
+    std::stringstream in(list);
+    for (std::string item; std::getline(in, item, ',');) {
+        out.push_back(item);
+    }
+    return out;
+}
+
+double median(std::vector<double> x) {
+    std::sort(x.begin(), x.end());
+    return x[x.size() / 2];
+}
+
+double now() {
+    return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}

@@ -1,0 +1,43 @@
+// What the benchmarks share: models of a named shape, and caches of any depth that nothing was computed for.
+#pragma once
+
+#include "duo-report.h"
+#include "random-model.h"
+
+#include "ggml.h"
+#include "llama.h"
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+// smollm2, llama-1b or llama-3-8b with Q8_0 weights; exits with 2 for any other.
+random_model_params shape_of(const std::string & name);
+
+// Exits with 2 where ggml has no such type.
+ggml_type type_of(const std::string & name);
+
+// Gates of which sparsity 0.25, 0.5 and 0.75 choose every fourth KV head, every second, and three of four, in all layers alike.
+std::string periodic_gates(const random_model_params & p);
+
+// n tokens of each of n_seq sequences from a position on, the output of each sequence's last asked for. To be freed.
+llama_batch make_batch(int n, int position, int n_seq = 1, int first_seq = 0);
+
+// Marks positions of every sequence up to the depth as held, and computes nothing: attention reads whatever rows the cache's cells have.
+void mark_held(llama_context * ctx, int depth, int n_seq = 1);
+
+// Random rows of unit variance in all cells, for both kinds of caches: with no head streaming, the same ones in the same cells. Seconds for any size.
+// The rows repeat every ROW_PERIOD cells.
+void fill_rows(llama_context * ctx);
+constexpr int ROW_PERIOD = 256;
+
+// Bytes of K and V rows that the attention of one more token reads, the size's sequences together; `stock`: with every head full.
+uint64_t bytes_read(const duo_kv_size & size, int depth, bool stock = false);
+
+// The first of "a,b,c", and so on.
+std::vector<std::string> split(const std::string & list);
+
+double median(std::vector<double> x);
+
+// Seconds since some moment.
+double now();
