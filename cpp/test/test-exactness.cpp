@@ -84,6 +84,79 @@ void test_against_stock() {
     }
 }
 
+// Any head size, any number of query heads a KV head, with soft-capped scores and without.
+void test_shapes() {
+    struct sized { int64_t head_size, n_head, n_head_kv; float softcap; };
+    for (const sized & z : { sized { 8, 6, 6, 0 }, { 24, 5, 1, 0 }, { 40, 9, 3, 10 }, { 72, 14, 2, 0 }, { 80, 16, 1, 15 }, { 112, 12, 4, 0 }, { 128, 8, 8, 20 }, { 256, 4, 2, 0 },
+                             { 16, 71, 1, 0 } }) {
+        random_model_params p = model_params({ "", z.n_head, z.n_head_kv });
+        p.n_layer   = 2;
+        p.head_size = z.head_size;
+        p.n_embd    = 192;
+        const auto model = make_random_model(p);
+        if (z.softcap != 0.0f) {
+            // as gemma 2 has it, of which none is without sliding windows: there stock has nothing to scale, and without flash attention it would scale what is capped
+            model->hparams.attn_soft_cap = true;
+            model->hparams.f_attn_logit_softcapping = z.softcap;
+            model->hparams.f_attention_scale = 1.0f;
+        }
+        const auto tokens = random_tokens(200, p.n_vocab, fresh_seed());
+        auto logits = [&](const llama_context_params & params) {
+            std::vector<float> out;
+            const auto ctx = make_context(model, params);
+            CHECK_EQ(decode(ctx.get(), tokens.data(), 190, 0, true, out), 0);
+            for (int i = 190; i < 200; ++i) {
+                CHECK_EQ(decode(ctx.get(), tokens.data() + i, 1, i, true, out), 0);
+            }
+            return out;
+        };
+        const double e = worst_relative(logits(duo(GGML_TYPE_F32, 0.0f)), logits(stock(GGML_TYPE_F32)), p.n_vocab);
+        printf("heads of %d, %d over %d, soft-cap %g: worst token %.2e from stock\n", int(z.head_size), int(z.n_head), int(z.n_head_kv), z.softcap, e);
+        CHECK(e <= 1e-5);
+    }
+}
+
+// Every type of K with every type of V costs what it costs stock: the deviation from an f32 cache, and the bytes.
+void test_cache_types() {
+    random_model_params p = model_params(shapes[2]);
+    p.n_layer   = 2;
+    p.head_size = 64;
+    const auto model  = make_random_model(p);
+    const auto tokens = random_tokens(256, p.n_vocab, fresh_seed());
+    auto logits = [&](llama_context_params params, ggml_type type_k, ggml_type type_v) {
+        std::vector<float> out;
+        params.type_k = type_k;
+        params.type_v = type_v;
+        params.n_threads = params.n_threads_batch = 1;
+        const auto ctx = make_context(model, params);
+        CHECK_EQ(decode(ctx.get(), tokens.data(), 256, 0, true, out), 0);
+        if (params.duo.enabled) {
+            const uint64_t row = ggml_row_size(type_k, p.head_size) + ggml_row_size(type_v, p.head_size);
+            CHECK_EQ(duo_kv_size_of(ctx.get()).total_bytes, row * params.n_ctx * p.n_head_kv * p.n_layer);
+        }
+        return out;
+    };
+    llama_context_params flash = stock(GGML_TYPE_F32);
+    flash.flash_attn_type = LLAMA_FLASH_ATTN_TYPE_ENABLED; // stock quantises V with flash attention only
+    const auto exact = logits(stock(GGML_TYPE_F32), GGML_TYPE_F32, GGML_TYPE_F32);
+
+    const ggml_type types[] = { GGML_TYPE_F32, GGML_TYPE_F16, GGML_TYPE_BF16, GGML_TYPE_Q8_0, GGML_TYPE_Q5_1, GGML_TYPE_Q5_0, GGML_TYPE_Q4_1, GGML_TYPE_IQ4_NL, GGML_TYPE_Q4_0 };
+    double worst = 0.0;
+    for (const ggml_type k : types) {
+        for (const ggml_type v : types) {
+            const double own  = relative(logits(duo(GGML_TYPE_F32, 0.0f), k, v), exact);
+            const double than = relative(logits(flash, k, v), exact);
+            check::report(own <= 1.1 * than + 1e-5, __FILE__, __LINE__, std::string("a cache of ") + ggml_type_name(k) + " and " + ggml_type_name(v) + " costs no more than stock's",
+                    check::text(own) + " from an f32 cache, stock " + check::text(than));
+            worst = std::max(worst, own / than);
+            if (k == v) {
+                printf("%s K and V: %.2e from an f32 cache, stock %.2e\n", ggml_type_name(k), own, than);
+            }
+        }
+    }
+    printf("81 pairs of cache types: at most %.2f times stock's deviation from an f32 cache\n", worst);
+}
+
 // In a model of one layer a key depends on its token and position alone, so a streaming head is stock that has forgotten all but sinks and window.
 void test_against_forgetful_stock() {
     random_model_params p = model_params(shapes[2]);
@@ -518,6 +591,8 @@ int main() {
     llama_log_set(keep_errors, nullptr);
     llama_backend_init();
     test_against_stock();
+    test_shapes();
+    test_cache_types();
     test_against_forgetful_stock();
     test_pieces();
     test_bytes();
