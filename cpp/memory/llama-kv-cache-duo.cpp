@@ -11,6 +11,7 @@
 #include <cmath>
 #include <cstring>
 #include <limits>
+#include <random>
 #include <stdexcept>
 
 // --- rows ---
@@ -76,6 +77,9 @@ llama_kv_cache_duo::llama_kv_cache_duo(const llama_model & model, const llama_cp
     model(model), cparams(cparams), config(*cparams.duo), type_k(type_k), type_v(type_v),
     n_ctx_seq(cparams.n_ctx_seq), n_ring(config.n_cells_streaming(cparams.n_ctx_seq)),
     layers(model.hparams.n_layer()), streams(cparams.n_seq_max) {
+    std::random_device random;
+    next_branch = uint64_t(random()) << 32 | random();
+
     const auto & hparams = model.hparams;
 
     rot_k = make_rotation(type_k, common_head_size(hparams, &llama_hparams::n_embd_head_k), true);
@@ -281,6 +285,9 @@ llama_memory_context_ptr llama_kv_cache_duo::init_update(llama_context * lctx, b
 void llama_kv_cache_duo::apply_ubatch(const llama_ubatch & ubatch) {
     for (uint32_t i = 0; i < ubatch.n_tokens; ++i) {
         stream & s = streams[ubatch.seq_id[i][0]];
+        if (s.pos_max < 0) {
+            begin_branch(s);
+        }
         s.pos_max = ubatch.pos[i];
         s.written = std::max(s.written, s.pos_max);
     }
@@ -342,12 +349,8 @@ bool llama_kv_cache_duo::seq_rm(llama_seq_id seq_id, llama_pos p0, llama_pos p1)
         }
     }
     for (size_t i = begin; i < end; ++i) {
-        stream & s = streams[i];
-        if (p0 <= s.pos_max && p0 < p1) {
-            s.pos_max = p0 - 1;
-            if (s.pos_max < 0) {
-                s = stream();
-            }
+        if (p0 <= streams[i].pos_max && p0 < p1) {
+            truncate(streams[i], p0);
         }
     }
     return true;
@@ -368,6 +371,7 @@ void llama_kv_cache_duo::seq_cp(llama_seq_id seq_id_src, llama_seq_id seq_id_dst
         return;
     }
     streams[seq_id_dst] = src;
+    begin_branch(streams[seq_id_dst]);
     copies.push_back({ uint32_t(seq_id_src), uint32_t(seq_id_dst), src });
 }
 
@@ -458,8 +462,41 @@ uint32_t llama_kv_cache_duo::home(uint32_t i) const {
     return i;
 }
 
+// --- streams ---
+
+void llama_kv_cache_duo::truncate(stream & s, llama_pos n) {
+    if (n <= 0) {
+        s = stream();
+        return;
+    }
+    s.pos_max = n - 1;
+    if (n <= config.sink) {
+        s.written = s.pos_max; // what the ring holds is no longer of it
+    }
+    begin_branch(s);
+}
+
+void llama_kv_cache_duo::begin_branch(stream & s) {
+    while (!s.branches.empty() && s.branches.back().begin > s.pos_max) {
+        s.branches.pop_back();
+    }
+    s.branches.push_back({ next_branch++, s.pos_max + 1 });
+}
+
+llama_pos llama_kv_cache_duo::common_pos_max(const stream & s, const branch & b, llama_pos pos_max) {
+    for (size_t i = 0; i < s.branches.size(); ++i) {
+        if (s.branches[i].id == b.id) {
+            const int64_t end = i + 1 < s.branches.size() ? s.branches[i + 1].begin : int64_t(s.pos_max) + 1;
+            return llama_pos(std::min<int64_t>(pos_max, end - 1));
+        }
+    }
+    return -1;
+}
+
 // --- state ---
 
+//   | header | what each stream holds | its rows ... |
+//
 // All that decides which rows follow and what they mean. Sizes that only bound how much fits are not in it, so a state outlives another -c.
 struct llama_kv_cache_duo::state_header {
     uint32_t magic;
@@ -477,12 +514,27 @@ struct llama_kv_cache_duo::state_header {
     uint32_t n_stream; // streams that follow
     uint32_t reserved;
     uint64_t heads;    // a hash of which heads stream
+    uint64_t n_held;   // bytes of what the streams hold
+    uint64_t check;    // a hash of all above and of those bytes
 };
 
+static uint64_t fnv1a(const void * data, size_t n, uint64_t hash = 14695981039346656037ull) {
+    for (size_t i = 0; i < n; ++i) {
+        hash = (hash ^ ((const uint8_t *) data)[i]) * 1099511628211ull;
+    }
+    return hash;
+}
+
 llama_kv_cache_duo::state_header llama_kv_cache_duo::make_state_header(llama_seq_id seq_id, llama_state_seq_flags flags) const {
+    if (seq_id >= 0 && size_t(seq_id) >= streams.size()) {
+        throw std::runtime_error(format("the sequence id is %d; expected one below the context's %zu sequences", seq_id, streams.size()));
+    }
+    if (flags & LLAMA_STATE_SEQ_FLAGS_ON_DEVICE) {
+        throw std::runtime_error("a mixed-head cache keeps no states on devices; save it without LLAMA_STATE_SEQ_FLAGS_ON_DEVICE");
+    }
     state_header h = {};
     h.magic    = 0x6f756475; // "uduo"
-    h.version  = 1;
+    h.version  = 2;
     h.n_layer  = layers.size();
     h.n_ring   = config.heads.n_streaming() > 0 ? n_ring : 0;
     h.sink     = config.sink;
@@ -494,71 +546,142 @@ llama_kv_cache_duo::state_header llama_kv_cache_duo::make_state_header(llama_seq
     h.rot_v    = int32_t(rot_v.n);
     h.partial  = (flags & LLAMA_STATE_SEQ_FLAGS_PARTIAL_ONLY) != 0;
     h.n_stream = seq_id < 0 ? streams.size() : 1;
-    h.heads    = 14695981039346656037ull; // FNV-1a
+    h.heads    = fnv1a(nullptr, 0);
     for (const auto & layer : config.heads.streaming) {
-        for (const uint8_t s : layer) {
-            h.heads = (h.heads ^ s) * 1099511628211ull;
-        }
-        h.heads = (h.heads ^ 2) * 1099511628211ull;
+        const uint8_t end = 2;
+        h.heads = fnv1a(&end, 1, fnv1a(layer.data(), layer.size(), h.heads));
     }
     return h;
 }
 
-static void check_seq_id(llama_seq_id seq_id, size_t n_stream) {
-    if (seq_id >= 0 && size_t(seq_id) >= n_stream) {
-        throw std::runtime_error(format("the sequence id is %d; expected one below the context's %zu sequences", seq_id, n_stream));
+namespace {
+
+template <typename T>
+void append(std::vector<uint8_t> & bytes, const T * x, size_t n) {
+    bytes.insert(bytes.end(), (const uint8_t *) x, (const uint8_t *) (x + n));
+}
+
+} // namespace
+
+std::vector<uint8_t> llama_kv_cache_duo::held_to_bytes(const std::vector<stream> & held, bool partial) {
+    std::vector<uint8_t> bytes;
+    for (const stream & s : held) {
+        std::vector<branch> branches = s.branches;
+        while (!branches.empty() && branches.back().begin > s.pos_max) {
+            branches.pop_back(); // nothing of it yet
+        }
+        if (partial && !branches.empty()) {
+            branches = { branches.back() };
+        }
+        const int64_t numbers[] = { s.pos_max, s.written, int64_t(branches.size()) };
+        append(bytes, numbers, 3);
+        append(bytes, branches.data(), branches.size());
     }
+    return bytes;
+}
+
+std::vector<llama_kv_cache_duo::stream> llama_kv_cache_duo::bytes_to_held(const std::vector<uint8_t> & bytes, size_t n) {
+    std::vector<stream> held(n);
+    size_t at = 0;
+    auto take = [&](void * x, size_t size) {
+        if (size > bytes.size() - at) {
+            throw std::runtime_error("the state is damaged");
+        }
+        memcpy(x, bytes.data() + at, size);
+        at += size;
+    };
+    for (stream & s : held) {
+        int64_t numbers[3];
+        take(numbers, sizeof(numbers));
+        if (numbers[0] < -1 || numbers[1] < numbers[0] || numbers[1] > std::numeric_limits<llama_pos>::max() || numbers[2] < 0 || numbers[2] > numbers[0] + 1) {
+            throw std::runtime_error("the state is damaged");
+        }
+        s.pos_max = llama_pos(numbers[0]);
+        s.written = llama_pos(numbers[1]);
+        s.branches.resize(numbers[2]);
+        take(s.branches.data(), s.branches.size() * sizeof(branch));
+    }
+    return held;
 }
 
 void llama_kv_cache_duo::state_write(llama_io_write_i & io, llama_seq_id seq_id, llama_state_seq_flags flags) const {
-    check_seq_id(seq_id, streams.size());
+    state_header h = make_state_header(seq_id, flags);
 
-    const state_header h = make_state_header(seq_id, flags);
+    const uint32_t first = seq_id < 0 ? 0 : seq_id;
+    const std::vector<stream>  saved(streams.begin() + first, streams.begin() + first + h.n_stream);
+    const std::vector<uint8_t> held = held_to_bytes(saved, h.partial);
+    h.n_held = held.size();
+    h.check  = fnv1a(held.data(), held.size(), fnv1a(&h, offsetof(state_header, check)));
+
     io.write(&h, sizeof(h));
-
-    for (uint32_t i = 0; i < streams.size(); ++i) {
-        if (seq_id >= 0 && i != uint32_t(seq_id)) {
-            continue;
-        }
-        io.write(&streams[i], sizeof(stream));
-        for_each_rows(streams[i], home(i), h.partial, [&](ggml_tensor * t, int64_t row, int64_t n) {
+    io.write(held.data(), held.size());
+    for (uint32_t i = 0; i < h.n_stream; ++i) {
+        for_each_rows(saved[i], home(first + i), h.partial, [&](ggml_tensor * t, int64_t row, int64_t n) {
             io.write_tensor(t, row * t->nb[1], n * t->nb[1]);
         });
     }
 }
 
 void llama_kv_cache_duo::state_read(llama_io_read_i & io, llama_seq_id seq_id, llama_state_seq_flags flags) {
-    check_seq_id(seq_id, streams.size());
-    copy_streams();
-
-    const state_header want = make_state_header(seq_id, flags);
-    state_header h;
-    io.read(&h, sizeof(h));
+    // --- all of it is checked ---
+    state_header want = make_state_header(seq_id, flags);
+    state_header h    = {};
+    if (io.n_left() >= sizeof(h)) {
+        io.read(&h, sizeof(h));
+    }
+    if (h.magic != want.magic) {
+        throw std::runtime_error("the state is not one of a mixed-head cache");
+    }
+    want.n_held = h.n_held;
+    want.check  = h.check;
     if (memcmp(&h, &want, sizeof(h)) != 0) {
-        throw std::runtime_error(h.magic != want.magic ?
-                "the state is not one of a mixed-head cache" :
-                "the state is of a mixed-head cache with other sizes, heads or types than this context's");
+        throw std::runtime_error("the state is of a mixed-head cache with other sizes, heads or types than this context's");
     }
-    // what is to be replaced is empty until all of it is there
-    std::vector<stream> before = streams, after = streams;
-    for (uint32_t i = 0; i < h.n_stream; ++i) {
-        streams[seq_id < 0 ? i : seq_id] = stream();
+    if (h.n_held > io.n_left()) {
+        throw std::runtime_error("the state is cut off");
     }
+    std::vector<uint8_t> bytes(h.n_held);
+    io.read(bytes.data(), bytes.size());
+    if (h.check != fnv1a(bytes.data(), bytes.size(), fnv1a(&h, offsetof(state_header, check)))) {
+        throw std::runtime_error("the state is damaged");
+    }
+    const std::vector<stream> saved = bytes_to_held(bytes, h.n_stream);
+
+    const uint32_t first = seq_id < 0 ? 0 : seq_id;
+    std::vector<stream> after = streams;
+    uint64_t n_rows_bytes = 0;
     for (uint32_t i = 0; i < h.n_stream; ++i) {
-        const uint32_t dst = seq_id < 0 ? i : seq_id;
-        stream s;
-        io.read(&s, sizeof(s));
-        if (s.pos_max < -1 || s.written < s.pos_max || int64_t(s.pos_max) >= int64_t(n_ctx_seq)) {
+        const stream & now = streams[first + i];
+        stream &       s   = after[first + i];
+        s = saved[i];
+        if (int64_t(s.pos_max) >= int64_t(n_ctx_seq)) {
             throw std::runtime_error(format("the state holds a sequence of %d positions; expected at most the %u of this context", s.pos_max + 1, n_ctx_seq));
         }
-        if (h.partial && s.pos_max > before[dst].pos_max) {
+        if (h.partial && s.pos_max >= 0) {
             // the rows of retrieval heads must be here still
-            throw std::runtime_error(format("a partial state of %d positions needs a sequence that holds as many; it holds %d", s.pos_max + 1, before[dst].pos_max + 1));
+            s.pos_max  = s.branches.empty() ? -1 : common_pos_max(now, s.branches[0], s.pos_max);
+            s.branches = now.branches;
+            if (s.pos_max < 0 || !can_resume(s, s.pos_max + 1)) {
+                throw std::runtime_error(format("a partial state of %d positions needs the sequence that it was saved from; of this one %d are the same",
+                        saved[i].pos_max + 1, s.pos_max + 1));
+            }
         }
-        for_each_rows(s, dst, h.partial, [&](ggml_tensor * t, int64_t row, int64_t n) {
+        truncate(s, s.pos_max + 1);
+        for_each_rows(saved[i], first + i, h.partial, [&](ggml_tensor * t, int64_t, int64_t n) { n_rows_bytes += n * t->nb[1]; });
+    }
+    if (n_rows_bytes > io.n_left()) {
+        throw std::runtime_error("the state is cut off");
+    }
+
+    // --- and only then read; what is to be replaced is empty until all of it is there, lest a file fails now ---
+    copy_streams();
+    for (uint32_t i = 0; i < h.n_stream; ++i) {
+        streams[first + i] = stream();
+    }
+    for (uint32_t i = 0; i < h.n_stream; ++i) {
+        for_each_rows(saved[i], first + i, h.partial, [&](ggml_tensor * t, int64_t row, int64_t n) {
             io.read_tensor(t, row * t->nb[1], n * t->nb[1]);
         });
-        after[dst] = s;
     }
-    streams = after;
+    streams = std::move(after);
 }

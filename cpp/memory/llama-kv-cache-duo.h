@@ -48,6 +48,8 @@ public:
 
     std::map<ggml_backend_buffer_type_t, size_t> memory_breakdown() const override;
 
+    // Throw std::runtime_error for what cannot be: on-device states, a buffer that is cut off or of another cache. A state is checked before anything
+    // is written. A partial state (the rings alone) takes its sequence back to the last position up to which it still is what it was then.
     void state_write(llama_io_write_i & io, llama_seq_id seq_id, llama_state_seq_flags flags) const override;
     void state_read (llama_io_read_i  & io, llama_seq_id seq_id, llama_state_seq_flags flags) override;
 
@@ -91,10 +93,18 @@ public:
     void copy_streams();
 
 private:
+    // Positions from begin on, to the next branch's, were decoded in one go. Copies and saved states share branches, what is decoded after does not:
+    // so a branch and a position together say what the rows up to there hold.
+    struct branch {
+        uint64_t id;
+        int64_t  begin;
+    };
+
     // What a stream holds. Positions are consecutive from 0.
     struct stream {
         llama_pos pos_max = -1; // the last position, -1: empty
         llama_pos written = -1; // the highest position ever stored since it was empty: what lies a ring's length behind it is gone
+        std::vector<branch> branches; // of positions 0 to pos_max, then the one that comes next (if any)
     };
 
     // A copy as it was asked for: whatever becomes of the two streams before it is carried out, carrying them all out in order is right.
@@ -106,6 +116,15 @@ private:
 
     // Whether a sequence that has stored up to written could take position p next and see all that it should.
     bool can_resume(const stream & s, llama_pos p) const;
+
+    // Leaves the first n positions.
+    void truncate(stream & s, llama_pos n);
+
+    // What the stream decodes next is no other's.
+    void begin_branch(stream & s);
+
+    // Up to which position the stream's rows are those that a state with this branch at this position had; -1: none.
+    static llama_pos common_pos_max(const stream & s, const branch & b, llama_pos pos_max);
 
     // Null where the batch's positions continue what is held, else what is wrong.
     const char * check_batch(const std::vector<llama_ubatch> & ubatches) const;
@@ -119,6 +138,10 @@ private:
 
     struct state_header;
     state_header make_state_header(llama_seq_id seq_id, llama_state_seq_flags flags) const;
+
+    // What the streams hold as bytes of a state, and back. partial: of branches the last only.
+    static std::vector<uint8_t> held_to_bytes(const std::vector<stream> & held, bool partial);
+    static std::vector<stream>  bytes_to_held(const std::vector<uint8_t> & bytes, size_t n);
 
     const llama_model   & model;
     const llama_cparams & cparams;
@@ -136,6 +159,8 @@ private:
     std::vector<stream> streams;  // [n_seq_max]
 
     std::vector<stream_copy> copies; // not yet carried out
+
+    uint64_t next_branch; // its id: from a random number on, because states travel between processes
 
     std::vector<std::pair<ggml_context_ptr, ggml_backend_buffer_ptr>> ctxs_bufs;
 };

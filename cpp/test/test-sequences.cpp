@@ -1,0 +1,743 @@
+// What sequences may do: rolling back, copying, saving, restoring. The logits are always those of a context that decoded the same tokens from the start,
+// or the operation is refused and changes nothing.
+#include "check.h"
+#include "contexts.h"
+#include "decode.h"
+#include "random-model.h"
+
+#include "duo-report.h"
+#include "llama-context.h"
+#include "llama-model.h"
+#include "llama.h"
+
+#include <algorithm>
+#include <cstring>
+#include <random>
+#include <sstream>
+#include <string>
+#include <vector>
+
+#include <unistd.h>
+
+namespace {
+
+llama_context_params duo(ggml_type type_kv, float sparsity, const char * gates = nullptr) {
+    llama_context_params p = duo_params(type_kv, 1024, sparsity, gates);
+    p.n_threads = p.n_threads_batch = 1; // small models are done sooner by one thread than by two that wait for each other
+    p.duo.sink   = 16;
+    p.duo.recent = 48;
+    return p;
+}
+
+context_ptr make_context(const llama_model_ptr_t & model, const llama_context_params & params) { return ::make_context(model.get(), params); }
+
+random_model_params model_params(int64_t n_head, int64_t n_head_kv) {
+    random_model_params p;
+    p.n_head    = n_head;
+    p.n_head_kv = n_head_kv;
+    p.head_size = 32;
+    p.seed      = fresh_seed();
+    return p;
+}
+
+// Rolling back, copying, saving: the logits are those of a context that decoded the same tokens from the start, or the operation is refused.
+void test_sequences() {
+    const random_model_params p = model_params(9, 3);
+    const auto model  = make_random_model(p);
+    const auto gates  = random_gates(model.get(), fresh_seed());
+    const auto tokens = random_tokens(1000, p.n_vocab, fresh_seed());
+    const auto other  = random_tokens(1000, p.n_vocab, fresh_seed());
+
+    llama_context_params params = duo(GGML_TYPE_F32, 0.5f, gates.c_str());
+    params.n_ubatch  = 64;
+    params.n_seq_max = 3;
+    params.n_ctx     = 3072;
+    const auto a = make_context(model, params);
+    const auto b = make_context(model, params);
+    llama_memory_t mem = llama_get_memory(a.get());
+    const int ring = int(duo_kv_size_of(a.get()).n_ring) - 16;
+
+    auto fresh = [&](const std::vector<llama_token> & t, int n) { return prefill(b.get(), std::vector<llama_token>(t.begin(), t.begin() + n), 64); };
+    auto same  = [&](const std::vector<float> & x, const std::vector<float> & y) { return relative(x, y) < 1e-5; };
+
+    // a tail within the slack can be replaced, one beyond it is refused, and pos_min says where the line is
+    prefill(a.get(), tokens, 64);
+    CHECK_EQ(llama_memory_seq_pos_max(mem, 0), 999);
+    const int line = llama_memory_seq_pos_min(mem, 0) + 1;
+    CHECK_EQ(line, 999 - ring + 48 + 1);
+    CHECK(line <= 1000 - 64);
+    CHECK(!llama_memory_seq_rm(mem, 0, line - 1, -1));
+    CHECK(!llama_memory_seq_rm(mem, 0, 10, 20));
+    CHECK_EQ(llama_memory_seq_pos_max(mem, 0), 999);
+    CHECK(llama_memory_seq_rm(mem, 0, line, -1));
+    CHECK_EQ(llama_memory_seq_pos_max(mem, 0), line - 1);
+    std::vector<llama_token> mixed(tokens.begin(), tokens.begin() + line);
+    mixed.insert(mixed.end(), other.begin(), other.begin() + 1000 - line);
+    std::vector<float> found;
+    CHECK_EQ(decode(a.get(), mixed.data() + line, 60, line, false, found), 0);
+    CHECK(same(found, fresh(mixed, line + 60)));
+    // what was overwritten before the rollback stays lost
+    CHECK(!llama_memory_seq_rm(mem, 0, line - 1, -1));
+
+    // a copy goes on by itself
+    llama_memory_seq_cp(mem, 0, 1, -1, -1);
+    CHECK_EQ(llama_memory_seq_pos_max(mem, 1), line + 59);
+    found.clear();
+    CHECK_EQ(decode(a.get(), other.data(), 5, line + 60, false, found, 0), 0);
+    found.clear();
+    CHECK_EQ(decode(a.get(), mixed.data() + line + 60, 3, line + 60, false, found, 1), 0);
+    CHECK(same(found, fresh(mixed, line + 63)));
+    // copies that wait are carried out in order, whatever becomes of the sequences between; saving and restoring see them
+    llama_memory_seq_cp(mem, 0, 1, -1, -1);
+    llama_memory_seq_cp(mem, 1, 2, -1, -1);
+    llama_memory_seq_rm(mem, 1, -1, -1);
+    std::vector<uint8_t> copied(llama_state_seq_get_size(a.get(), 2)), original(llama_state_seq_get_size(a.get(), 0));
+    llama_state_seq_get_data(a.get(), copied.data(), copied.size(), 2);
+    llama_state_seq_get_data(a.get(), original.data(), original.size(), 0);
+    const size_t id = 2 * sizeof(uint32_t); // a magic number and the sequence's id come first
+    CHECK_EQ(copied.size(), original.size());
+    CHECK(std::equal(copied.begin() + id, copied.end(), original.begin() + id));
+    CHECK_EQ(llama_memory_seq_pos_max(mem, 2), line + 64);
+    found.clear();
+    CHECK_EQ(decode(a.get(), other.data() + 5, 3, line + 65, false, found, 2), 0);
+    {
+        std::vector<llama_token> all(mixed.begin(), mixed.begin() + line + 60);
+        all.insert(all.end(), other.begin(), other.begin() + 8);
+        CHECK(same(found, fresh(all, line + 68)));
+    }
+    llama_memory_seq_cp(mem, 0, 1, 0, 100); // part of a sequence: refused, target empty
+    CHECK_EQ(llama_memory_seq_pos_max(mem, 1), -1);
+
+    // saved and restored, whole and per sequence
+    std::vector<uint8_t> state(llama_state_seq_get_size(a.get(), 0));
+    CHECK_EQ(llama_state_seq_get_data(a.get(), state.data(), state.size(), 0), state.size());
+    std::vector<float> want;
+    CHECK_EQ(decode(a.get(), other.data() + 5, 4, line + 65, false, want, 0), 0);
+    llama_memory_clear(llama_get_memory(b.get()), true);
+    CHECK_EQ(llama_state_seq_set_data(b.get(), state.data(), state.size(), 1), state.size());
+    found.clear();
+    CHECK_EQ(decode(b.get(), other.data() + 5, 4, line + 65, false, found, 1), 0);
+    CHECK(found == want);
+    llama_context_params narrow = params;
+    narrow.duo.sink = 8;
+    const auto c = make_context(model, narrow);
+    CHECK_EQ(llama_state_seq_set_data(c.get(), state.data(), state.size(), 0), 0u); // another layout: refused
+    CHECK_EQ(llama_memory_seq_pos_max(llama_get_memory(c.get()), 0), -1);
+
+    // a state outlives another context size, and is refused where it does not fit
+    llama_context_params longer = params;
+    longer.n_ctx = 6144;
+    const auto d = make_context(model, longer);
+    CHECK_EQ(llama_state_seq_set_data(d.get(), state.data(), state.size(), 0), state.size());
+    found.clear();
+    CHECK_EQ(decode(d.get(), other.data() + 5, 4, line + 65, false, found), 0);
+    CHECK(found == want);
+    longer.n_ctx = 768;
+    const auto shorter = make_context(model, longer);
+    CHECK_EQ(llama_state_seq_set_data(shorter.get(), state.data(), state.size(), 0), 0u);
+    CHECK_EQ(llama_memory_seq_pos_max(llama_get_memory(shorter.get()), 0), -1);
+    CHECK_EQ(llama_state_seq_set_data(d.get(), state.data(), state.size() / 2, 1), 0u); // cut off
+    CHECK_EQ(llama_memory_seq_pos_max(llama_get_memory(d.get()), 1), -1);
+    CHECK_EQ(llama_state_seq_set_data(d.get(), state.data(), state.size(), 3), 0u);     // no such sequence
+
+    // the partial state holds the rings alone, and takes a sequence back to where it was as long as the rest is there
+    const auto flags = LLAMA_STATE_SEQ_FLAGS_PARTIAL_ONLY;
+    std::vector<uint8_t> part(llama_state_seq_get_size_ext(d.get(), 0, flags));
+    CHECK(part.size() < state.size() / 2);
+    CHECK_EQ(llama_state_seq_get_data_ext(d.get(), part.data(), part.size(), 0, flags), part.size());
+    found.clear();
+    CHECK_EQ(decode(d.get(), other.data(), 400, line + 69, false, found), 0);
+    CHECK(!llama_memory_seq_rm(llama_get_memory(d.get()), 0, line + 69, -1));
+    CHECK_EQ(llama_state_seq_set_data_ext(d.get(), part.data(), part.size(), 0, flags), part.size());
+    CHECK_EQ(llama_memory_seq_pos_max(llama_get_memory(d.get()), 0), line + 68);
+    found.clear();
+    CHECK_EQ(decode(d.get(), other.data() + 9, 5, line + 69, false, found), 0);
+    want.clear();
+    CHECK_EQ(decode(b.get(), other.data() + 9, 5, line + 69, false, want, 1), 0);
+    CHECK(found == want);
+    CHECK_EQ(llama_state_seq_set_data_ext(d.get(), part.data(), part.size(), 1, flags), 0u); // nothing there to go with it
+
+    // two copies that went on differently share what they have in common, and no more
+    llama_memory_seq_cp(llama_get_memory(d.get()), 0, 1, -1, -1);
+    const int fork = llama_memory_seq_pos_max(llama_get_memory(d.get()), 0) + 1;
+    CHECK_EQ(decode(d.get(), other.data() + 20, 30, fork, false, found, 0), 0);
+    CHECK_EQ(decode(d.get(), other.data() + 60, 30, fork, false, found, 1), 0);
+    part.resize(llama_state_seq_get_size_ext(d.get(), 0, flags));
+    CHECK_EQ(llama_state_seq_get_data_ext(d.get(), part.data(), part.size(), 0, flags), part.size());
+    CHECK_EQ(llama_state_seq_set_data_ext(d.get(), part.data(), part.size(), 1, flags), part.size());
+    CHECK_EQ(llama_memory_seq_pos_max(llama_get_memory(d.get()), 1), fork - 1);
+    found.clear();
+    want.clear();
+    CHECK_EQ(decode(d.get(), other.data() + 20, 30, fork, false, found, 1), 0);
+    CHECK(llama_memory_seq_rm(llama_get_memory(d.get()), 0, fork, -1));
+    CHECK_EQ(decode(d.get(), other.data() + 20, 30, fork, false, want, 0), 0);
+    CHECK(found == want);
+    // a file that is cut off changes nothing
+    const std::string path = "/tmp/llama-duo-test-" + std::to_string(fresh_seed());
+    std::vector<llama_token> kept(1024);
+    size_t n_kept = 0;
+    CHECK(llama_state_seq_save_file(d.get(), path.c_str(), 0, other.data(), 7) > 0);
+    CHECK(llama_state_seq_load_file(d.get(), path.c_str(), 2, kept.data(), kept.size(), &n_kept) > 0);
+    CHECK_EQ(n_kept, 7u);
+    CHECK_EQ(truncate(path.c_str(), 5000), 0);
+    CHECK_EQ(llama_state_seq_load_file(d.get(), path.c_str(), 2, kept.data(), kept.size(), &n_kept), 0u);
+    remove(path.c_str());
+    CHECK_EQ(llama_memory_seq_pos_max(llama_get_memory(d.get()), 2), fork + 29);
+    found.clear();
+    want.clear();
+    CHECK_EQ(decode(d.get(), other.data(), 3, fork + 30, false, found, 2), 0);
+    CHECK_EQ(decode(d.get(), other.data(), 3, fork + 30, false, want, 0), 0);
+    CHECK(found == want);
+    // states on devices are refused
+    CHECK_EQ(llama_state_seq_get_size_ext(d.get(), 0, LLAMA_STATE_SEQ_FLAGS_ON_DEVICE), 0u);
+
+    // positions that do not follow are refused and change nothing
+    found.clear();
+    CHECK(decode(a.get(), other.data(), 1, line + 80, false, found) != 0);
+    CHECK(decode(a.get(), other.data(), 1, 3, false, found) != 0);
+    CHECK_EQ(llama_memory_seq_pos_max(mem, 0), line + 68);
+    CHECK(!llama_memory_can_shift(mem));
+}
+
+// Where a sequence may resume is what seq_pos_min says, for any window, and resuming there is exact.
+void test_resume() {
+    random_model_params p = model_params(9, 3);
+    p.n_layer = 2;
+    const auto model  = make_random_model(p);
+    const auto gates  = random_gates(model.get(), fresh_seed());
+    const auto tokens = random_tokens(700, p.n_vocab, fresh_seed());
+    std::mt19937_64 rng(fresh_seed());
+    for (const int chunk : { 1, 7, 16, 64 }) {
+        llama_context_params params = duo(GGML_TYPE_F32, 0.5f, gates.c_str());
+        params.n_ubatch   = 32;
+        params.duo.sink   = int(rng() % 40);
+        params.duo.recent = int(rng() % 90);
+        params.duo.chunk  = chunk;
+        const auto ctx = make_context(model, params);
+        llama_memory_t mem = llama_get_memory(ctx.get());
+        const auto want = prefill(ctx.get(), tokens, 32);
+        const int line = llama_memory_seq_pos_min(mem, 0) + 1;
+        CHECK_EQ(line % chunk, 0);
+        for (const int at : { line - chunk, line - 1, line, line + 1, line + chunk, 699 }) {
+            prefill(ctx.get(), tokens, 32);
+            const bool exact = llama_memory_seq_rm(mem, 0, at, -1);
+            CHECK_EQ(exact, at >= line);
+            if (exact) {
+                std::vector<float> found;
+                CHECK_EQ(decode(ctx.get(), tokens.data() + at, 700 - at, at, false, found), 0);
+                CHECK(relative(found, want) < 1e-5);
+            }
+        }
+    }
+}
+
+// Graphs are reserved for a multiple of the sequences, whatever their number.
+void test_many_sequences() {
+    random_model_params p = model_params(4, 1);
+    p.n_layer = 1;
+    const auto model = make_random_model(p);
+    llama_context_params params = duo(GGML_TYPE_F16, 1.0f);
+    params.n_seq_max = 250;
+    params.n_ctx     = 250 * 1024;
+    CHECK(make_context(model, params) != nullptr);
+}
+
+// Two sequences in one batch are as two batches.
+void test_batch_of_sequences() {
+    const random_model_params p = model_params(8, 2);
+    const auto model = make_random_model(p);
+    const auto gates = random_gates(model.get(), fresh_seed());
+    llama_context_params params = duo(GGML_TYPE_F32, 0.5f, gates.c_str());
+    params.n_seq_max = 2;
+    params.n_ctx     = 2048;
+    const auto ctx = make_context(model, params);
+    const auto one = make_context(model, params);
+    std::vector<llama_token> tokens[2] = { random_tokens(200, p.n_vocab, fresh_seed()), random_tokens(200, p.n_vocab, fresh_seed()) };
+
+    llama_batch batch = llama_batch_init(400, 0, 1);
+    for (int i = 0; i < 400; ++i) {
+        batch.token[i]     = tokens[i % 2][i / 2];
+        batch.pos[i]       = i / 2;
+        batch.n_seq_id[i]  = 1;
+        batch.seq_id[i][0] = i % 2;
+        batch.logits[i]    = i >= 398;
+    }
+    batch.n_tokens = 400;
+    CHECK_EQ(llama_decode(ctx.get(), batch), 0);
+    for (int s = 0; s < 2; ++s) {
+        std::vector<float> want;
+        CHECK_EQ(decode(one.get(), tokens[s].data(), 200, 0, false, want, s), 0);
+        CHECK(relative(llama_get_logits_ith(ctx.get(), 398 + s), want.data(), want.size()) < 1e-5);
+    }
+    // a token in both sequences is refused
+    batch.n_tokens = 1;
+    batch.pos[0]   = 200;
+    llama_seq_id both[] = { 0, 1 };
+    llama_seq_id * own = batch.seq_id[0];
+    batch.seq_id[0]   = both;
+    batch.n_seq_id[0] = 2;
+    batch.logits[0]   = true;
+    CHECK(llama_decode(ctx.get(), batch) != 0);
+    batch.seq_id[0] = own;
+    llama_batch_free(batch);
+}
+
+// --- random interleavings ---
+
+// A sequence as a model keeps it: every token, which decoding it came from, and which position each cell of a ring was last written for.
+struct held {
+    std::vector<llama_token> tokens;
+    std::vector<int>         events; // [tokens]
+    std::vector<int>         cells;  // [ring]
+    int                      n_removed = 0; // how far the sequence went beyond where it is
+
+    int size() const { return int(tokens.size()); }
+
+    void truncate(int n) {
+        n_removed += size() - n;
+        tokens.resize(n);
+        events.resize(n);
+    }
+};
+
+int common_prefix(const held & a, const held & b) {
+    int n = 0;
+    while (n < a.size() && n < b.size() && a.events[n] == b.events[n]) {
+        ++n;
+    }
+    return n;
+}
+
+// Drives contexts and the model side by side with random operations.
+class interleaving {
+public:
+    interleaving(uint64_t seed, int round) : rng(seed) {
+        random_model_params p = model_params(4, round % 2 ? 4 : 2);
+        p.n_layer   = 2;
+        p.head_size = 16;
+        p.n_vocab   = 64;
+        model = make_random_model(p);
+        const std::string gates = random_gates(model.get(), rng());
+        const float sparsities[] = { 0.5f, 1.0f, 0.3f, 0.0f };
+        llama_context_params params = duo(GGML_TYPE_F32, sparsities[round % 4], gates.c_str());
+        params.n_ubatch   = 8 << pick(3);
+        params.n_seq_max  = n_seq;
+        params.n_ctx      = n_seq * n_ctx_seq;
+        params.duo.sink   = pick(24);
+        params.duo.recent = 1 + pick(40);
+        params.duo.chunk  = pick(2) ? 1 : 1 + pick(30);
+        params.abort_callback      = [](void * data) { return ((interleaving *) data)->aborts(); };
+        params.abort_callback_data = this;
+        sink     = params.duo.sink;
+        recent   = params.duo.recent;
+        chunk    = params.duo.chunk;
+        n_ubatch = int(params.n_ubatch);
+        for (auto & c : contexts) {
+            c = make_context(model, params);
+        }
+        const duo_kv_size size = duo_kv_size_of(contexts[0].get());
+        ring = size.n_ring == 0 ? 0 : int(size.n_ring) - sink;
+        params.n_seq_max = 1;
+        params.n_ctx     = n_ctx_seq;
+        params.abort_callback = nullptr;
+        for (auto & r : references) {
+            r.ctx = make_context(model, params);
+        }
+        note() << "sparsity " << params.duo.sparsity << ", sink " << sink << ", recent " << recent << ", chunk " << chunk << ", ubatch " << n_ubatch << ", ring " << ring;
+    }
+
+    // False once a check has failed; prints what was done until then.
+    bool run(int n_steps) {
+        for (int i = 0; i < n_steps; ++i) {
+            const int n_failed = check::n_failed;
+            step();
+            for (int s = 0; s < n_seq; ++s) {
+                CHECK_EQ(llama_memory_seq_pos_max(mem(), s), seqs[s].size() - 1);
+                CHECK_EQ(llama_memory_seq_pos_min(mem(), s), pos_min(seqs[s]));
+            }
+            if (check::n_failed > n_failed) {
+                for (size_t t = trace.size() > 60 ? trace.size() - 60 : 0; t < trace.size(); ++t) {
+                    fprintf(stderr, "  %s\n", trace[t].str().c_str());
+                }
+                return false;
+            }
+        }
+        return true;
+    }
+
+    int n_compared = 0, n_refused = 0, n_aborted = 0, n_restored = 0, n_partly = 0;
+
+private:
+    static constexpr int n_seq     = 4;
+    static constexpr int n_ctx_seq = 512;
+
+    int  pick(int n) { return int(rng() % n); }
+    bool chance(int percent) { return pick(100) < percent; }
+
+    llama_context * ctx() { return contexts[current].get(); }
+    llama_memory_t  mem() { return llama_get_memory(ctx()); }
+
+    std::ostringstream & note() {
+        trace.emplace_back();
+        return trace.back();
+    }
+
+    bool aborts() { return abort_after >= 0 && abort_after-- == 0; }
+
+    void write(held & h, int position) const {
+        if (ring > 0 && position >= sink) {
+            h.cells.resize(ring, -1);
+            h.cells[(position - sink) % ring] = position;
+        }
+    }
+
+    // Whether all that a streaming head sees from position p on, of what lies before p, is still in the ring.
+    bool exact(const held & h, int p) const {
+        for (int j = std::max(sink, p / chunk * chunk - recent); ring > 0 && j < p; ++j) {
+            if (h.cells.empty() || h.cells[(j - sink) % ring] != j) {
+                return false;
+            }
+        }
+        return true;
+    }
+
+    // llama.cpp asks for it as the smallest position held; here: one before the first that can be resumed from, with all behind it.
+    int pos_min(const held & h) const {
+        int p = h.size();
+        while (p > 0 && exact(h, p - 1)) {
+            --p;
+        }
+        return h.size() == 0 ? -1 : std::max(p - 1, 0);
+    }
+
+    void step() {
+        const int dice = pick(100);
+        if      (dice < 45) { decode_some(); }
+        else if (dice < 50) { decode_badly(); }
+        else if (dice < 65) { roll_back(); }
+        else if (dice < 70) { remove_whole(); }
+        else if (dice < 77) { copy(); }
+        else if (dice < 79) { keep(); }
+        else if (dice < 80) { clear(); }
+        else if (dice < 85) { save(); }
+        else if (dice < 92) { restore(); }
+        else if (dice < 95) { restore_damaged(); }
+        else                { move_all(); }
+    }
+
+    // --- decoding ---
+
+    struct token_at { int seq; llama_token token; llama_pos pos; };
+
+    llama_batch batch_of(const std::vector<token_at> & tokens) {
+        llama_batch batch = llama_batch_init(int(tokens.size()), 0, 2);
+        batch.n_tokens = int(tokens.size());
+        for (int i = 0; i < batch.n_tokens; ++i) {
+            batch.token[i]     = tokens[i].token;
+            batch.pos[i]       = tokens[i].pos;
+            batch.n_seq_id[i]  = 1;
+            batch.seq_id[i][0] = tokens[i].seq;
+            batch.logits[i]    = true;
+        }
+        return batch;
+    }
+
+    void decode_some() {
+        // more or less of the sequences' next tokens, in any order
+        std::vector<token_at> tokens;
+        std::vector<held> next(seqs, seqs + n_seq);
+        const int first = pick(n_seq), n_used = 1 + pick(n_seq);
+        for (int n = chance(30) ? 1 : 1 + pick(80); n > 0; --n) {
+            const int s = (first + pick(n_used)) % n_seq;
+            if (next[s].size() < n_ctx_seq) {
+                tokens.push_back({ s, llama_token(pick(64)), next[s].size() });
+                next[s].tokens.push_back(tokens.back().token);
+                next[s].events.push_back(n_events++);
+                next[s].n_removed = std::max(0, next[s].n_removed - 1);
+                write(next[s], next[s].size() - 1);
+            }
+        }
+        if (tokens.empty()) {
+            return;
+        }
+        abort_after = chance(10) ? pick(200) : -1;
+        note() << "decode " << tokens.size() << " tokens of sequences from " << first << ", " << n_used << (abort_after >= 0 ? ", to abort" : "");
+        llama_batch batch = batch_of(tokens);
+        const int status = llama_decode(ctx(), batch);
+        const bool aborted = abort_after == -1 && status == 2;
+        abort_after = -1;
+        if (aborted) {
+            take_aborted(tokens, next);
+        } else {
+            CHECK_EQ(status, 0);
+            std::copy(next.begin(), next.end(), seqs);
+            for (int s = 0; s < n_seq; ++s) {
+                for (int i = batch.n_tokens - 1; i >= 0 && status == 0; --i) {
+                    if (tokens[i].seq == s) {
+                        compare(s, llama_get_logits_ith(ctx(), i));
+                        break;
+                    }
+                }
+            }
+        }
+        llama_batch_free(batch);
+    }
+
+    // Whole ubatches before the one that was aborted count; what that one stored is overwritten all the same.
+    void take_aborted(const std::vector<token_at> & tokens, const std::vector<held> & next) {
+        ++n_aborted;
+        size_t n_kept = 0;
+        for (int s = 0; s < n_seq; ++s) {
+            n_kept += llama_memory_seq_pos_max(mem(), s) + 1 - seqs[s].size();
+        }
+        CHECK_EQ(n_kept % n_ubatch, 0u);
+        for (size_t i = 0; i < std::min(n_kept + n_ubatch, tokens.size()); ++i) {
+            held & h = seqs[tokens[i].seq];
+            write(h, tokens[i].pos);
+            if (i < n_kept) {
+                h.tokens.push_back(tokens[i].token);
+                h.events.push_back(next[tokens[i].seq].events[tokens[i].pos]);
+            }
+        }
+    }
+
+    void compare(int s, const float * found) {
+        reference & r = references[s];
+        const auto & want = seqs[s].tokens;
+        if (r.tokens.size() >= want.size() || !std::equal(r.tokens.begin(), r.tokens.end(), want.begin())) {
+            llama_memory_clear(llama_get_memory(r.ctx.get()), true);
+            r.tokens.clear();
+        }
+        std::vector<float> logits;
+        CHECK_EQ(decode(r.ctx.get(), want.data() + r.tokens.size(), int(want.size() - r.tokens.size()), int(r.tokens.size()), false, logits), 0);
+        r.tokens = want;
+        const double e = relative(found, logits.data(), logits.size());
+        check::report(e <= 1e-5, __FILE__, __LINE__, "logits of sequence " + std::to_string(s) + " at " + std::to_string(want.size()), "relative " + check::text(e));
+        ++n_compared;
+    }
+
+    void decode_badly() {
+        const int s = pick(n_seq);
+        const int n = seqs[s].size();
+        std::vector<token_at> tokens = { { s, 1, n } };
+        switch (pick(5)) {
+            case 0: tokens[0].pos = n + 1 + pick(5); break;                        // skipped
+            case 1: tokens[0].pos = n == 0 ? 3 : pick(n); break;                   // repeated
+            case 2: tokens.push_back({ s, 2, n + 2 }); break;                      // a gap
+            case 3: tokens[0].seq = n_seq + pick(3); break;                        // no such sequence
+            case 4:                                                                // beyond the context
+                while (int(tokens.size()) <= n_ctx_seq - n) {
+                    tokens.push_back({ s, 2, n + int(tokens.size()) });
+                }
+                break;
+        }
+        note() << "decode badly from " << tokens[0].pos << " of sequence " << tokens[0].seq << ", " << tokens.size() << " tokens";
+        llama_batch batch = batch_of(tokens);
+        if (tokens.size() == 1 && tokens[0].seq < n_seq && chance(20)) {
+            batch.pos[0] = n;
+            batch.n_seq_id[0]  = 2; // in two sequences
+            batch.seq_id[0][1] = (s + 1) % n_seq;
+        }
+        CHECK(llama_decode(ctx(), batch) != 0);
+        llama_batch_free(batch);
+        ++n_refused;
+    }
+
+    // --- removing and copying ---
+
+    void roll_back() {
+        const int s = chance(5) ? -1 : pick(n_seq);
+        const int n = s < 0 ? n_ctx_seq : seqs[s].size();
+        const int p0 = std::max(0, chance(60) ? n - pick(90) : pick(n + 2));
+        const int p1 = chance(85) ? -1 : p0 + pick(n + 2 - std::min(n, p0));
+        bool ok = true;
+        for (int i = 0; i < n_seq; ++i) {
+            const bool removes = (s < 0 || s == i) && p0 < seqs[i].size() && (p1 < 0 || p0 < p1);
+            ok = ok && (!removes || ((p1 < 0 || p1 >= seqs[i].size()) && exact(seqs[i], p0)));
+            if (removes && p1 < 0 && seqs[i].n_removed + seqs[i].size() - p0 <= int(llama_n_rs_seq(ctx()))) {
+                CHECK(exact(seqs[i], p0)); // what is promised
+            }
+        }
+        note() << "remove [" << p0 << ", " << p1 << ") of sequence " << s << (ok ? "" : ", to be refused");
+        CHECK_EQ(llama_memory_seq_rm(mem(), s, p0, p1), ok);
+        for (int i = 0; ok && i < n_seq; ++i) {
+            if ((s < 0 || s == i) && p0 < seqs[i].size() && (p1 < 0 || p0 < p1)) {
+                seqs[i].truncate(p0);
+            }
+        }
+        n_refused += !ok;
+    }
+
+    void remove_whole() {
+        const int s = pick(n_seq);
+        note() << "remove sequence " << s;
+        CHECK(llama_memory_seq_rm(mem(), s, -1, -1));
+        seqs[s].truncate(0);
+    }
+
+    void copy() {
+        const int from = pick(n_seq), to = pick(n_seq);
+        const bool part = chance(15) && seqs[from].size() > 1;
+        note() << "copy " << (part ? "a part of " : "") << from << " to " << to;
+        llama_memory_seq_cp(mem(), from, to, 0, part ? seqs[from].size() - 1 : -1);
+        if (from != to) {
+            seqs[to] = part ? held() : seqs[from];
+        }
+    }
+
+    void keep() {
+        const int s = pick(n_seq);
+        note() << "keep sequence " << s;
+        llama_memory_seq_keep(mem(), s);
+        for (int i = 0; i < n_seq; ++i) {
+            if (i != s) {
+                seqs[i].truncate(0);
+            }
+        }
+    }
+
+    void clear() {
+        const bool data = pick(2);
+        note() << "clear" << (data ? " the data, too" : "");
+        llama_memory_clear(mem(), data);
+        for (held & h : seqs) {
+            h.truncate(0);
+        }
+    }
+
+    // --- states ---
+
+    struct saved_state {
+        std::vector<uint8_t> bytes;
+        llama_state_seq_flags flags;
+        int  seq;
+        held h;
+    };
+
+    void save() {
+        const int s = pick(n_seq);
+        saved_state state;
+        state.flags = chance(70) ? LLAMA_STATE_SEQ_FLAGS_PARTIAL_ONLY : LLAMA_STATE_SEQ_FLAGS_NONE;
+        state.seq   = s;
+        state.h     = seqs[s];
+        state.bytes.resize(llama_state_seq_get_size_ext(ctx(), s, state.flags));
+        CHECK_EQ(llama_state_seq_get_data_ext(ctx(), state.bytes.data(), state.bytes.size(), s, state.flags), state.bytes.size());
+        note() << "save " << (state.flags ? "the rings of " : "") << s << " at " << state.h.size();
+        if (saved.size() < 6) {
+            saved.push_back(state);
+        } else {
+            saved[pick(6)] = state;
+        }
+    }
+
+    void restore() {
+        if (saved.empty()) {
+            return;
+        }
+        const saved_state & state = saved[pick(int(saved.size()))];
+        const int s = chance(50) ? state.seq : pick(n_seq);
+        note() << "restore " << (state.flags ? "the rings of " : "") << state.h.size() << " to " << s;
+        const bool ok = llama_state_seq_set_data_ext(ctx(), state.bytes.data(), state.bytes.size(), s, state.flags) == state.bytes.size();
+        int n = state.h.size();
+        if (state.flags) {
+            // the other rows must be those of then: as far as the sequences share their decodings
+            const int common = common_prefix(state.h, seqs[s]);
+            if (ok) {
+                n = llama_memory_seq_pos_max(mem(), s) + 1;
+                CHECK(n <= common);
+                n_partly += n < state.h.size();
+            } else {
+                CHECK(common < state.h.size());
+            }
+        } else {
+            CHECK(ok);
+        }
+        if (ok) {
+            seqs[s] = state.h;
+            CHECK(exact(seqs[s], n));
+            seqs[s].truncate(n);
+            ++n_restored;
+        } else {
+            ++n_refused;
+        }
+    }
+
+    void restore_damaged() {
+        if (saved.empty()) {
+            return;
+        }
+        const saved_state & state = saved[pick(int(saved.size()))];
+        const int s = pick(n_seq);
+        const size_t n_head = 8 + 80 + 24; // llama.cpp's own, the header, and what the sequence holds: all that says what the rows are
+        std::vector<uint8_t> bytes = state.bytes;
+        if (chance(50)) {
+            bytes.resize(chance(50) ? pick(int(bytes.size())) : std::min<size_t>(pick(n_head + 40), bytes.size() - 1));
+            note() << "restore a state cut off at " << bytes.size();
+        } else {
+            size_t at = pick(n_head);
+            at = at >= 4 && at < 8 ? 8 : at; // the id of the sequence it was, of which llama.cpp takes no notice
+            bytes[at] ^= 1 << pick(8);
+            note() << "restore a state with byte " << at << " changed";
+        }
+        CHECK_EQ(llama_state_seq_set_data_ext(ctx(), bytes.data(), bytes.size(), s, state.flags), 0u);
+        ++n_refused;
+    }
+
+    // To the other context, which goes on.
+    void move_all() {
+        note() << "move all to the other context";
+        std::vector<uint8_t> bytes(llama_state_get_size(ctx()));
+        CHECK_EQ(llama_state_get_data(ctx(), bytes.data(), bytes.size()), bytes.size());
+        current = !current;
+        CHECK_EQ(llama_state_set_data(ctx(), bytes.data(), bytes.size()), bytes.size());
+    }
+
+    struct reference {
+        context_ptr ctx;
+        std::vector<llama_token> tokens;
+    };
+
+    std::mt19937_64   rng;
+    llama_model_ptr_t model;
+    context_ptr       contexts[2];
+    int               current = 0;
+    reference         references[n_seq];
+
+    int sink, recent, chunk, ring, n_ubatch;
+
+    held seqs[n_seq];
+    int  n_events = 0;
+    int  abort_after = -1; // nodes of the graph
+    std::vector<saved_state> saved;
+
+    std::vector<std::ostringstream> trace;
+};
+
+void test_interleavings() {
+    int n_compared = 0, n_refused = 0, n_aborted = 0, n_restored = 0, n_partly = 0;
+    for (int round = 0; round < 30; ++round) {
+        interleaving test(fresh_seed(), round);
+        test.run(400);
+        n_compared += test.n_compared;
+        n_refused  += test.n_refused;
+        n_aborted  += test.n_aborted;
+        n_restored += test.n_restored;
+        n_partly   += test.n_partly;
+    }
+    printf("12000 random operations: %d logits compared, %d refusals, %d batches aborted, %d states restored, %d of them in part\n",
+            n_compared, n_refused, n_aborted, n_restored, n_partly);
+    CHECK(n_compared > 0 && n_refused > 0 && n_aborted > 0 && n_restored > 0 && n_partly > 0);
+}
+
+} // namespace
+
+int main() {
+    llama_log_set([](ggml_log_level, const char *, void *) {}, nullptr);
+    llama_backend_init();
+    test_sequences();
+    test_resume();
+    test_many_sequences();
+    test_batch_of_sequences();
+    test_interleavings();
+    return check::result();
+}
