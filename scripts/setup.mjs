@@ -106,7 +106,7 @@ function buildNative(targets) {
 
 function compileTypeScript() {
   const dist = join(root, 'dist');
-  const sources = readdirSync(join(root, 'src'), { recursive: true, encoding: 'utf8' }).filter((file) => file.endsWith('.ts'));
+  const sources = readdirSync(join(root, 'src'), { recursive: true, encoding: 'utf8' }).filter((file) => /\.(ts|json)$/.test(file));
   const inputs = [...sources.sort().map((file) => join('src', file)), 'tsconfig.json', 'tsconfig.build.json', 'package-lock.json'];
   onceFor(
     join(dist, '.setup'),

@@ -9,6 +9,7 @@ export type ErrorCode =
   | 'decode' // the engine failed while it computed
   | 'cancelled' // its reader left, or its context was disposed
   | 'disposed' // used after it was disposed
+  | 'evaluation' // what is asked of an evaluation cannot be
   | 'library' // the native library is missing or cannot be opened
   | 'abi' // the native library is another version
   | 'internal'; // a bug in llama-duo
@@ -92,6 +93,13 @@ export class CancelledError extends LlamaDuoError {
 export class DisposedError extends LlamaDuoError {
   constructor(what: string) {
     super('disposed', `This ${what} has been disposed: load or create it again.`);
+  }
+}
+
+/** What is asked of an evaluation cannot be: a prompt too short for its needles, a data file that is not what it should be. */
+export class EvaluationError extends LlamaDuoError {
+  constructor(message: string) {
+    super('evaluation', message);
   }
 }
 

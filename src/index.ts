@@ -20,6 +20,7 @@ export {
   ContextFullError,
   DecodeError,
   DisposedError,
+  EvaluationError,
   GatesError,
   LibraryError,
   LlamaDuoError,

@@ -34,13 +34,13 @@ export const contextFlags = {
 type ContextFlags = Given<typeof contextFlags>;
 
 /** The model's path. */
-export function modelPath(given: ContextFlags): string {
+export function modelPath(given: Pick<ContextFlags, 'model'>): string {
   if (given.model === undefined) throw new UsageError('Which model? Give a GGUF file with -m FILE.');
   return resolveUserPath(given.model);
 }
 
 /** The model as `loadModel` takes it. */
-export function modelOptions(given: ContextFlags): { path: string; gpuLayers?: number } {
+export function modelOptions(given: Pick<ContextFlags, 'model' | 'gpuLayers'>): { path: string; gpuLayers?: number } {
   return { path: modelPath(given), ...defined({ gpuLayers: given.gpuLayers }) };
 }
 

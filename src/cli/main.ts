@@ -12,6 +12,7 @@ const exitCode = { success: 0, failure: 1, usage: 2, interrupted: 130 };
 const commands: Record<string, () => Promise<Command>> = {
   run: async () => (await import('./run.ts')).run,
   inspect: async () => (await import('./inspect.ts')).inspect,
+  eval: async () => (await import('./eval.ts')).evalCommand,
   demo: async () => (await import('./demo.ts')).demo,
 };
 

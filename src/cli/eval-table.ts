@@ -1,0 +1,72 @@
+import type { Row } from '../eval/rows.ts';
+import { formatBytes, formatCount } from './output.ts';
+import { heading, table } from './table.ts';
+
+/** The rows as tables, one a task; strict windows and windows that move in steps are apart. */
+export function evalTables(rows: readonly Row[]): string {
+  const sections = distinct(rows, (row) => row.task).flatMap((task) => {
+    const ofTask = rows.filter((row) => row.task === task);
+    const chunks = distinct(ofTask, (row) => row.chunk).filter((chunk) => chunk !== null);
+    if (chunks.length < 2) return [section(task, ofTask)];
+    return chunks.map((chunk) =>
+      section(
+        `${task}, ${chunk === 1 ? 'strict windows' : `windows in steps of ${chunk} tokens`}`,
+        ofTask.filter((row) => row.chunk === chunk || row.chunk === null),
+      ),
+    );
+  });
+  return `${sections.join('\n\n')}\n`;
+}
+
+function section(title: string, rows: readonly Row[]): string {
+  const lengths = distinct(rows, (row) => row.length).sort((a, b) => a - b);
+  const perplexity = rows.some((row) => row.perplexity !== null);
+  const head = [
+    perplexity ? 'perplexity at' : 'accuracy at',
+    ...lengths.map(formatCount),
+    'heads that stream',
+    'KV cache',
+    'of full',
+    'prompt tokens/s',
+    'answer tokens/s',
+  ];
+  const lines = distinct(rows, (row) => row.variant).map((variant) => {
+    const mine = rows.filter((row) => row.variant === variant);
+    // What a cache takes, and how fast it is, are told for the longest of the lengths.
+    const longest = mine.filter((row) => row.length === lengths.at(-1));
+    const [last] = longest;
+    if (!last) return [variant];
+    return [
+      variant,
+      ...lengths.map((length) => score(mine.filter((row) => row.length === length))),
+      `${last.streamingHeads} of ${last.streamingHeads + last.retrievalHeads}`,
+      formatBytes(last.kvBytes),
+      `${Math.round((100 * last.kvBytes) / last.kvFullBytes)}%`,
+      pace(longest.map((row) => row.prefillTokensPerSecond)),
+      pace(longest.map((row) => row.decodeTokensPerSecond)),
+    ];
+  });
+  const deepest = lengths.length > 1 ? `\n  The last five columns are those at ${formatCount(lengths.at(-1) ?? 0)} tokens.` : '';
+  return `${heading(title)}\n${table(head, lines)}${deepest}`;
+}
+
+/** The mean over depths: of accuracies, and of perplexities' logarithms. */
+function score(rows: readonly Row[]): string {
+  const accuracies = rows.flatMap(({ accuracy }) => (accuracy === null ? [] : [accuracy]));
+  if (accuracies.length > 0) return `${(100 * mean(accuracies)).toFixed(1)}%`;
+  const logarithms = rows.flatMap(({ perplexity }) => (perplexity === null ? [] : [Math.log(perplexity)]));
+  return logarithms.length > 0 ? Math.exp(mean(logarithms)).toFixed(2) : '';
+}
+
+function pace(rates: readonly number[]): string {
+  const known = rates.filter((rate) => rate > 0);
+  return known.length > 0 ? mean(known).toFixed(1) : '';
+}
+
+function mean(values: readonly number[]): number {
+  return values.reduce((sum, value) => sum + value, 0) / values.length;
+}
+
+function distinct<T, V>(items: readonly T[], of: (item: T) => V): V[] {
+  return [...new Set(items.map(of))];
+}

@@ -1,0 +1,173 @@
+import { writeFile } from 'node:fs/promises';
+
+// papaparse quotes what needs quotes, and reads tables of others as well.
+import Papa from 'papaparse';
+
+import { cacheTypes, type CacheType, type PlanOptions } from '../context.ts';
+import { evaluate, type Progress } from '../eval/evaluate.ts';
+import { modes } from '../eval/modes.ts';
+import { planEvaluation, taskNames, type EvaluationOptions } from '../eval/plan.ts';
+import { rowsOf, type Row } from '../eval/rows.ts';
+import { ResultStore } from '../eval/store.ts';
+import { loadModel, type GatePatternJson } from '../index.ts';
+import type { Command } from './command.ts';
+import { contextFlags, defined, modelOptions } from './context-flags.ts';
+import { evalTables } from './eval-table.ts';
+import { parseFlags, UsageError, type Flags, type Given } from './flags.ts';
+import { choices, numbers } from './lists.ts';
+import { formatCount, print, printJson } from './output.ts';
+import { resolveUserPath } from './paths.ts';
+import { ProgressBar } from './progress.ts';
+
+const { model, gpuLayers, batchSize, ubatchSize, threads, threadsBatch, duoSink, duoRecent } = contextFlags;
+
+const flags = {
+  model,
+  task: { names: ['--task', '--tasks'], kind: 'text', value: 'T,T,...', help: `${taskNames.join(', ')} (default: needle)` },
+  modes: {
+    names: ['--modes'],
+    kind: 'text',
+    value: 'M,M,...',
+    help: `${modes.join(', ')} (default: full, streaming and, with gates, duo)`,
+  },
+  lengths: { names: ['--lengths'], kind: 'text', value: 'N,N,...', help: 'tokens of prompt and answer together (default: 1024,2048,4096)' },
+  depths: {
+    names: ['--depths'],
+    kind: 'text',
+    value: 'N|D,D,...',
+    help: 'how many depths of a needle, or which, 0 to 1 (default: 10)',
+  },
+  samples: { names: ['--samples'], kind: 'integer', value: 'N', help: 'prompts for each length and depth (default: 5)' },
+  seed: {
+    names: ['-s', '--seed'],
+    kind: 'integer',
+    value: 'N',
+    help: 'the same seed makes the same prompts and random heads (default: 1)',
+  },
+  chat: { names: ['--chat'], kind: 'switch', help: "put prompts into the model's chat template" },
+  file: { names: ['-f', '--file'], kind: 'path', value: 'FILE', help: 'the text that ppl reads' },
+  duoGates: {
+    names: ['--duo-gates'],
+    kind: 'path',
+    value: 'FILE|auto|even',
+    help: "gate pattern (default: the model's own, if it has one); even: every other head",
+  },
+  duoSparsity: { names: ['--duo-sparsity'], kind: 'text', value: 'S,S,...', help: 'shares of KV heads that stream (default: 0.5)' },
+  duoSink,
+  duoRecent,
+  duoChunk: { names: ['--duo-chunk'], kind: 'text', value: 'N,N,...', help: 'steps of their windows; 1 is strict (default: 1)' },
+  typeK: { names: ['-ctk', '--cache-type-k'], kind: 'text', value: 'TYPE,...', help: 'types of the cache for K (default: f16)' },
+  typeV: {
+    names: ['-ctv', '--cache-type-v'],
+    kind: 'text',
+    value: 'TYPE,...',
+    help: 'types of the cache for V, one for each of -ctk (default: as K)',
+  },
+  gpuLayers,
+  batchSize,
+  ubatchSize,
+  threads,
+  threadsBatch,
+  resume: { names: ['--resume'], kind: 'path', value: 'FILE', help: 'keep results in this file, and go on from those that it has' },
+  csv: { names: ['--csv'], kind: 'path', value: 'FILE', help: 'write the rows as CSV' },
+  plot: { names: ['--plot'], kind: 'path', value: 'FOLDER', help: 'write pictures: heat maps, accuracy against KV bytes, gates (SVG)' },
+  png: { names: ['--png'], kind: 'switch', help: 'write them as PNG too' },
+  json: { names: ['--json'], kind: 'switch', help: 'print the rows as one JSON array and nothing else' },
+} as const satisfies Flags;
+
+export const evalCommand: Command = {
+  summary: 'Measures what mixed heads cost in accuracy: needles, RULER, perplexity.',
+  usage: 'eval -m MODEL [--task T,...] [--modes M,...] [flags]',
+  flags,
+  async run(args, signal) {
+    const given = parseFlags(args, flags);
+    const options = evaluationOptions(given);
+    if (given.png && given.plot === undefined)
+      throw new UsageError('--png says how to write pictures: name their folder with --plot FOLDER.');
+    await using model = await loadModel(modelOptions(given), { signal });
+    const { variants, batches, settings, gates } = await planEvaluation(model, options);
+    const store = new ResultStore(settings, given.resume === undefined ? undefined : resolveUserPath(given.resume));
+
+    const bar = new ProgressBar();
+    let last: Progress | undefined;
+    try {
+      await evaluate(model, batches, variants, store, {
+        plan: options.plan,
+        signal,
+        onProgress: (progress) => bar.update((last = progress)),
+      });
+    } catch (error) {
+      bar.stop();
+      if (signal.aborted && last) sayHowToGoOn(last, given.resume);
+      throw error;
+    } finally {
+      bar.stop();
+    }
+
+    await report(rowsOf(store.all(), batches, variants, options.seed), gates, given);
+  },
+};
+
+type EvalFlags = Given<typeof flags>;
+
+/** Writes what is to be written, and prints the rows. */
+async function report(rows: readonly Row[], gates: GatePatternJson | undefined, given: EvalFlags): Promise<void> {
+  if (given.csv !== undefined) await writeFile(resolveUserPath(given.csv), `${Papa.unparse([...rows], { newline: '\n' })}\n`);
+  if (given.plot !== undefined) {
+    const { writePlots } = await import('../eval/plots.ts');
+    await writePlots(resolveUserPath(given.plot), { rows, gates, png: given.png ?? false });
+  }
+  await (given.json ? printJson(rows) : print(evalTables(rows)));
+}
+
+function evaluationOptions(given: EvalFlags): EvaluationOptions {
+  const { samples = 5, seed = 1, duoSink: sink, duoRecent: recent, duoGates, file } = given;
+  if (samples < 1) throw new UsageError(`--samples needs at least 1, got ${samples}.`);
+  return {
+    tasks: choices('--task', given.task, taskNames) ?? ['needle'],
+    modes: choices('--modes', given.modes, modes),
+    gates: duoGates === undefined || duoGates === 'auto' || duoGates === 'even' ? duoGates : resolveUserPath(duoGates),
+    sparsities: numbers('--duo-sparsity', given.duoSparsity, 'numbers from 0 to 1', (value) => value >= 0 && value <= 1) ?? [0.5],
+    chunks: numbers('--duo-chunk', given.duoChunk, 'integers of at least 1', (value) => Number.isInteger(value) && value >= 1) ?? [1],
+    sink,
+    recent,
+    types: typePairs(given),
+    lengths: numbers('--lengths', given.lengths, 'integers of at least 1', (value) => Number.isInteger(value) && value >= 1) ?? [
+      1024, 2048, 4096,
+    ],
+    depths: depths(given.depths ?? '10'),
+    samples,
+    seed,
+    chat: given.chat ?? false,
+    file: file === undefined ? undefined : resolveUserPath(file),
+    plan: planOptions(given),
+  };
+}
+
+function planOptions({ batchSize, ubatchSize, threads, threadsBatch }: EvalFlags): PlanOptions {
+  return defined({ batchSize, ubatchSize, threads, threadsBatch });
+}
+
+/** A count makes depths evenly from the first place that is allowed to the last. */
+function depths(given: string): number[] {
+  if (/^\d+$/.test(given) && Number(given) >= 2) {
+    const count = Number(given);
+    return Array.from({ length: count }, (_, index) => index / (count - 1));
+  }
+  return numbers('--depths', given, 'a count of at least 2, or numbers from 0 to 1', (value) => value >= 0 && value <= 1) ?? [];
+}
+
+function typePairs({ typeK, typeV }: EvalFlags): { typeK: CacheType; typeV: CacheType }[] {
+  const ks = choices('-ctk', typeK, cacheTypes) ?? ['f16'];
+  const vs = choices('-ctv', typeV, cacheTypes) ?? ks;
+  if (vs.length !== ks.length && vs.length !== 1) {
+    throw new UsageError(`-ctv needs one type, or one for each of the ${ks.length} of -ctk, got ${vs.length}.`);
+  }
+  return ks.map((typeK, index) => ({ typeK, typeV: vs[index] ?? vs[0] ?? typeK }));
+}
+
+function sayHowToGoOn({ done, total }: Progress, file: string | undefined): void {
+  const share = `${formatCount(Math.round((100 * done) / total))}% done`;
+  const how = file === undefined ? 'with --resume FILE it could go on from there' : `the same command goes on from ${file}`;
+  process.stderr.write(`Interrupted, ${share}: ${how}.\n`);
+}

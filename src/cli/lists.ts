@@ -1,0 +1,33 @@
+import { nearest } from '../options.ts';
+import { UsageError } from './flags.ts';
+
+/** A flag's values, given as one text with commas between. */
+export function texts(flag: string, given: string | undefined): string[] | undefined {
+  if (given === undefined) return undefined;
+  const items = given.split(',').map((item) => item.trim());
+  if (items.some((item) => item === '')) throw new UsageError(`${flag} needs values with commas between, got ${JSON.stringify(given)}.`);
+  return items;
+}
+
+export function numbers(
+  flag: string,
+  given: string | undefined,
+  expected: string,
+  accepts: (value: number) => boolean,
+): number[] | undefined {
+  return texts(flag, given)?.map((item) => {
+    const value = Number(item);
+    if (!Number.isFinite(value) || !accepts(value)) throw new UsageError(`${flag} needs ${expected}, got ${JSON.stringify(item)}.`);
+    return value;
+  });
+}
+
+export function choices<T extends string>(flag: string, given: string | undefined, known: readonly T[]): T[] | undefined {
+  return texts(flag, given)?.map((item) => {
+    const found = known.find((candidate) => candidate === item);
+    if (found !== undefined) return found;
+    const meant = nearest(item, known);
+    const hint = meant ? `Did you mean ${meant}?` : `Known: ${known.join(', ')}.`;
+    throw new UsageError(`${flag} does not know ${JSON.stringify(item)}. ${hint}`);
+  });
+}

@@ -1,0 +1,72 @@
+import type { Context } from '../context.ts';
+
+/** Work done in a time. */
+export type Pace = { tokens: number; seconds: number };
+
+/** What one prompt came to. */
+export type Outcome = {
+  /** One score, or one for each of several depths; the weight is what it counts for in their mean. */
+  scores: { depth: number | null; value: number; weight: number }[];
+  prefill: Pace;
+  decode: Pace;
+  /** What the model said, where it said something. */
+  answer?: string;
+};
+
+export type RunOptions = {
+  signal?: AbortSignal | undefined;
+  /** Gets a number that grows from 0 to 1. */
+  onProgress?: ((progress: number) => void) | undefined;
+};
+
+/** One prompt with its scoring. */
+export type Item = {
+  /** About how much work it is. */
+  tokens: number;
+  run: (context: Context, options: RunOptions) => Promise<Outcome>;
+};
+
+/** Prompts that give one row of results: those of a task, a length and, where the task has them, a depth. */
+export type Cell = {
+  depth: number | null;
+  count: number;
+  /** The prompt with this number; the same number always gives the same prompt. */
+  item: (index: number) => Item;
+};
+
+/** Cells whose prompts run in contexts of one size. */
+export type Batch = {
+  task: string;
+  length: number;
+  contextSize: number;
+  /** What the scores are: right or wrong (0 to 1), or log-probabilities. */
+  measure: 'accuracy' | 'perplexity';
+  cells: Cell[];
+};
+
+/** An item whose answer is generated, greedily. */
+export function answering(
+  prompt: Int32Array,
+  options: { maxTokens: number; stop?: string[]; depth: number | null; score: (answer: string) => number },
+): Item {
+  const { maxTokens, stop, depth, score } = options;
+  return {
+    tokens: prompt.length + maxTokens,
+    async run(context, { signal, onProgress }) {
+      const generation = context.generate(prompt, {
+        maxTokens,
+        temperature: 0,
+        ...(stop && { stop }),
+        ...(signal && { signal }),
+        ...(onProgress && { onProgress }),
+      });
+      const { text, promptTokens, reusedTokens, prefillSeconds, decodeSeconds, decodeTokensPerSecond } = await generation.collect();
+      return {
+        scores: [{ depth, value: score(text), weight: 1 }],
+        prefill: { tokens: promptTokens - reusedTokens, seconds: prefillSeconds },
+        decode: { tokens: Math.round(decodeTokensPerSecond * decodeSeconds), seconds: decodeSeconds },
+        answer: text,
+      };
+    },
+  };
+}

@@ -1,0 +1,74 @@
+import { readFileSync } from 'node:fs';
+
+import type { Random } from './random.ts';
+
+/** The texts of one synthetic task: language.json says what each part is. A task has those that it needs. */
+export type TaskTexts = {
+  intro: string;
+  question: string;
+  answer: string;
+  expected: string;
+  needle: string;
+  join: string;
+  names: string[];
+  needles: number;
+  asked: number;
+  chains: number;
+  hops: number;
+  first: string;
+  next: string;
+  hop: string;
+  common: number;
+  often: number;
+  rarely: number;
+  alpha: number;
+  item: string;
+  separator: string;
+  end: string;
+};
+
+type LanguageJson = {
+  haystack: { patterns: string[]; words: Record<string, string[]> };
+  keys: string[];
+  value: { digits: number };
+  tasks: Record<string, Partial<TaskTexts>>;
+};
+
+// Read, not imported: importing JSON is experimental in Node 20.
+const json = JSON.parse(readFileSync(new URL('./language.json', import.meta.url), 'utf8')) as LanguageJson;
+
+const haystackWords = new Map(Object.entries(json.haystack.words).map(([name, lines]) => [name, words(lines)]));
+
+/** Words that are never in the haystack: keys of needles, variables and items of lists. */
+export const keys: readonly string[] = words(json.keys);
+
+/** A task's texts. */
+export function texts(task: string): TaskTexts {
+  const found = json.tasks[task];
+  if (!found) throw new Error(`language.json has no task ${task}`);
+  return { ...found, names: words(found.names ?? []) } as TaskTexts;
+}
+
+/** One sentence of the haystack. */
+export function sentence(random: Random): string {
+  return random.pick(json.haystack.patterns).replaceAll(/\{(\w+)\}/g, (_, slot: string) => random.pick(haystackWords.get(slot) ?? []));
+}
+
+/** The digits of a needle's value; the first may be a 0. */
+export function value(random: Random): string {
+  return Array.from({ length: json.value.digits }, () => random.below(10)).join('');
+}
+
+/** A text with its {slots} filled. */
+export function fill(text: string, slots: Readonly<Record<string, string>>): string {
+  return text.replaceAll(/\{(\w+)\}/g, (slot, name: string) => slots[name] ?? slot);
+}
+
+/** `a, b and c` */
+export function list(items: readonly string[]): string {
+  return items.length < 2 ? items.join('') : `${items.slice(0, -1).join(', ')} and ${items.at(-1) ?? ''}`;
+}
+
+function words(lines: readonly string[]): string[] {
+  return lines.flatMap((line) => line.split(' ')).filter((word) => word !== '');
+}

@@ -1,0 +1,100 @@
+import type { CacheType, DuoOptions } from '../context.ts';
+import { OptionError } from '../errors.ts';
+import type { GatePatternJson } from '../gates.ts';
+import type { Random } from './random.ts';
+
+/**
+ * Which heads keep everything:
+ * - full: all of them, in llama.cpp's own cache
+ * - duo: those with the highest gates
+ * - streaming: none
+ * - random: as many as with duo, drawn at random
+ * - inverted: as many, those with the lowest gates
+ */
+export const modes = ['full', 'duo', 'streaming', 'random', 'inverted'] as const;
+export type Mode = (typeof modes)[number];
+
+/** One way to run a prompt. */
+export type Variant = {
+  mode: Mode;
+  /** The share of heads that stream; null in llama.cpp's own cache. */
+  sparsity: number | null;
+  /** Steps of the streaming heads' window: 1 is strict. null in llama.cpp's own cache. */
+  chunk: number | null;
+  typeK: CacheType;
+  typeV: CacheType;
+  /** What tells it from the other variants of a run, in words. */
+  label: string;
+  duo?: DuoOptions;
+};
+
+export type VariantOptions = {
+  modes: readonly Mode[];
+  sparsities: readonly number[];
+  chunks: readonly number[];
+  types: readonly { typeK: CacheType; typeV: CacheType }[];
+  /** The model's gates; duo and inverted need them. */
+  gates: GatePatternJson | undefined;
+  /** Gates drawn at random, for random. */
+  randomGates: GatePatternJson;
+  sink: number;
+  recent: number;
+};
+
+/**
+ * Every mode with every sparsity, chunk and cache type that it can have.
+ *
+ * @throws OptionError for duo and inverted without gates
+ */
+export function variants(options: VariantOptions): Variant[] {
+  const { types, chunks } = options;
+  return options.modes.flatMap((mode) =>
+    sparsitiesOf(mode, options).flatMap((sparsity) =>
+      (sparsity === null ? [null] : chunks).flatMap((chunk) =>
+        types.map(({ typeK, typeV }): Variant => {
+          const label = [
+            mode,
+            ...(sparsity !== null && mode !== 'streaming' ? [`${+(100 * sparsity).toFixed(1)}%`] : []),
+            ...(chunk !== null && chunks.length > 1 ? [`chunk ${chunk}`] : []),
+            ...(types.length > 1 ? [typeK === typeV ? typeK : `${typeK}/${typeV}`] : []),
+          ].join(' ');
+          return { mode, sparsity, chunk, typeK, typeV, label, ...(chunk !== null && { duo: duoOf(mode, sparsity ?? 0, chunk, options) }) };
+        }),
+      ),
+    ),
+  );
+}
+
+function sparsitiesOf(mode: Mode, { sparsities }: VariantOptions): readonly (number | null)[] {
+  return mode === 'full' ? [null] : mode === 'streaming' ? [1] : sparsities;
+}
+
+function duoOf(mode: Mode, sparsity: number, chunk: number, options: VariantOptions): DuoOptions {
+  const { gates, randomGates, sink, recent } = options;
+  const window = { sparsity, sink, recent, chunk };
+  if (mode === 'streaming') return window;
+  if (mode === 'random') return { ...window, gates: randomGates };
+  if (gates === undefined) throw new OptionError('gates', gates, `gates, which mode ${mode} needs`);
+  return { ...window, gates: mode === 'inverted' ? inverted(gates) : gates };
+}
+
+/** The same heads in the opposite order. */
+export function inverted(pattern: GatePatternJson): GatePatternJson {
+  return { ...pattern, gates: pattern.gates.map((layer) => layer.map((gate) => 1 - gate)) };
+}
+
+/** Gates that know nothing of the model: each head's is drawn at random. */
+export function randomGates(kvHeads: readonly number[], random: Random): GatePatternJson {
+  return patternOf(kvHeads, () => random.fraction());
+}
+
+/** Gates that know nothing of the model either: every other head of each layer. */
+export function evenGates(kvHeads: readonly number[]): GatePatternJson {
+  return patternOf(kvHeads, (layer, head) => (layer + head) % 2);
+}
+
+function patternOf(kvHeads: readonly number[], gate: (layer: number, head: number) => number): GatePatternJson {
+  const widest = Math.max(...kvHeads);
+  const gates = kvHeads.map((_, layer) => Array.from({ length: widest }, (_, head) => gate(layer, head)));
+  return { llamaDuoPattern: 1, layers: kvHeads.length, kvHeads: widest, gates };
+}

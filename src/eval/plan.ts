@@ -1,0 +1,142 @@
+import { createHash } from 'node:crypto';
+import { closeSync, openSync, readFileSync, readSync, statSync } from 'node:fs';
+import { basename } from 'node:path';
+
+import type { CacheType, PlanOptions } from '../context.ts';
+import { EvaluationError } from '../errors.ts';
+import { readGates, type GatePatternJson } from '../gates.ts';
+import type { Model } from '../model.ts';
+import { chatFrame, rawFrame } from './frame.ts';
+import { modelGates, sidecarPath } from './gates.ts';
+import type { Batch } from './item.ts';
+import { evenGates, randomGates, variants, type Mode, type Variant } from './modes.ts';
+import { perplexityBatches } from './perplexity.ts';
+import { sightOf } from './prompt.ts';
+import { Random } from './random.ts';
+import type { Settings } from './store.ts';
+import { syntheticBatches } from './synthetic-batches.ts';
+import { syntheticTasks } from './synthetic.ts';
+
+/** RULER's synthetic families (arXiv 2404.06654), its questions about given paragraphs aside. */
+const ruler = ['needle', 'multi-key', 'multi-value', 'multi-query', 'variable-tracking', 'common-words', 'frequent-words'];
+
+/** What can be asked for, and the groups that stand for several. */
+export const taskNames = [...Object.keys(syntheticTasks), 'ppl', 'ruler'] as const;
+
+export type EvaluationOptions = {
+  tasks: readonly string[];
+  /** Default: full and streaming, and duo where there are gates. */
+  modes?: readonly Mode[] | undefined;
+  /** A gate pattern's path, `auto` for the model's own, or `even` for every other head. Default: the model's own if it has any. */
+  gates?: string | undefined;
+  sparsities: readonly number[];
+  /** Steps of streaming heads' windows: 1 is strict. */
+  chunks: readonly number[];
+  sink?: number | undefined;
+  recent?: number | undefined;
+  types: readonly { typeK: CacheType; typeV: CacheType }[];
+  lengths: readonly number[];
+  depths: readonly number[];
+  samples: number;
+  seed: number;
+  /** Whether prompts go through the model's chat template. */
+  chat: boolean;
+  /** A text for perplexity. */
+  file?: string | undefined;
+  /** The same for all contexts. */
+  plan: PlanOptions;
+};
+
+/** What is to be run. */
+export type Evaluation = {
+  variants: Variant[];
+  batches: Batch[];
+  /** What the results depend on. */
+  settings: Settings;
+  gates: GatePatternJson | undefined;
+  /** Where the gates are from, in words. */
+  gatesSource: string;
+};
+
+/**
+ * Works out what is to be run: which prompts, in which variants.
+ *
+ * @throws EvaluationError, GatesError, OptionError
+ */
+export async function planEvaluation(model: Model, options: EvaluationOptions): Promise<Evaluation> {
+  const { kvHeads } = model.info;
+  const found = await findGates(model, options.gates);
+  const gates = found?.pattern;
+  const sink = options.sink ?? gates?.sink ?? 64;
+  const recent = options.recent ?? gates?.recent ?? 256;
+  const modes = options.modes ?? (gates ? ['full', 'duo', 'streaming'] : ['full', 'streaming']);
+  if (!gates && modes.some((mode) => mode === 'duo' || mode === 'inverted')) throw noGates(model);
+
+  const all = variants({ ...options, modes, gates, randomGates: randomGates(kvHeads, new Random(options.seed, 'gates')), sink, recent });
+  const sight = sightOf({ sink, recent, chunk: Math.max(...options.chunks) });
+  const frame = options.chat ? await chatFrame(model) : rawFrame(model);
+  const { lengths, depths, samples, seed } = options;
+  const tasks = [...new Set(options.tasks.flatMap((task) => (task === 'ruler' ? ruler : [task])))];
+  const batches = tasks.flatMap((task) => {
+    const synthetic = Object.hasOwn(syntheticTasks, task) ? syntheticTasks[task] : undefined;
+    if (synthetic) return syntheticBatches(task, synthetic, model, { frame, sight, lengths, depths, samples, seed });
+    if (task === 'ppl') return perplexityBatches(model, readText(options.file), lengths, samples);
+    throw new EvaluationError(`There is no task ${JSON.stringify(task)}. Known: ${taskNames.join(', ')}.`);
+  });
+  const settings = {
+    model: fingerprint(model.info.path),
+    tasks,
+    variants: all.map(({ label, typeK, typeV, chunk }) => [label, typeK, typeV, chunk]),
+    gates: gates ? digest(JSON.stringify(gates.gates)) : 'none',
+    sink,
+    recent,
+    chunks: options.chunks,
+    lengths,
+    depths,
+    samples,
+    seed,
+    chat: options.chat,
+    file: options.file === undefined ? 'none' : digest(readText(options.file)),
+    context: options.plan,
+  };
+  return { variants: all, batches, settings, gates, gatesSource: found?.source ?? 'none' };
+}
+
+async function findGates(model: Model, wanted: string | undefined): Promise<{ pattern: GatePatternJson; source: string } | undefined> {
+  if (wanted === 'even') return { pattern: evenGates(model.info.kvHeads), source: 'every other head, whatever it does' };
+  if (wanted !== undefined && wanted !== 'auto') return { pattern: (await readGates(wanted)).toJSON(), source: wanted };
+  const own = await modelGates(model);
+  if (!own && wanted === 'auto') throw noGates(model);
+  return own && { pattern: own.toJSON(), source: "the model's own" };
+}
+
+function noGates({ info }: Model): EvaluationError {
+  return new EvaluationError(
+    `No gates are known for ${basename(info.path)}: neither in it nor in ${sidecarPath(info.path)}. Name a gate pattern with --duo-gates FILE, ` +
+      'or --duo-gates even for every other head, which tells what mixed heads cost and nothing of their quality.',
+  );
+}
+
+function readText(file: string | undefined): string {
+  if (file === undefined) throw new EvaluationError('Task ppl reads a text: name its file with -f FILE.');
+  return readFileSync(file, 'utf8');
+}
+
+function digest(data: string | Uint8Array): string {
+  return createHash('sha256').update(data).digest('hex').slice(0, 16);
+}
+
+/** What tells one model file from another without reading all of it: name, size, and the hash of its first and last bytes. */
+function fingerprint(path: string): string {
+  const { size } = statSync(path);
+  const sample = Buffer.alloc(Math.min(size, 1 << 20));
+  const file = openSync(path, 'r');
+  try {
+    const half = sample.length >> 1;
+    readSync(file, sample, 0, half, 0);
+    readSync(file, sample, half, sample.length - half, size - (sample.length - half));
+  } finally {
+    closeSync(file);
+  }
+  return `${basename(path)}, ${size} bytes, ${digest(sample)}`;
+}

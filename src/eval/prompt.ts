@@ -1,0 +1,101 @@
+import { EvaluationError } from '../errors.ts';
+import { Encoder, type Tokenizer } from './encoder.ts';
+import type { Frame } from './frame.ts';
+import { haystack } from './haystack.ts';
+import { sentence } from './language.ts';
+import type { Random } from './random.ts';
+
+/** What streaming heads see in any of the modes that a prompt is for. */
+export type Sight = {
+  /** First tokens. */
+  sink: number;
+  /** Tokens before a query. */
+  window: number;
+};
+
+/** How far back a streaming head sees at most: its window begins at floor(p / chunk) * chunk - recent. */
+export function sightOf({ sink, recent, chunk }: { sink: number; recent: number; chunk: number }): Sight {
+  return { sink, window: recent + chunk - 1 };
+}
+
+/** A text that is asked about, in its parts. */
+export type Question = {
+  intro: string;
+  question: string;
+  /** The first words of the answer, which are given. */
+  answer: string;
+};
+
+/** Puts prompts together in tokens, each of exactly the length that is asked for. */
+export class PromptWriter {
+  readonly encoder: Encoder;
+  readonly #frame: Frame;
+  readonly #sight: Sight;
+
+  constructor(tokenizer: Tokenizer, frame: Frame, sight: Sight) {
+    this.encoder = new Encoder(tokenizer);
+    this.#frame = frame;
+    this.#sight = sight;
+  }
+
+  /**
+   * A haystack with statements in it, and a question. No head that streams sees any of the statements from the question on.
+   *
+   * @param length of the prompt in tokens
+   * @param depth where the one statement is among the places that are allowed, 0 to 1; null: at random, as where there are several
+   * @throws EvaluationError where the length has no room
+   */
+  withStatements(length: number, parts: Question, statements: readonly string[], depth: number | null, random: Random): Int32Array {
+    const { head, tail } = this.#ends({ ...parts, intro: parts.intro + sentence(random) });
+    const inserted = statements.map((text) => this.encoder.next(` ${text}`));
+    const room = length - head.length - tail.length - inserted.flat().length;
+    const first = Math.max(0, this.#sight.sink - head.length);
+    const last = room - this.#sight.window;
+    const { tokens, gaps } = room > 0 ? haystack(room, this.encoder, random) : { tokens: [], gaps: [] };
+    const allowed = gaps.filter((gap) => gap >= first && gap <= last);
+    if (allowed.length === 0) throw this.#tooShort(length, length - room + first + this.#sight.window);
+
+    const single = depth !== null && inserted.length === 1;
+    const places = single
+      ? [allowed[Math.round(depth * (allowed.length - 1))] ?? 0]
+      : inserted.map(() => random.pick(allowed)).sort((a, b) => a - b);
+    const body: number[] = [];
+    let done = 0;
+    places.forEach((place, index) => {
+      body.push(...tokens.slice(done, place), ...(inserted[index] ?? []));
+      done = place;
+    });
+    return Int32Array.from([...head, ...body, ...tokens.slice(done), ...tail]);
+  }
+
+  /**
+   * A list, and a question. A list of whole items may be an item shorter than what there is room for.
+   *
+   * @param items makes the list's pieces, which have at most `room` tokens together
+   * @throws EvaluationError where the length has no room
+   */
+  withList(length: number, parts: Question, items: (room: number) => string[]): Int32Array {
+    const { head, tail } = this.#ends(parts);
+    const room = length - head.length - tail.length;
+    const pieces = room > 0 ? items(room) : [];
+    if (pieces.length === 0) throw this.#tooShort(length, length - room);
+    return Int32Array.from([...head, ...pieces.flatMap((piece) => this.encoder.next(piece)), ...tail]);
+  }
+
+  #ends({ intro, question, answer }: Question): { head: number[]; tail: number[] } {
+    const { before, after, chat } = this.#frame;
+    const head = [...before, ...this.encoder.opening(intro)];
+    const tail = chat
+      ? [...this.encoder.next(question), ...after, ...this.encoder.opening(answer.trimStart())]
+      : this.encoder.next(question + answer);
+    return { head, tail };
+  }
+
+  #tooShort(length: number, least: number): EvaluationError {
+    const { sink, window } = this.#sight;
+    return new EvaluationError(
+      `A prompt of ${length} tokens has no room for what it should hold: it needs over ${least} tokens, for nothing that is asked for may lie among ` +
+        `the first ${sink} tokens or the ${window} before the question, which streaming heads see. Take a greater length, or a smaller --duo-recent.`,
+    );
+  }
+}

@@ -1,0 +1,42 @@
+import type { Model } from '../model.ts';
+import type { Frame } from './frame.ts';
+import { answering, type Batch, type Item } from './item.ts';
+import { keys } from './language.ts';
+import { PromptWriter, type Sight } from './prompt.ts';
+import { Random } from './random.ts';
+import { scoreAnswer } from './scoring.ts';
+import type { SyntheticTask } from './synthetic.ts';
+
+export type SyntheticOptions = {
+  frame: Frame;
+  sight: Sight;
+  lengths: readonly number[];
+  /** 0 to 1, for tasks with one needle. */
+  depths: readonly number[];
+  samples: number;
+  seed: number;
+};
+
+/** Tokens that an answer may have beyond the expected ones: a number must be seen to end, and those who chat use more words. */
+const slack = { raw: 2, chat: 32 };
+
+const vocabulary = new Set(keys);
+
+/** A task's prompts at each length and depth. A length is the whole context: the prompt and room for its answer. */
+export function syntheticBatches(name: string, task: SyntheticTask, model: Model, options: SyntheticOptions): Batch[] {
+  const { frame, sight, lengths, depths, samples, seed } = options;
+  const writer = new PromptWriter(model, frame, sight);
+  const item = (length: number, depth: number | null, index: number): Item => {
+    const { expected, write } = task.sketch(new Random(seed, name, length, depth ?? 'any', index));
+    const maxTokens = writer.encoder.next(expected.text).length + (frame.chat ? slack.chat : slack.raw);
+    const prompt = write(writer, length - maxTokens, depth);
+    return answering(prompt, { maxTokens, depth, score: (answer) => scoreAnswer(expected, answer, vocabulary) });
+  };
+  return lengths.map((length) => ({
+    task: name,
+    length,
+    contextSize: length,
+    measure: 'accuracy',
+    cells: (task.hasDepth ? depths : [null]).map((depth) => ({ depth, count: samples, item: (index) => item(length, depth, index) })),
+  }));
+}

@@ -1,0 +1,182 @@
+import { fill, keys, list, texts, value, type TaskTexts } from './language.ts';
+import type { PromptWriter, Question } from './prompt.ts';
+import type { Random } from './random.ts';
+import type { Expected } from './scoring.ts';
+
+/** A prompt before it is written: what is asked for, and what writes the prompt in a number of tokens. */
+export type Sketch = { expected: Expected; write: (writer: PromptWriter, length: number, depth: number | null) => Int32Array };
+
+/** A task whose prompts are made up: one of RULER's families (arXiv 2404.06654), or DuoAttention's passkeys (arXiv 2410.10819). */
+export type SyntheticTask = {
+  /** Whether its one needle is put at given depths. */
+  hasDepth: boolean;
+  sketch: (random: Random) => Sketch;
+};
+
+export const syntheticTasks: Readonly<Record<string, SyntheticTask>> = {
+  needle: { hasDepth: true, sketch: needles('needle') },
+  'multi-key': { hasDepth: false, sketch: needles('multi-key') },
+  'multi-value': { hasDepth: false, sketch: multiValue },
+  'multi-query': { hasDepth: false, sketch: needles('multi-query') },
+  passkey: { hasDepth: true, sketch: passkey },
+  'multi-passkey': { hasDepth: false, sketch: multiPasskey },
+  'variable-tracking': { hasDepth: false, sketch: variableTracking },
+  'common-words': { hasDepth: false, sketch: commonWords },
+  'frequent-words': { hasDepth: false, sketch: frequentWords },
+};
+
+// --- needles: statements in a haystack ---
+
+type Needle = { name: string; value: string };
+
+/** Needles with different keys; `asked` of them are asked for. */
+function needles(task: string): (random: Random) => Sketch {
+  return (random) => {
+    const t = texts(task);
+    const all = random.sample(keys, t.needles).map((key): Needle => ({ name: key, value: value(random) }));
+    const asked = random.sample(all, t.asked);
+    return inHaystack(t, all.map(statement(t)), asked, { key: asked[0]?.name ?? '', keys: list(asked.map(({ name }) => name)) }, random);
+  };
+}
+
+/** Several values of one key, all asked for. */
+function multiValue(random: Random): Sketch {
+  const t = texts('multi-value');
+  const name = random.pick(keys);
+  const all = different(t.needles, () => value(random)).map((value): Needle => ({ name, value }));
+  return inHaystack(t, all.map(statement(t)), all, { key: name }, random);
+}
+
+function passkey(random: Random): Sketch {
+  const t = texts('passkey');
+  const all = [{ name: '', value: value(random) }];
+  return inHaystack(t, all.map(statement(t)), all, {}, random);
+}
+
+function multiPasskey(random: Random): Sketch {
+  const t = texts('multi-passkey');
+  const all = t.names.slice(0, t.needles).map((name): Needle => ({ name, value: value(random) }));
+  return inHaystack(t, all.map(statement(t)), all, { name: all[0]?.name ?? '' }, random);
+}
+
+function statement(t: TaskTexts): (needle: Needle) => string {
+  return ({ name, value }) => fill(t.needle, { key: name, name, value });
+}
+
+/** @param asked in the order of the answer */
+function inHaystack(
+  t: TaskTexts,
+  statements: readonly string[],
+  asked: readonly Needle[],
+  slots: Readonly<Record<string, string>>,
+  random: Random,
+): Sketch {
+  const text = asked.map(({ name, value }, index) => {
+    const join = index === 0 ? '' : fill(t.join, { key: name, name });
+    return join + fill(t.expected, { value });
+  });
+  return {
+    expected: { text: text.join(''), parts: asked.map(({ value }) => value), kind: 'numbers' },
+    write: (writer, length, depth) => writer.withStatements(length, question(t, slots), statements, depth, random),
+  };
+}
+
+function question(t: TaskTexts, slots: Readonly<Record<string, string>>): Question {
+  return { intro: t.intro, question: fill(t.question, slots), answer: fill(t.answer, slots) };
+}
+
+// --- variable tracking: chains of statements ---
+
+function variableTracking(random: Random): Sketch {
+  const t = texts('variable-tracking');
+  const names = random.sample(keys, t.chains * (t.hops + 1));
+  const values = different(t.chains, () => value(random));
+  const chains = values.map((value, chain) => ({ value, variables: names.slice(chain * (t.hops + 1), (chain + 1) * (t.hops + 1)) }));
+  const statements = chains.map(({ value, variables }) =>
+    variables.map((variable, hop) =>
+      hop === 0 ? fill(t.first, { variable, value }) : fill(t.next, { variable, source: variables[hop - 1] ?? '' }),
+    ),
+  );
+  const asked = random.pick(chains);
+  const last = asked.variables.at(-1) ?? '';
+  const path = asked.variables.slice(0, -1).reverse();
+  const text = path.map((variable) => fill(t.hop, { variable })).join('') + fill(t.expected, { value: asked.value });
+  return {
+    expected: { text, parts: [asked.value], kind: 'numbers' },
+    write: (writer, length) => writer.withStatements(length, question(t, { variable: last }), random.interleave(statements), null, random),
+  };
+}
+
+// --- words that come most often in a list ---
+
+function commonWords(random: Random): Sketch {
+  const t = texts('common-words');
+  const shuffled = random.shuffle(keys);
+  const common = shuffled.slice(0, t.common);
+  const others = shuffled.slice(t.common);
+  const occurrences = (items: number): string[] => {
+    const units = Math.max(1, Math.floor(items / (common.length * t.often + others.length * t.rarely)));
+    // A list too short for all the others still has several occurrences of the common words.
+    const each = Math.min(t.often * units, Math.floor(items / (common.length + 1)));
+    return common.flatMap((word) => new Array<string>(each).fill(word));
+  };
+  return inList(t, common, occurrences, others, random);
+}
+
+function frequentWords(random: Random): Sketch {
+  const t = texts('frequent-words');
+  const ranked = random.shuffle(keys);
+  const weights = ranked.map((_, index) => (index + 1) ** -t.alpha);
+  const sum = weights.reduce((total, weight) => total + weight, 0);
+  const occurrences = (items: number): string[] =>
+    ranked.flatMap((word, index) => new Array<string>(Math.floor((items * (weights[index] ?? 0)) / sum)).fill(word));
+  // What rounding left over goes to words that come least.
+  return inList(t, ranked.slice(0, t.common), occurrences, ranked.slice(Math.floor(ranked.length / 2)), random);
+}
+
+/**
+ * @param occurrences the words of a list of about so many items that must be in it
+ * @param others what the list is filled up with, in turn
+ */
+function inList(
+  t: TaskTexts,
+  asked: readonly string[],
+  occurrences: (items: number) => string[],
+  others: readonly string[],
+  random: Random,
+): Sketch {
+  const count = texts('multi-passkey').names[asked.length - 1] ?? '';
+  const item = (word: string, after: string): string => fill(t.item, { word }) + after;
+  return {
+    expected: { text: asked.map((word) => fill(t.expected, { word })).join(t.join), parts: asked, kind: 'words' },
+    write: (writer, length) =>
+      writer.withList(length, question(t, { count }), (room) => {
+        const costs = new Map<string, number>(keys.map((word) => [word, writer.encoder.next(item(word, t.separator)).length]));
+        const cost = (word: string): number => costs.get(word) ?? 0;
+        const mean = [...costs.values()].reduce((sum, tokens) => sum + tokens, 0) / costs.size;
+        const total = (words: readonly string[]): number => words.reduce((sum, word) => sum + cost(word), 0);
+        // Where the frequent words have more tokens than most, fewer items fit.
+        let items = Math.floor(room / mean);
+        while (total(occurrences(items)) > room) items--;
+        const words = occurrences(items);
+        let rest = room - total(words);
+        for (let next = 0; ; next++) {
+          const word = others[next % others.length] ?? '';
+          // The last one is one that just fits, if there is any.
+          const fitting = cost(word) <= rest ? word : others.find((other) => cost(other) <= rest);
+          if (fitting === undefined) break;
+          words.push(fitting);
+          rest -= cost(fitting);
+        }
+        const shuffled = random.shuffle(words);
+        return shuffled.map((word, index) => item(word, index === shuffled.length - 1 ? t.end : t.separator));
+      }),
+  };
+}
+
+/** Values that are not the same. */
+function different(count: number, draw: () => string): string[] {
+  const drawn = new Set<string>();
+  while (drawn.size < count) drawn.add(draw());
+  return [...drawn];
+}

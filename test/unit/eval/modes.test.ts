@@ -1,0 +1,100 @@
+import { describe, expect, test } from 'vitest';
+
+import { OptionError } from '../../../src/errors.ts';
+import { sidecarPath } from '../../../src/eval/gates.ts';
+import { evenGates, inverted, modes, randomGates, variants, type VariantOptions } from '../../../src/eval/modes.ts';
+import { Random } from '../../../src/eval/random.ts';
+
+const kvHeads = [4, 4, 2];
+const gates = {
+  llamaDuoPattern: 1 as const,
+  layers: 2,
+  kvHeads: 2,
+  gates: [
+    [0.25, 1],
+    [0, 0.5],
+  ],
+};
+const options: VariantOptions = {
+  modes,
+  sparsities: [0.5, 0.75],
+  chunks: [1],
+  types: [{ typeK: 'f16', typeV: 'f16' }],
+  gates,
+  randomGates: randomGates(kvHeads, new Random(1)),
+  sink: 64,
+  recent: 256,
+};
+
+describe('variants', () => {
+  test('every mode has the sparsities that it can have', () => {
+    expect(variants(options).map(({ label, mode, sparsity, chunk }) => [label, mode, sparsity, chunk])).toEqual([
+      ['full', 'full', null, null],
+      ['duo 50%', 'duo', 0.5, 1],
+      ['duo 75%', 'duo', 0.75, 1],
+      ['streaming', 'streaming', 1, 1],
+      ['random 50%', 'random', 0.5, 1],
+      ['random 75%', 'random', 0.75, 1],
+      ['inverted 50%', 'inverted', 0.5, 1],
+      ['inverted 75%', 'inverted', 0.75, 1],
+    ]);
+  });
+
+  test('chunks and cache types multiply, and are named where there are several', () => {
+    const types = [
+      { typeK: 'f16', typeV: 'f16' },
+      { typeK: 'q8_0', typeV: 'q4_0' },
+    ] as const;
+    const all = variants({ ...options, modes: ['full', 'streaming'], chunks: [1, 512], types });
+    expect(all.map(({ label }) => label)).toEqual([
+      'full f16',
+      'full q8_0/q4_0',
+      'streaming chunk 1 f16',
+      'streaming chunk 1 q8_0/q4_0',
+      'streaming chunk 512 f16',
+      'streaming chunk 512 q8_0/q4_0',
+    ]);
+    expect(all.at(-1)).toMatchObject({ typeK: 'q8_0', typeV: 'q4_0', duo: { sparsity: 1, sink: 64, recent: 256, chunk: 512 } });
+    expect(new Set(all.map(({ label }) => label)).size).toBe(all.length);
+  });
+
+  test('full is llama.cpp’s own cache, all others have the same window', () => {
+    for (const { mode, duo } of variants(options)) {
+      if (mode === 'full') expect(duo).toBeUndefined();
+      else expect(duo).toMatchObject({ sink: 64, recent: 256, chunk: 1 });
+    }
+  });
+
+  test.each(['duo', 'inverted'] as const)('%s needs gates', (mode) => {
+    expect(() => variants({ ...options, modes: [mode], gates: undefined })).toThrow(OptionError);
+  });
+});
+
+test('inverted gates have the opposite order', () => {
+  expect(inverted(gates).gates).toEqual([
+    [0.75, 0],
+    [1, 0.5],
+  ]);
+});
+
+test('random gates are those of the seed, one for each head of the widest layer', () => {
+  const draw = (seed: number) => randomGates(kvHeads, new Random(seed)).gates;
+  expect(draw(1)).toEqual(draw(1));
+  expect(draw(1)).not.toEqual(draw(2));
+  expect(draw(1).map((layer) => layer.length)).toEqual([4, 4, 4]);
+});
+
+test('even gates alternate in both directions', () => {
+  expect(evenGates([2, 2]).gates).toEqual([
+    [0, 1],
+    [1, 0],
+  ]);
+});
+
+test.each([
+  ['/a/needle.gguf', '/a/needle.duo.json'],
+  ['/a.b/model', '/a.b/model.duo.json'],
+  ['m.Q4_0.gguf', 'm.Q4_0.duo.json'],
+])('the gates beside %s are %s', (model, gates) => {
+  expect(sidecarPath(model)).toBe(gates);
+});
