@@ -1,6 +1,7 @@
 // The functions of llama-duo-abi.h: they check arguments, keep exceptions in, and hand on.
 #include "llama-duo-abi.h"
 
+#include "calibrate.h"
 #include "context.h"
 #include "engine-thread.h"
 #include "gates.h"
@@ -210,6 +211,15 @@ int32_t llama_duo_gates_select(const void * json, int32_t len, uint32_t * handle
     return guarded([&] {
         submit(json, len, handle, [](std::shared_ptr<job> j, options given) {
             run_alone(j, [o = gates_select_options::read(given)](job & j) { select_heads(j, o); });
+        });
+    });
+}
+
+int32_t llama_duo_calibrate(uint32_t handle, const void * json, int32_t len, uint32_t * job_handle) {
+    return guarded([&] {
+        const auto m = live<model>(handle);
+        submit(json, len, job_handle, [&](std::shared_ptr<job> j, options given) {
+            run_alone(j, [m, o = calibrate_options::read(given, *m)](job & j) { calibrate_model(j, *m, o); });
         });
     });
 }

@@ -1,4 +1,5 @@
 #include "duo-config.h"
+#include "duo-heads.h"
 
 #include "gate-pattern.h"
 
@@ -281,6 +282,16 @@ void duo_init_cparams(llama_cparams & cparams, const llama_model & model, const 
 
 uint32_t duo_config::n_cells_streaming(uint32_t n_ctx_seq) const {
     return std::min(sink + ring, n_ctx_seq);
+}
+
+// --- at run time ---
+
+void duo_set_windowed(llama_context * ctx, const std::vector<std::vector<uint8_t>> & windowed) {
+    if (!ctx->get_cparams().duo || !ctx->get_memory()) {
+        throw std::runtime_error("heads can be windowed only in a context with mixed heads");
+    }
+    ctx->synchronize();
+    static_cast<llama_kv_cache_duo *>(ctx->get_memory())->set_windowed(windowed);
 }
 
 // --- sizes ---

@@ -13,6 +13,7 @@
 #include <limits>
 #include <random>
 #include <stdexcept>
+#include <utility>
 
 // --- rows ---
 
@@ -151,19 +152,8 @@ llama_kv_cache_duo::llama_kv_cache_duo(const llama_model & model, const llama_cp
         ctxs_bufs.emplace_back(std::move(ctx), buf);
     }
 
-    // the head maps: retrieval heads' rows first, then streaming heads'
     for (uint32_t il = 0; il < layers.size() && !hparams.no_alloc; ++il) {
-        const auto & streaming = config.heads.streaming[il];
-        int64_t next[2] = { 0, int64_t(layers[il].n_retrieval) * n_ctx_seq };
-        std::vector<int64_t> map;
-        for (const uint8_t s : streaming) {
-            map.push_back(next[s]);
-            map.push_back(s);
-            next[s] += s ? n_ring : n_ctx_seq;
-        }
-        if (layers[il].heads) {
-            ggml_backend_tensor_set(layers[il].heads, map.data(), 0, map.size() * sizeof(int64_t));
-        }
+        upload_heads(il);
     }
 
     const duo_kv_size s = size();
@@ -171,6 +161,40 @@ llama_kv_cache_duo::llama_kv_cache_duo(const llama_model & model, const llama_cp
             __func__, s.n_retrieval, s.n_ctx_seq, s.n_streaming, s.n_ring, s.sink, s.recent, s.chunk, s.n_seq, ggml_type_name(type_k), ggml_type_name(type_v));
     LLAMA_LOG_INFO("%s: size = %.2f MiB, of %.2f MiB with every head full\n",
             __func__, s.total_bytes / 1024.0 / 1024.0, s.full_bytes / 1024.0 / 1024.0);
+}
+
+void llama_kv_cache_duo::upload_heads(uint32_t il) {
+    enum kind { retrieval, streaming, windowed_retrieval }; // as mixed-attention.h numbers them
+
+    const layer & l = layers[il];
+    if (!l.heads) {
+        return;
+    }
+    int64_t next[2] = { 0, int64_t(l.n_retrieval) * n_ctx_seq };
+    std::vector<int64_t> map;
+    for (size_t h = 0; h < config.heads.streaming[il].size(); ++h) {
+        const bool streams = config.heads.streaming[il][h];
+        map.push_back(next[streams]);
+        map.push_back(streams ? streaming : !windowed.empty() && windowed[il][h] ? windowed_retrieval : retrieval);
+        next[streams] += streams ? n_ring : n_ctx_seq;
+    }
+    ggml_backend_tensor_set(l.heads, map.data(), 0, map.size() * sizeof(int64_t));
+}
+
+void llama_kv_cache_duo::set_windowed(const std::vector<std::vector<uint8_t>> & next) {
+    bool fits = next.size() == layers.size() && config.heads.n_streaming() == 0;
+    for (size_t il = 0; il < next.size() && fits; ++il) {
+        fits = next[il].size() == config.heads.streaming[il].size();
+    }
+    if (!fits) {
+        throw std::runtime_error("heads can be windowed only where all are stored in full, by a mask of the model's shape");
+    }
+    const auto before = std::exchange(windowed, next);
+    for (uint32_t il = 0; il < layers.size(); ++il) {
+        if (before.empty() || before[il] != windowed[il]) {
+            upload_heads(il);
+        }
+    }
 }
 
 ggml_mixed_attn_params llama_kv_cache_duo::attn_params(int32_t il, float scale) const {

@@ -84,6 +84,11 @@ public:
 
     duo_kv_size size() const;
 
+    // --- for calibration ---
+
+    // duo-heads.h says what this does. windowed: [n_layer][n_head_kv]
+    void set_windowed(const std::vector<std::vector<uint8_t>> & windowed);
+
     // --- for the contexts ---
 
     // Marks the ubatch's positions as held.
@@ -133,6 +138,9 @@ private:
     template <typename F>
     void for_each_rows(const stream & s, uint32_t i_stream, bool partial, F && f) const;
 
+    // Uploads a layer's head map: retrieval heads' rows first, then streaming heads'.
+    void upload_heads(uint32_t il);
+
     // The stream whose rows are the i'th's while copies wait.
     uint32_t home(uint32_t i) const;
 
@@ -161,6 +169,8 @@ private:
     std::vector<stream_copy> copies; // not yet carried out
 
     uint64_t next_branch; // its id: from a random number on, because states travel between processes
+
+    std::vector<std::vector<uint8_t>> windowed; // [n_layer][n_head_kv] as set last; empty: none is
 
     std::vector<std::pair<ggml_context_ptr, ggml_backend_buffer_ptr>> ctxs_bufs;
 };

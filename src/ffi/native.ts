@@ -163,6 +163,11 @@ export class Native {
     return this.#submit(options, (json, length, job) => this.#c.llama_duo_gates_select(json, length, job));
   }
 
+  calibrate(model: Handle, options: string): Handle {
+    const checked = handle('model', model);
+    return this.#submit(options, (json, length, job) => this.#c.llama_duo_calibrate(checked, json, length, job), 'model');
+  }
+
   contextCreate(model: Handle, options: string): Handle {
     const checked = handle('model', model);
     return this.#submit(options, (json, length, job) => this.#c.llama_duo_context_create(checked, json, length, job), 'model');

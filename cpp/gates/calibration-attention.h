@@ -1,0 +1,14 @@
+// Scores that come from looking at attention rather than from taking it away.
+#pragma once
+
+#include "calibration-passes.h"
+
+#include <vector>
+
+namespace duo {
+
+// A score for each KV head, all layers one after the other, by params.method: mass, kvzip or mean_qk. Reads the contexts, and then what the method needs.
+// Throws calibration_error and calibration_cancelled.
+std::vector<double> attention_scores(calibration_passes & passes, const calibration_params & params);
+
+} // namespace duo

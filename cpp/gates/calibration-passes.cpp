@@ -1,0 +1,207 @@
+#include "calibration-passes.h"
+
+#include "duo-heads.h"
+#include "duo-report.h"
+#include "head-selection.h"
+
+#include "ggml-backend.h"
+#include "llama-model.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <string>
+
+namespace duo {
+
+static constexpr size_t n_ubatch = 512; // as a context's default: a pass of one piece for most samples
+
+std::vector<int32_t> calibration_passes::n_head_kv() const {
+    std::vector<int32_t> n;
+    for (uint32_t il = 0; il < model->hparams.n_layer(); ++il) {
+        n.push_back(int32_t(model->hparams.n_head_kv(il)));
+    }
+    return n;
+}
+
+calibration_passes::calibration_passes(llama_model * model, const calibration_params & params) : model(model), params(params) {
+    size_t longest = 0;
+    for (const auto & s : params.samples) {
+        longest = std::max(longest, s.tokens.size());
+        if (params.method == calibration_method::kvzip) {
+            longest = std::max(longest, 2 * s.n_context);
+        }
+    }
+    const size_t n_ctx_seq = GGML_PAD(longest, 256); // llama.cpp's own padding
+
+    llama_context_params p = llama_context_default_params();
+    p.n_seq_max       = uint32_t(params.samples.size());
+    p.n_ctx           = uint32_t(n_ctx_seq * params.samples.size());
+    p.n_batch         = n_ubatch;
+    p.n_ubatch        = n_ubatch;
+    p.n_threads       = params.n_threads;
+    p.n_threads_batch = params.n_threads;
+    p.offload_kqv     = params.offload;
+    p.duo             = llama_duo_default_params();
+    p.duo.enabled     = true;
+    p.duo.sparsity    = 0; // all rows are kept, so heads can be windowed and tails taken back
+    p.duo.sink        = params.sink;
+    p.duo.recent      = params.recent;
+    p.cb_eval         = [](ggml_tensor * t, bool ask, void * self) { return static_cast<calibration_passes *>(self)->on_node(t, ask); };
+    p.cb_eval_user_data = this;
+    p.abort_callback  = [](void * self) {
+        const auto & cancelled = static_cast<calibration_passes *>(self)->params.cancelled;
+        return cancelled && cancelled();
+    };
+    p.abort_callback_data = this;
+
+    ctx.reset(llama_init_from_model(model, p));
+    if (!ctx) {
+        throw calibration_error(calibration_error::context, "there is no context of " + std::to_string(params.samples.size()) + " x " +
+                std::to_string(n_ctx_seq) + " tokens for this model; use fewer or shorter samples");
+    }
+}
+
+calibration_passes::~calibration_passes() = default;
+
+bool calibration_passes::on_node(ggml_tensor * t, bool ask) {
+    const bool is_hidden = strcmp(t->name, "result_norm") == 0;
+    if (ask) {
+        if (t->op == GGML_OP_ROPE) {
+            rope = t;
+        }
+        return is_hidden || (t->op == GGML_OP_MIXED_ATTN && on_attention);
+    }
+    if (is_hidden) {
+        hidden.resize(size_t(ggml_nelements(t)));
+        ggml_backend_tensor_get(t, hidden.data(), 0, ggml_nbytes(t));
+    } else {
+        on_attention(t, rope);
+        rope = nullptr;
+    }
+    return !(params.cancelled && params.cancelled());
+}
+
+// The log-probability of a token, and whether none is likelier.
+static std::pair<float, bool> foretold(const float * logits, size_t n_vocab, llama_token token) {
+    const float max = *std::max_element(logits, logits + n_vocab);
+    double sum = 0;
+    for (size_t i = 0; i < n_vocab; ++i) {
+        sum += std::exp(double(logits[i]) - max);
+    }
+    return { float(double(logits[token]) - max - std::log(sum)), logits[token] == max };
+}
+
+void calibration_passes::decode(const std::vector<token> & tokens, outputs * out) {
+    const size_t n_vocab = size_t(llama_vocab_n_tokens(llama_model_get_vocab(model)));
+    const size_t n_embd  = size_t(llama_model_n_embd(model));
+
+    for (size_t begin = 0; begin < tokens.size(); begin += n_ubatch) {
+        const size_t n = std::min(n_ubatch, tokens.size() - begin);
+        std::vector<llama_token>    id(n);
+        std::vector<llama_pos>      pos(n);
+        std::vector<llama_seq_id>   seq(n);
+        std::vector<int32_t>        n_seq_id(n, 1);
+        std::vector<llama_seq_id *> seq_id(n);
+        std::vector<int8_t>         output(n);
+        std::vector<size_t>         asked;
+        for (size_t i = 0; i < n; ++i) {
+            const token & t = tokens[begin + i];
+            id[i]     = t.id;
+            pos[i]    = t.pos;
+            seq[i]    = t.seq;
+            seq_id[i] = &seq[i];
+            output[i] = out && t.next != LLAMA_TOKEN_NULL;
+            if (output[i]) {
+                asked.push_back(i);
+            }
+        }
+        hidden.clear();
+        const int32_t status = llama_decode(ctx.get(),
+                { int32_t(n), id.data(), nullptr, pos.data(), n_seq_id.data(), seq_id.data(), output.data() });
+        if (params.cancelled && params.cancelled()) {
+            throw calibration_cancelled();
+        }
+        if (status != 0) {
+            throw calibration_error(calibration_error::decode, "llama_decode failed with status " + std::to_string(status));
+        }
+        llama_synchronize(ctx.get());
+        if (on_tokens) {
+            on_tokens(n);
+        }
+
+        if (asked.empty()) {
+            continue;
+        }
+        // models that compute the last layer for all tokens have a row for each
+        const bool all_rows = hidden.size() == n * n_embd;
+        if (!all_rows && hidden.size() != asked.size() * n_embd) {
+            throw calibration_error(calibration_error::decode, "the model's final hidden states have " + std::to_string(hidden.size()) +
+                    " numbers; expected " + std::to_string(asked.size()) + " x " + std::to_string(n_embd));
+        }
+        for (size_t i = 0; i < asked.size(); ++i) {
+            const float * row = hidden.data() + (all_rows ? asked[i] : i) * n_embd;
+            out->hidden.insert(out->hidden.end(), row, row + n_embd);
+            const auto [logp, correct] = foretold(llama_get_logits_ith(ctx.get(), int32_t(asked[i])), n_vocab, tokens[begin + asked[i]].next);
+            out->logp.push_back(logp);
+            out->correct.push_back(correct);
+        }
+    }
+}
+
+void calibration_passes::read_contexts(const head_mask & windowed) {
+    duo_set_windowed(ctx.get(), windowed);
+    llama_memory_clear(llama_get_memory(ctx.get()), false);
+
+    std::vector<token> tokens;
+    for (size_t i = 0; i < params.samples.size(); ++i) {
+        const auto & s = params.samples[i];
+        for (size_t p = 0; p < s.n_context; ++p) {
+            tokens.push_back({ s.tokens[p], llama_pos(p), llama_seq_id(i), LLAMA_TOKEN_NULL });
+        }
+    }
+    decode(tokens, nullptr);
+}
+
+calibration_passes::outputs calibration_passes::read_tails(const head_mask & windowed) {
+    duo_set_windowed(ctx.get(), windowed);
+
+    std::vector<token> tokens;
+    for (size_t i = 0; i < params.samples.size(); ++i) {
+        const auto & s = params.samples[i];
+        auto answer = s.answers.begin();
+        for (size_t p = s.n_context; p + 1 < s.tokens.size(); ++p) { // nothing follows the last one
+            while (answer != s.answers.end() && p + 1 >= answer->second) {
+                ++answer;
+            }
+            const bool asked = answer != s.answers.end() && p + 1 >= answer->first;
+            tokens.push_back({ s.tokens[p], llama_pos(p), llama_seq_id(i), asked ? s.tokens[p + 1] : LLAMA_TOKEN_NULL });
+        }
+    }
+    outputs out;
+    decode(tokens, &out);
+    take_back_tails();
+    return out;
+}
+
+void calibration_passes::repeat_contexts(const head_mask & windowed) {
+    duo_set_windowed(ctx.get(), windowed);
+
+    std::vector<token> tokens;
+    for (size_t i = 0; i < params.samples.size(); ++i) {
+        const auto & s = params.samples[i];
+        for (size_t p = 0; p < s.n_context; ++p) {
+            tokens.push_back({ s.tokens[p], llama_pos(s.n_context + p), llama_seq_id(i), LLAMA_TOKEN_NULL });
+        }
+    }
+    decode(tokens, nullptr);
+    take_back_tails();
+}
+
+void calibration_passes::take_back_tails() {
+    for (size_t i = 0; i < params.samples.size(); ++i) {
+        llama_memory_seq_rm(llama_get_memory(ctx.get()), llama_seq_id(i), llama_pos(params.samples[i].n_context), -1); // exact: all rows are kept
+    }
+}
+
+} // namespace duo

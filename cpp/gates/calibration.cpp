@@ -1,0 +1,367 @@
+#include "calibration.h"
+
+#include "calibration-attention.h"
+#include "calibration-passes.h"
+#include "calibration-record.h"
+#include "calibration-regression.h"
+
+#include "llama-model.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <memory>
+#include <numeric>
+#include <random>
+
+namespace duo {
+
+namespace {
+
+struct head {
+    int32_t il;
+    int32_t ih;
+};
+
+class calibration {
+public:
+    calibration(llama_model * model, const calibration_params & params);
+
+    calibration_result run();
+
+private:
+    using scores = std::vector<double>; // [n_head], of heads
+
+    scores ablation();
+    scores greedy();
+    scores random_masks();
+    scores attention();
+
+    // Of a mask, from the record or measured.
+    calibration_loss loss(const head_mask & windowed);
+
+    size_t tokens_of_loss() const { return n_tail + (params.strict ? result.n_context : 0); }
+
+    // The first measurement, of every head seeing everything. n_losses: how many follow, and n_contexts: how often contexts are read for them again.
+    void begin_losses(size_t n_losses, size_t n_contexts);
+
+    // The contexts' rows are those of this mask from here on; they are computed once they are needed.
+    void set_contexts(const head_mask & windowed) { contexts = windowed; }
+
+    // Computes what is missing for a measurement.
+    void prepare();
+
+    std::unique_ptr<calibration_passes> make_passes();
+
+    void report(size_t n_tokens);
+
+    llama_model *              model;
+    const calibration_params & params;
+    calibration_record         record;
+
+    std::unique_ptr<calibration_passes> passes; // null until something has to be computed
+    calibration_passes::outputs         full;   // with every head seeing everything
+    head_mask                           contexts;         // the rows that measurements want
+    head_mask                           contexts_in_cache; // those that are there; empty: none
+
+    std::vector<int32_t> n_head_kv;
+    std::vector<head>    heads;
+    head_mask            none; // nothing windowed
+
+    calibration_result result;
+    size_t             n_tail  = 0; // tokens of the questions and answers that are read: the last answers' last ones are not
+    size_t             n_done  = 0; // tokens, for progress
+    size_t             n_total = 0;
+};
+
+// All that the measurements depend on: two runs with the same line may share them.
+std::string describe(const calibration_params & p) {
+    uint64_t hash = 14695981039346656037ull; // FNV-1a
+    auto add = [&](uint64_t x) { hash = (hash ^ x) * 1099511628211ull; };
+    for (const auto & s : p.samples) {
+        for (const llama_token t : s.tokens) {
+            add(uint64_t(t));
+        }
+        add(s.n_context);
+        for (const auto & [first, end] : s.answers) {
+            add(first);
+            add(end);
+        }
+    }
+    char samples[17];
+    snprintf(samples, sizeof(samples), "%016llx", (unsigned long long) hash);
+    return "llama-duo calibration 1, model " + p.model_id + ", samples " + samples + ", method " + std::to_string(int(p.method)) + ", sink " +
+           std::to_string(p.sink) + ", recent " + std::to_string(p.recent) + ", strict " + std::to_string(p.strict) + ", masks " +
+           std::to_string(p.n_masks) + ", seed " + std::to_string(p.seed);
+}
+
+void check_samples(const llama_model * model, const calibration_params & p) {
+    const auto fail = [](size_t i, const std::string & problem) {
+        throw calibration_error(calibration_error::samples, "sample " + std::to_string(i) + ": " + problem);
+    };
+    if (p.samples.empty()) {
+        throw calibration_error(calibration_error::samples, "there are no samples; expected at least one");
+    }
+    const size_t n_trained = size_t(llama_model_n_ctx_train(model));
+    for (size_t i = 0; i < p.samples.size(); ++i) {
+        const auto & s = p.samples[i];
+        const size_t longest = p.method == calibration_method::kvzip ? std::max(s.tokens.size(), 2 * s.n_context) : s.tokens.size();
+        if (longest > n_trained) {
+            throw calibration_error(calibration_error::context, "sample " + std::to_string(i) + " takes " + std::to_string(longest) + " tokens, but the model was trained for " +
+                    std::to_string(n_trained) + "; use shorter samples");
+        }
+        if (s.n_context <= size_t(p.sink) + size_t(p.recent)) {
+            throw calibration_error(calibration_error::context, "sample " + std::to_string(i) + " has a context of " + std::to_string(s.n_context) +
+                    " tokens, all of which a streaming head with " + std::to_string(p.sink) + " sinks and " + std::to_string(p.recent) +
+                    " recent keys may see; use longer samples or a smaller window");
+        }
+        size_t after = s.n_context + 1;
+        for (const auto & [first, end] : s.answers) {
+            if (first < after || end <= first || end > s.tokens.size()) {
+                fail(i, "the answer [" + std::to_string(first) + ", " + std::to_string(end) + ") is not within its questions' tokens [" +
+                        std::to_string(after) + ", " + std::to_string(s.tokens.size()) + ")");
+            }
+            after = end;
+        }
+        if (s.answers.empty()) {
+            fail(i, "it has no answers; expected at least one");
+        }
+    }
+}
+
+calibration::calibration(llama_model * model, const calibration_params & params) :
+    model(model), params(params), record(params.partial, describe(params)) {
+    const llama_hparams & hparams = model->hparams;
+    for (int32_t il = 0; il < int32_t(hparams.n_layer()); ++il) {
+        n_head_kv.push_back(int32_t(hparams.n_head_kv(il)));
+        none.emplace_back(size_t(n_head_kv.back()), uint8_t(0));
+        for (int32_t ih = 0; ih < n_head_kv.back(); ++ih) {
+            heads.push_back({ il, ih });
+        }
+    }
+    contexts = none;
+    for (const auto & s : params.samples) {
+        result.n_context += s.n_context;
+        n_tail           += s.tokens.size() - s.n_context - 1;
+        for (const auto & [first, end] : s.answers) {
+            result.n_answer += end - first;
+        }
+    }
+}
+
+void calibration::report(size_t n_tokens) {
+    n_done += n_tokens;
+    if (params.progress) {
+        params.progress(std::min(1.0, double(n_done) / double(std::max<size_t>(1, n_total))));
+    }
+}
+
+std::unique_ptr<calibration_passes> calibration::make_passes() {
+    auto p = std::make_unique<calibration_passes>(model, params);
+    p->on_tokens = [this](size_t n) { report(n); };
+    return p;
+}
+
+void calibration::prepare() {
+    if (!passes) {
+        passes = make_passes();
+        passes->read_contexts(none);
+        full = passes->read_tails(none);
+        contexts_in_cache = none;
+    }
+    if (contexts_in_cache != contexts) {
+        passes->read_contexts(contexts);
+        contexts_in_cache = contexts;
+    }
+}
+
+calibration_loss calibration::loss(const head_mask & windowed) {
+    if (params.strict) {
+        set_contexts(windowed);
+    }
+    bool measured = false;
+    const std::vector<double> v = record.next([&]() -> std::vector<double> {
+        measured = true;
+        prepare();
+        const auto out = passes->read_tails(windowed);
+        double squares = 0, drop = 0, correct = 0;
+        for (size_t i = 0; i < out.hidden.size(); ++i) {
+            const double d = double(out.hidden[i]) - full.hidden[i];
+            squares += d * d;
+        }
+        for (size_t i = 0; i < out.logp.size(); ++i) {
+            drop    += double(full.logp[i]) - out.logp[i];
+            correct += out.correct[i];
+        }
+        const double n = double(out.logp.size());
+        return { squares / double(out.hidden.size()), drop / n, correct / n };
+    });
+    if (v.size() != 3 || !std::isfinite(v[0])) {
+        throw calibration_error(calibration_error::decode, "the model's hidden states are not finite: the model is damaged, or made for other software");
+    }
+    result.n_passes++;
+    if (!measured) {
+        report(tokens_of_loss());
+    }
+    return { v[0], v[1], v[2] };
+}
+
+// --- methods that measure losses ---
+
+void calibration::begin_losses(size_t n_losses, size_t n_contexts) {
+    n_total = result.n_context + n_tail + (1 + n_losses) * n_tail + (params.strict ? n_losses : n_contexts) * result.n_context;
+    result.full = loss(none);
+}
+
+calibration::scores calibration::ablation() {
+    begin_losses(heads.size(), 0);
+    scores s;
+    for (const head & h : heads) {
+        head_mask mask = none;
+        mask[h.il][h.ih] = 1;
+        s.push_back(loss(mask).mse);
+    }
+    return s;
+}
+
+// Four rounds, after each of which a quarter of the heads is windowed for good. A head's score is the order in which it went.
+calibration::scores calibration::greedy() {
+    constexpr size_t n_round = 4;
+
+    const auto n_left = [&](size_t round) { return heads.size() - heads.size() * round / n_round; };
+    size_t n_losses = 0;
+    for (size_t round = 0; round < n_round; ++round) {
+        n_losses += n_left(round);
+    }
+    begin_losses(n_losses, n_round - 1);
+
+    std::vector<size_t> left(heads.size());
+    std::iota(left.begin(), left.end(), 0);
+
+    scores    s(heads.size());
+    head_mask windowed = none;
+    double    next     = 0;
+    for (size_t round = 0; round < n_round; ++round) {
+        // what the heads that are windowed for good do to the context's rows counts from here on
+        set_contexts(windowed);
+        std::vector<std::pair<double, size_t>> order;
+        for (const size_t i : left) {
+            head_mask mask = windowed;
+            mask[heads[i].il][heads[i].ih] = 1;
+            order.push_back({ loss(mask).mse, i });
+        }
+        std::sort(order.begin(), order.end());
+        const size_t n_keep = round + 1 < n_round ? n_left(round + 1) : 0;
+        left.clear();
+        for (size_t k = 0; k < order.size(); ++k) {
+            const size_t i = order[k].second;
+            if (order.size() - k <= n_keep) {
+                left.push_back(i);
+            } else {
+                windowed[heads[i].il][heads[i].ih] = 1;
+                s[i] = next++;
+            }
+        }
+    }
+    return s;
+}
+
+// Ridge regression of log loss on random masks. Masks come in pairs that window opposite halves of the heads, so that effects that only count how many are
+// windowed cancel out.
+calibration::scores calibration::random_masks() {
+    const size_t n_mask = params.n_masks > 0 ? size_t(params.n_masks) : 2 * heads.size();
+    begin_losses(n_mask, 0);
+
+    std::mt19937_64 rng(params.seed);
+    std::vector<std::vector<double>> x; // [n_mask][n_head], 1: windowed, -1: not
+    std::vector<double>              y;
+    std::vector<size_t>              order(heads.size());
+    std::iota(order.begin(), order.end(), 0);
+    for (size_t m = 0; m < n_mask; ++m) {
+        if (m % 2 == 0) {
+            for (size_t i = order.size(); i > 1; --i) { // std::shuffle's order is each library's own
+                std::swap(order[i - 1], order[rng() % i]);
+            }
+        }
+        head_mask mask = none;
+        x.emplace_back(heads.size(), -1.0);
+        for (size_t k = 0; k < order.size(); ++k) {
+            if ((k < order.size() / 2) == (m % 2 == 0)) {
+                mask[heads[order[k]].il][heads[order[k]].ih] = 1;
+                x.back()[order[k]] = 1.0;
+            }
+        }
+        y.push_back(std::log(loss(mask).mse + 1e-12));
+    }
+    return ridge_regression(x, y);
+}
+
+// --- methods that look at attention ---
+
+calibration::scores calibration::attention() {
+    n_total = result.n_context + (params.method == calibration_method::kvzip ? result.n_context : params.method == calibration_method::mass ? n_tail : 0);
+    const auto v = record.next([&] {
+        passes = make_passes();
+        return attention_scores(*passes, params);
+    });
+    if (v.size() != heads.size()) {
+        throw calibration_error(calibration_error::decode, "the model's attention was not seen in every layer");
+    }
+    result.n_passes = 1;
+    return v;
+}
+
+// --- result ---
+
+// Ranks from 0 (lowest) to 1; equal scores share theirs.
+std::vector<double> ranks(const std::vector<double> & scores) {
+    std::vector<double> sorted = scores;
+    std::sort(sorted.begin(), sorted.end());
+    std::vector<double> r;
+    for (const double s : scores) {
+        const auto [lo, hi] = std::equal_range(sorted.begin(), sorted.end(), s);
+        const double mean = double((lo - sorted.begin()) + (hi - sorted.begin()) - 1) / 2;
+        r.push_back(sorted.size() > 1 ? mean / double(sorted.size() - 1) : 1.0);
+    }
+    return r;
+}
+
+calibration_result calibration::run() {
+    scores s;
+    switch (params.method) {
+        case calibration_method::ablation: s = ablation();     break;
+        case calibration_method::greedy:   s = greedy();       break;
+        case calibration_method::masks:    s = random_masks(); break;
+        case calibration_method::mass:
+        case calibration_method::kvzip:
+        case calibration_method::mean_qk:  s = attention();    break;
+    }
+
+    gate_pattern & p = result.pattern;
+    p.n_layer   = int32_t(n_head_kv.size());
+    p.n_head_kv = *std::max_element(n_head_kv.begin(), n_head_kv.end());
+    p.sink      = params.sink;
+    p.recent    = params.recent;
+    p.gates.assign(size_t(p.n_layer) * p.n_head_kv, 0.0f);
+    if (std::any_of(n_head_kv.begin(), n_head_kv.end(), [&](int32_t n) { return n != p.n_head_kv; })) {
+        p.n_head_layer = n_head_kv;
+    }
+    result.scores.assign(p.gates.size(), 0.0);
+    const auto r = ranks(s);
+    for (size_t i = 0; i < heads.size(); ++i) {
+        const size_t at = size_t(heads[i].il) * p.n_head_kv + heads[i].ih;
+        p.gates[at]       = float(r[i]);
+        result.scores[at] = s[i];
+    }
+    result.n_tail = n_tail;
+    return std::move(result);
+}
+
+} // namespace
+
+calibration_result calibrate(llama_model * model, const calibration_params & params) {
+    check_samples(model, params);
+    return calibration(model, params).run();
+}
+
+} // namespace duo

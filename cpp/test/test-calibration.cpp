@@ -1,0 +1,321 @@
+// Calibration, on a model of which one knows which head retrieves.
+#include "check.h"
+#include "contexts.h"
+#include "induction-model.h"
+#include "random-model.h"
+
+#include "calibration.h"
+#include "calibration-regression.h"
+#include "duo-heads.h"
+#include "head-selection.h"
+
+#include <algorithm>
+#include <cstdio>
+#include <filesystem>
+#include <fstream>
+#include <numeric>
+#include <random>
+#include <string>
+#include <vector>
+
+#include <unistd.h>
+
+namespace {
+
+using duo::calibration_method;
+
+struct named_method {
+    calibration_method method;
+    const char *       name;
+};
+
+const named_method methods[] = {
+    { calibration_method::ablation, "ablation" }, { calibration_method::greedy, "greedy" },   { calibration_method::masks,   "masks" },
+    { calibration_method::mass,     "mass" },     { calibration_method::kvzip,  "kvzip" },    { calibration_method::mean_qk, "mean-qk" },
+};
+
+// Tokens from 0 to 31 at random, and four lists of eight tokens from 32 to 63 among them: whoever has seen a list's first token in the context can go on with the
+// others. The lists are what is asked for.
+duo::calibration_sample make_sample(std::mt19937_64 & rng, size_t n_context) {
+    std::vector<llama_token> special(32);
+    std::iota(special.begin(), special.end(), 32);
+    std::shuffle(special.begin(), special.end(), rng);
+
+    duo::calibration_sample s;
+    const size_t n_filler = n_context - special.size();
+    for (size_t i = 0; i < n_filler; ++i) {
+        if (i % (n_filler / 5) == 0 && i > 0 && i / (n_filler / 5) <= 4) {
+            const size_t list = i / (n_filler / 5) - 1;
+            s.tokens.insert(s.tokens.end(), special.begin() + 8 * list, special.begin() + 8 * (list + 1));
+        }
+        s.tokens.push_back(llama_token(rng() % 32));
+    }
+    s.n_context = s.tokens.size();
+    for (size_t list = 0; list < 4; ++list) {
+        s.answers.push_back({ s.tokens.size() + 1, s.tokens.size() + 8 });
+        s.tokens.insert(s.tokens.end(), special.begin() + 8 * list, special.begin() + 8 * (list + 1));
+    }
+    return s;
+}
+
+duo::calibration_params make_params(calibration_method method, uint64_t seed) {
+    std::mt19937_64 rng(seed);
+    duo::calibration_params p;
+    p.method    = method;
+    p.sink      = 4;
+    p.recent    = 32;
+    p.n_threads = 2;
+    p.seed      = seed;
+    p.n_masks   = 24;
+    p.samples   = { make_sample(rng, 500), make_sample(rng, 420) };
+    return p;
+}
+
+// The head that scores highest, as layer * heads + head.
+size_t first(const duo::calibration_result & r) {
+    return size_t(std::max_element(r.scores.begin(), r.scores.end()) - r.scores.begin());
+}
+
+// --- methods ---
+
+void test_retrieval_head_ranks_first(uint64_t seed) {
+    for (const int32_t head : { 0, 2, 3 }) {
+        induction_model built;
+        built.retrieval = head;
+        built.seed      = seed + uint64_t(head);
+        const auto model = make_induction_model(built);
+        for (const auto & [method, name] : methods) {
+            const auto r = duo::calibrate(model.get(), make_params(method, seed));
+            const size_t want = size_t(built.layer * built.n_head + head);
+            printf("%-8s head %d: ", name, head);
+            for (size_t i = 0; i < r.scores.size(); ++i) {
+                printf("%s%.4g", i == size_t(built.n_head) ? " | " : " ", r.scores[i]);
+            }
+            printf("\n");
+            CHECK_EQ(first(r), want);
+            CHECK_EQ(r.pattern.gates[want], 1.0f);
+            CHECK_EQ(r.pattern.n_layer, 2);
+            CHECK_EQ(r.pattern.n_head_kv, 4);
+            CHECK_EQ(r.pattern.sink, 4);
+            CHECK_EQ(r.pattern.recent, 32);
+            CHECK_EQ(r.n_answer, 2 * 4 * 7);
+            CHECK_EQ(duo::select_by_sparsity(r.pattern, { 4, 4 }, 0.99).streaming[built.layer][head], 0); // the last one to stream
+        }
+        // the model does what it was built for
+        const auto r = duo::calibrate(model.get(), make_params(calibration_method::ablation, seed));
+        CHECK_EQ(r.full.correct, 1.0);
+        CHECK_NEAR(r.full.mse, 0.0, 1e-10);
+    }
+}
+
+void test_strict(uint64_t seed) {
+    const auto model = make_induction_model({});
+    auto p = make_params(calibration_method::ablation, seed);
+    const auto once = duo::calibrate(model.get(), p);
+    p.strict = true;
+    const auto each = duo::calibrate(model.get(), p);
+    CHECK_EQ(first(each), first(once));
+    CHECK(each.scores != once.scores); // noise heads of the first layer change what the second keeps of the context
+}
+
+// --- what is measured is what streaming does ---
+
+std::vector<float> logits_after(llama_context * ctx, const std::vector<llama_token> & tokens) {
+    std::vector<llama_token> copy = tokens;
+    for (size_t i = 0; i < copy.size(); i += 64) {
+        CHECK_EQ(llama_decode(ctx, llama_batch_get_one(copy.data() + i, int32_t(std::min<size_t>(64, copy.size() - i)))), 0);
+    }
+    const float * logits = llama_get_logits_ith(ctx, -1);
+    return std::vector<float>(logits, logits + llama_vocab_n_tokens(llama_model_get_vocab(llama_get_model(ctx))));
+}
+
+void test_windowed_is_streaming(uint64_t seed) {
+    random_model_params shape;
+    shape.seed = seed;
+    const auto model = make_random_model(shape); // 3 layers of 2 KV heads
+    std::vector<llama_token> tokens(700);
+    std::mt19937_64 rng(seed);
+    for (auto & t : tokens) {
+        t = llama_token(rng() % 512);
+    }
+    const std::vector<std::vector<uint8_t>> mask = { { 1, 0 }, { 1, 1 }, { 0, 1 } };
+    const char * gates = R"({"llamaDuoPattern": 1, "layers": 3, "kvHeads": 2, "sink": 8, "recent": 40, "gates": [[0, 1], [0, 0], [1, 0]]})";
+
+    llama_context_params streaming = duo_params(GGML_TYPE_F16, 1024, -1.0f, gates);
+    streaming.duo.threshold = 0.5f;
+    streaming.n_ubatch = 64;
+    const auto want = logits_after(make_context(model.get(), streaming).get(), tokens);
+
+    llama_context_params full = duo_params(GGML_TYPE_F16, 1024, 0.0f);
+    full.duo.sink   = 8;
+    full.duo.recent = 40;
+    full.n_ubatch   = 64;
+    const auto ctx = make_context(model.get(), full);
+    const auto none = logits_after(ctx.get(), tokens);
+    llama_memory_clear(llama_get_memory(ctx.get()), false);
+    duo_set_windowed(ctx.get(), mask);
+    CHECK(logits_after(ctx.get(), tokens) == want); // bit for bit
+    CHECK(relative(none, want) > 1e-3);             // and that is not what all heads give
+
+    // heads that see everything again, and a tail taken back
+    llama_memory_clear(llama_get_memory(ctx.get()), false);
+    duo_set_windowed(ctx.get(), { { 0, 0 }, { 0, 0 }, { 0, 0 } });
+    const std::vector<llama_token> context(tokens.begin(), tokens.begin() + 640), tail(tokens.begin() + 640, tokens.end());
+    logits_after(ctx.get(), context);
+    duo_set_windowed(ctx.get(), mask);
+    const auto windowed = logits_after(ctx.get(), tail);
+    CHECK(windowed != none);
+    duo_set_windowed(ctx.get(), { { 0, 0 }, { 0, 0 }, { 0, 0 } });
+    CHECK(llama_memory_seq_rm(llama_get_memory(ctx.get()), 0, 640, -1));
+    CHECK(logits_after(ctx.get(), tail) == none);
+
+    CHECK_THROWS(duo_set_windowed(ctx.get(), { { 1, 0 } }), std::runtime_error, "mask of the model's shape");
+    CHECK_THROWS(duo_set_windowed(make_context(model.get(), streaming).get(), mask), std::runtime_error, "stored in full");
+    CHECK_THROWS(duo_set_windowed(make_context(model.get(), stock_params(GGML_TYPE_F16, 256)).get(), mask), std::runtime_error, "mixed heads");
+}
+
+// --- interruptions ---
+
+struct temporary_file {
+    const std::string path = (std::filesystem::temp_directory_path() / ("llama-duo-calibration-" + std::to_string(getpid()))).string();
+    ~temporary_file() { std::filesystem::remove(path); }
+
+    std::string read() const {
+        std::ifstream in(path, std::ios::binary);
+        return std::string(std::istreambuf_iterator<char>(in), {});
+    }
+    void write(const std::string & text) const { std::ofstream(path, std::ios::binary) << text; }
+};
+
+void test_resume(uint64_t seed) {
+    const auto model = make_induction_model({});
+    for (const calibration_method method : { calibration_method::ablation, calibration_method::greedy, calibration_method::masks, calibration_method::mass }) {
+        const temporary_file file;
+        auto p = make_params(method, seed);
+        p.partial = file.path;
+        p.model_id = "induction";
+        const auto whole = duo::calibrate(model.get(), p);
+        const std::string record = file.read();
+
+        // it stops in the middle of a line
+        file.write(record.substr(0, record.size() * 2 / 3));
+        double first_progress = -1;
+        p.progress = [&](double x) { first_progress = first_progress < 0 ? x : first_progress; };
+        const auto resumed = duo::calibrate(model.get(), p);
+        CHECK(resumed.scores == whole.scores);
+        CHECK_EQ(file.read(), record);
+
+        // nothing is left to do
+        bool asked = false;
+        p.cancelled = [&] { return asked = true; };
+        CHECK(duo::calibrate(model.get(), p).scores == whole.scores);
+        CHECK(!asked);
+        p.cancelled = nullptr;
+
+        // other parameters begin anew
+        p.recent = 40;
+        duo::calibrate(model.get(), p);
+        CHECK(file.read() != record);
+
+        // a file that is something else
+        p.recent = 32;
+        file.write("a shopping list\n1 2 3\n");
+        CHECK(duo::calibrate(model.get(), p).scores == whole.scores);
+        CHECK_EQ(file.read(), record);
+    }
+    auto p = make_params(calibration_method::ablation, seed);
+    p.partial = "/no/such/folder/partial";
+    CHECK_THROWS(duo::calibrate(model.get(), p), duo::calibration_error, "/no/such/folder/partial: cannot be written");
+}
+
+void test_cancel(uint64_t seed) {
+    const auto model = make_induction_model({});
+    for (const auto & [method, name] : methods) {
+        auto p = make_params(method, seed);
+        int n_progress = 0;
+        double last = 0;
+        p.progress  = [&](double x) {
+            CHECK(x >= last && x <= 1);
+            last = x;
+            n_progress++;
+        };
+        p.cancelled = [&] { return n_progress >= 1; };
+        bool cancelled = false;
+        try {
+            duo::calibrate(model.get(), p);
+        } catch (const duo::calibration_cancelled &) {
+            cancelled = true;
+        }
+        CHECK(cancelled);
+        CHECK(n_progress <= 2);
+        p.cancelled = nullptr;
+        last = 0;
+        duo::calibrate(model.get(), p);
+        CHECK_EQ(last, 1.0);
+    }
+}
+
+// --- what cannot be ---
+
+void test_errors(uint64_t seed) {
+    const auto model = make_induction_model({});
+    const auto fails = [&](const char * wanted, const std::function<void(duo::calibration_params &)> & spoil) {
+        auto p = make_params(calibration_method::ablation, seed);
+        spoil(p);
+        CHECK_THROWS(duo::calibrate(model.get(), p), duo::calibration_error, wanted);
+    };
+    fails("no samples", [](auto & p) { p.samples.clear(); });
+    fails("the model was trained for 4096", [](auto & p) { p.samples[1].tokens.resize(5000); });
+    fails("sample 1 has a context of 420 tokens, all of which", [](auto & p) { p.recent = 450; });
+    fails("no answers", [](auto & p) { p.samples[0].answers.clear(); });
+    fails("not within its questions' tokens [501, 532)", [](auto & p) { p.samples[0].answers[0].first = 500; });
+    fails("not within", [](auto & p) { p.samples[0].answers.back().second = 533; });
+    fails("not within", [](auto & p) { std::swap(p.samples[0].answers[0], p.samples[0].answers[1]); });
+    fails("not within", [](auto & p) { p.samples[0].answers[0].second = p.samples[0].answers[0].first; });
+}
+
+// --- regression ---
+
+void test_regression(uint64_t seed) {
+    std::mt19937_64 rng(seed);
+    std::normal_distribution<double> normal;
+    std::vector<double> truth(30);
+    for (auto & x : truth) {
+        x = normal(rng);
+    }
+    // more rows than columns, little noise: the truth; as many as half the columns: something like it
+    for (const size_t n_rows : { 300, 15 }) {
+        std::vector<std::vector<double>> x(n_rows, std::vector<double>(truth.size()));
+        std::vector<double> y;
+        for (auto & row : x) {
+            y.push_back(7.0 + 0.01 * normal(rng));
+            for (size_t c = 0; c < truth.size(); ++c) {
+                row[c] = rng() % 2 ? 1.0 : -1.0;
+                y.back() += row[c] * truth[c];
+            }
+        }
+        const auto found = duo::ridge_regression(x, y);
+        double error = 0, product = 0;
+        for (size_t c = 0; c < truth.size(); ++c) {
+            error = std::max(error, std::fabs(found[c] - truth[c]));
+            product += found[c] * truth[c];
+        }
+        CHECK(n_rows < truth.size() ? product > 0 : error < 0.05);
+    }
+}
+
+} // namespace
+
+int main() {
+    llama_log_set([](ggml_log_level, const char *, void *) {}, nullptr); // being cancelled and refused is what it would report
+    llama_backend_init();
+    const uint64_t seed = check::seed();
+    test_retrieval_head_ranks_first(seed);
+    test_strict(seed);
+    test_windowed_is_streaming(seed);
+    test_resume(seed);
+    test_cancel(seed);
+    test_errors(seed);
+    test_regression(seed);
+    return check::result();
+}
