@@ -4,7 +4,15 @@ import { heading, table } from './table.ts';
 
 /** The rows as tables, one a task; strict windows and windows that move in steps are apart. */
 export function evalTables(rows: readonly Row[]): string {
-  const sections = distinct(rows, (row) => row.task).flatMap((task) => {
+  const sections = distinct(rows, groupOf).flatMap((task) => {
+    if (rows.some((row) => groupOf(row) === task && row.task !== task)) {
+      return [
+        files(
+          task,
+          rows.filter((row) => groupOf(row) === task),
+        ),
+      ];
+    }
     const ofTask = rows.filter((row) => row.task === task);
     const chunks = distinct(ofTask, (row) => row.chunk).filter((chunk) => chunk !== null);
     if (chunks.length < 2) return [section(task, ofTask)];
@@ -16,6 +24,33 @@ export function evalTables(rows: readonly Row[]): string {
     );
   });
   return `${sections.join('\n\n')}\n`;
+}
+
+/** A benchmark of many files is one table. */
+function groupOf({ task }: Row): string {
+  return task.split('/')[0] ?? task;
+}
+
+/** Files downwards, variants across, and their means. */
+function files(title: string, rows: readonly Row[]): string {
+  const variants = distinct(rows, (row) => row.variant);
+  const several = distinct(rows, (row) => row.length).length > 1 && title === 'longbench';
+  const nameOf = (row: Row): string => row.task.slice(title.length + 1) + (several ? `, ${formatCount(row.length)} tokens` : '');
+  const line = (name: string, within: readonly Row[]): string[] => [
+    name,
+    ...variants.map((variant) => score(within.filter((row) => row.variant === variant))),
+  ];
+  const lines = distinct(rows, nameOf).map((name) =>
+    line(
+      name,
+      rows.filter((row) => nameOf(row) === name),
+    ),
+  );
+  const caches = variants.map((variant) => {
+    const mine = rows.filter((row) => row.variant === variant);
+    return formatBytes(Math.max(...mine.map((row) => row.kvBytes)));
+  });
+  return `${heading(title)}\n${table(['accuracy', ...variants], [...lines, line('mean', rows), ['largest KV cache', ...caches]])}`;
 }
 
 function section(title: string, rows: readonly Row[]): string {

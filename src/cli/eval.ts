@@ -14,7 +14,7 @@ import type { Command } from './command.ts';
 import { contextFlags, defined, modelOptions } from './context-flags.ts';
 import { evalTables } from './eval-table.ts';
 import { parseFlags, UsageError, type Flags, type Given } from './flags.ts';
-import { choices, numbers } from './lists.ts';
+import { choices, numbers, texts } from './lists.ts';
 import { formatCount, print, printJson } from './output.ts';
 import { resolveUserPath } from './paths.ts';
 import { ProgressBar } from './progress.ts';
@@ -37,7 +37,12 @@ const flags = {
     value: 'N|D,D,...',
     help: 'how many depths of a needle, or which, 0 to 1 (default: 10)',
   },
-  samples: { names: ['--samples'], kind: 'integer', value: 'N', help: 'prompts for each length and depth (default: 5)' },
+  samples: {
+    names: ['--samples'],
+    kind: 'integer',
+    value: 'N',
+    help: 'prompts for each length and depth (default: 5), or of each file of --data',
+  },
   seed: {
     names: ['-s', '--seed'],
     kind: 'integer',
@@ -46,6 +51,7 @@ const flags = {
   },
   chat: { names: ['--chat'], kind: 'switch', help: "put prompts into the model's chat template" },
   file: { names: ['-f', '--file'], kind: 'path', value: 'FILE', help: 'the text that ppl reads' },
+  data: { names: ['--data'], kind: 'path', value: 'FOLDER', help: "LongBench's JSONL files, or MMLU's tables" },
   duoGates: {
     names: ['--duo-gates'],
     kind: 'path',
@@ -121,10 +127,10 @@ async function report(rows: readonly Row[], gates: GatePatternJson | undefined, 
 }
 
 function evaluationOptions(given: EvalFlags): EvaluationOptions {
-  const { samples = 5, seed = 1, duoSink: sink, duoRecent: recent, duoGates, file } = given;
-  if (samples < 1) throw new UsageError(`--samples needs at least 1, got ${samples}.`);
+  const { samples, seed = 1, duoSink: sink, duoRecent: recent, duoGates, file, data } = given;
+  if (samples !== undefined && samples < 1) throw new UsageError(`--samples needs at least 1, got ${samples}.`);
   return {
-    tasks: choices('--task', given.task, taskNames) ?? ['needle'],
+    tasks: taskList(given.task) ?? ['needle'],
     modes: choices('--modes', given.modes, modes),
     gates: duoGates === undefined || duoGates === 'auto' || duoGates === 'even' ? duoGates : resolveUserPath(duoGates),
     sparsities: numbers('--duo-sparsity', given.duoSparsity, 'numbers from 0 to 1', (value) => value >= 0 && value <= 1) ?? [0.5],
@@ -140,12 +146,20 @@ function evaluationOptions(given: EvalFlags): EvaluationOptions {
     seed,
     chat: given.chat ?? false,
     file: file === undefined ? undefined : resolveUserPath(file),
+    data: data === undefined ? undefined : resolveUserPath(data),
     plan: planOptions(given),
   };
 }
 
 function planOptions({ batchSize, ubatchSize, threads, threadsBatch }: EvalFlags): PlanOptions {
   return defined({ batchSize, ubatchSize, threads, threadsBatch });
+}
+
+/** Names of tasks; those that read data may name one file after a stroke: longbench/hotpotqa. */
+function taskList(given: string | undefined): string[] | undefined {
+  const items = texts('--task', given);
+  choices('--task', items?.map((item) => item.replace(/^(longbench|mmlu)\/.+$/, '$1')).join(','), taskNames);
+  return items;
 }
 
 /** A count makes depths evenly from the first place that is allowed to the last. */

@@ -9,9 +9,11 @@ import type { Model } from '../model.ts';
 import { chatFrame, rawFrame } from './frame.ts';
 import { modelGates, sidecarPath } from './gates.ts';
 import type { Batch } from './item.ts';
+import { longBenchBatches, longBenchFiles } from './longbench.ts';
+import { mmluBatches, mmluFiles } from './mmlu.ts';
 import { evenGates, randomGates, variants, type Mode, type Variant } from './modes.ts';
 import { perplexityBatches } from './perplexity.ts';
-import { sightOf } from './prompt.ts';
+import { PromptWriter, sightOf } from './prompt.ts';
 import { Random } from './random.ts';
 import type { Settings } from './store.ts';
 import { syntheticBatches } from './synthetic-batches.ts';
@@ -21,9 +23,13 @@ import { syntheticTasks } from './synthetic.ts';
 const ruler = ['needle', 'multi-key', 'multi-value', 'multi-query', 'variable-tracking', 'common-words', 'frequent-words'];
 
 /** What can be asked for, and the groups that stand for several. */
-export const taskNames = [...Object.keys(syntheticTasks), 'ppl', 'ruler'] as const;
+export const taskNames: readonly string[] = [...Object.keys(syntheticTasks), 'ruler', 'ppl', 'longbench', 'mmlu'];
+
+/** Prompts for each length and depth of a task whose prompts are made up. */
+const defaultSamples = 5;
 
 export type EvaluationOptions = {
+  /** Names of {@link taskNames}; `longbench/NAME` and `mmlu/SUBJECT` are one file's. */
   tasks: readonly string[];
   /** Default: full and streaming, and duo where there are gates. */
   modes?: readonly Mode[] | undefined;
@@ -37,12 +43,15 @@ export type EvaluationOptions = {
   types: readonly { typeK: CacheType; typeV: CacheType }[];
   lengths: readonly number[];
   depths: readonly number[];
-  samples: number;
+  /** Prompts for each length and depth (default: 5), or of each file of data (default: all). */
+  samples?: number | undefined;
   seed: number;
   /** Whether prompts go through the model's chat template. */
   chat: boolean;
   /** A text for perplexity. */
   file?: string | undefined;
+  /** A folder with LongBench's JSONL files, or with MMLU's tables. */
+  data?: string | undefined;
   /** The same for all contexts. */
   plan: PlanOptions;
 };
@@ -75,14 +84,19 @@ export async function planEvaluation(model: Model, options: EvaluationOptions): 
   const all = variants({ ...options, modes, gates, randomGates: randomGates(kvHeads, new Random(options.seed, 'gates')), sink, recent });
   const sight = sightOf({ sink, recent, chunk: Math.max(...options.chunks) });
   const frame = options.chat ? await chatFrame(model) : rawFrame(model);
-  const { lengths, depths, samples, seed } = options;
+  const { lengths, depths, samples = defaultSamples, seed } = options;
   const tasks = [...new Set(options.tasks.flatMap((task) => (task === 'ruler' ? ruler : [task])))];
-  const batches = tasks.flatMap((task) => {
+  const writers = { framed: new PromptWriter(model, frame, sight), plain: new PromptWriter(model, rawFrame(model), sight) };
+  const batches: Batch[] = [];
+  for (const task of tasks) {
+    const [name = '', only] = task.split('/');
     const synthetic = Object.hasOwn(syntheticTasks, task) ? syntheticTasks[task] : undefined;
-    if (synthetic) return syntheticBatches(task, synthetic, model, { frame, sight, lengths, depths, samples, seed });
-    if (task === 'ppl') return perplexityBatches(model, readText(options.file), lengths, samples);
-    throw new EvaluationError(`There is no task ${JSON.stringify(task)}. Known: ${taskNames.join(', ')}.`);
-  });
+    if (synthetic) batches.push(...syntheticBatches(task, synthetic, model, { frame, sight, lengths, depths, samples, seed }));
+    else if (task === 'ppl') batches.push(...perplexityBatches(model, readText(options.file), lengths, samples));
+    else if (name === 'longbench') batches.push(...(await longBenchBatches(dataFolder(options), only, writers, options)));
+    else if (name === 'mmlu') batches.push(...mmluBatches(dataFolder(options), only, writers.framed, options.samples));
+    else throw new EvaluationError(`There is no task ${JSON.stringify(task)}. Known: ${taskNames.join(', ')}.`);
+  }
   const settings = {
     model: fingerprint(model.info.path),
     tasks,
@@ -93,10 +107,11 @@ export async function planEvaluation(model: Model, options: EvaluationOptions): 
     chunks: options.chunks,
     lengths,
     depths,
-    samples,
+    samples: options.samples ?? 'default',
     seed,
     chat: options.chat,
     file: options.file === undefined ? 'none' : digest(readText(options.file)),
+    data: options.data === undefined ? 'none' : dataDigest(options.data),
     context: options.plan,
   };
   return { variants: all, batches, settings, gates, gatesSource: found?.source ?? 'none' };
@@ -120,6 +135,17 @@ function noGates({ info }: Model): EvaluationError {
 function readText(file: string | undefined): string {
   if (file === undefined) throw new EvaluationError('Task ppl reads a text: name its file with -f FILE.');
   return readFileSync(file, 'utf8');
+}
+
+function dataFolder({ data }: EvaluationOptions): string {
+  if (data === undefined) throw new EvaluationError('Tasks longbench and mmlu read data: name its folder with --data FOLDER.');
+  return data;
+}
+
+/** The names and sizes of a folder's data files. */
+function dataDigest(folder: string): string {
+  const files = [...longBenchFiles(folder).map(({ path }) => path), ...mmluFiles(folder)];
+  return digest(JSON.stringify(files.map((path) => [basename(path), statSync(path).size])));
 }
 
 function digest(data: string | Uint8Array): string {

@@ -82,6 +82,21 @@ export class PromptWriter {
     return Int32Array.from([...head, ...pieces.flatMap((piece) => this.encoder.next(piece)), ...tail]);
   }
 
+  /**
+   * A text as it is.
+   *
+   * @param limit tokens that the prompt may have: a longer text loses its middle, since its ends say what to do (as LongBench does)
+   */
+  text(text: string, limit = Infinity): Int32Array {
+    const { before, after } = this.#frame;
+    const tokens = this.encoder.opening(text);
+    const room = limit - before.length - after.length;
+    const half = Math.floor(room / 2);
+    if (half < 1) throw new EvaluationError(`A prompt of ${limit} tokens has no room for a text and its answer: take a greater length.`);
+    const kept = tokens.length <= room ? tokens : [...tokens.slice(0, half), ...tokens.slice(-half)];
+    return Int32Array.from([...before, ...kept, ...after]);
+  }
+
   #ends({ intro, question, answer }: Question): { head: number[]; tail: number[] } {
     const { before, after, chat } = this.#frame;
     const head = [...before, ...this.encoder.opening(intro)];
