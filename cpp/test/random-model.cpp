@@ -290,29 +290,34 @@ private:
 
 } // namespace
 
-static llama_model_ptr_t loaded(llama_model * model, const random_model_params & params) {
+static llama_model_ptr_t checked(llama_model * model, const std::string & what) {
     if (!model) {
-        throw std::runtime_error("llama.cpp does not load the random " + params.arch + " model");
+        throw std::runtime_error("llama.cpp does not load " + what);
     }
     return llama_model_ptr_t(model, llama_model_free);
 }
 
-llama_model_ptr_t make_random_model(const random_model_params & params, const llama_model_params * load) {
+random_model_file::random_model_file(const random_model_params & params) {
     const char * tmp = getenv("TMPDIR");
-    std::string path = std::string(tmp ? tmp : "/tmp") + "/llama-duo-XXXXXX";
-    const int fd = mkstemp(path.data());
+    name = std::string(tmp ? tmp : "/tmp") + "/llama-duo-XXXXXX";
+    const int fd = mkstemp(name.data());
     if (fd < 0) {
-        throw std::runtime_error("cannot make a temporary file " + path);
+        throw std::runtime_error("cannot make a temporary file " + name);
     }
     close(fd);
-    writer(params).write(path);
-    llama_model * model = llama_model_load_from_file(path.c_str(), load ? *load : llama_model_default_params());
-    remove(path.c_str());
-    return loaded(model, params);
+    writer(params).write(name);
 }
+
+random_model_file::~random_model_file() { remove(name.c_str()); }
+
+llama_model_ptr_t random_model_file::load(const llama_model_params * how) const {
+    return checked(llama_model_load_from_file(name.c_str(), how ? *how : llama_model_default_params()), "the random model " + name);
+}
+
+llama_model_ptr_t make_random_model(const random_model_params & params, const llama_model_params * how) { return random_model_file(params).load(how); }
 
 llama_model_ptr_t make_hollow_model(random_model_params params) {
     params.tensors = params.block = "";
     writer w(params);
-    return loaded(llama_model_init_from_user(w.context(), [](ggml_tensor *, void *) {}, nullptr, llama_model_default_params()), params);
+    return checked(llama_model_init_from_user(w.context(), [](ggml_tensor *, void *) {}, nullptr, llama_model_default_params()), "a hollow " + params.arch + " model");
 }

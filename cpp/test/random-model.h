@@ -44,9 +44,26 @@ struct random_model_params {
 
 using llama_model_ptr_t = std::shared_ptr<llama_model>;
 
-// Writes the model to a temporary file (in $TMPDIR, else /tmp), loads it and removes the file. Throws where llama.cpp would not load it.
-// load: how; null means llama.cpp's defaults.
-llama_model_ptr_t make_random_model(const random_model_params & params, const llama_model_params * load = nullptr);
+// A temporary file of the model (in $TMPDIR, else /tmp), for as long as this lives.
+class random_model_file {
+public:
+    explicit random_model_file(const random_model_params & params);
+    ~random_model_file();
+
+    random_model_file(const random_model_file &) = delete;
+    random_model_file & operator=(const random_model_file &) = delete;
+
+    const std::string & path() const { return name; }
+
+    // how: null means llama.cpp's defaults. Throws where llama.cpp would not load it.
+    llama_model_ptr_t load(const llama_model_params * how = nullptr) const;
+
+private:
+    std::string name;
+};
+
+// The model, loaded from a file that is gone then.
+llama_model_ptr_t make_random_model(const random_model_params & params, const llama_model_params * how = nullptr);
 
 // A model of these metadata that holds whatever tensors llama.cpp would like, their values unset: enough to be asked what it is. Throws likewise.
 llama_model_ptr_t make_hollow_model(random_model_params params);

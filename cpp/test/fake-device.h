@@ -1,0 +1,29 @@
+// A device that is the CPU under another name: its memory is its own to llama.cpp, which copies to and from it, and it counts what is asked of it.
+#pragma once
+
+#include "ggml-backend.h"
+
+#include <cstddef>
+#include <memory>
+#include <string>
+
+class fake_device {
+public:
+    // has_operator: whether it computes GGML_OP_MIXED_ATTN
+    fake_device(const std::string & name, bool has_operator);
+    ~fake_device();
+
+    ggml_backend_dev_t         device();
+    ggml_backend_buffer_type_t buffer_type();
+
+    size_t free_bytes  = size_t(8) << 30; // as it tells
+    size_t total_bytes = size_t(8) << 30;
+
+    size_t n_buffers  = 0; // allocated so far
+    size_t n_bytes    = 0;
+    size_t n_attended = 0; // operators computed so far
+
+private:
+    struct parts;
+    std::unique_ptr<parts> p;
+};

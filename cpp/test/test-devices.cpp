@@ -1,0 +1,238 @@
+// Where the mixed-head cache lives and what it takes: devices with the operator and without it, and contexts that allocate nothing.
+#include "check.h"
+#include "contexts.h"
+#include "decode.h"
+#include "fake-device.h"
+#include "random-model.h"
+
+#include "duo-report.h"
+#include "llama-context.h"
+#include "llama-ext.h"
+#include "llama-kv-cache-duo.h"
+#include "llama-model.h"
+#include "llama.h"
+
+#include <cstdio>
+#include <map>
+#include <string>
+#include <vector>
+
+namespace {
+
+std::string warnings, errors;
+
+void keep_log(ggml_log_level level, const char * text, void *) {
+    if (level == GGML_LOG_LEVEL_WARN) {
+        warnings += text;
+    } else if (level == GGML_LOG_LEVEL_ERROR) {
+        errors += text;
+    }
+}
+
+size_t count(const std::string & text, const std::string & part) {
+    size_t n = 0;
+    for (size_t at = text.find(part); at != std::string::npos; at = text.find(part, at + 1)) {
+        ++n;
+    }
+    return n;
+}
+
+random_model_params model_params() {
+    random_model_params p;
+    p.n_layer   = 4;
+    p.n_head    = 6;
+    p.n_head_kv = 3;
+    p.head_size = 32;
+    p.seed      = fresh_seed();
+    return p;
+}
+
+llama_context_params duo(const char * gates, ggml_type type_k = GGML_TYPE_F16, ggml_type type_v = GGML_TYPE_F16) {
+    llama_context_params p = duo_params(type_k, 1024, 0.5f, gates);
+    p.type_v     = type_v;
+    p.duo.sink   = 16;
+    p.duo.recent = 48;
+    p.n_ubatch   = 128;
+    return p;
+}
+
+// A model of which all layers are on these devices, in equal parts.
+llama_model_ptr_t load(const random_model_file & file, std::vector<ggml_backend_dev_t> devices, bool no_alloc = false, llama_split_mode split = LLAMA_SPLIT_MODE_LAYER) {
+    devices.push_back(nullptr);
+    llama_model_params params = llama_model_default_params();
+    params.devices      = devices.data();
+    params.n_gpu_layers = 99;
+    params.split_mode   = split;
+    params.no_alloc     = no_alloc;
+    params.load_mode    = LLAMA_LOAD_MODE_NONE;
+    return file.load(&params);
+}
+
+std::vector<float> run(llama_context * ctx, const std::vector<llama_token> & tokens) {
+    std::vector<float> logits;
+    CHECK_EQ(decode(ctx, tokens.data(), 300, 0, true, logits), 0);
+    for (int i = 300; i < 310; ++i) {
+        CHECK_EQ(decode(ctx, tokens.data() + i, 1, i, true, logits), 0);
+    }
+    return logits;
+}
+
+size_t context_bytes(llama_context * ctx, ggml_backend_buffer_type_t buft) {
+    const auto all = llama_get_memory_breakdown(ctx);
+    const auto it  = all.find(buft);
+    return it == all.end() ? 0 : it->second.context;
+}
+
+// A device that lacks the operator keeps its layers' weights; their cache is in host memory, and their attention runs on the CPU.
+void test_devices() {
+    const random_model_params p = model_params();
+    const random_model_file file(p);
+    const auto tokens = random_tokens(310, p.n_vocab, fresh_seed());
+
+    const auto cpu_model = file.load();
+    const std::string gates = random_gates(cpu_model.get(), fresh_seed());
+    const auto params = duo(gates.c_str());
+    const auto cpu  = make_context(cpu_model.get(), params);
+    const auto want = run(cpu.get(), tokens);
+    const size_t all_bytes = context_bytes(cpu.get(), ggml_backend_cpu_buffer_type());
+    CHECK(all_bytes >= duo_kv_size_of(cpu.get()).total_bytes);
+
+    fake_device with("with", true), without("without", false);
+    struct setup { const char * name; std::vector<fake_device *> devices; bool offload; size_t n_on_device; size_t n_warnings; };
+    for (const setup & s : { setup { "with the operator",    { &with },           true,  4, 0 },
+                             setup { "without it",           { &without },        true,  0, 1 },
+                             setup { "one with, one not",    { &with, &without }, true,  3, 1 },
+                             setup { "with it, but -nkvo",   { &with },           false, 0, 0 } }) {
+        std::vector<ggml_backend_dev_t> devices;
+        for (fake_device * d : s.devices) {
+            devices.push_back(d->device());
+        }
+        const auto model = load(file, devices);
+        llama_context_params with_offload = params;
+        with_offload.offload_kqv = s.offload;
+        warnings.clear();
+        with.n_attended = without.n_attended = 0;
+        const auto ctx = make_context(model.get(), with_offload);
+        CHECK(ctx != nullptr);
+        if (!ctx) {
+            continue;
+        }
+        CHECK_EQ(count(warnings, "has no mixed-head attention"), s.n_warnings);
+        const auto found = run(ctx.get(), tokens);
+        CHECK(found == want);
+        CHECK_EQ(without.n_attended, 0u);
+        CHECK_EQ(with.n_attended > 0, s.n_on_device > 0);
+
+        // the rows are where they are said to be
+        const auto * kv = static_cast<const llama_kv_cache_duo *>(ctx->get_memory());
+        size_t n_host = 0, n_device = 0;
+        for (int il = 0; il < p.n_layer; ++il) {
+            const auto * buft = ggml_backend_buffer_get_type(kv->get_layer(il).k->buffer);
+            n_host   += buft == ggml_backend_cpu_buffer_type();
+            n_device += buft == with.buffer_type();
+        }
+        CHECK_EQ(n_device, s.n_on_device);
+        CHECK_EQ(n_host, p.n_layer - s.n_on_device);
+        CHECK_EQ(context_bytes(ctx.get(), with.buffer_type()) > 0, s.n_on_device > 0);
+        CHECK_EQ(context_bytes(ctx.get(), without.buffer_type()), 0u);
+        CHECK_EQ(duo_kv_size_of(ctx.get()).total_bytes, duo_kv_size_of(cpu.get()).total_bytes);
+
+        // a state goes from one kind of memory to the other
+        std::vector<uint8_t> state(llama_state_get_size(ctx.get()));
+        CHECK_EQ(llama_state_get_data(ctx.get(), state.data(), state.size()), state.size());
+        CHECK_EQ(llama_state_set_data(cpu.get(), state.data(), state.size()), state.size());
+        std::vector<float> here, there;
+        CHECK_EQ(decode(cpu.get(), tokens.data(), 5, 310, false, here), 0);
+        CHECK_EQ(decode(ctx.get(), tokens.data(), 5, 310, false, there), 0);
+        CHECK(here == there);
+        printf("devices %s: the same logits, cache of %zu layers on the device, %zu warnings\n", s.name, n_device, s.n_warnings);
+    }
+}
+
+// What a context is said to take without allocating is what it takes: the cache, and the graph's buffers.
+void test_breakdown() {
+    const random_model_params p = model_params();
+    const random_model_file file(p);
+    fake_device device("device", true);
+    const auto real = load(file, { device.device() });
+    const auto dry  = load(file, { device.device() }, true);
+    const std::string gates = random_gates(real.get(), fresh_seed());
+    int n = 0;
+    for (const float sparsity : { 0.0f, 0.3f, 1.0f }) {
+        for (const auto & [k, v] : std::map<ggml_type, ggml_type> { { GGML_TYPE_F32, GGML_TYPE_F16 }, { GGML_TYPE_F16, GGML_TYPE_F16 }, { GGML_TYPE_Q8_0, GGML_TYPE_Q4_0 } }) {
+            for (const uint32_t n_seq : { 1u, 3u }) {
+                llama_context_params params = duo(gates.c_str(), k, v);
+                params.duo.sparsity = sparsity;
+                params.n_seq_max = n_seq;
+                params.n_ctx     = 4096 * n_seq;
+                const auto context = make_context(real.get(), params);
+                const size_t n_buffers = device.n_buffers, n_bytes = device.n_bytes;
+                const auto nothing = make_context(dry.get(), params);
+                CHECK(context && nothing);
+                if (!context || !nothing) {
+                    continue;
+                }
+                CHECK_EQ(device.n_bytes, n_bytes); // no more than empty buffers
+                CHECK(device.n_buffers <= n_buffers + 2);
+                const auto is = llama_get_memory_breakdown(context.get()), said = llama_get_memory_breakdown(nothing.get());
+                const size_t cache = context_bytes(context.get(), device.buffer_type());
+                const duo_kv_size size = duo_kv_size_of(context.get());
+                // head maps, counters and alignment come on top of the rows
+                CHECK(cache >= size.total_bytes && cache < size.total_bytes + 65536);
+                CHECK_EQ(context_bytes(nothing.get(), device.buffer_type()), cache);
+                CHECK_EQ(duo_kv_size_of(nothing.get()).total_bytes, size.total_bytes);
+                CHECK_EQ(said.at(device.buffer_type()).compute, is.at(device.buffer_type()).compute);
+                CHECK_EQ(said.at(device.buffer_type()).model, is.at(device.buffer_type()).model);
+                ++n;
+            }
+        }
+    }
+    printf("%d contexts that allocate nothing: the same sizes as those that do\n", n);
+}
+
+// Refused before anything is allocated: no buffer is asked of the device.
+void test_refused() {
+    const random_model_params p = model_params();
+    const random_model_file file(p);
+    fake_device device("device", true), other("other", true);
+    const auto model = load(file, { device.device() });
+    const std::string gates = random_gates(model.get(), fresh_seed());
+    auto refused = [&](llama_model * m, const llama_context_params & params, const char * reason) {
+        const size_t n_buffers = device.n_buffers + other.n_buffers;
+        errors.clear();
+        CHECK(make_context(m, params) == nullptr);
+        check::report(errors.find(reason) != std::string::npos, __FILE__, __LINE__, std::string("refused with ") + reason, "found " + errors);
+        CHECK_EQ(device.n_buffers + other.n_buffers, n_buffers);
+    };
+    llama_context_params params = duo(gates.c_str());
+    params.flash_attn_type = LLAMA_FLASH_ATTN_TYPE_DISABLED;
+    refused(model.get(), params, "flash attention is off");
+    params = duo("no/such/file.tsv");
+    refused(model.get(), params, "no/such/file.tsv");
+    params = duo(gates.c_str());
+    params.duo.recent = 2000000000;
+    refused(model.get(), params, "cells");
+    params = duo(gates.c_str(), GGML_TYPE_Q2_K);
+    refused(model.get(), params, "K cache type q2_K");
+    params = duo(gates.c_str());
+    const llama_hparams before = model->hparams;
+    model->hparams.swa_type = LLAMA_SWA_TYPE_STANDARD;
+    refused(model.get(), params, "sliding-window");
+    model->hparams = before;
+
+    // -sm tensor
+    const auto split = load(file, { device.device(), other.device() }, false, LLAMA_SPLIT_MODE_TENSOR);
+    CHECK_EQ(split->split_mode(), LLAMA_SPLIT_MODE_TENSOR);
+    refused(split.get(), params, "-sm tensor");
+}
+
+} // namespace
+
+int main() {
+    llama_log_set(keep_log, nullptr);
+    llama_backend_init();
+    test_devices();
+    test_breakdown();
+    test_refused();
+    return check::result();
+}

@@ -1,0 +1,116 @@
+// What llama.cpp's tools do with mixed heads: fitting a context into a device's memory, and the tasks that cannot be scored.
+#include "check.h"
+#include "contexts.h"
+#include "decode.h"
+#include "fake-device.h"
+#include "random-model.h"
+
+#include "common.h"
+#include "duo-report.h"
+#include "fit.h"
+#include "log.h"
+#include "llama.h"
+
+#include <cstdio>
+#include <fstream>
+#include <iterator>
+#include <string>
+#include <vector>
+
+#include <unistd.h>
+
+int llama_perplexity(int argc, char ** argv);
+
+namespace {
+
+// -fit sees what mixed heads save: a context that stock has to shorten stays whole, and what is said to be needed is needed.
+void test_fit() {
+    random_model_params p;
+    p.n_layer = 4;
+    p.n_ctx   = 131072;
+    const random_model_file file(p);
+    fake_device device("device", true);
+    ggml_backend_dev_t devices[] = { device.device(), nullptr };
+
+    llama_model_params mparams = llama_model_default_params();
+    mparams.devices = devices;
+    const auto model = file.load();
+    const std::string gates = random_gates(model.get(), fresh_seed());
+
+    auto cparams_of = [&](bool duo) {
+        llama_context_params params = llama_context_default_params();
+        params.n_ctx = 0; // as much as fits
+        params.duo.enabled  = duo;
+        params.duo.gates    = gates.c_str();
+        params.duo.sparsity = 0.5f;
+        return params;
+    };
+    auto needed = [&](const llama_context_params & params) {
+        std::vector<ggml_backend_dev_t> devs;
+        uint32_t n_gpu_layers, n_ctx_train, n_expert;
+        const auto memory = common_get_device_memory_data(file.path().c_str(), &mparams, &params, devs, n_gpu_layers, n_ctx_train, n_expert, GGML_LOG_LEVEL_ERROR);
+        return memory.at(0); // the device's
+    };
+    const auto stock = needed(cparams_of(false)), mixed = needed(cparams_of(true));
+    const duo_kv_size size = duo_kv_size_for(model.get(), cparams_of(true));
+    CHECK(stock.context >= size.full_bytes && stock.context < size.full_bytes + 65536);
+    CHECK(mixed.context >= size.total_bytes && mixed.context < size.total_bytes + 65536);
+    CHECK(mixed.context < 0.6 * stock.context);
+
+    // room for what mixed heads need and no more
+    const size_t margin = 1 << 20;
+    device.free_bytes = mixed.model + mixed.context + mixed.compute + margin;
+    auto fitted = [&](bool duo) {
+        llama_model_params   m = mparams;
+        llama_context_params c = cparams_of(duo);
+        std::vector<float> split(llama_max_devices());
+        std::vector<llama_model_tensor_buft_override> overrides(llama_max_tensor_buft_overrides());
+        std::vector<size_t> margins(llama_max_devices(), margin);
+        CHECK_EQ(common_fit_params(file.path().c_str(), &m, &c, split.data(), overrides.data(), margins.data(), 4096, nullptr, GGML_LOG_LEVEL_ERROR),
+                COMMON_PARAMS_FIT_STATUS_SUCCESS);
+        return c.n_ctx;
+    };
+    const uint32_t n_mixed = fitted(true), n_stock = fitted(false);
+    printf("where %zu MiB are free, -fit gives mixed heads a context of %u and stock one of %u\n", device.free_bytes >> 20, n_mixed, n_stock);
+    CHECK_EQ(n_mixed, uint32_t(p.n_ctx));
+    CHECK(n_stock >= 4096 && n_stock < 0.6 * p.n_ctx);
+
+    // and less room than that shortens it, too
+    device.free_bytes -= mixed.context / 2;
+    const uint32_t n_short = fitted(true);
+    CHECK(n_short >= 4096 && n_short < 0.6 * p.n_ctx && n_short > 0.4 * p.n_ctx);
+    llama_context_params params = cparams_of(true);
+    params.n_ctx = n_short;
+    const auto fits = needed(params);
+    CHECK(fits.model + fits.context + fits.compute + margin <= device.free_bytes);
+}
+
+// Tasks whose sequences share tokens are refused before the model is looked for.
+void test_perplexity() {
+    const std::string path = "/tmp/llama-duo-test-log-" + std::to_string(getpid());
+    for (const char * task : { "--hellaswag", "--winogrande", "--multiple-choice" }) {
+        common_log_set_file(common_log_main(), path.c_str());
+        std::vector<std::string> args = { "llama-perplexity", "-m", "no/such/model.gguf", task, "-f", "/dev/null", "--duo-sparsity", "0.5" };
+        std::vector<char *> argv;
+        for (std::string & arg : args) {
+            argv.push_back(arg.data());
+        }
+        CHECK_EQ(llama_perplexity(int(argv.size()), argv.data()), 1);
+        common_log_set_file(common_log_main(), nullptr);
+        std::ifstream in(path);
+        const std::string log { std::istreambuf_iterator<char>(in), {} };
+        CHECK(log.find(std::string("cannot score ") + task) != std::string::npos);
+        CHECK(log.find("no/such/model.gguf") == std::string::npos);
+    }
+    remove(path.c_str());
+}
+
+} // namespace
+
+int main() {
+    llama_backend_init();
+    llama_log_set([](ggml_log_level level, const char * text, void *) { if (level == GGML_LOG_LEVEL_ERROR) { fputs(text, stderr); } }, nullptr);
+    test_fit();
+    test_perplexity();
+    return check::result();
+}
