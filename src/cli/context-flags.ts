@@ -44,12 +44,18 @@ export function modelOptions(given: Pick<ContextFlags, 'model' | 'gpuLayers'>): 
   return { path: modelPath(given), ...defined({ gpuLayers: given.gpuLayers }) };
 }
 
+/** How work is split: of a command that chooses the context's size and types itself. */
+export function workOptions(given: Pick<ContextFlags, 'batchSize' | 'ubatchSize' | 'threads' | 'threadsBatch'>): PlanOptions {
+  const { batchSize, ubatchSize, threads, threadsBatch } = given;
+  return defined({ batchSize, ubatchSize, threads, threadsBatch });
+}
+
 /** The context without mixed heads. */
 export function planOptions(given: ContextFlags): PlanOptions {
-  const { contextSize, batchSize, ubatchSize, threads, threadsBatch } = given;
+  const { contextSize } = given;
   const typeK = cacheType('-ctk', given.typeK);
   const typeV = cacheType('-ctv', given.typeV);
-  return defined({ contextSize, batchSize, ubatchSize, threads, threadsBatch, typeK, typeV });
+  return { ...workOptions(given), ...defined({ contextSize, typeK, typeV }) };
 }
 
 /**

@@ -1,117 +1,191 @@
-import { loadModel, type Context, type DuoOptions, type Model, type PlanOptions } from '../index.ts';
+import { existsSync } from 'node:fs';
+import { relative } from 'node:path';
+import { fileURLToPath } from 'node:url';
+
+import { evaluate } from '../eval/evaluate.ts';
+import { modelGates, sidecarPath } from '../eval/gates.ts';
+import { planEvaluation, type Evaluation } from '../eval/plan.ts';
+import { rowsOf, type Row } from '../eval/rows.ts';
+import { ResultStore } from '../eval/store.ts';
+import { loadModel, type Model } from '../index.ts';
 import type { Command } from './command.ts';
-import { contextFlags, duoOptions, modelOptions, planOptions } from './context-flags.ts';
-import { parseFlags, UsageError, type Flags } from './flags.ts';
+import { contextFlags, modelOptions, workOptions } from './context-flags.ts';
+import { parseFlags, UsageError, type Flags, type Given } from './flags.ts';
+import { numbers } from './lists.ts';
 import { formatBytes, formatCount, print, printJson } from './output.ts';
+import { resolveUserPath } from './paths.ts';
+import { ProgressBar } from './progress.ts';
 import { heading, table } from './table.ts';
 
+const { model, duoGates, duoSparsity, duoSink, duoRecent, gpuLayers, batchSize, ubatchSize, threads, threadsBatch } = contextFlags;
+
 const flags = {
-  ...contextFlags,
+  model: { ...model, help: 'a GGUF model (default: the needle model that comes with llama-duo)' },
+  duoGates: { ...duoGates, value: 'FILE|auto|even', help: "gate pattern (default: the model's own, else every other head)" },
+  duoSparsity,
+  duoSink,
+  duoRecent,
+  gpuLayers,
+  batchSize,
+  ubatchSize,
+  threads,
+  threadsBatch,
+  lengths: {
+    names: ['--lengths'],
+    kind: 'text',
+    value: 'N,N,...',
+    help: 'tokens of prompt and answer (default: 1024,2048,4096; another model: 1024,2048)',
+  },
+  plot: { names: ['--plot'], kind: 'path', value: 'FOLDER', help: 'where the pictures go (default: build/demo)' },
   json: { names: ['--json'], kind: 'switch', help: 'print one JSON object and nothing else' },
 } as const satisfies Flags;
 
+type DemoFlags = Given<typeof flags>;
+
 export const demo: Command = {
-  summary: 'Answers one long prompt with full and with mixed heads, side by side.',
-  usage: 'demo -m MODEL [--duo-gates FILE] [flags]',
+  summary: 'Finds a needle in a haystack with full, mixed and streaming heads, side by side.',
+  usage: 'demo [-m MODEL] [--duo-gates FILE] [flags]',
   flags,
   async run(args, signal) {
     const given = parseFlags(args, flags);
-    if (given.model === undefined) {
-      throw new UsageError('The demo needs a model: llama-duo demo -m model.gguf (npm run demo -- -m model.gguf).');
-    }
-    const chosen = duoOptions(given);
-    const plan = planOptions(given);
     const say = (text: string): Promise<void> => (given.json ? Promise.resolve() : print(text));
+    await using model = await loadModel(modelOptions({ ...given, model: given.model ?? needleModel() }), { signal });
+    const gates = await gatesOf(model, given);
+    const evaluation = await plan(model, gates, given);
+    await say(intro(model, evaluation, given));
 
-    await using model = await loadModel(modelOptions(given), { signal });
-    const prompt = longPrompt(model, promptSize(model, plan));
-    const promptTokens = model.tokenize(prompt, { parseSpecial: true }).length;
-    const options = { ...plan, contextSize: plan.contextSize ?? promptTokens + 2 * answerTokens };
-    await say(`${model.info.description}, a prompt of ${formatCount(promptTokens)} tokens that ends:\n  ${question}\n\n`);
-
-    const answers: Answer[] = [];
-    for (const { name, duo } of await sides(model, options, chosen)) {
-      await using context = await model.createContext({ ...options, duo, signal });
-      const reply = await answer(name, context, prompt, signal);
-      answers.push(reply);
-      await say(`${heading(name)}\n  ${reply.text}\n`);
-    }
-    await say(`\n${speeds(answers)}\n`);
-    if (given.json) await printJson({ model: model.info.description, promptTokens, question, answers });
+    const rows = await run(model, evaluation, given, signal);
+    const pictures = await draw(rows, evaluation, given);
+    const answer = Object.fromEntries(modes.map((mode) => [mode, summary(rows.filter((row) => row.mode === mode))]));
+    await (given.json ? printJson(answer) : print(`${comparison(answer)}\n\n  Heat map: ${pictures}\n`));
   },
 };
 
-const answerTokens = 32;
-/** Long enough that most of it lies outside a streaming head's window, short enough for a CPU. */
-const wantedPromptTokens = 4096;
+const modes = ['full', 'duo', 'streaming'] as const;
 
-const fact = 'The password of the harbour office is "violet lantern".';
-const question = 'Question: What is the password of the harbour office? Answer: The password of the harbour office is "';
+/** Of the model that comes with llama-duo, and of any other, which is larger and slower. */
+const defaults = { needle: { lengths: [1024, 2048, 4096], depths: 5 }, other: { lengths: [1024, 2048], depths: 3 } };
 
-type Side = { name: string; duo: DuoOptions };
+/** Generated after the answer, so that the speed is that of more than its few tokens. */
+const extraTokens = 24;
 
-/** A model without gates shows the two ends: every head keeps all, and every head streams. All sides have the same window. */
-async function sides(model: Model, plan: PlanOptions, chosen: DuoOptions | undefined): Promise<Side[]> {
-  const { kv } = await model.planContext({ ...plan, duo: chosen ?? { sparsity: 1 } });
-  const window = kv && { sink: kv.sink, recent: kv.recent, chunk: kv.chunk };
-  const full = { name: 'full', duo: { ...window, sparsity: 0 } };
-  const streaming = { name: 'all heads stream', duo: { ...window, sparsity: 1 } };
-  return chosen?.gates === undefined ? [full, streaming] : [full, { name: 'mixed', duo: chosen }, streaming];
+/** The model in models/, two folders above this file as source and compiled. */
+function needleModel(): string {
+  const path = fileURLToPath(new URL('../../models/needle.gguf', import.meta.url));
+  if (existsSync(path)) return path;
+  throw new UsageError(`${path} is missing: it comes with llama-duo's repository. Name another model with -m FILE.`);
 }
 
-function promptSize(model: Model, plan: PlanOptions): number {
-  const room = Math.min(plan.contextSize || Infinity, model.info.contextSize || Infinity);
-  return Math.min(wantedPromptTokens, room - 2 * answerTokens);
+/** What is asked for, else the model's own, else heads that are chosen without knowing what they do. */
+async function gatesOf(model: Model, { duoGates: asked }: DemoFlags): Promise<string> {
+  if (asked !== undefined) return asked === 'auto' || asked === 'even' ? asked : resolveUserPath(asked);
+  return (await modelGates(model)) ? 'auto' : 'even';
 }
 
-/** A diary in which one line tells what is asked at the end: early, but after the sinks. */
-function longPrompt(model: Model, size: number): string {
-  const weather = ['clear', 'grey', 'windy', 'wet', 'mild', 'cold', 'misty'];
-  const cargo = ['timber', 'salt', 'wool', 'copper', 'grain', 'paper', 'tea', 'glass', 'oranges', 'rope', 'slate'];
-  const ships = ['Anna', 'Borealis', 'Corvus', 'Dorothea', 'Estrella', 'Fortuna', 'Gannet', 'Hesper', 'Iris'];
-  const pick = (list: string[], index: number): string => list[index % list.length] ?? '';
-  const day = (index: number): string =>
-    `Day ${index + 1} was ${pick(weather, index)}; the ${pick(ships, index)} came in with ${pick(cargo, index)} and left ${pick(cargo, 3 * index + 2)} on pier ${(index % 8) + 1}.`;
-  const days = Array.from({ length: Math.ceil(size / 10) }, (_, index) => day(index));
-  days.splice(12, 0, fact);
-  const text = (count: number): string => `The harbour master's diary.\n\n${days.slice(0, count).join('\n')}\n\n${question}`;
-  // The number of days that fits, by halving: a day has more tokens in some vocabularies than in others.
-  let fits = 13;
-  let tooMany = days.length + 1;
-  while (tooMany - fits > 1) {
-    const middle = (fits + tooMany) >> 1;
-    if (model.tokenize(text(middle)).length <= size) fits = middle;
-    else tooMany = middle;
+function plan(model: Model, gates: string, given: DemoFlags): Promise<Evaluation> {
+  const { lengths, depths } = given.model === undefined ? defaults.needle : defaults.other;
+  const sparsity = given.duoSparsity ?? 0.5;
+  if (!(sparsity >= 0 && sparsity <= 1)) throw new UsageError(`--duo-sparsity needs a number from 0 to 1, got ${sparsity}.`);
+  return planEvaluation(model, {
+    tasks: ['needle'],
+    modes,
+    gates,
+    sparsities: [sparsity],
+    chunks: [1],
+    sink: given.duoSink,
+    recent: given.duoRecent,
+    types: [{ typeK: 'f16', typeV: 'f16' }],
+    lengths: numbers('--lengths', given.lengths, 'integers of at least 1', (value) => Number.isInteger(value) && value >= 1) ?? lengths,
+    depths: Array.from({ length: depths }, (_, index) => index / (depths - 1)),
+    samples: 1,
+    seed: 1,
+    chat: false,
+    extraTokens,
+    plan: workOptions(given),
+  });
+}
+
+function intro(model: Model, { batches, gatesSource }: Evaluation, { model: asked, duoGates }: DemoFlags): string {
+  const lengths = batches.map(({ length }) => formatCount(length));
+  const prompts = batches.reduce((sum, { cells }) => sum + cells.length, 0);
+  const lines = [
+    `${heading(model.info.description)}${asked === undefined ? ', a tiny model made for this test' : ''}`,
+    `  ${prompts} texts of ${lengths.join(', ')} tokens, each with one sentence that gives a number, out of reach of streaming heads; then the number is asked for.`,
+    `  Gates: ${gatesSource}.`,
+  ];
+  if (duoGates === undefined && gatesSource.startsWith('every other head')) {
+    lines.push(
+      `  This model has none of its own, so which heads keep everything is arbitrary here, and needles will be lost. Give a gate pattern with --duo-gates FILE,`,
+      `  or put one beside the model, as ${sidecarPath(model.info.path)}.`,
+    );
   }
-  return text(fits);
+  return `${lines.join('\n')}\n\n`;
 }
 
-type Answer = {
-  heads: string;
-  text: string;
-  prefillTokensPerSecond: number;
+async function run(model: Model, { variants, batches, settings }: Evaluation, given: DemoFlags, signal: AbortSignal): Promise<Row[]> {
+  const store = new ResultStore(settings);
+  const bar = new ProgressBar();
+  try {
+    await evaluate(model, batches, variants, store, { plan: workOptions(given), signal, onProgress: (progress) => bar.update(progress) });
+  } finally {
+    bar.stop();
+  }
+  return rowsOf(store.all(), batches, variants, 1);
+}
+
+/** Writes the pictures, and tells where the heat map is. */
+async function draw(rows: readonly Row[], { gates }: Evaluation, given: DemoFlags): Promise<string> {
+  const { writePlots } = await import('../eval/plots.ts');
+  const folder = given.plot === undefined ? fileURLToPath(new URL('../../build/demo', import.meta.url)) : resolveUserPath(given.plot);
+  const [heatMap = ''] = await writePlots(folder, { rows, gates, png: false });
+  return relative(resolveUserPath('.'), heatMap);
+}
+
+type Summary = {
+  /** Of all lengths and depths together, 0 to 1. */
+  accuracy: number;
+  prompts: number;
+  /** Of the longest length. */
+  length: number;
+  kvBytes: number;
   decodeTokensPerSecond: number;
-  kv: { totalBytes: number; fullBytes: number };
-  retrievalHeads: number;
+  prefillTokensPerSecond: number;
   streamingHeads: number;
+  retrievalHeads: number;
 };
 
-async function answer(heads: string, context: Context, prompt: string, signal: AbortSignal): Promise<Answer> {
-  const { text, prefillTokensPerSecond, decodeTokensPerSecond } = await context
-    .generate(prompt, { maxTokens: answerTokens, temperature: 0, stop: ['\n'], signal })
-    .collect();
-  const { totalBytes, fullBytes, retrievalHeads, streamingHeads } = context.memory();
-  return { heads, text, prefillTokensPerSecond, decodeTokensPerSecond, kv: { totalBytes, fullBytes }, retrievalHeads, streamingHeads };
+function summary(rows: readonly Row[]): Summary {
+  const length = Math.max(...rows.map((row) => row.length));
+  const longest = rows.filter((row) => row.length === length);
+  const prompts = rows.reduce((sum, { n }) => sum + n, 0);
+  const { kvBytes = 0, streamingHeads = 0, retrievalHeads = 0 } = longest[0] ?? {};
+  return {
+    accuracy: rows.reduce((sum, { accuracy, n }) => sum + (accuracy ?? 0) * n, 0) / prompts,
+    prompts,
+    length,
+    kvBytes,
+    decodeTokensPerSecond: harmonicMean(longest.map((row) => row.decodeTokensPerSecond)),
+    prefillTokensPerSecond: harmonicMean(longest.map((row) => row.prefillTokensPerSecond)),
+    streamingHeads,
+    retrievalHeads,
+  };
 }
 
-function speeds(answers: readonly Answer[]): string {
-  const rows = answers.map(({ heads, retrievalHeads, streamingHeads, kv, prefillTokensPerSecond, decodeTokensPerSecond }) => [
-    heads,
-    formatCount(retrievalHeads),
-    formatCount(streamingHeads),
-    formatBytes(kv.totalBytes),
-    prefillTokensPerSecond.toFixed(1),
-    decodeTokensPerSecond.toFixed(1),
+/** Of rates over the same number of tokens each. */
+function harmonicMean(rates: readonly number[]): number {
+  return rates.length / rates.reduce((sum, rate) => sum + 1 / rate, 0);
+}
+
+function comparison(answer: Readonly<Record<string, Summary>>): string {
+  const names: Record<string, string> = { full: 'full', duo: 'mixed (duo)', streaming: 'all stream' };
+  const lines = Object.entries(answer).map(([mode, { accuracy, prompts, kvBytes, streamingHeads, ...speed }]) => [
+    names[mode] ?? mode,
+    `${Math.round(accuracy * prompts)} of ${prompts}`,
+    String(streamingHeads),
+    formatBytes(kvBytes),
+    speed.prefillTokensPerSecond.toFixed(0),
+    speed.decodeTokensPerSecond.toFixed(0),
   ]);
-  return table(['', 'keep all', 'stream', 'KV cache', 'prompt tokens/s', 'answer tokens/s'], rows);
+  const length = formatCount(answer['full']?.length ?? 0);
+  return table(['heads', 'found', 'streaming', `KV cache at ${length}`, 'prompt tokens/s', 'answer tokens/s'], lines);
 }

@@ -3,7 +3,7 @@ import { writeFile } from 'node:fs/promises';
 // papaparse quotes what needs quotes, and reads tables of others as well.
 import Papa from 'papaparse';
 
-import { cacheTypes, type CacheType, type PlanOptions } from '../context.ts';
+import { cacheTypes, type CacheType } from '../context.ts';
 import { evaluate, type Progress } from '../eval/evaluate.ts';
 import { modes } from '../eval/modes.ts';
 import { planEvaluation, taskNames, type EvaluationOptions } from '../eval/plan.ts';
@@ -11,7 +11,7 @@ import { rowsOf, type Row } from '../eval/rows.ts';
 import { ResultStore } from '../eval/store.ts';
 import { loadModel, type GatePatternJson } from '../index.ts';
 import type { Command } from './command.ts';
-import { contextFlags, defined, modelOptions } from './context-flags.ts';
+import { contextFlags, modelOptions, workOptions } from './context-flags.ts';
 import { evalTables } from './eval-table.ts';
 import { parseFlags, UsageError, type Flags, type Given } from './flags.ts';
 import { choices, numbers, texts } from './lists.ts';
@@ -147,12 +147,8 @@ function evaluationOptions(given: EvalFlags): EvaluationOptions {
     chat: given.chat ?? false,
     file: file === undefined ? undefined : resolveUserPath(file),
     data: data === undefined ? undefined : resolveUserPath(data),
-    plan: planOptions(given),
+    plan: workOptions(given),
   };
-}
-
-function planOptions({ batchSize, ubatchSize, threads, threadsBatch }: EvalFlags): PlanOptions {
-  return defined({ batchSize, ubatchSize, threads, threadsBatch });
 }
 
 /** Names of tasks; those that read data may name one file after a stroke: longbench/hotpotqa. */

@@ -47,16 +47,16 @@ export type Batch = {
 /** An item whose answer is generated, greedily. */
 export function answering(
   prompt: Int32Array,
-  options: { maxTokens: number; stop?: string[]; depth: number | null; score: (answer: string) => number },
+  options: { maxTokens: number; ignoreEos?: boolean; depth: number | null; score: (answer: string) => number },
 ): Item {
-  const { maxTokens, stop, depth, score } = options;
+  const { maxTokens, ignoreEos = false, depth, score } = options;
   return {
     tokens: prompt.length + maxTokens,
     async run(context, { signal, onProgress }) {
       const generation = context.generate(prompt, {
         maxTokens,
         temperature: 0,
-        ...(stop && { stop }),
+        ignoreEos,
         ...(signal && { signal }),
         ...(onProgress && { onProgress }),
       });

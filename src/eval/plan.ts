@@ -48,6 +48,8 @@ export type EvaluationOptions = {
   seed: number;
   /** Whether prompts go through the model's chat template. */
   chat: boolean;
+  /** Tokens to generate beyond what an answer has, whatever they are: its speed is then that of more tokens. Default: 0. */
+  extraTokens?: number | undefined;
   /** A text for perplexity. */
   file?: string | undefined;
   /** A folder with LongBench's JSONL files, or with MMLU's tables. */
@@ -84,14 +86,14 @@ export async function planEvaluation(model: Model, options: EvaluationOptions): 
   const all = variants({ ...options, modes, gates, randomGates: randomGates(kvHeads, new Random(options.seed, 'gates')), sink, recent });
   const sight = sightOf({ sink, recent, chunk: Math.max(...options.chunks) });
   const frame = options.chat ? await chatFrame(model) : rawFrame(model);
-  const { lengths, depths, samples = defaultSamples, seed } = options;
+  const { lengths, depths, samples = defaultSamples, seed, extraTokens = 0 } = options;
   const tasks = [...new Set(options.tasks.flatMap((task) => (task === 'ruler' ? ruler : [task])))];
   const writers = { framed: new PromptWriter(model, frame, sight), plain: new PromptWriter(model, rawFrame(model), sight) };
   const batches: Batch[] = [];
   for (const task of tasks) {
     const [name = '', only] = task.split('/');
     const synthetic = Object.hasOwn(syntheticTasks, task) ? syntheticTasks[task] : undefined;
-    if (synthetic) batches.push(...syntheticBatches(task, synthetic, model, { frame, sight, lengths, depths, samples, seed }));
+    if (synthetic) batches.push(...syntheticBatches(task, synthetic, model, { frame, sight, lengths, depths, samples, seed, extraTokens }));
     else if (task === 'ppl') batches.push(...perplexityBatches(model, readText(options.file), lengths, samples));
     else if (name === 'longbench') batches.push(...(await longBenchBatches(dataFolder(options), only, writers, options)));
     else if (name === 'mmlu') batches.push(...mmluBatches(dataFolder(options), only, writers.framed, options.samples));

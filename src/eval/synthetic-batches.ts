@@ -15,6 +15,8 @@ export type SyntheticOptions = {
   depths: readonly number[];
   samples: number;
   seed: number;
+  /** Tokens to generate after the answer, whatever they are. */
+  extraTokens: number;
 };
 
 /** Tokens that an answer may have beyond the expected ones: a number must be seen to end, and those who chat use more words. */
@@ -24,13 +26,18 @@ const vocabulary = new Set(keys);
 
 /** A task's prompts at each length and depth. A length is the whole context: the prompt and room for its answer. */
 export function syntheticBatches(name: string, task: SyntheticTask, model: Model, options: SyntheticOptions): Batch[] {
-  const { frame, sight, lengths, depths, samples, seed } = options;
+  const { frame, sight, lengths, depths, samples, seed, extraTokens } = options;
   const writer = new PromptWriter(model, frame, sight);
   const item = (length: number, depth: number | null, index: number): Item => {
     const { expected, write } = task.sketch(new Random(seed, name, length, depth ?? 'any', index));
-    const maxTokens = writer.encoder.next(expected.text).length + (frame.chat ? slack.chat : slack.raw);
+    const maxTokens = writer.encoder.next(expected.text).length + (frame.chat ? slack.chat : slack.raw) + extraTokens;
     const prompt = write(writer, length - maxTokens, depth);
-    return answering(prompt, { maxTokens, depth, score: (answer) => scoreAnswer(expected, answer, vocabulary) });
+    return answering(prompt, {
+      maxTokens,
+      ignoreEos: extraTokens > 0,
+      depth,
+      score: (answer) => scoreAnswer(expected, answer, vocabulary),
+    });
   };
   return lengths.map((length) => ({
     task: name,

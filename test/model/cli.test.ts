@@ -1,4 +1,5 @@
 import { spawn, spawnSync } from 'node:child_process';
+import { existsSync } from 'node:fs';
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -151,13 +152,49 @@ describe('inspect', () => {
   });
 });
 
-test('demo answers with full and with streaming heads', { timeout: 180_000 }, () => {
-  const { status, stdout } = cli('demo', '-m', modelPath, '-t', '2', '-c', '1024', '--duo-gates', 'gates.json', '--json');
-  expect(status).toBe(0);
-  const { answers } = JSON.parse(stdout) as { answers: { heads: string; kv: { totalBytes: number } }[] };
-  expect(answers.map(({ heads }) => heads)).toEqual(['full', 'mixed', 'all heads stream']);
-  const bytes = answers.map(({ kv }) => kv.totalBytes);
-  expect(bytes).toEqual([...bytes].sort((a, b) => b - a));
+describe('demo', () => {
+  const demo = (...args: string[]): Ended =>
+    cli(
+      'demo',
+      '-m',
+      modelPath,
+      '-t',
+      '2',
+      '--lengths',
+      '256',
+      '--duo-sink',
+      '16',
+      '--duo-recent',
+      '64',
+      '-ub',
+      '64',
+      '--plot',
+      'demo',
+      ...args,
+    );
+
+  test('--json prints one object: accuracy, bytes and speed of full, mixed and streaming heads', { timeout: 180_000 }, () => {
+    const { status, stdout } = demo('--duo-gates', 'gates.json', '--json');
+    expect(status).toBe(0);
+    const answer = JSON.parse(stdout) as Record<string, Record<string, number>>;
+    expect(Object.keys(answer)).toEqual(['full', 'duo', 'streaming']);
+    const { full, duo, streaming } = answer;
+    expect(full?.['kvBytes']).toBe(90 * 256 * 2 * 64 * 2);
+    expect(duo?.['kvBytes']).toBe(((full?.['kvBytes'] ?? 0) + (streaming?.['kvBytes'] ?? 0)) / 2);
+    for (const { accuracy, decodeTokensPerSecond } of Object.values(answer)) {
+      expect(accuracy).toSatisfy((value: number) => value >= 0 && value <= 1);
+      expect(decodeTokensPerSecond).toBeGreaterThan(0);
+    }
+    expect(existsSync(join(folder, 'demo/heat-map-needle.svg'))).toBe(true);
+  });
+
+  test('a model without gates is told what its mixed heads are', { timeout: 180_000 }, () => {
+    const { status, stdout } = demo();
+    expect(status).toBe(0);
+    expect(stdout).toMatch(/Gates: every other head.*\n.*arbitrary.*--duo-gates FILE/);
+    expect(stdout).toMatch(/full +\d of 3 +0 .*\n.*mixed \(duo\) +\d of 3 +45 .*\n.*all stream +\d of 3 +90 /);
+    expect(stdout).toContain('Heat map: demo/heat-map-needle.svg');
+  });
 });
 
 test('half of the heads stream through a prompt of 4,000 tokens', { timeout: 180_000 }, async () => {
