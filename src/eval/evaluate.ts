@@ -1,4 +1,4 @@
-import type { PlanOptions } from '../context.ts';
+import type { ContextOptions, PlanOptions } from '../context.ts';
 import type { Model } from '../model.ts';
 import type { Batch } from './item.ts';
 import type { Variant } from './modes.ts';
@@ -30,7 +30,7 @@ export async function evaluate(
   store: ResultStore,
   options: EvaluateOptions,
 ): Promise<void> {
-  const { plan, signal, onProgress } = options;
+  const { signal, onProgress } = options;
   const work = batches.flatMap((batch) => variants.map((variant) => ({ batch, variant, prompts: promptsOf(batch, variant) })));
   const total = work.reduce((sum, { batch, prompts }) => sum + prompts.length * batch.length, 0);
   const resumed = work.reduce((sum, { batch, prompts }) => sum + prompts.filter((prompt) => store.has(prompt)).length * batch.length, 0);
@@ -38,26 +38,30 @@ export async function evaluate(
 
   for (const { batch, variant, prompts } of work) {
     const waiting = prompts.filter((prompt) => !store.has(prompt));
-    if (waiting.length === 0) continue;
     const report = (extra: number): void =>
       onProgress?.({ done: done + extra, resumed, total, task: batch.task, length: batch.length, variant: variant.label });
-    report(0);
-    const { typeK, typeV, duo } = variant;
-    await using context = await model.createContext({
-      ...plan,
-      contextSize: batch.contextSize,
-      typeK,
-      typeV,
-      ...(duo && { duo }),
-      ...(signal && { signal }),
-    });
-    for (const { item, ...prompt } of waiting) {
-      const outcome = await item().run(context, { signal, onProgress: (share) => report(share * batch.length) });
-      store.add({ ...prompt, kv: context.memory(), outcome });
-      done += batch.length;
+    for (let draw = 0; draw < variant.draws; draw++) {
+      const drawn = waiting.filter(({ index }) => index % variant.draws === draw);
+      if (drawn.length === 0) continue;
       report(0);
+      await using context = await model.createContext(contextOptions(batch, variant, draw, options));
+      for (const { item, ...prompt } of drawn) {
+        const outcome = await item().run(context, { signal, onProgress: (share) => report(share * batch.length) });
+        store.add({ ...prompt, kv: context.memory(), outcome });
+        done += batch.length;
+        report(0);
+      }
     }
   }
+}
+
+function contextOptions(
+  { contextSize }: Batch,
+  { typeK, typeV, duo }: Variant,
+  draw: number,
+  { plan, signal }: EvaluateOptions,
+): ContextOptions {
+  return { ...plan, contextSize, typeK, typeV, ...(duo && { duo: duo(draw) }), ...(signal && { signal }) };
 }
 
 function promptsOf(batch: Batch, variant: Variant) {

@@ -1,14 +1,14 @@
 import type { CacheType, DuoOptions } from '../context.ts';
 import { OptionError } from '../errors.ts';
 import type { GatePatternJson } from '../gates.ts';
-import type { Random } from './random.ts';
+import { Random } from './random.ts';
 
 /**
  * Which heads keep everything:
  * - full: all of them, in llama.cpp's own cache
  * - duo: those with the highest gates
  * - streaming: none
- * - random: as many as with duo, drawn at random
+ * - random: as many as with duo, drawn at random, anew for each of the prompts of a cell
  * - inverted: as many, those with the lowest gates
  */
 export const modes = ['full', 'duo', 'streaming', 'random', 'inverted'] as const;
@@ -25,8 +25,14 @@ export type Variant = {
   typeV: CacheType;
   /** What tells it from the other variants of a run, in words. */
   label: string;
-  duo?: DuoOptions;
+  /** Sets of heads that take turns: prompt i has set i modulo this. 1 but for random heads. */
+  draws: number;
+  /** The heads of one of the sets; none in llama.cpp's own cache. */
+  duo?: (draw: number) => DuoOptions;
 };
+
+/** One draw may hit the right heads by luck, so a mean is over several. */
+const randomDraws = 8;
 
 export type VariantOptions = {
   modes: readonly Mode[];
@@ -35,8 +41,9 @@ export type VariantOptions = {
   types: readonly { typeK: CacheType; typeV: CacheType }[];
   /** The model's gates; duo and inverted need them. */
   gates: GatePatternJson | undefined;
-  /** Gates drawn at random, for random. */
-  randomGates: GatePatternJson;
+  /** KV heads of each layer, and the seed, for random. */
+  kvHeads: readonly number[];
+  seed: number;
   sink: number;
   recent: number;
 };
@@ -58,7 +65,8 @@ export function variants(options: VariantOptions): Variant[] {
             ...(chunk !== null && chunks.length > 1 ? [`chunk ${chunk}`] : []),
             ...(types.length > 1 ? [typeK === typeV ? typeK : `${typeK}/${typeV}`] : []),
           ].join(' ');
-          return { mode, sparsity, chunk, typeK, typeV, label, ...(chunk !== null && { duo: duoOf(mode, sparsity ?? 0, chunk, options) }) };
+          const duo = chunk === null ? undefined : duoOf(mode, sparsity ?? 0, chunk, options);
+          return { mode, sparsity, chunk, typeK, typeV, label, draws: mode === 'random' ? randomDraws : 1, ...(duo && { duo }) };
         }),
       ),
     ),
@@ -69,13 +77,14 @@ function sparsitiesOf(mode: Mode, { sparsities }: VariantOptions): readonly (num
   return mode === 'full' ? [null] : mode === 'streaming' ? [1] : sparsities;
 }
 
-function duoOf(mode: Mode, sparsity: number, chunk: number, options: VariantOptions): DuoOptions {
-  const { gates, randomGates, sink, recent } = options;
+function duoOf(mode: Mode, sparsity: number, chunk: number, options: VariantOptions): (draw: number) => DuoOptions {
+  const { gates, kvHeads, seed, sink, recent } = options;
   const window = { sparsity, sink, recent, chunk };
-  if (mode === 'streaming') return window;
-  if (mode === 'random') return { ...window, gates: randomGates };
+  if (mode === 'streaming') return () => window;
+  if (mode === 'random') return (draw) => ({ ...window, gates: randomGates(kvHeads, new Random(seed, 'gates', draw)) });
   if (gates === undefined) throw new OptionError('gates', gates, `gates, which mode ${mode} needs`);
-  return { ...window, gates: mode === 'inverted' ? inverted(gates) : gates };
+  const own = mode === 'inverted' ? inverted(gates) : gates;
+  return () => ({ ...window, gates: own });
 }
 
 /** The same heads in the opposite order. */

@@ -11,10 +11,9 @@ import { modelGates, sidecarPath } from './gates.ts';
 import type { Batch } from './item.ts';
 import { longBenchBatches, longBenchFiles } from './longbench.ts';
 import { mmluBatches, mmluFiles } from './mmlu.ts';
-import { evenGates, randomGates, variants, type Mode, type Variant } from './modes.ts';
+import { evenGates, variants, type Mode, type Variant } from './modes.ts';
 import { perplexityBatches } from './perplexity.ts';
 import { PromptWriter, sightOf } from './prompt.ts';
-import { Random } from './random.ts';
 import type { Settings } from './store.ts';
 import { syntheticBatches } from './synthetic-batches.ts';
 import { syntheticTasks } from './synthetic.ts';
@@ -83,7 +82,7 @@ export async function planEvaluation(model: Model, options: EvaluationOptions): 
   const modes = options.modes ?? (gates ? ['full', 'duo', 'streaming'] : ['full', 'streaming']);
   if (!gates && modes.some((mode) => mode === 'duo' || mode === 'inverted')) throw noGates(model);
 
-  const all = variants({ ...options, modes, gates, randomGates: randomGates(kvHeads, new Random(options.seed, 'gates')), sink, recent });
+  const all = variants({ ...options, modes, gates, kvHeads, sink, recent });
   const sight = sightOf({ sink, recent, chunk: Math.max(...options.chunks) });
   const frame = options.chat ? await chatFrame(model) : rawFrame(model);
   const { lengths, depths, samples = defaultSamples, seed, extraTokens = 0 } = options;

@@ -21,7 +21,8 @@ const options: VariantOptions = {
   chunks: [1],
   types: [{ typeK: 'f16', typeV: 'f16' }],
   gates,
-  randomGates: randomGates(kvHeads, new Random(1)),
+  kvHeads,
+  seed: 1,
   sink: 64,
   recent: 256,
 };
@@ -54,20 +55,33 @@ describe('variants', () => {
       'streaming chunk 512 f16',
       'streaming chunk 512 q8_0/q4_0',
     ]);
-    expect(all.at(-1)).toMatchObject({ typeK: 'q8_0', typeV: 'q4_0', duo: { sparsity: 1, sink: 64, recent: 256, chunk: 512 } });
+    expect(all.at(-1)).toMatchObject({ typeK: 'q8_0', typeV: 'q4_0' });
+    expect(all.at(-1)?.duo?.(0)).toEqual({ sparsity: 1, sink: 64, recent: 256, chunk: 512 });
     expect(new Set(all.map(({ label }) => label)).size).toBe(all.length);
   });
 
   test('full is llama.cpp’s own cache, all others have the same window', () => {
     for (const { mode, duo } of variants(options)) {
       if (mode === 'full') expect(duo).toBeUndefined();
-      else expect(duo).toMatchObject({ sink: 64, recent: 256, chunk: 1 });
+      else expect(duo?.(0)).toMatchObject({ sink: 64, recent: 256, chunk: 1 });
     }
   });
 
   test.each(['duo', 'inverted'] as const)('%s needs gates', (mode) => {
     expect(() => variants({ ...options, modes: [mode], gates: undefined })).toThrow(OptionError);
   });
+});
+
+test('random heads differ from draw to draw, and are the same for the same seed; all others are one set', () => {
+  for (const { mode, draws, duo } of variants(options)) {
+    if (mode !== 'random') expect(draws).toBe(1);
+    else {
+      const sets = Array.from({ length: draws }, (_, draw) => JSON.stringify(duo?.(draw)));
+      expect(new Set(sets).size).toBe(8);
+      const again = variants(options).find((variant) => variant.mode === 'random');
+      expect(again?.duo?.(3)).toEqual({ ...duo?.(3), sparsity: 0.5 });
+    }
+  }
 });
 
 test('inverted gates have the opposite order', () => {

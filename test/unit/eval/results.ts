@@ -25,7 +25,7 @@ export function result(over: Partial<Result> = {}): Result {
   return { variant: 'duo 50%', task: 'needle', length: 1024, depth: 0.5, index: 0, kv, outcome: outcome(1, 0.5), ...over };
 }
 
-export const full: Variant = { mode: 'full', sparsity: null, chunk: null, typeK: 'f16', typeV: 'f16', label: 'full' };
+export const full: Variant = { mode: 'full', sparsity: null, chunk: null, typeK: 'f16', typeV: 'f16', label: 'full', draws: 1 };
 export const duo: Variant = {
   mode: 'duo',
   sparsity: 0.5,
@@ -33,7 +33,8 @@ export const duo: Variant = {
   typeK: 'f16',
   typeV: 'f16',
   label: 'duo 50%',
-  duo: { sparsity: 0.5, sink: 64, recent: 256, chunk: 1 },
+  draws: 1,
+  duo: () => ({ sparsity: 0.5, sink: 64, recent: 256, chunk: 1 }),
 };
 
 export function batch(over: Partial<Batch> = {}): Batch {
