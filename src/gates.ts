@@ -3,7 +3,7 @@ import { fileURLToPath } from 'node:url';
 import { OptionError } from './errors.ts';
 import { openNative, type Native } from './ffi/native.ts';
 import { runJob } from './job.ts';
-import { abortSignal, checkOptions, number, text } from './options.ts';
+import { abortSignal, callback, checkOptions, filePath, number, text } from './options.ts';
 
 /** A gate pattern as JSON: the form of llama-duo's pattern files. */
 export type GatePatternJson = {
@@ -39,7 +39,7 @@ export type ReadGatesOptions = {
 };
 
 /**
- * Reads a gate pattern: a DuoAttention folder, a TSV file, this project's JSON, or the text of one of the two.
+ * Reads a gate pattern: a DuoAttention folder, a TSV file, this project's JSON, the text of one of the two, or a GGUF model with a pattern in it.
  *
  * @param source a path, a file URL, or `{ text }`. A string with a line break or tab, or one that begins with `{`, is taken for a pattern's text
  * @throws GatesError that names the line and the column of what is wrong
@@ -98,6 +98,23 @@ export class GatePattern {
     return { ...selection, streaming: selection.streaming.map((layer) => layer.map((bit) => bit === 1)) };
   }
 
+  /** The content of a pattern file: this project's JSON, or DuoAttention's table, which has the gates alone. */
+  format(as: 'json' | 'tsv'): string {
+    return as === 'json' ? jsonText(this.toJSON()) : tsvText(this.gates);
+  }
+
+  /**
+   * Copies a model with this pattern in its metadata, where `duo: { gates: 'auto' }` finds it.
+   *
+   * @throws GatesError where a file cannot be read or written, the model is split into several files, or the pattern has another shape
+   */
+  async embed(model: string | URL, target: string | URL, options: EmbedOptions = {}): Promise<void> {
+    checkOptions(options, { onProgress: callback, signal: abortSignal });
+    const [from, to] = [path('model', model), path('target', target)];
+    const request = JSON.stringify({ pattern: this, model: from, target: to });
+    await runJob(this.#native, () => this.#native.gatesEmbed(request), options);
+  }
+
   toJSON(): GatePatternJson {
     const { layers, kvHeads, gates, sink, recent, provenance } = this;
     return {
@@ -110,6 +127,35 @@ export class GatePattern {
       ...(provenance !== undefined && { provenance: { ...provenance } }),
     };
   }
+}
+
+export type EmbedOptions = {
+  /** Gets a number that grows from 0 to 1. */
+  onProgress?: (progress: number) => void;
+  /** Stops the copying; nothing is left of the copy. */
+  signal?: AbortSignal;
+};
+
+/** A row of gates a line, for people who look into the file. */
+function jsonText(pattern: GatePatternJson): string {
+  const lines = Object.entries(pattern).map(([key, value]) => {
+    const text =
+      key === 'gates' ? `[\n${pattern.gates.map((row) => `    ${JSON.stringify(row)}`).join(',\n')}\n  ]` : JSON.stringify(value);
+    return `  ${JSON.stringify(key)}: ${text}`;
+  });
+  return `{\n${lines.join(',\n')}\n}\n`;
+}
+
+/** As numpy.savetxt writes it, which DuoAttention uses. */
+function tsvText(gates: readonly (readonly number[])[]): string {
+  const number = (gate: number): string =>
+    gate.toExponential(18).replace(/([+-])(\d)$/, (_, sign: string, digit: string) => `${sign}0${digit}`);
+  return gates.map((row) => `${row.map(number).join('\t')}\n`).join('');
+}
+
+function path(name: string, value: string | URL): string {
+  if (!filePath.accepts(value)) throw new OptionError(name, value, filePath.expected);
+  return value instanceof URL ? fileURLToPath(value) : value;
 }
 
 export const headChoiceChecks = { sparsity: number(0, 1), threshold: number(0) };

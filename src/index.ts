@@ -7,6 +7,8 @@ export type { GenerateOptions, Generation, GenerationChunk, GenerationResult, Sa
 
 export type { Score, ScoreOptions } from './score.ts';
 
+export type { CalibrateOptions, Calibration, CalibrationMethod } from './calibrate.ts';
+
 export { readGates } from './gates.ts';
 export type { GatePattern, GatePatternJson, GatesText, HeadChoice, HeadSelection, ReadGatesOptions } from './gates.ts';
 

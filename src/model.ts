@@ -1,5 +1,6 @@
 import { fileURLToPath } from 'node:url';
 
+import { calibrate, type CalibrateOptions, type Calibration } from './calibrate.ts';
 import { createContext, planContext, type Context, type ContextOptions, type ContextPlan, type PlanOptions } from './context.ts';
 import { decode, openNative, type Handle, type Native } from './ffi/native.ts';
 import { runJob } from './job.ts';
@@ -137,6 +138,16 @@ export class Model {
   /** What {@link createContext} would make, and what its KV cache would take, without making it. */
   async planContext(options: PlanOptions = {}): Promise<ContextPlan> {
     return planContext(this.#native, this.#owned.handle, options);
+  }
+
+  /**
+   * Finds out how much each KV head needs its whole cache, with forward passes only: a gate pattern made for this model. Nothing is downloaded; texts with
+   * facts to look up are made up, or facts are hidden in a text of yours.
+   *
+   * @throws ContextError where the model or a sample is too small for the window; UnsupportedError; OptionError; `signal.reason` when aborted
+   */
+  async calibrate(options: CalibrateOptions = {}): Promise<Calibration> {
+    return calibrate(this.#native, this, () => this.#owned.handle, options);
   }
 
   /** Gives the model back. Contexts made from it keep its weights alive, but take token ids only as prompts. */

@@ -215,6 +215,14 @@ int32_t llama_duo_gates_select(const void * json, int32_t len, uint32_t * handle
     });
 }
 
+int32_t llama_duo_gates_embed(const void * json, int32_t len, uint32_t * handle) {
+    return guarded([&] {
+        submit(json, len, handle, [](std::shared_ptr<job> j, options given) {
+            run_alone(j, [o = gates_embed_options::read(given)](job & j) { embed_gates(j, o); });
+        });
+    });
+}
+
 int32_t llama_duo_calibrate(uint32_t handle, const void * json, int32_t len, uint32_t * job_handle) {
     return guarded([&] {
         const auto m = live<model>(handle);

@@ -14,7 +14,7 @@ namespace duo::abi {
 
 // --- options ---
 
-static const std::vector<std::string> method_names = { "ablation", "greedy", "masks", "mass", "kvzip", "mean-qk" }; // as calibration_method numbers them
+static const std::vector<std::string> method_names = { "combined", "ablation", "greedy", "masks", "mass", "kvzip", "mean-qk" }; // as calibration_method numbers them
 
 // A whole number of a sample; NaN and the like become -1.
 static int64_t whole(const json & value) {
@@ -131,7 +131,7 @@ void calibrate_model(job & j, const model & m, calibrate_options o) {
             return json {
                 { "pattern",       json::parse(gate_pattern_to_json(r.pattern)) },
                 { "scores",        scores },
-                { "correct",       r.full.correct },
+                { "correct",       r.correct < 0 ? json() : json(r.correct) },
                 { "contextTokens", r.n_context },
                 { "tailTokens",    r.n_tail },
                 { "answerTokens",  r.n_answer },

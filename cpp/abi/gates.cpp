@@ -1,5 +1,8 @@
 #include "gates.h"
 
+#include "log.h"
+
+#include "gate-gguf.h"
 #include "gate-pattern.h"
 #include "head-selection.h"
 
@@ -17,7 +20,7 @@ gates_read_options gates_read_options::read(options o) {
         throw o.error("path", "either \"path\" or \"text\" and not both");
     }
     if (result.path && (result.path->empty() || result.path->find('\0') != std::string::npos)) {
-        throw o.error("path", "the path of a gate pattern: a folder, a TSV file or a JSON file");
+        throw o.error("path", "the path of a gate pattern: a folder, a TSV, JSON or GGUF file");
     }
     result.text = text.value_or("");
     return result;
@@ -53,6 +56,45 @@ gates_select_options gates_select_options::read(options o) {
     }
     o.finish();
     return result;
+}
+
+gates_embed_options gates_embed_options::read(options o) {
+    gates_embed_options result;
+
+    const json * pattern = o.value("pattern");
+    if (!pattern || !pattern->is_object()) {
+        throw o.error("pattern", "a gate pattern object");
+    }
+    result.pattern = dump(*pattern);
+
+    const auto path = [&](const char * key, const char * expected) {
+        const auto given = o.string(key);
+        if (!given || given->empty() || given->find('\0') != std::string::npos) {
+            throw o.error(key, expected);
+        }
+        return *given;
+    };
+    result.model  = path("model", "the path of a GGUF file");
+    result.target = path("target", "the path of the copy");
+    o.finish();
+    return result;
+}
+
+void embed_gates(job & j, const gates_embed_options & o) {
+    try {
+        log_capture errors; // a file that is no GGUF is reported by exception
+        const auto pattern = parse_gate_pattern(o.pattern, "option \"pattern\"");
+        const bool done = embed_gate_pattern(pattern, o.model, o.target, [&](double progress) {
+            j.set_progress(progress);
+            return !j.cancelled();
+        });
+        if (!done) {
+            throw job_cancelled();
+        }
+        j.finish([&] { return json { { "target", o.target } }; });
+    } catch (const gate_error & e) {
+        throw job_error("gates", e.what());
+    }
 }
 
 void read_gates(job & j, const gates_read_options & o) {

@@ -27,8 +27,17 @@ struct gates_select_options {
     static gates_select_options read(options o);
 };
 
+struct gates_embed_options {
+    std::string pattern; // JSON
+    std::string model;
+    std::string target;
+
+    static gates_embed_options read(options o);
+};
+
 void read_gates  (job & j, const gates_read_options & o);
 void select_heads(job & j, const gates_select_options & o);
+void embed_gates (job & j, const gates_embed_options & o);
 
 // Reads "sparsity" and "threshold", of which at most one may be given.
 void read_selection(options & o, std::optional<double> & sparsity, std::optional<double> & threshold);

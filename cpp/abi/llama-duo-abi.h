@@ -106,14 +106,19 @@ LLAMA_DUO_API int32_t llama_duo_gates_read(const void * json, int32_t len, uint3
 // Result: { "streaming": [[0 | 1, ...], ...], "retrievalHeads", "streamingHeads" }
 LLAMA_DUO_API int32_t llama_duo_gates_select(const void * json, int32_t len, uint32_t * job);
 
+// Copies a model with the pattern in its metadata, where "auto" finds it.
+// Options: { "pattern": the pattern's JSON object, "model": path, "target": path of the copy }
+// Result: { "target" }
+LLAMA_DUO_API int32_t llama_duo_gates_embed(const void * json, int32_t len, uint32_t * job);
+
 // Finds out how much each KV head needs its whole cache, with forward passes only: a context is read once for each sample, then its questions and
 // answers again and again with other heads restricted to sinks and recent keys.
-// Options: { "samples": [{ "tokens": [token], "context": integer (tokens before the questions), "answers": [[first, end], ...] }], "method"?: "ablation" |
-//   "greedy" | "masks" | "mass" | "kvzip" | "mean-qk", "sink"?, "recent"?, "strict"?: boolean (read the contexts under the restriction, too),
+// Options: { "samples": [{ "tokens": [token], "context": integer (tokens before the questions), "answers": [[first, end], ...] }], "method"?: "combined" |
+//   "ablation" | "greedy" | "masks" | "mass" | "kvzip" | "mean-qk", "sink"?, "recent"?, "strict"?: boolean (read the contexts under the restriction, too),
 //   "masks"?: integer (method masks: how many), "seed"?: 0 to 4294967295 (method masks), "threads"?, "partial"?: path (measurements are kept there, and a
 //   later job with the same options goes on from them), "modelId"?: string (tells models apart there) }
-// Result: { "pattern": the pattern's JSON (gates are the ranks of scores, from 0 to 1), "scores": [[...]], "contextTokens", "tailTokens",
-//   "answerTokens", "passes" }
+// Result: { "pattern": the pattern's JSON (gates are the ranks of scores, from 0 to 1), "scores": [[...]], "correct": number | null (share of the
+//   answers' tokens that are the likeliest with every head seeing everything), "contextTokens", "tailTokens", "answerTokens", "passes" }
 LLAMA_DUO_API int32_t llama_duo_calibrate(uint32_t model, const void * json, int32_t len, uint32_t * job);
 
 // --- contexts ---

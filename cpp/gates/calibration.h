@@ -25,6 +25,7 @@ struct calibration_sample {
 };
 
 enum class calibration_method {
+    combined, // ablation, and mass where that tells heads apart no better than noise
     ablation, // each head windowed alone
     greedy,   // the least needed heads windowed step by step, the others measured again after each
     masks,    // regression of the loss on random masks
@@ -34,7 +35,7 @@ enum class calibration_method {
 };
 
 struct calibration_params {
-    calibration_method              method = calibration_method::ablation;
+    calibration_method              method = calibration_method::combined;
     std::vector<calibration_sample> samples;
 
     int32_t sink   = 64;  // what a windowed head sees
@@ -73,7 +74,7 @@ struct calibration_loss {
 struct calibration_result {
     gate_pattern        pattern;  // gates are ranks of scores: a gate g says that the share g of all heads scores lower
     std::vector<double> scores;   // [n_layer][n_head_kv] as pattern.gates
-    calibration_loss    full;     // mse and drop are 0
+    double              correct = -1;  // share of the answers' tokens that are the likeliest with every head seeing everything; -1: not measured
     size_t              n_context = 0; // tokens of the contexts, all samples together
     size_t              n_tail    = 0; // of the questions and answers
     size_t              n_answer  = 0; // of the answers

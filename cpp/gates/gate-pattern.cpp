@@ -1,3 +1,4 @@
+#include "gate-gguf.h"
 #include "gate-text.h"
 
 #include <algorithm>
@@ -51,7 +52,7 @@ gate_pattern parse_gate_pattern(std::string_view text, const std::string & sourc
 static std::string read_file(const fs::path & path) {
     const std::string name = path.u8string();
     if (!fs::is_regular_file(path)) {
-        throw gate_error(printable(name) + ": not a file or folder; expected a DuoAttention folder, a TSV or a JSON file. Check the path");
+        throw gate_error(printable(name) + ": not a file or folder; expected a DuoAttention folder, a TSV, a JSON or a GGUF file. Check the path");
     }
     // the size is asked first, so that nothing huge is read; and read no further than that, in case the file grows
     const uintmax_t size = fs::file_size(path);
@@ -100,9 +101,9 @@ gate_pattern load_gate_pattern(const std::string & path) {
     try {
         const fs::path where = fs::u8path(path);
         if (!fs::exists(where)) {
-            throw gate_error(printable(path) + ": no such file or folder; expected a DuoAttention folder, a TSV or a JSON file. Check the path");
+            throw gate_error(printable(path) + ": no such file or folder; expected a DuoAttention folder, a TSV, a JSON or a GGUF file. Check the path");
         }
-        gate_pattern pattern = fs::is_directory(where) ? load_folder(where) : parse_gate_pattern(read_file(where), path);
+        gate_pattern pattern = fs::is_directory(where) ? load_folder(where) : is_gguf(path) ? read_gguf_pattern(path) : parse_gate_pattern(read_file(where), path);
         pattern.source = path;
         return pattern;
     } catch (const fs::filesystem_error & e) { // no permission, a loop of links, a name too long

@@ -33,7 +33,7 @@ struct gate_pattern {
 // Values at most 0.01 outside [0, 1] are clipped. Throws gate_error.
 gate_pattern parse_gate_pattern(std::string_view text, const std::string & source);
 
-// A DuoAttention folder (full_attention_heads.tsv and, if there, config.json), a TSV or a JSON file. The path is UTF-8. Throws gate_error.
+// A DuoAttention folder (full_attention_heads.tsv and, if there, config.json), a TSV or JSON file, or a GGUF model with a pattern in it. The path is UTF-8. Throws gate_error.
 gate_pattern load_gate_pattern(const std::string & path);
 
 // The pattern as this project's JSON, the form that parse_gate_pattern reads: the same gates to the bit. Throws gate_error as check_gate_pattern does.

@@ -1,6 +1,7 @@
 #include "duo-config.h"
 #include "duo-heads.h"
 
+#include "gate-gguf.h"
 #include "gate-pattern.h"
 
 #include "llama-arch.h"
@@ -170,18 +171,16 @@ bool duo_check_supported(const llama_model * model, const llama_context_params &
 
 // --- resolving ---
 
-static const char * const pattern_key = "llama_duo.pattern"; // the GGUF metadata key of an embedded pattern, a JSON string
-
 static duo::gate_pattern model_gates(const llama_model & model) {
-    const auto it = model.gguf_kv.find(pattern_key);
+    const auto it = model.gguf_kv.find(duo::gguf_pattern_key);
     if (it != model.gguf_kv.end()) {
-        return duo::parse_gate_pattern(it->second, std::string("the model's metadata key ") + pattern_key);
+        return duo::parse_gate_pattern(it->second, std::string("the model's metadata key ") + duo::gguf_pattern_key);
     }
     const std::string sidecar = model.path.empty() ? "" : std::filesystem::path(model.path).replace_extension(".duo.json").string();
     if (!sidecar.empty() && std::filesystem::exists(sidecar)) {
         return duo::load_gate_pattern(sidecar);
     }
-    throw duo::gate_error("the gates are \"auto\", but the model has none: neither the metadata key " + std::string(pattern_key) +
+    throw duo::gate_error("the gates are \"auto\", but the model has none: neither the metadata key " + std::string(duo::gguf_pattern_key) +
             (sidecar.empty() ? "" : " nor the file " + sidecar) + "; give a gate file, or sparsity 0 or 1, which need none");
 }
 

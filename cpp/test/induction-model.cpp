@@ -184,3 +184,9 @@ llama_model_ptr_t make_induction_model(const induction_model & params) {
     }
     return llama_model_ptr_t(model, llama_model_free);
 }
+
+void write_induction_model(const induction_model & params, const std::string & path) {
+    if (!gguf_write_to_file(writer(params).gguf.get(), path.c_str(), false)) {
+        throw std::runtime_error("cannot write " + path);
+    }
+}

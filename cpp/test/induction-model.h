@@ -4,6 +4,7 @@
 #include "random-model.h"
 
 #include <cstdint>
+#include <string>
 
 // Two layers of four heads over 64 tokens. Layer 0, head 0 hands every token the one before it; layer 1, head `retrieval` looks for an earlier token that came after
 // the one at hand, wherever it is, and foretells what it finds: an induction head. The other heads attend to what is near, and add noise.
@@ -16,3 +17,6 @@ struct induction_model {
 };
 
 llama_model_ptr_t make_induction_model(const induction_model & params);
+
+// As a GGUF file.
+void write_induction_model(const induction_model & params, const std::string & path);

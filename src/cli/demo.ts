@@ -14,7 +14,7 @@ import { parseFlags, UsageError, type Flags, type Given } from './flags.ts';
 import { numbers } from './lists.ts';
 import { formatBytes, formatCount, print, printJson } from './output.ts';
 import { resolveUserPath } from './paths.ts';
-import { ProgressBar } from './progress.ts';
+import { ProgressBar, underWay } from './progress.ts';
 import { heading, table } from './table.ts';
 
 const { model, duoGates, duoSparsity, duoSink, duoRecent, gpuLayers, batchSize, ubatchSize, threads, threadsBatch } = contextFlags;
@@ -126,7 +126,11 @@ async function run(model: Model, { variants, batches, settings }: Evaluation, gi
   const store = new ResultStore(settings);
   const bar = new ProgressBar();
   try {
-    await evaluate(model, batches, variants, store, { plan: workOptions(given), signal, onProgress: (progress) => bar.update(progress) });
+    await evaluate(model, batches, variants, store, {
+      plan: workOptions(given),
+      signal,
+      onProgress: (progress) => bar.update(progress, underWay(progress)),
+    });
   } finally {
     bar.stop();
   }

@@ -17,7 +17,7 @@ import { parseFlags, UsageError, type Flags, type Given } from './flags.ts';
 import { choices, numbers, texts } from './lists.ts';
 import { formatCount, print, printJson } from './output.ts';
 import { resolveUserPath } from './paths.ts';
-import { ProgressBar } from './progress.ts';
+import { ProgressBar, underWay } from './progress.ts';
 
 const { model, gpuLayers, batchSize, ubatchSize, threads, threadsBatch, duoSink, duoRecent } = contextFlags;
 
@@ -100,7 +100,10 @@ export const evalCommand: Command = {
       await evaluate(model, batches, variants, store, {
         plan: options.plan,
         signal,
-        onProgress: (progress) => bar.update((last = progress)),
+        onProgress: (progress) => {
+          last = progress;
+          bar.update(progress, underWay(progress));
+        },
       });
     } catch (error) {
       bar.stop();

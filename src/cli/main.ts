@@ -13,6 +13,8 @@ const commands: Record<string, () => Promise<Command>> = {
   run: async () => (await import('./run.ts')).run,
   inspect: async () => (await import('./inspect.ts')).inspect,
   eval: async () => (await import('./eval.ts')).evalCommand,
+  calibrate: async () => (await import('./calibrate.ts')).calibrateCommand,
+  pattern: async () => (await import('./pattern.ts')).patternCommand,
   demo: async () => (await import('./demo.ts')).demo,
 };
 

@@ -22,11 +22,15 @@ export class ProgressBar {
   readonly #began = performance.now();
   #started = false;
 
-  update({ done, resumed, total, task, length, variant }: Progress): void {
+  /**
+   * @param progress what is done, what of it an earlier run did, and what there is to do
+   * @param what is under way
+   */
+  update({ done, resumed, total }: { done: number; resumed: number; total: number }, what: string): void {
     const seconds = (performance.now() - this.#began) / 1000;
     const fresh = done - resumed;
     const left = fresh > 0 ? duration(((total - done) * seconds) / fresh) : '?';
-    const payload = { left, what: `${task}, ${formatCount(length)} tokens, ${variant}` };
+    const payload = { left, what };
     if (this.#started) this.#bar.update(done, payload);
     else this.#bar.start(total, done, payload);
     this.#started = true;
@@ -35,6 +39,11 @@ export class ProgressBar {
   stop(): void {
     if (this.#started) this.#bar.stop();
   }
+}
+
+/** What an evaluation is at. */
+export function underWay({ task, length, variant }: Progress): string {
+  return `${task}, ${formatCount(length)} tokens, ${variant}`;
 }
 
 /** 75 is 1:15. */

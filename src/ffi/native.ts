@@ -163,6 +163,10 @@ export class Native {
     return this.#submit(options, (json, length, job) => this.#c.llama_duo_gates_select(json, length, job));
   }
 
+  gatesEmbed(options: string): Handle {
+    return this.#submit(options, (json, length, job) => this.#c.llama_duo_gates_embed(json, length, job));
+  }
+
   calibrate(model: Handle, options: string): Handle {
     const checked = handle('model', model);
     return this.#submit(options, (json, length, job) => this.#c.llama_duo_calibrate(checked, json, length, job), 'model');

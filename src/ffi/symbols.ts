@@ -20,6 +20,7 @@ export const symbols = {
 
   llama_duo_gates_read: ['const void *', 'int32_t', 'uint32_t *'],
   llama_duo_gates_select: ['const void *', 'int32_t', 'uint32_t *'],
+  llama_duo_gates_embed: ['const void *', 'int32_t', 'uint32_t *'],
   llama_duo_calibrate: ['uint32_t', 'const void *', 'int32_t', 'uint32_t *'],
 
   llama_duo_context_create: ['uint32_t', 'const void *', 'int32_t', 'uint32_t *'],

@@ -93,6 +93,7 @@ export class FakeLibrary {
         write(decoder.decode(Uint8Array.from(tokens?.subarray(0, count) ?? [])), buffer, capacity, needed),
       llama_duo_gates_read: (json, _, job) => this.#submit(json, job),
       llama_duo_gates_select: (json, _, job) => this.#submit(json, job),
+      llama_duo_gates_embed: (json, _, job) => this.#submit(json, job),
       llama_duo_calibrate: (_, json, __, job) => this.#submit(json, job),
       llama_duo_context_create: (_, json, __, job) => this.#submit(json, job),
       llama_duo_context_plan: (_, json, __, job) => this.#submit(json, job),

@@ -1,0 +1,183 @@
+#include "gate-gguf.h"
+
+#include "gate-text.h"
+
+#include "ggml-cpp.h"
+#include "gguf.h"
+
+#include <algorithm>
+#include <cerrno>
+#include <cstdio>
+#include <cstring>
+#include <filesystem>
+#include <fstream>
+#include <vector>
+
+namespace fs = std::filesystem;
+
+namespace duo {
+
+bool is_gguf(const std::string & path) {
+    std::ifstream file(fs::u8path(path), std::ios::binary);
+    char magic[4] = {};
+    file.read(magic, sizeof(magic));
+    return file && memcmp(magic, "GGUF", sizeof(magic)) == 0;
+}
+
+static gguf_context_ptr open_gguf(const std::string & path) {
+    gguf_context_ptr gguf(gguf_init_from_file(path.c_str(), { /*.no_alloc =*/ true, /*.ctx =*/ nullptr }));
+    if (!gguf) {
+        throw gate_error(printable(path) + ": not a GGUF file that llama.cpp understands. Check that it was written in full");
+    }
+    return gguf;
+}
+
+gate_pattern read_gguf_pattern(const std::string & path) {
+    const gguf_context_ptr gguf = open_gguf(path);
+    const int64_t key = gguf_find_key(gguf.get(), gguf_pattern_key);
+    if (key < 0 || gguf_get_kv_type(gguf.get(), key) != GGUF_TYPE_STRING) {
+        throw gate_error(printable(path) + ": this model has no gates in it (no metadata key " + gguf_pattern_key + "). Embed a pattern, or name a pattern file");
+    }
+    return parse_gate_pattern(gguf_get_val_str(gguf.get(), key), path);
+}
+
+// A whole number of the model's metadata, or those of an array; empty where there is none.
+static std::vector<int64_t> integers(const gguf_context * gguf, const std::string & name) {
+    const int64_t key = gguf_find_key(gguf, name.c_str());
+    if (key < 0) {
+        return {};
+    }
+    switch (gguf_get_kv_type(gguf, key)) {
+        case GGUF_TYPE_UINT16: return { gguf_get_val_u16(gguf, key) };
+        case GGUF_TYPE_UINT32: return { gguf_get_val_u32(gguf, key) };
+        case GGUF_TYPE_INT32:  return { gguf_get_val_i32(gguf, key) };
+        case GGUF_TYPE_ARRAY: {
+            const size_t    n    = gguf_get_arr_n(gguf, key);
+            const gguf_type type = gguf_get_arr_type(gguf, key);
+            if (type != GGUF_TYPE_UINT32 && type != GGUF_TYPE_INT32) {
+                return {};
+            }
+            const int32_t * data = (const int32_t *) gguf_get_arr_data(gguf, key);
+            return std::vector<int64_t>(data, data + n);
+        }
+        default: return {};
+    }
+}
+
+// Refuses a pattern that is not for the model, as far as its metadata tell.
+static void check_fits(const gate_pattern & pattern, const gguf_context * gguf, const std::string & model) {
+    const int64_t key = gguf_find_key(gguf, "general.architecture");
+    if (key < 0 || gguf_get_kv_type(gguf, key) != GGUF_TYPE_STRING) {
+        throw gate_error(printable(model) + ": the file names no architecture; expected a language model");
+    }
+    const std::string arch = gguf_get_val_str(gguf, key);
+
+    const auto layers = integers(gguf, arch + ".block_count");
+    auto heads = integers(gguf, arch + ".attention.head_count_kv");
+    if (heads.empty()) {
+        heads = integers(gguf, arch + ".attention.head_count");
+    }
+    if (layers.empty() || heads.empty()) {
+        return; // what it has is checked when it is used
+    }
+    const int64_t most = *std::max_element(heads.begin(), heads.end());
+    if (pattern.n_layer != layers[0] || pattern.n_head_kv != most) {
+        throw gate_error(printable(pattern.source) + ": the pattern has " + std::to_string(pattern.n_layer) + " layers x " + std::to_string(pattern.n_head_kv) +
+                " KV heads, the model " + std::to_string(layers[0]) + " x " + std::to_string(most) + ". Use a pattern that was made for this model");
+    }
+}
+
+namespace {
+
+struct file {
+    file(const std::string & path, const char * mode) : path(path), ptr(fopen(path.c_str(), mode)) {
+        if (!ptr) {
+            fail(*mode == 'r' ? "read" : "written");
+        }
+    }
+    ~file() {
+        if (ptr) {
+            fclose(ptr);
+        }
+    }
+    file(const file &) = delete;
+
+    [[noreturn]] void fail(const char * what) const {
+        throw gate_error(printable(path) + ": cannot be " + what + ": " + strerror(errno) + ". Check the path, its permissions and the disk");
+    }
+
+    void close() {
+        FILE * open = ptr;
+        ptr = nullptr;
+        if (fclose(open) != 0) {
+            fail("written");
+        }
+    }
+
+    const std::string path;
+    FILE *            ptr;
+};
+
+// Removes a file that did not come to be whole.
+struct unfinished {
+    ~unfinished() {
+        std::error_code ignored;
+        fs::remove(fs::u8path(path), ignored);
+    }
+    const std::string path;
+};
+
+} // namespace
+
+bool embed_gate_pattern(const gate_pattern & pattern, const std::string & model, const std::string & target, const std::function<bool(double)> & progress) {
+    const gguf_context_ptr gguf = open_gguf(model);
+    check_fits(pattern, gguf.get(), model);
+
+    const auto parts = integers(gguf.get(), "split.count");
+    if (!parts.empty() && parts[0] > 1) {
+        throw gate_error(printable(model) + ": the model is split into " + std::to_string(parts[0]) +
+                " files, which are found by their names; expected one file. Put the pattern beside it instead");
+    }
+    std::error_code ignored;
+    if (fs::equivalent(fs::u8path(model), fs::u8path(target), ignored)) {
+        throw gate_error(printable(target) + ": this is the model itself; expected the path of a copy");
+    }
+
+    // tensors keep their places behind the metadata, which grow
+    const size_t data_offset = gguf_get_data_offset(gguf.get());
+    gguf_set_val_str(gguf.get(), gguf_pattern_key, gate_pattern_to_json(pattern).c_str());
+
+    const unfinished part = { target + ".part" };
+    file in(model, "rb");
+    file out(part.path, "wb");
+    if (!gguf_write_to_file_ptr(gguf.get(), out.ptr, /*only_meta =*/ true)) {
+        out.fail("written");
+    }
+    const double size = double(fs::file_size(fs::u8path(model)));
+    if (fseek(in.ptr, long(data_offset), SEEK_SET) != 0) {
+        in.fail("read");
+    }
+    std::vector<char> piece(4 << 20);
+    double done = double(data_offset);
+    while (const size_t n = fread(piece.data(), 1, piece.size(), in.ptr)) {
+        if (fwrite(piece.data(), 1, n, out.ptr) != n) {
+            out.fail("written");
+        }
+        done += double(n);
+        if (!progress(std::min(1.0, done / size))) {
+            return false;
+        }
+    }
+    if (ferror(in.ptr)) {
+        in.fail("read");
+    }
+    out.close();
+    std::error_code error;
+    fs::rename(fs::u8path(part.path), fs::u8path(target), error);
+    if (error) {
+        throw gate_error(printable(target) + ": cannot be written: " + error.message() + ". Check the path and its permissions");
+    }
+    return true;
+}
+
+} // namespace duo

@@ -1,0 +1,151 @@
+import { createHash } from 'node:crypto';
+import { createReadStream } from 'node:fs';
+import { pipeline } from 'node:stream/promises';
+import { basename } from 'node:path';
+
+import type { BuildInfo } from './build-info.ts';
+import { calibrationSamples } from './calibration-samples.ts';
+import { ContextError } from './errors.ts';
+import type { Handle, Native } from './ffi/native.ts';
+import { GatePattern, type GatePatternJson } from './gates.ts';
+import { runJob } from './job.ts';
+import type { Model } from './model.ts';
+import { abortSignal, boolean, callback, checkOptions, integer, oneOf, text as string } from './options.ts';
+
+/**
+ * How heads are scored; docs/calibration.md compares them.
+ * - combined: ablation, and where that cannot tell heads apart, mass
+ * - ablation: what the answers lose where one head sees only sinks and recent keys
+ * - greedy: the same, step by step: the least needed quarter stays so while the others are measured again
+ * - masks: regression of what answers lose on random choices of half of the heads
+ * - mass: attention to what a streaming head would not see, while answers are given
+ * - kvzip: the most attention that any such key gets while the context is repeated (arXiv 2505.23416)
+ * - mean-qk: how far back the mean query looks on mean keys (as kvpress does)
+ */
+export const calibrationMethods = ['combined', 'ablation', 'greedy', 'masks', 'mass', 'kvzip', 'mean-qk'] as const;
+export type CalibrationMethod = (typeof calibrationMethods)[number];
+
+export type CalibrateOptions = {
+  /** Default: 'combined'. */
+  method?: CalibrationMethod;
+  /** Tokens of a sample. Default: 1024, or what the window needs, at most what the model was trained for. */
+  contextSize?: number;
+  /** Default: 2. */
+  samples?: number;
+  /** Facts that are hidden in each sample and asked for. Default: 6. */
+  questions?: number;
+  /** The same seed gives the same samples. Default: 1. */
+  seed?: number;
+  /** A running text to hide facts in. Default: it is made up. */
+  text?: string;
+  /** What a streaming head sees: first keys and recent ones. Defaults: 64 and 256. */
+  sink?: number;
+  recent?: number;
+  /** Read contexts, too, with the heads restricted that are measured, instead of once with all heads seeing everything: slow. Default: false. */
+  strict?: boolean;
+  /** How many choices method masks makes. Default: twice the number of KV heads. */
+  masks?: number;
+  /** CPU threads. Default: the machine's cores. */
+  threads?: number;
+  /** A file for measurements as they come: a later call with the same options goes on from it. It is the caller's to remove. Default: none. */
+  partial?: string;
+  /** Gets a number that grows from 0 to 1. */
+  onProgress?: (progress: number) => void;
+  /** Stops the work; the promise rejects with `signal.reason`. */
+  signal?: AbortSignal;
+};
+
+export type Calibration = {
+  /** Gates are ranks: 0 for the head that is needed least, 1 for the one that is needed most. */
+  pattern: GatePattern;
+  /** What the ranks come from, `scores[layer][kvHead]`; what they mean is the method's own. */
+  scores: number[][];
+  /** The share of the answers' tokens that the model finds likeliest with all heads seeing everything; null where the method doesn't look. */
+  correct: number | null;
+  /** Tokens of all contexts, of the questions and answers, and of the answers. */
+  contextTokens: number;
+  tailTokens: number;
+  answerTokens: number;
+  /** How often questions and answers were read. */
+  passes: number;
+  seconds: number;
+};
+
+const checks = {
+  method: oneOf(...calibrationMethods),
+  contextSize: integer(1),
+  samples: integer(1),
+  questions: integer(1, 20),
+  seed: integer(0, 2 ** 32 - 1),
+  text: string,
+  sink: integer(0),
+  recent: integer(0),
+  strict: boolean,
+  masks: integer(2),
+  threads: integer(1),
+  partial: string,
+  onProgress: callback,
+  signal: abortSignal,
+};
+
+/** @internal {@link Model.calibrate} */
+export async function calibrate(native: Native, model: Model, handle: () => Handle, options: CalibrateOptions): Promise<Calibration> {
+  checkOptions(options, checks);
+  const { method = 'combined', samples: count = 2, questions = 6, seed = 1, sink = 64, recent = 256, strict = false } = options;
+  const { text, masks, threads, partial, onProgress, signal } = options;
+  const contextSize = options.contextSize ?? defaultContextSize(model, sink, recent);
+  const samples = calibrationSamples(model, count, { contextSize, questions, sink, recent, seed, text });
+  const began = performance.now();
+  const modelSha256 = await sha256Of(model.info.path, signal);
+
+  const request = { method, samples, sink, recent, strict, masks, seed, threads, partial, modelId: modelSha256 };
+  const found = await runJob<Omit<Calibration, 'pattern' | 'seconds'> & { pattern: GatePatternJson }>(
+    native,
+    () => native.calibrate(handle(), JSON.stringify(request)),
+    { signal, onProgress },
+  );
+  const provenance = {
+    model: basename(model.info.path),
+    modelDescription: model.info.description,
+    modelSha256,
+    method,
+    data: {
+      text: text === undefined ? 'generated' : createHash('sha256').update(text).digest('hex'),
+      samples: count,
+      contextSize,
+      questions,
+      strict,
+      ...(method === 'masks' && { masks: found.passes - 1 }),
+    },
+    seed,
+    version: `llama-duo ${(JSON.parse(native.buildInfo()) as BuildInfo).version}`,
+    date: new Date().toISOString(),
+  };
+  return {
+    ...found,
+    pattern: new GatePattern(native, { ...found.pattern, provenance }),
+    seconds: (performance.now() - began) / 1000,
+  };
+}
+
+/** Room for the window, and as much again for facts beyond it. */
+function defaultContextSize({ info }: Model, sink: number, recent: number): number {
+  const wanted = Math.max(1024, 3 * (sink + recent));
+  const least = sink + recent + smallestRest;
+  if (info.contextSize < least) {
+    throw new ContextError(
+      `The model was trained for ${info.contextSize} tokens: too few to tell heads that see all of them from heads that see ${sink} first and ` +
+        `${recent} recent ones. It would take about ${least}; a smaller window takes fewer.`,
+    );
+  }
+  return Math.min(wanted, info.contextSize);
+}
+
+/** About what facts, questions and answers take at least, beside the window. */
+const smallestRest = 384;
+
+async function sha256Of(path: string, signal: AbortSignal | undefined): Promise<string> {
+  const hash = createHash('sha256');
+  await pipeline(createReadStream(path, { highWaterMark: 1 << 20 }), hash, { signal });
+  return hash.digest('hex');
+}

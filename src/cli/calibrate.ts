@@ -1,0 +1,115 @@
+import { existsSync } from 'node:fs';
+import { readFile, rm, writeFile } from 'node:fs/promises';
+
+import { calibrationMethods } from '../calibrate.ts';
+import { sidecarPath } from '../eval/gates.ts';
+import { loadModel, type CalibrateOptions, type Calibration } from '../index.ts';
+import type { Command } from './command.ts';
+import { contextFlags, defined, modelOptions, modelPath } from './context-flags.ts';
+import { parseFlags, UsageError, type Flags, type Given } from './flags.ts';
+import { gateMap, gateMapLegend } from './gate-map.ts';
+import { choices } from './lists.ts';
+import { formatCount, print, printJson } from './output.ts';
+import { resolveUserPath } from './paths.ts';
+import { ProgressBar } from './progress.ts';
+import { heading } from './table.ts';
+
+const { model, gpuLayers, threads, duoSink, duoRecent } = contextFlags;
+
+const flags = {
+  model,
+  output: {
+    names: ['-o', '--output'],
+    kind: 'path',
+    value: 'FILE',
+    help: 'the pattern, JSON or .tsv (default: beside the model, where --duo-gates auto finds it)',
+  },
+  method: { names: ['--method'], kind: 'text', value: 'M', help: `${calibrationMethods.join(', ')} (default: combined)` },
+  contextSize: { names: ['-c', '--ctx', '--ctx-size'], kind: 'integer', value: 'N', help: 'tokens of a sample (default: 1024)' },
+  samples: { names: ['--samples'], kind: 'integer', value: 'N', help: 'texts to look things up in (default: 2)' },
+  questions: { names: ['--questions'], kind: 'integer', value: 'N', help: 'things to look up in each (default: 6)' },
+  seed: { names: ['-s', '--seed'], kind: 'integer', value: 'N', help: 'the same seed gives the same texts (default: 1)' },
+  text: { names: ['--text'], kind: 'path', value: 'FILE', help: 'running text to hide things in (default: made up)' },
+  strict: { names: ['--strict'], kind: 'switch', help: 'read each text anew for every measurement: exact, and slow' },
+  masks: { names: ['--masks'], kind: 'integer', value: 'N', help: 'choices of heads that method masks tries (default: twice the heads)' },
+  duoSink: { ...duoSink, help: 'first keys that streaming heads will see (default: 64)' },
+  duoRecent: { ...duoRecent, help: 'recent keys that they will see (default: 256)' },
+  gpuLayers,
+  threads,
+  json: { names: ['--json'], kind: 'switch', help: 'print one JSON object and nothing else' },
+} as const satisfies Flags;
+
+export const calibrateCommand: Command = {
+  summary: 'Finds the retrieval heads of a model: which heads need the whole cache.',
+  usage: 'calibrate -m MODEL [-o FILE] [flags]',
+  flags,
+  async run(args, signal) {
+    const given = parseFlags(args, flags);
+    const output = given.output === undefined ? sidecarPath(modelPath(given)) : resolveUserPath(given.output);
+    const options = await calibrateOptions(given);
+    const partial = `${output}.partial`;
+
+    await using model = await loadModel(modelOptions(given), { signal });
+    const found = await withBar(existsSync(partial), (onProgress) => model.calibrate({ ...options, partial, onProgress, signal })).catch(
+      (error: unknown) => {
+        if (signal.aborted) process.stderr.write(`Interrupted: the same command goes on from ${partial}.\n`);
+        throw error;
+      },
+    );
+    await writeFile(output, found.pattern.format(output.endsWith('.tsv') ? 'tsv' : 'json'));
+    await rm(partial, { force: true });
+
+    if (found.correct !== null && found.correct < wantedCorrect) process.stderr.write(weakModel(found.correct));
+    await (given.json ? printJson({ ...found, output }) : print(await render(found, output)));
+  },
+};
+
+type CalibrateFlags = Given<typeof flags>;
+
+async function calibrateOptions(given: CalibrateFlags): Promise<CalibrateOptions> {
+  const { contextSize, samples, questions, seed, masks, threads, duoSink: sink, duoRecent: recent, strict } = given;
+  const methods = choices('--method', given.method, calibrationMethods);
+  if (methods && methods.length > 1) throw new UsageError(`--method needs one method, got ${methods.join(',')}.`);
+  const text = given.text === undefined ? undefined : await readFile(resolveUserPath(given.text), 'utf8');
+  return defined({ method: methods?.[0], contextSize, samples, questions, seed, masks, threads, sink, recent, strict, text });
+}
+
+/** Shows progress. What is done at once is what an earlier run had measured. */
+async function withBar<T>(resumes: boolean, work: (onProgress: (progress: number) => void) => Promise<T>): Promise<T> {
+  const bar = new ProgressBar();
+  const began = performance.now();
+  let resumed = 0;
+  try {
+    return await work((progress) => {
+      if (resumes && performance.now() - began < replayMs) resumed = progress;
+      bar.update({ done: progress, resumed, total: 1 }, 'looking for retrieval heads');
+    });
+  } finally {
+    bar.stop();
+  }
+}
+
+const replayMs = 500;
+
+/** Of the answers' tokens: below this, what is measured is mostly how a model guesses. */
+const wantedCorrect = 0.5;
+
+function weakModel(correct: number): string {
+  const share = `${(100 * correct).toFixed(0)}%`;
+  return `Warning: with all heads seeing everything, the model finds only ${share} of the answers' tokens likeliest. Heads that retrieve show where there are right answers to lose: try a smaller -c, or --text with text of the kind that the model knows.\n`;
+}
+
+async function render({ pattern, correct, contextTokens, tailTokens, passes, seconds }: Calibration, output: string): Promise<string> {
+  const read = `${formatCount(contextTokens)} tokens of context, ${formatCount(passes)} x ${formatCount(tailTokens)} tokens of questions and answers`;
+  const right =
+    correct === null ? '' : `; of the answers' tokens ${(100 * correct).toFixed(0)}% are likeliest with all heads seeing everything`;
+  return [
+    heading('Gates'),
+    gateMap(pattern.toJSON(), await pattern.select()),
+    `  ${gateMapLegend}`,
+    '',
+    `Read ${read}, in ${seconds.toFixed(0)} s${right}.`,
+    `Written to ${output}.`,
+    '',
+  ].join('\n');
+}
