@@ -132,6 +132,10 @@ public:
 
     // [n_layer * n_head_kv]: how far back attention reaches on average, as a share of the context; a mean over the group's query heads.
     std::vector<double> scores() {
+        if (std::none_of(layers.begin(), layers.end(), [](const layer & l) { return l.turn.any; })) {
+            throw calibration_error(calibration_error::unsupported,
+                    "method mean-qk needs RoPE: without it a mean query sees all mean keys alike; use another method");
+        }
         std::vector<double> s;
         for (const layer & l : layers) {
             const std::vector<float> weights = l.dk ? weights_of(l) : std::vector<float>(); // [n_head][n_ctx]

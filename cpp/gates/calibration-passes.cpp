@@ -65,16 +65,20 @@ calibration_passes::calibration_passes(llama_model * model, const calibration_pa
 calibration_passes::~calibration_passes() = default;
 
 bool calibration_passes::on_node(ggml_tensor * t, bool ask) {
-    const bool is_hidden = strcmp(t->name, "result_norm") == 0;
+    const bool is_norm = strcmp(t->name, "result_norm") == 0;
+    // one architecture gives its final norm no name (plamo3); what the output is computed from is the same
+    const bool is_output = !has_norm && t->op == GGML_OP_MUL_MAT && t->src[0] == model->output;
     if (ask) {
         if (t->op == GGML_OP_ROPE) {
             rope = t;
         }
-        return is_hidden || (t->op == GGML_OP_MIXED_ATTN && on_attention);
+        has_norm = has_norm || is_norm;
+        return is_norm || is_output || (t->op == GGML_OP_MIXED_ATTN && on_attention);
     }
-    if (is_hidden) {
-        hidden.resize(size_t(ggml_nelements(t)));
-        ggml_backend_tensor_get(t, hidden.data(), 0, ggml_nbytes(t));
+    if (is_norm || is_output) {
+        const ggml_tensor * h = is_norm ? t : t->src[1];
+        hidden.resize(size_t(ggml_nelements(h)));
+        ggml_backend_tensor_get(h, hidden.data(), 0, ggml_nbytes(h));
     } else {
         on_attention(t, rope);
         rope = nullptr;
@@ -116,7 +120,11 @@ void calibration_passes::decode(const std::vector<token> & tokens, outputs * out
                 asked.push_back(i);
             }
         }
+        if (asked.empty()) {
+            output.back() = 1; // there are architectures whose graph must give something (chameleon)
+        }
         hidden.clear();
+        has_norm = false;
         const int32_t status = llama_decode(ctx.get(),
                 { int32_t(n), id.data(), nullptr, pos.data(), n_seq_id.data(), seq_id.data(), output.data() });
         if (params.cancelled && params.cancelled()) {

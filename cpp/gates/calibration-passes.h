@@ -67,6 +67,7 @@ private:
 
     const ggml_tensor * rope = nullptr; // the last one seen since an operator
     std::vector<float>  hidden;         // rows of the piece being decoded
+    bool                has_norm = false; // its graph names the final norm
 };
 
 } // namespace duo

@@ -1,4 +1,5 @@
 // Calibration, on a model of which one knows which head retrieves.
+#include "architectures.h"
 #include "check.h"
 #include "contexts.h"
 #include "induction-model.h"
@@ -116,6 +117,43 @@ void test_strict(uint64_t seed) {
     const auto each = duo::calibrate(model.get(), p);
     CHECK_EQ(first(each), first(once));
     CHECK(each.scores != once.scores); // noise heads of the first layer change what the second keeps of the context
+}
+
+// --- every architecture ---
+
+void test_architectures(uint64_t seed) {
+    std::mt19937_64 rng(seed);
+    int n = 0, n_mean_qk = 0;
+    for (const architecture & arch : architectures()) {
+        const auto shape = arch.params(rng());
+        const auto model = make_random_model(shape);
+
+        duo::calibration_params p;
+        p.sink      = 4;
+        p.recent    = 16;
+        p.n_threads = 2;
+        p.samples.resize(1);
+        for (int i = 0; i < 100; ++i) {
+            p.samples[0].tokens.push_back(llama_token(rng() % uint64_t(shape.n_vocab)));
+        }
+        p.samples[0].n_context = 80;
+        p.samples[0].answers   = { { 90, 100 } };
+        for (const calibration_method method : { calibration_method::combined, calibration_method::kvzip, calibration_method::mean_qk }) {
+            p.method = method;
+            try {
+                const auto r = duo::calibrate(model.get(), p);
+                const auto [least, most] = std::minmax_element(r.scores.begin(), r.scores.end());
+                check::report(std::isfinite(*least) && std::isfinite(*most) && *most > *least, __FILE__, __LINE__, arch.name + " is calibrated",
+                        "scores from " + check::text(*least) + " to " + check::text(*most));
+                n++;
+                n_mean_qk += method == calibration_method::mean_qk;
+            } catch (const duo::calibration_error & e) {
+                check::report(method == calibration_method::mean_qk && e.kind == duo::calibration_error::unsupported, __FILE__, __LINE__, arch.name + " is calibrated", e.what());
+            }
+        }
+    }
+    printf("%zu architectures, %d calibrations, %d of them by mean query and mean key\n", architectures().size(), n, n_mean_qk);
+    CHECK(n_mean_qk > 0 && size_t(n_mean_qk) < architectures().size()); // some keep the part that RoPE turns apart
 }
 
 // --- what is measured is what streaming does ---
@@ -247,7 +285,7 @@ void test_cancel(uint64_t seed) {
             cancelled = true;
         }
         CHECK(cancelled);
-        CHECK(n_progress <= 2);
+        CHECK(n_progress <= 2); // no more than what was under way
         p.cancelled = nullptr;
         last = 0;
         duo::calibrate(model.get(), p);
@@ -312,6 +350,7 @@ int main() {
     const uint64_t seed = check::seed();
     test_retrieval_head_ranks_first(seed);
     test_strict(seed);
+    test_architectures(seed);
     test_windowed_is_streaming(seed);
     test_resume(seed);
     test_cancel(seed);
