@@ -147,8 +147,8 @@ std::string duo_unsupported(const llama_model * model, const llama_context_param
             return format("layer %u has %u heads, which its %u KV heads do not divide", il, n_head, n_head_kv);
         }
         for (const uint32_t size : { hparams.n_embd_head_k(il), hparams.n_embd_head_v(il) }) {
-            if (size == 0 || size % 8 != 0) {
-                return format("layer %u has heads of size %u, which is not a multiple of 8", il, size);
+            if (size == 0) {
+                return format("layer %u has heads of size 0", il);
             }
         }
         for (const std::string & reason : { type_reason("K", params.type_k, hparams.n_embd_head_k(il)),

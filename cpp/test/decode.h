@@ -70,14 +70,16 @@ inline int decode(llama_context * ctx, const llama_token * tokens, int n, int po
     return status;
 }
 
-// The last token's logits after a prompt in pieces.
-inline std::vector<float> prefill(llama_context * ctx, const std::vector<llama_token> & tokens, int piece) {
+// Logits of a prompt in pieces: of all its tokens where all is set, else of the last.
+inline std::vector<float> prefill(llama_context * ctx, const std::vector<llama_token> & tokens, int piece, bool all = false) {
     llama_memory_clear(llama_get_memory(ctx), true);
     std::vector<float> logits;
     for (size_t i = 0; i < tokens.size(); i += piece) {
-        logits.clear();
+        if (!all) {
+            logits.clear();
+        }
         const int n = int(std::min<size_t>(piece, tokens.size() - i));
-        CHECK_EQ(decode(ctx, tokens.data() + i, n, int(i), false, logits), 0);
+        CHECK_EQ(decode(ctx, tokens.data() + i, n, int(i), all, logits), 0);
     }
     return logits;
 }

@@ -197,6 +197,9 @@ void test_sequences() {
     CHECK(decode(a.get(), other.data(), 1, 3, false, found) != 0);
     CHECK_EQ(llama_memory_seq_pos_max(mem, 0), line + 68);
     CHECK(!llama_memory_can_shift(mem));
+    llama_memory_seq_add(mem, 0, 10, -1, 5);
+    llama_memory_seq_div(mem, 0, 10, -1, 2);
+    CHECK_EQ(llama_memory_seq_pos_max(mem, 0), line + 68);
 }
 
 // Where a sequence may resume is what seq_pos_min says, for any window, and resuming there is exact.

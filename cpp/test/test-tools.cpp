@@ -1,4 +1,4 @@
-// What llama.cpp's tools do with mixed heads: fitting a context into a device's memory, and the tasks that cannot be scored.
+// What llama.cpp's tools do with mixed heads: fitting a context into a device's memory, reusing prompts, and the tasks that cannot be scored.
 #include "check.h"
 #include "contexts.h"
 #include "decode.h"
@@ -11,9 +11,11 @@
 #include "log.h"
 #include "llama.h"
 
+#include <algorithm>
 #include <cstdio>
 #include <fstream>
 #include <iterator>
+#include <random>
 #include <string>
 #include <vector>
 
@@ -85,6 +87,92 @@ void test_fit() {
     CHECK(fits.model + fits.context + fits.compute + margin <= device.free_bytes);
 }
 
+// As the server reuses a slot's prompt for the next: what both begin with stays, from where the cache can go on or from a checkpoint; what it does not
+// expect to be refused ends it.
+void test_prompt_reuse() {
+    random_model_params p;
+    p.n_layer   = 2;
+    p.head_size = 16;
+    p.n_vocab   = 64;
+    p.seed      = fresh_seed();
+    const auto model = make_random_model(p);
+    const std::string gates = random_gates(model.get(), fresh_seed());
+    llama_context_params params = duo_params(GGML_TYPE_F32, 1024, 0.5f, gates.c_str());
+    params.n_ubatch   = 64;
+    params.duo.sink   = 8;
+    params.duo.recent = 24;
+    params.n_threads  = params.n_threads_batch = 1;
+    const auto ctx = make_context(model.get(), params), fresh = make_context(model.get(), params);
+    CHECK_EQ(common_context_can_seq_rm(ctx.get()), COMMON_CONTEXT_SEQ_RM_TYPE_RS); // else the server makes no checkpoints
+    params.duo.sparsity = 0.0f;
+    CHECK_EQ(common_context_can_seq_rm(make_context(model.get(), params).get()), COMMON_CONTEXT_SEQ_RM_TYPE_PART);
+
+    llama_memory_t mem = llama_get_memory(ctx.get());
+    std::mt19937_64 rng(fresh_seed());
+    std::vector<llama_token> held;
+    std::vector<common_prompt_checkpoint> checkpoints;
+    int n_kept = 0, n_from_checkpoint = 0, n_anew = 0;
+    for (int request = 0; request < 60; ++request) {
+        // a prompt that begins as the last one did
+        std::vector<llama_token> prompt(held.begin(), held.begin() + rng() % (held.size() + 1));
+        if (rng() % 3 == 0) {
+            prompt = held; // the conversation goes on
+        }
+        const auto more = random_tokens(1 + int(rng() % 300), int(p.n_vocab), rng());
+        prompt.insert(prompt.end(), more.begin(), more.end());
+        prompt.resize(std::min<size_t>(prompt.size(), 900));
+
+        int n_past = int(std::mismatch(prompt.begin(), prompt.end(), held.begin(), held.end()).first - prompt.begin());
+        n_past = std::min(n_past, int(prompt.size()) - 1); // one token at least, for its logits
+        int pos_next = n_past;
+        if (n_past > 0) {
+            const int pos_min = llama_memory_seq_pos_min(mem, 0);
+            CHECK(pos_min >= 0);
+            if (pos_min >= pos_next) {
+                const auto it = std::find_if(checkpoints.rbegin(), checkpoints.rend(), [&](const common_prompt_checkpoint & c) {
+                    return c.pos_max <= pos_next && (c.pos_min < pos_next || c.pos_min == 0);
+                });
+                if (it == checkpoints.rend()) {
+                    n_past = pos_next = 0;
+                    ++n_anew;
+                } else {
+                    it->load_tgt(ctx.get(), 0, LLAMA_STATE_SEQ_FLAGS_PARTIAL_ONLY);
+                    pos_next = std::min(pos_next, std::max(it->pos_min + 1, it->pos_max));
+                    n_past   = std::min(pos_next, int(it->n_tokens));
+                    ++n_from_checkpoint;
+                }
+            } else {
+                ++n_kept;
+            }
+        }
+        checkpoints.erase(std::remove_if(checkpoints.begin(), checkpoints.end(), [&](const auto & c) { return c.pos_max > pos_next; }), checkpoints.end());
+        CHECK(llama_memory_seq_rm(mem, 0, n_past, -1));
+
+        std::vector<float> found;
+        for (int i = n_past; i < int(prompt.size()); i += 64) {
+            if (i > 0 && rng() % 2 == 0) {
+                common_prompt_checkpoint c;
+                c.update_pos(i, llama_memory_seq_pos_min(mem, 0), llama_memory_seq_pos_max(mem, 0));
+                c.update_tgt(ctx.get(), 0, LLAMA_STATE_SEQ_FLAGS_PARTIAL_ONLY);
+                checkpoints.push_back(c);
+            }
+            found.clear();
+            CHECK_EQ(decode(ctx.get(), prompt.data() + i, std::min(64, int(prompt.size()) - i), i, false, found), 0);
+        }
+        CHECK(relative(found, prefill(fresh.get(), prompt, 64)) <= 1e-5);
+
+        // the answer
+        const auto answer = random_tokens(int(rng() % 100), int(p.n_vocab), rng());
+        for (const llama_token token : answer) {
+            CHECK_EQ(decode(ctx.get(), &token, 1, int(prompt.size()), false, found), 0);
+            prompt.push_back(token);
+        }
+        held = prompt;
+    }
+    printf("60 prompts: %d went on in the cache, %d from a checkpoint, %d anew\n", n_kept, n_from_checkpoint, n_anew);
+    CHECK(n_kept > 0 && n_from_checkpoint > 0);
+}
+
 // Tasks whose sequences share tokens are refused before the model is looked for.
 void test_perplexity() {
     const std::string path = "/tmp/llama-duo-test-log-" + std::to_string(getpid());
@@ -111,6 +199,7 @@ int main() {
     llama_backend_init();
     llama_log_set([](ggml_log_level level, const char * text, void *) { if (level == GGML_LOG_LEVEL_ERROR) { fputs(text, stderr); } }, nullptr);
     test_fit();
+    test_prompt_reuse();
     test_perplexity();
     return check::result();
 }
