@@ -49,6 +49,8 @@ export const demo: Command = {
   async run(args, signal) {
     const given = parseFlags(args, flags);
     const say = (text: string): Promise<void> => (given.json ? Promise.resolve() : print(text));
+    // OpenMP's barriers spin for long, which beside another program takes more time than the work. It reads this when the library is opened.
+    process.env['GOMP_SPINCOUNT'] ??= '1000';
     await using model = await loadModel(modelOptions({ ...given, model: given.model ?? needleModel() }), { signal });
     const gates = await gatesOf(model, given);
     const evaluation = await plan(model, gates, given);
