@@ -3,7 +3,7 @@ import { relative } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
 import { evaluate } from '../eval/evaluate.ts';
-import { modelGates, sidecarPath } from '../eval/gates.ts';
+import { modelGates } from '../eval/gates.ts';
 import { planEvaluation, type Evaluation } from '../eval/plan.ts';
 import { rowsOf, type Row } from '../eval/rows.ts';
 import { ResultStore } from '../eval/store.ts';
@@ -117,8 +117,8 @@ function intro(model: Model, { batches, gatesSource }: Evaluation, { model: aske
   ];
   if (duoGates === undefined && gatesSource.startsWith('every other head')) {
     lines.push(
-      `  This model has none of its own, so which heads keep everything is arbitrary here, and needles will be lost. Give a gate pattern with --duo-gates FILE,`,
-      `  or put one beside the model, as ${sidecarPath(model.info.path)}.`,
+      '  This model has none of its own, so which heads keep everything is arbitrary here, and needles will be lost. To find those that matter:',
+      `  llama-duo calibrate -m ${relative(resolveUserPath('.'), model.info.path)}`,
     );
   }
   return `${lines.join('\n')}\n\n`;

@@ -128,8 +128,8 @@ async function findGates(model: Model, wanted: string | undefined): Promise<{ pa
 
 function noGates({ info }: Model): EvaluationError {
   return new EvaluationError(
-    `No gates are known for ${basename(info.path)}: neither in it nor in ${sidecarPath(info.path)}. Name a gate pattern with --duo-gates FILE, ` +
-      'or --duo-gates even for every other head, which tells what mixed heads cost and nothing of their quality.',
+    `No gates are known for ${basename(info.path)}: neither in it nor in ${sidecarPath(info.path)}. Find them with llama-duo calibrate, ` +
+      'name a gate pattern with --duo-gates FILE, or take --duo-gates even for every other head, which tells what mixed heads cost and nothing of their quality.',
   );
 }
 

@@ -191,7 +191,7 @@ describe('demo', () => {
   test('a model without gates is told what its mixed heads are', { timeout: 180_000 }, () => {
     const { status, stdout } = demo();
     expect(status).toBe(0);
-    expect(stdout).toMatch(/Gates: every other head.*\n.*arbitrary.*--duo-gates FILE/);
+    expect(stdout).toMatch(/Gates: every other head.*\n.*arbitrary.*\n.*llama-duo calibrate -m /);
     expect(stdout).toMatch(/full +\d of 3 +0 .*\n.*mixed \(duo\) +\d of 3 +45 .*\n.*all stream +\d of 3 +90 /);
     expect(stdout).toContain('Heat map: demo/heat-map-needle.svg');
   });
