@@ -1,5 +1,6 @@
-// The mixed-head attention operator against float64 attention with an explicit mask over the same cached rows: test-attention [DEVICE].
+// The mixed-head attention operator against float64 attention with an explicit mask over the same cached rows: test-attention [DEVICE] [--quick].
 // On the CPU, which is the default, also that neither the batch split (but into single tokens) nor the thread count changes a bit.
+// --quick takes a few small cases of every kernel, for tools that slow a program down a hundredfold.
 #include "check.h"
 
 #include "ggml-backend.h"
@@ -15,14 +16,13 @@
 #include <cstring>
 #include <random>
 #include <string>
+#include <tuple>
 #include <vector>
 
 namespace {
 
 ggml_backend_t backend;
 bool           on_cpu;
-
-double bar() { return on_cpu ? 1e-5 : 1e-3; } // f32 arithmetic on the rows as cached; tensor cores round to f16
 
 struct shape {
     int64_t dk = 64, dv = 64;
@@ -53,6 +53,11 @@ struct shape {
                 ggml_type_name(type_k) + "/" + ggml_type_name(type_v);
     }
 };
+
+// Of the relative L2: f32 arithmetic on the rows as cached; tensor cores round to f16, where many queries come quantised rows as well, once more.
+double bar(const shape & s) {
+    return on_cpu ? 1e-5 : ggml_is_quantized(s.type_k) ? 1.5e-3 : 1e-3;
+}
 
 // A token of a batch.
 struct token {
@@ -97,14 +102,19 @@ public:
         ggml_backend_tensor_memset(k_cache, 0xff, 0, ggml_nbytes(k_cache));
         ggml_backend_tensor_memset(v_cache, 0xff, 0, ggml_nbytes(v_cache));
         ggml_backend_tensor_memset(counters, 0, 0, ggml_nbytes(counters));
+        upload_heads();
+    }
+
+    // Also after the shape's kinds changed, among those that are stored alike.
+    void upload_heads() {
         std::vector<int64_t> map(2 * s.n_head_kv);
         int64_t row = 0;
-        for (const int kind : { 0, 1, 2 }) { // retrieval heads first
+        for (const bool streams : { false, true }) { // heads that keep everything first
             for (int64_t h = 0; h < s.n_head_kv; ++h) {
-                if (s.kinds[h] == kind) {
+                if ((s.kinds[h] == GGML_MIXED_ATTN_HEAD_STREAMING) == streams) {
                     map[2 * h]     = row;
-                    map[2 * h + 1] = kind;
-                    row += s.n_cells(kind);
+                    map[2 * h + 1] = s.kinds[h];
+                    row += s.n_cells(s.kinds[h]);
                 }
             }
         }
@@ -213,13 +223,15 @@ double difference(const std::vector<float> & a, const std::vector<float> & b) {
 }
 
 // The same results from batches of some other size: on the CPU to the bit, but for tokens that come alone, which are added up in another order.
-void check_same(const std::vector<float> & want, const std::vector<float> & got, int32_t piece) {
+void check_same(const shape & s, const std::vector<float> & want, const std::vector<float> & got, int32_t piece) {
     if (on_cpu && piece > 1) {
         CHECK(memcmp(want.data(), got.data(), got.size() * sizeof(float)) == 0);
     } else {
-        CHECK(difference(want, got) < bar());
+        CHECK(difference(want, got) < bar(s));
     }
 }
+
+constexpr ggml_type FAST_TYPES[] = { GGML_TYPE_F16, GGML_TYPE_BF16, GGML_TYPE_Q8_0, GGML_TYPE_Q4_0 }; // that have kernels of their own on a GPU
 
 uint64_t fresh_seed() {
     static std::mt19937_64 rng(check::seed());
@@ -263,11 +275,11 @@ void test_shape(const shape & s, int32_t n) {
                     worst = e <= worst ? worst : e;
                 }
             }
-            check_same(first, out, piece);
+            check_same(s, first, out, piece);
         }
     }
     printf("%-72s seed %016llx  error %.2e\n", s.name().c_str(), (unsigned long long) seed, worst);
-    CHECK(worst < bar());
+    CHECK(worst < bar(s));
 }
 
 void test_shapes() {
@@ -319,8 +331,44 @@ void test_shapes() {
     }
 }
 
+// A head that becomes windowed sees the window of what it stored as a retrieval head, and back again it sees everything: both keep the same cells.
+// A ring in its place would agree with itself, but not with the rows stored before.
+void test_windowed(ggml_type type, int32_t n) {
+    shape s;
+    s.type_k = s.type_v = type;
+    s.kinds = { GGML_MIXED_ATTN_HEAD_RETRIEVAL, GGML_MIXED_ATTN_HEAD_STREAMING };
+    const uint64_t seed = fresh_seed();
+    fixture f(s, seed);
+    int32_t next = 0;
+    double worst = 0.0;
+    // long and short batches: kernels for many queries and for few
+    const auto run_pieces = [&](int kind, const std::vector<int32_t> & pieces) {
+        s.kinds[0] = kind;
+        f.upload_heads();
+        for (const int32_t piece : pieces) {
+            std::vector<token> batch;
+            for (int32_t i = 0; i < piece; ++i) {
+                batch.push_back({ next + i, 0 });
+            }
+            const std::vector<float> out = f.run(batch, 2);
+            for (const int32_t i : { 0, piece - 1 }) {
+                const double e = f.error(batch[i], out.data() + i * s.n_head * s.dv);
+                worst = e <= worst ? worst : e;
+            }
+            next += piece;
+        }
+    };
+    run_pieces(GGML_MIXED_ATTN_HEAD_RETRIEVAL, std::vector<int32_t>(n / s.n_ubatch, s.n_ubatch));
+    CHECK(next > s.sink + 2 * s.ring());
+    for (const int kind : { GGML_MIXED_ATTN_HEAD_WINDOWED, GGML_MIXED_ATTN_HEAD_RETRIEVAL }) {
+        run_pieces(kind, { s.n_ubatch, 1, 3, s.n_ubatch });
+    }
+    printf("%-8s windowed and back: seed %016llx  error %.2e\n", ggml_type_name(type), (unsigned long long) seed, worst);
+    CHECK(worst < bar(s));
+}
+
 // Several sequences in one batch, interleaved, at different positions.
-void test_streams() {
+void test_streams(int n_steps) {
     shape s;
     s.n_stream = 4;
     s.type_k = s.type_v = GGML_TYPE_F16;
@@ -328,7 +376,7 @@ void test_streams() {
     std::mt19937 rng(1);
     std::vector<int32_t> next(s.n_stream, 0);
     double worst = 0.0;
-    for (int step = 0; step < 40; ++step) {
+    for (int step = 0; step < n_steps; ++step) {
         std::vector<token> batch;
         for (int i = 0; i < 20; ++i) {
             const int32_t stream = step % 2 ? int32_t(rng() % s.n_stream) : i / 5; // mixed up, or in runs
@@ -340,7 +388,7 @@ void test_streams() {
         worst = e <= worst ? worst : e;
     }
     printf("4 sequences: error %.2e\n", worst);
-    CHECK(worst < bar());
+    CHECK(worst < bar(s));
 }
 
 // Positions of many segments (1024), where decoding shares segments among threads.
@@ -361,7 +409,7 @@ void test_long() {
         worst = e <= worst ? worst : e;
     }
     printf("9001 positions: error %.2e\n", worst);
-    CHECK(worst < bar());
+    CHECK(worst < bar(s));
 
     // the last tokens one by one, and as one short batch
     for (const int n_threads : { 1, 2, 5 }) {
@@ -375,7 +423,7 @@ void test_long() {
                 }
                 const std::vector<float> out = b.run(batch, n_threads);
                 const float * same = want.data() + p * s.n_head * s.dv;
-                check_same(std::vector<float>(same, same + out.size()), out, piece);
+                check_same(s, std::vector<float>(same, same + out.size()), out, piece);
             }
         }
     }
@@ -416,19 +464,69 @@ void test_flat() {
     CHECK(worst < 1e-4);
 }
 
+// Every type with kernels of its own and one without, all kinds of heads, both widths of query tiles, a head size for each layout of tiles.
+void test_quick() {
+    for (const ggml_type type : { GGML_TYPE_F16, GGML_TYPE_BF16, GGML_TYPE_Q8_0, GGML_TYPE_Q4_0, GGML_TYPE_F32 }) {
+        test_windowed(type, 192);
+    }
+    for (const auto & [type, d, group] : std::vector<std::tuple<ggml_type, int, int>> {
+            { GGML_TYPE_F16, 128, 4 }, { GGML_TYPE_F16, 80, 12 }, { GGML_TYPE_BF16, 128, 1 }, { GGML_TYPE_Q8_0, 128, 4 }, { GGML_TYPE_Q4_0, 128, 12 },
+            { GGML_TYPE_F16, 256, 4 }, { GGML_TYPE_Q4_0, 256, 4 } }) {
+        shape s;
+        s.type_k = s.type_v = type;
+        s.dk = s.dv = d;
+        s.n_head_kv = 3;
+        s.n_head = 3 * group;
+        s.kinds = { 0, 1, 2 };
+        s.chunk = 3;
+        fixture f(s, fresh_seed());
+        int32_t next = 0;
+        double worst = 0.0;
+        for (const int32_t piece : { 32, 32, 32, 32, 32, 1, 2 }) {
+            std::vector<token> batch;
+            for (int32_t i = 0; i < piece; ++i) {
+                batch.push_back({ next++, 0 });
+            }
+            const std::vector<float> out = f.run(batch, 2);
+            const double e = f.error(batch.back(), out.data() + (piece - 1) * s.n_head * s.dv);
+            worst = e <= worst ? worst : e;
+        }
+        printf("%-72s error %.2e\n", s.name().c_str(), worst);
+        CHECK(worst < bar(s));
+    }
+    test_streams(2);
+}
+
 } // namespace
 
 int main(int argc, char ** argv) {
     ggml_backend_load_all();
-    ggml_backend_dev_t dev = argc > 1 ? ggml_backend_dev_by_name(argv[1]) : ggml_backend_dev_by_type(GGML_BACKEND_DEVICE_TYPE_CPU);
+    bool quick = false;
+    const char * device = "CPU";
+    for (int i = 1; i < argc; ++i) {
+        if (strcmp(argv[i], "--quick") == 0) {
+            quick = true;
+        } else {
+            device = argv[i];
+        }
+    }
+    ggml_backend_dev_t dev = ggml_backend_dev_by_name(device);
     if (!dev) {
-        printf("there is no device %s\n", argv[1]);
+        printf("there is no device %s\n", device);
         return 2;
     }
     backend = ggml_backend_dev_init(dev, nullptr);
     on_cpu  = ggml_backend_dev_type(dev) == GGML_BACKEND_DEVICE_TYPE_CPU;
+    if (quick) {
+        test_quick();
+        return check::result();
+    }
     test_shapes();
-    test_streams();
+    for (const ggml_type type : FAST_TYPES) {
+        test_windowed(type, 300);
+    }
+    test_windowed(GGML_TYPE_F32, 300);
+    test_streams(40);
     test_long();
     test_flat();
     return check::result();

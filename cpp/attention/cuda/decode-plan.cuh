@@ -23,13 +23,13 @@ constexpr int MAX_DECODE_HEADS_KV = 256;
 
 // Consecutive tokens of one stream, and some of the query heads of one KV head: the columns of the products.
 struct Segment {
-    int64_t first_row;   // row of cell 0
-    int32_t first_token;
-    int32_t n_tokens;
-    int32_t first_head;  // query head
-    int32_t n_heads;
-    int32_t first_position;
-    bool    streams;
+    int64_t  first_row;   // row of cell 0
+    int32_t  first_token;
+    int32_t  n_tokens;
+    int32_t  first_head;  // query head
+    int32_t  n_heads;
+    int32_t  first_position;
+    HeadKind kind;
 };
 
 // n things for m takers: taker i gets things [begin(i), begin(i + 1)), n / m of them or one more.
@@ -55,15 +55,15 @@ struct Shares {
 
 struct DecodePlan {
     struct Id { uint8_t group, chunk; uint16_t head; };
-    int64_t first_row[MAX_DECODE_HEADS_KV];     // of each head, within its stream
-    bool    streams[MAX_DECODE_HEADS_KV];
-    Id      id[MAX_DECODE_SEGMENTS];
-    Cells   cells[MAX_DECODE_SEGMENTS];
-    int32_t position[MAX_DECODE_TOKENS];
-    int32_t stream[MAX_DECODE_TOKENS];
-    int32_t group_begin[MAX_DECODE_TOKENS + 1]; // first token of each group
-    int32_t begin[MAX_DECODE_SEGMENTS + 1];     // first unit of each segment
-    int32_t n_segments;
+    int64_t  first_row[MAX_DECODE_HEADS_KV];     // of each head, within its stream
+    HeadKind kind[MAX_DECODE_HEADS_KV];
+    Id       id[MAX_DECODE_SEGMENTS];
+    Cells    cells[MAX_DECODE_SEGMENTS];
+    int32_t  position[MAX_DECODE_TOKENS];
+    int32_t  stream[MAX_DECODE_TOKENS];
+    int32_t  group_begin[MAX_DECODE_TOKENS + 1]; // first token of each group
+    int32_t  begin[MAX_DECODE_SEGMENTS + 1];     // first unit of each segment
+    int32_t  n_segments;
 
     __device__ int32_t n_units() const { return begin[n_segments]; }
 
@@ -96,7 +96,7 @@ static __device__ __forceinline__ Segment segment(const DecodePlan & plan, const
     s.n_heads        = min(shape.chunk_heads, shape.ratio - id.chunk * shape.chunk_heads);
     s.first_position = plan.position[s.first_token];
     s.first_row      = plan.stream[s.first_token] * layout.n_rows + plan.first_row[id.head];
-    s.streams        = plan.streams[id.head];
+    s.kind           = plan.kind[id.head];
     return s;
 }
 
@@ -111,7 +111,7 @@ static __device__ void make_plan(DecodePlan & plan, const Layout & layout, const
         for (int head = lane; head < layout.n_head_kv; head += 32) {
             const longlong2 entry = *reinterpret_cast<const longlong2 *>(layout.heads + 2 * head);
             plan.first_row[head] = entry.x;
-            plan.streams[head]   = entry.y != 0;
+            plan.kind[head]      = HeadKind(entry.y);
         }
 
         // Groups of tokens.
@@ -143,7 +143,7 @@ static __device__ void make_plan(DecodePlan & plan, const Layout & layout, const
                 const int column = shape.n_chunks == 1 ? i : i / shape.n_chunks, group = n_groups == 1 ? 0 : column / shape.n_head_kv;
                 plan.id[i] = { uint8_t(group), uint8_t(i - column * shape.n_chunks), uint16_t(column - group * shape.n_head_kv) };
                 const Segment s = segment(plan, layout, shape, i);
-                const Cells cells(layout, s.streams, s.first_position, plan.position[s.first_token + s.n_tokens - 1]);
+                const Cells cells(layout, s.kind, s.first_position, plan.position[s.first_token + s.n_tokens - 1]);
                 plan.cells[i] = cells;
                 units = OVERHEAD;
 #pragma unroll

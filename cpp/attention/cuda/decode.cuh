@@ -202,7 +202,7 @@ decode_kernel(const __grid_constant__ AttentionParams p, const __grid_constant__
     float   factor[N_TILES][2], maximum[N_TILES][2], sum[N_TILES][2];
     int32_t position[N_TILES][2], window[N_TILES][2];
     int32_t current = -1, n_columns = 0, n_tiles = 0, first_position = 0, block_tokens = 0;
-    bool    streams = false;
+    bool    windowed = false; // sees sinks and recent keys only
 
     // Asks for the queries of a segment: early, or the bytes of tiles keep them waiting.
     uint8_t * const queries = ring + Config::RING_BYTES;
@@ -221,7 +221,7 @@ decode_kernel(const __grid_constant__ AttentionParams p, const __grid_constant__
 
     const auto start_segment = [&](int32_t index, bool first) {
         const Segment s = segment(plan, layout, shape, index);
-        current = index, streams = s.streams, block_tokens = s.n_tokens, first_position = s.first_position;
+        current = index, windowed = s.kind != HeadKind::retrieval, block_tokens = s.n_tokens, first_position = s.first_position;
         n_columns = s.n_tokens * s.n_heads;
         n_tiles   = (n_columns + 7) / 8;
         if (Config::BULK || !first) {
@@ -272,7 +272,7 @@ decode_kernel(const __grid_constant__ AttentionParams p, const __grid_constant__
                 factor[n][c]   = __shfl_sync(~0u, f, 4 * (2 * t + c));
                 const int token = s.first_token + (s.n_tokens == 1 ? 0 : min((8 * n + 2 * t + c) / s.n_heads, s.n_tokens - 1));
                 position[n][c] = plan.position[token];
-                window[n][c]   = streams ? window_begin(layout, position[n][c]) : -1;
+                window[n][c]   = windowed ? window_begin(layout, position[n][c]) : -1;
                 maximum[n][c]  = NO_KEY;
                 sum[n][c]      = 0.0f;
             }
@@ -341,7 +341,7 @@ decode_kernel(const __grid_constant__ AttentionParams p, const __grid_constant__
     const auto consume = [&](const uint8_t * keys, uint8_t * values, int begin, int end, int first) {
         constexpr int KEYS = 16 * STEPS, N = STEPS * N_TILES * 4;
         const bool partial = begin > 0 || end < KEYS;
-        const bool edge    = partial || (block_tokens > 1 && (streams || first + KEYS - 1 > first_position));
+        const bool edge    = partial || (block_tokens > 1 && (windowed || first + KEYS - 1 > first_position));
         if (partial) {
             clear_values<TYPE, D, KEYS>(values, begin, end, lane);
         }

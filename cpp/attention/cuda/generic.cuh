@@ -20,7 +20,6 @@ generic_kernel(const __grid_constant__ AttentionParams p, int64_t k_row_bytes, i
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
     const int token = blockIdx.y, head = blockIdx.x, head_kv = head / (p.n_head / layout.n_head_kv);
     const int32_t position = layout.tokens[2 * token];
-    const bool    streams  = layout.heads[2 * head_kv + 1] != 0;
     const int64_t first_row = layout.tokens[2 * token + 1] * layout.n_rows + layout.heads[2 * head_kv];
     const int64_t column = int64_t(token) * p.n_head + head;
 
@@ -30,7 +29,7 @@ generic_kernel(const __grid_constant__ AttentionParams p, int64_t k_row_bytes, i
     __syncthreads();
 
     float m = NO_KEY, l = 0.0f, o[GENERIC_PER_LANE] = {};
-    const Cells cells(layout, streams, position, position);
+    const Cells cells(layout, head_kind(layout, head_kv), position, position);
     for (int r = 0; r < MAX_RUNS; ++r) {
         const Run run = cells.run(layout, r);
         for (int32_t cell = run.begin + warp; cell < run.end; cell += GENERIC_WARPS) {

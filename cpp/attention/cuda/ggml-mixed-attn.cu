@@ -9,6 +9,9 @@
 
 static_assert(GGML_MIXED_ATTN_COUNTERS == duo::cuda::N_COUNTERS, "the cache holds the kernels' counters");
 
+static_assert(GGML_MIXED_ATTN_HEAD_RETRIEVAL == int(duo::cuda::HeadKind::retrieval) && GGML_MIXED_ATTN_HEAD_STREAMING == int(duo::cuda::HeadKind::streaming) &&
+              GGML_MIXED_ATTN_HEAD_WINDOWED == int(duo::cuda::HeadKind::windowed), "head kinds go to the kernels as they are");
+
 // False for a cache type that the kernels do not read.
 static bool cache_type(ggml_type type, duo::cuda::CacheType & out) {
     switch (type) {

@@ -8,6 +8,9 @@ namespace duo::cuda {
 
 enum class CacheType : int32_t { f32, f16, bf16, q4_0, q4_1, q5_0, q5_1, q8_0 };
 
+// A windowed head is kept as a retrieval head and sees what a streaming head sees.
+enum class HeadKind : uint8_t { retrieval, streaming, windowed };
+
 // Bytes of a row of n values, in ggml's block layout.
 static inline size_t row_bytes(CacheType type, int32_t n) {
     switch (type) {
@@ -24,10 +27,10 @@ static inline size_t row_bytes(CacheType type, int32_t n) {
 }
 
 // Rows of a head are contiguous: row (stream, head, cell) is stream * n_rows + first row of the head + cell.
-// The fast kernels copy whole groups of 8 cells, so first rows, n_rows, the cells of a retrieval head and sink + ring are multiples of 8.
+// The fast kernels copy whole groups of 8 cells, so first rows, n_rows, the cells of a retrieval or windowed head and sink + ring are multiples of 8.
 struct Layout {
     const int32_t * tokens;     // [n_tokens][2]: position, stream; a stream's tokens in the order of their positions
-    const int64_t * heads;      // [n_head_kv][2]: first row within the stream, 1 where the head streams
+    const int64_t * heads;      // [n_head_kv][2]: first row within the stream, HeadKind
     int64_t         n_rows;     // rows of one stream
     int32_t         n_tokens;
     int32_t         n_head_kv;

@@ -1,7 +1,7 @@
 // Writes a ubatch's keys and values to the cells of their positions, in the cache's type: one launch, one warp a row.
 #pragma once
 
-#include "../visibility.h"
+#include "cells.cuh"
 #include "rows.cuh"
 
 namespace duo::cuda {
@@ -22,8 +22,7 @@ static __global__ void store_kernel(const __grid_constant__ StoreParams p, int64
 
     const int32_t position = layout.tokens[2 * token];
     const int64_t stream   = layout.tokens[2 * token + 1];
-    const bool    streams  = layout.heads[2 * head + 1] != 0;
-    const int64_t cell     = streams ? duo_ring_cell(position, layout.sink, layout.ring) : position;
+    const int64_t cell     = head_kind(layout, head) == HeadKind::streaming ? duo_ring_cell(position, layout.sink, layout.ring) : position;
     const int64_t to       = stream * layout.n_rows + layout.heads[2 * head] + cell;
 
     const int size = keys ? p.head_size_k : p.head_size_v, lane = threadIdx.x % 32;
