@@ -135,11 +135,11 @@ static __global__ void fill_visible(Cache cache, Layout layout, int token, uint6
     const int64_t j = int64_t(blockIdx.x) * blockDim.x + threadIdx.x;
     const int head = blockIdx.y;
     const int64_t p = layout.tokens[2 * token], stream = layout.tokens[2 * token + 1];
-    const bool streams = layout.heads[2 * head + 1];
-    if (j > p || (streams && !(j < layout.sink || j >= duo_window_begin(p, layout.recent, layout.chunk)))) {
+    const HeadKind kind = HeadKind(layout.heads[2 * head + 1]);
+    if (j > p || (kind != HeadKind::retrieval && !(j < layout.sink || j >= duo_window_begin(p, layout.recent, layout.chunk)))) {
         return;
     }
-    const int64_t row = stream * layout.n_rows + layout.heads[2 * head] + (streams ? duo_ring_cell(j, layout.sink, layout.ring) : j);
+    const int64_t row = stream * layout.n_rows + layout.heads[2 * head] + (kind == HeadKind::streaming ? duo_ring_cell(j, layout.sink, layout.ring) : j);
     const uint64_t s = mix(seed ^ mix(uint64_t(stream) << 48 ^ uint64_t(head) << 40 ^ uint64_t(j)));
     random_row(cache.type_k, cache.k + row * cache.k_row, cache.size_k, s);
     random_row(cache.type_v, cache.v + row * cache.v_row, cache.size_v, ~s);
@@ -171,7 +171,7 @@ struct Reference {
 };
 
 static __device__ const uint8_t * reference_row(const uint8_t * base, int64_t row_bytes, const Layout & layout, int token, int head, int64_t j) {
-    const bool streams = layout.heads[2 * head + 1];
+    const bool streams = HeadKind(layout.heads[2 * head + 1]) == HeadKind::streaming;
     const int64_t cell = streams && j >= layout.sink ? layout.sink + (j - layout.sink) % layout.ring : j;
     return base + (int64_t(layout.tokens[2 * token + 1]) * layout.n_rows + layout.heads[2 * head] + cell) * row_bytes;
 }
@@ -246,7 +246,7 @@ struct Sequence {
 struct Case {
     CacheType type = CacheType::f16;
     int head_size = 128, n_head = 8, n_head_kv = 2;
-    std::vector<int> streaming = { 0, 1 }; // by KV head, repeated
+    std::vector<int> kinds = { 0, 1 }; // HeadKind by KV head, repeated
     int sink = 64, recent = 256, chunk = 1, ring = 0; // ring 0: the least multiple that serves
     std::vector<Sequence> sequences = { { 100, 1 } };
     float softcap = 0, q_scale = 1;
@@ -307,12 +307,12 @@ static double run_case(const Case & c, bool verbose) {
 
     std::vector<int64_t> heads;
     int64_t n_rows = 0;
-    for (int pass = 0; pass < 2; ++pass) { // retrieval heads first, as the cache lays them out
+    for (const bool streams : { false, true }) { // heads that keep everything first, as the cache lays them out
         for (int h = 0; h < c.n_head_kv; ++h) {
             heads.resize(2 * c.n_head_kv);
-            const int streams = c.streaming[h % c.streaming.size()];
-            if (streams == pass) {
-                heads[2 * h] = n_rows, heads[2 * h + 1] = streams;
+            const int kind = c.kinds[h % c.kinds.size()];
+            if ((HeadKind(kind) == HeadKind::streaming) == streams) {
+                heads[2 * h] = n_rows, heads[2 * h + 1] = kind;
                 n_rows += streams ? c.sink + ring : n_ctx;
             }
         }
@@ -460,8 +460,13 @@ static int check(bool quick) {
     add([&](Case & c) { c.sequences = { { 3000, 1 } }, c.softcap = 30, c.q_scale = 4; });
     add([&](Case & c) { c.sequences = { { 3000, 5 } }, c.softcap = 30, c.q_scale = 4; });
     add([&](Case & c) { c.sequences = { { 3000, 1 } }, c.q_scale = 1e-6f; });
-    add([&](Case & c) { c.sequences = { { 3000, 200 } }, c.streaming = { 0 }; });
-    add([&](Case & c) { c.sequences = { { 3000, 200 } }, c.streaming = { 1 }, c.chunk = 100; });
+    add([&](Case & c) { c.sequences = { { 3000, 200 } }, c.kinds = { 0 }; });
+    add([&](Case & c) { c.sequences = { { 3000, 200 } }, c.kinds = { 1 }, c.chunk = 100; });
+    for (const int n : { 1, 3, 200 }) {
+        for (const int p : { 0, 40, 300, 1088, 5000 }) {
+            add([&](Case & c) { c.sequences = { { p, n }, { 2 * p, 1 } }, c.kinds = { 2, 1, 0 }, c.n_head = 12, c.n_head_kv = 3, c.chunk = n; });
+        }
+    }
     if (!quick) {
         for (const int n : { 256, 512, 1000, 2048 }) {
             add([&](Case & c) { c.sequences = { { 0, n } }; });
@@ -567,7 +572,7 @@ static int check_store() {
         for (int i = 0; i < 11; ++i) tokens.push_back(30 + i), tokens.push_back(1);
         for (int i = 0; i < 3; ++i) tokens.push_back(2 + i), tokens.push_back(0);
         const int n_tokens = int(tokens.size() / 2);
-        const std::vector<int64_t> heads = { 0, 0, 2 * n_ctx, 1, n_ctx, 0, 2 * n_ctx + sink + ring, 1 };
+        const std::vector<int64_t> heads = { 0, 0, 2 * n_ctx, 1, n_ctx, 2, 2 * n_ctx + sink + ring, 1 };
         const int64_t n_rows = 2 * n_ctx + 2 * (sink + ring);
         std::vector<float> k(size_t(n_tokens) * n_head_kv * size), v(k.size());
         std::mt19937 random(uint32_t(g_seed++));
@@ -593,7 +598,7 @@ static int check_store() {
             for (int i = 0; i < n_tokens; ++i) {
                 for (int h = 0; h < n_head_kv; ++h) {
                     const int j = tokens[2 * i];
-                    const int64_t cell = heads[2 * h + 1] && j >= sink ? sink + (j - sink) % ring : j;
+                    const int64_t cell = heads[2 * h + 1] == 1 && j >= sink ? sink + (j - sink) % ring : j;
                     uint8_t * out = want.data() + (tokens[2 * i + 1] * n_rows + heads[2 * h] + cell) * row;
                     const float * from = x.data() + (size_t(i) * n_head_kv + h) * size;
                     for (int d = 0; d < size; ++d) {
