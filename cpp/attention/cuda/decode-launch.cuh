@@ -40,9 +40,11 @@ static cudaError_t launch_decode_sized(const AttentionParams & params, const Dev
         part.layout.tokens  += 2 * int64_t(first);
         part.q              += int64_t(first) * params.n_head * D;
         part.dst            += int64_t(first) * params.n_head * D;
-        kernel<<<device.n_multiprocessors, n_warps * 32, shared, stream>>>(part, shape);
+        if (cudaError_t error = launch_early(device, kernel, device.n_multiprocessors, n_warps * 32, shared, stream, part, shape); error != cudaSuccess) {
+            return error;
+        }
     }
-    return cudaGetLastError();
+    return cudaSuccess;
 }
 
 template <CacheType TYPE, int D>

@@ -133,7 +133,8 @@ decode_kernel(const __grid_constant__ AttentionParams p, const __grid_constant__
         ptx::fence_async();
     }
 #endif
-    make_plan<TILE, Config::OVERHEAD>(control.plan, layout, shape);
+    make_plan<TILE, Config::OVERHEAD>(control.plan, layout, shape); // from inputs older than the kernel before
+    ptx::wait_for_previous_kernel();
 
     // The shares of this block and of this warp.
     const Shares  blocks(plan.n_units(), gridDim.x);
@@ -498,6 +499,7 @@ decode_kernel(const __grid_constant__ AttentionParams p, const __grid_constant__
         } while (n_pending > 0 && note.segment == current);
         finish_segment();
     }
+    ptx::let_next_kernel_start();
     __syncthreads();
 
     // Joins the parts of this block's warps; what lies in this block alone is then done.

@@ -5,6 +5,7 @@
 #include "store.cuh"
 
 #include <algorithm>
+#include <cstdlib>
 
 namespace duo::cuda {
 
@@ -29,6 +30,10 @@ static const Device & current_device() {
         cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, id);
         cudaDeviceGetAttribute(&n, cudaDevAttrMultiProcessorCount, id);
         device.shared_bytes      = size_t(bytes);
+        // GGML_CUDA_PDL=0 turns early starts off, as it does in ggml. Code compiled for an older architecture has no waiting in it.
+        const char * wish = getenv("GGML_CUDA_PDL");
+        cudaFuncAttributes attributes = {};
+        device.starts_early = cudaFuncGetAttributes(&attributes, store_kernel) == cudaSuccess && attributes.ptxVersion >= 90 && (!wish || atoi(wish) != 0);
         device.n_multiprocessors = n;
     }
     return device;
@@ -92,11 +97,11 @@ size_t attention_workspace(const AttentionParams & params) {
 
 cudaError_t store(const StoreParams & params, cudaStream_t stream) {
     const int64_t n_rows = 2 * int64_t(params.layout.n_tokens) * params.layout.n_head_kv;
-    if (n_rows > 0) {
-        store_kernel<<<uint32_t((n_rows + STORE_WARPS - 1) / STORE_WARPS), STORE_WARPS * 32, 0, stream>>>(
-            params, row_bytes(params.type_k, params.head_size_k), row_bytes(params.type_v, params.head_size_v));
+    if (n_rows == 0) {
+        return cudaSuccess;
     }
-    return cudaGetLastError();
+    return launch_early(current_device(), store_kernel, uint32_t((n_rows + STORE_WARPS - 1) / STORE_WARPS), STORE_WARPS * 32, 0, stream,
+        params, int64_t(row_bytes(params.type_k, params.head_size_k)), int64_t(row_bytes(params.type_v, params.head_size_v)));
 }
 
 } // namespace duo::cuda

@@ -60,6 +60,21 @@ static __device__ __forceinline__ void cp_async_wait() {
     asm volatile("cp.async.wait_group %0;" :: "n"(N_PENDING) : "memory");
 }
 
+// For kernels of launch_early: returns when the kernel before this one has ended and its writes can be read. Until then only what is older may be read,
+// and nothing written. Whole blocks may leave without it, but not all of them.
+static __device__ __forceinline__ void wait_for_previous_kernel() {
+#if __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+
+// After the wait, so that what the next kernel may read early is there: it starts when all blocks have said so, or ended.
+static __device__ __forceinline__ void let_next_kernel_start() {
+#if __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
+}
+
 static __device__ __forceinline__ float exp2(float x) {
     float y;
     asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));

@@ -25,6 +25,9 @@ static __global__ void store_kernel(const __grid_constant__ StoreParams p, int64
     const int64_t cell     = head_kind(layout, head) == HeadKind::streaming ? duo_ring_cell(position, layout.sink, layout.ring) : position;
     const int64_t to       = stream * layout.n_rows + layout.heads[2 * head] + cell;
 
+    ptx::wait_for_previous_kernel(); // tokens and heads are older
+    ptx::let_next_kernel_start();
+
     const int size = keys ? p.head_size_k : p.head_size_v, lane = threadIdx.x % 32;
     const CacheType type = keys ? p.type_k : p.type_v;
     const float * from   = (keys ? p.k : p.v) + row * size;
