@@ -1,4 +1,4 @@
-// picocolors respects NO_COLOR and writes no colours where stdout is not a terminal.
+// picocolors respects NO_COLOR and FORCE_COLOR, and writes no colours where stdout is neither a terminal nor the log of a CI.
 import colors from 'picocolors';
 
 import type { GatePatternJson, HeadSelection } from '../gates.ts';

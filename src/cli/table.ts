@@ -1,6 +1,6 @@
 // cli-table3 measures wide characters and colours, which padEnd does not.
 import Table from 'cli-table3';
-// picocolors respects NO_COLOR and writes no colours where stdout is not a terminal.
+// picocolors respects NO_COLOR and FORCE_COLOR, and writes no colours where stdout is neither a terminal nor the log of a CI.
 import colors from 'picocolors';
 
 const noLines = Object.fromEntries(

@@ -1,3 +1,5 @@
+import { stripVTControlCharacters } from 'node:util';
+
 import { expect, test } from 'vitest';
 
 import { gateMap } from '../../src/cli/gate-map.ts';
@@ -7,9 +9,7 @@ test('a column is a layer, a row a KV head; layers may have fewer heads than the
   const gates = Array.from({ length: layers }, (_, layer) => (layer === 3 ? [0.5] : [layer / 11, 1 - layer / 11]));
   const pattern = { llamaDuoPattern: 1, layers, kvHeads: 2, gates } as const;
   const streaming = gates.map((row) => row.map((gate) => gate < 0.5));
-  const lines = gateMap(pattern, { streaming, retrievalHeads: 0, streamingHeads: 0 })
-    .replaceAll(new RegExp(`${String.fromCharCode(27)}\\[\\d+m`, 'g'), '')
-    .split('\n');
+  const lines = stripVTControlCharacters(gateMap(pattern, { streaming, retrievalHeads: 0, streamingHeads: 0 })).split('\n');
   expect(lines).toHaveLength(3);
   expect(lines[0]).toBe('    0         10');
   expect(lines[1]).toHaveLength(4 + layers);
