@@ -55,7 +55,7 @@ struct Buffer {
 };
 
 static const char * type_name(CacheType type) {
-    static const char * const names[] = { "f32", "f16", "bf16", "q4_0", "q4_1", "q5_0", "q5_1", "q8_0" };
+    static const char * const names[] = { "f32", "f16", "bf16", "q4_0", "q4_1", "q5_0", "q5_1", "q8_0", "iq4_nl" };
     return names[int(type)];
 }
 
@@ -85,8 +85,8 @@ static __device__ void random_row(CacheType type, uint8_t * row, int size, uint6
         }
         return;
     }
-    const int bytes = type == CacheType::q8_0 ? 34 : type == CacheType::q4_0 ? 18 : type == CacheType::q4_1 ? 20 : type == CacheType::q5_0 ? 22 : 24;
-    const float step = type == CacheType::q8_0 ? 1.0f / 73 : type == CacheType::q4_0 || type == CacheType::q4_1 ? 1.0f / 4.6f : 1.0f / 9.2f;
+    const int bytes = type == CacheType::q8_0 ? 34 : type == CacheType::q4_0 || type == CacheType::iq4_nl ? 18 : type == CacheType::q4_1 ? 20 : type == CacheType::q5_0 ? 22 : 24;
+    const float step = type == CacheType::q8_0 || type == CacheType::iq4_nl ? 1.0f / 73 : type == CacheType::q4_0 || type == CacheType::q4_1 ? 1.0f / 4.6f : 1.0f / 9.2f;
     for (int b = 0; b < size / 32; ++b) {
         for (int i = 2; i < bytes; ++i) {
             row[b * bytes + i] = uint8_t(mix(seed ^ mix(1000 + b * bytes + i)));
@@ -98,6 +98,9 @@ static __device__ void random_row(CacheType type, uint8_t * row, int size, uint6
     }
 }
 
+// ggml's kvalues_iq4nl
+__constant__ int8_t iq4_nl_levels[16] = { -127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113 };
+
 // The reader of the reference: written apart from the kernels' own.
 static __device__ double cached_value(CacheType type, const uint8_t * row, int i) {
     const int b = i / 32, j = i % 32, lo = j & 15, shift = j < 16 ? 0 : 4;
@@ -107,6 +110,7 @@ static __device__ double cached_value(CacheType type, const uint8_t * row, int i
         case CacheType::f16:  return __half2float(reinterpret_cast<const __half *>(row)[i]);
         case CacheType::bf16: return __bfloat162float(reinterpret_cast<const __nv_bfloat16 *>(row)[i]);
         case CacheType::q8_0: row += b * 34; return h(row) * double(reinterpret_cast<const int8_t *>(row + 2)[j]);
+        case CacheType::iq4_nl: row += b * 18; return h(row) * double(iq4_nl_levels[(row[2 + lo] >> shift) & 15]);
         case CacheType::q4_0: row += b * 18; return h(row) * double(((row[2 + lo] >> shift) & 15) - 8);
         case CacheType::q4_1: row += b * 20; return h(row) * double((row[4 + lo] >> shift) & 15) + h(row + 2);
         case CacheType::q5_0: {
@@ -487,7 +491,7 @@ static int check(bool quick) {
         add([&](Case & c) { c.sequences = { { 131072, 1 } }, c.n_head = 32, c.n_head_kv = 8; });
     }
     // Every other type, and two types at once, by the general kernel.
-    for (const CacheType type : { CacheType::f32, CacheType::q4_1, CacheType::q5_0, CacheType::q5_1 }) {
+    for (const CacheType type : { CacheType::f32, CacheType::q4_1, CacheType::q5_0, CacheType::q5_1, CacheType::iq4_nl }) {
         Case c;
         c.type = type, c.sequences = { { 700, 3 }, { 2, 2 } };
         cases.push_back(c);
@@ -497,14 +501,14 @@ static int check(bool quick) {
     cases.push_back(mixed);
 
     int failed = 0;
-    double worst[8] = {};
+    double worst[9] = {};
     for (const Case & c : cases) {
         const double e = run_case(c, false);
         failed += e < 0;
         worst[int(c.type)] = std::max(worst[int(c.type)], e);
     }
     printf("%zu cases, %d failed; worst relative L2 of a token and head:", cases.size(), failed);
-    for (int t = 0; t < 8; ++t) {
+    for (int t = 0; t < 9; ++t) {
         printf(" %s %.1e", type_name(CacheType(t)), worst[t]);
     }
     printf("\n");
@@ -542,6 +546,24 @@ static void quantise_block(CacheType type, const float * x, uint8_t * b) {
         }
         return;
     }
+    if (type == CacheType::iq4_nl) {
+        static const float levels[16] = { -127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113 };
+        const float d = top_signed / levels[0], id = d ? 1 / d : 0;
+        volatile float sum_qx = 0, sum_qq = 0, term; // no contraction
+        memset(b + 2, 0, 16);
+        for (int j = 0; j < 32; ++j) {
+            int best = 0;
+            for (int i = 1; i < 16; ++i) {
+                best = std::fabs(x[j] * id - levels[i]) <= std::fabs(x[j] * id - levels[best]) ? i : best;
+            }
+            b[2 + j % 16] |= best << (j < 16 ? 0 : 4);
+            const float weighted = x[j] * x[j] * levels[best];
+            term = weighted * x[j],         sum_qx = sum_qx + term;
+            term = weighted * levels[best], sum_qq = sum_qq + term;
+        }
+        put(0, sum_qq > 0 ? sum_qx / sum_qq : 0);
+        return;
+    }
     const bool five = type == CacheType::q5_0 || type == CacheType::q5_1, min = type == CacheType::q4_1 || type == CacheType::q5_1;
     const int range = five ? 31 : 15, at = min ? 4 : 2, quants = at + (five ? 4 : 0);
     const float d = min ? (high - low) / range : top_signed / -((range + 1) / 2), id = d ? 1 / d : 0;
@@ -566,7 +588,7 @@ static void quantise_block(CacheType type, const float * x, uint8_t * b) {
 
 static int check_store() {
     int failed = 0;
-    for (const CacheType type : { CacheType::f32, CacheType::f16, CacheType::bf16, CacheType::q4_0, CacheType::q4_1, CacheType::q5_0, CacheType::q5_1, CacheType::q8_0 }) {
+    for (const CacheType type : { CacheType::f32, CacheType::f16, CacheType::bf16, CacheType::q4_0, CacheType::q4_1, CacheType::q5_0, CacheType::q5_1, CacheType::q8_0, CacheType::iq4_nl }) {
         const int size = 128, n_head_kv = 4, sink = 4, recent = 8, ring = 20, n_ctx = 64, n_streams = 2;
         std::vector<int32_t> tokens;
         for (int i = 0; i < 11; ++i) tokens.push_back(30 + i), tokens.push_back(1);

@@ -285,7 +285,7 @@ void test_shape(const shape & s, int32_t n) {
 void test_shapes() {
     for (const auto & [type_k, type_v] : std::vector<std::pair<ggml_type, ggml_type>> {
             { GGML_TYPE_F32, GGML_TYPE_F32 }, { GGML_TYPE_F16, GGML_TYPE_F16 }, { GGML_TYPE_Q8_0, GGML_TYPE_Q8_0 }, { GGML_TYPE_Q4_0, GGML_TYPE_Q4_0 },
-            { GGML_TYPE_Q8_0, GGML_TYPE_F16 }, { GGML_TYPE_BF16, GGML_TYPE_Q5_1 } }) {
+            { GGML_TYPE_Q8_0, GGML_TYPE_F16 }, { GGML_TYPE_BF16, GGML_TYPE_Q5_1 }, { GGML_TYPE_IQ4_NL, GGML_TYPE_IQ4_NL }, { GGML_TYPE_Q4_1, GGML_TYPE_Q5_0 } }) {
         shape s;
         s.type_k = type_k;
         s.type_v = type_v;

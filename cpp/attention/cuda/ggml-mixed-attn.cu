@@ -23,6 +23,7 @@ static bool cache_type(ggml_type type, duo::cuda::CacheType & out) {
         case GGML_TYPE_Q5_0: out = duo::cuda::CacheType::q5_0; return true;
         case GGML_TYPE_Q5_1: out = duo::cuda::CacheType::q5_1; return true;
         case GGML_TYPE_Q8_0: out = duo::cuda::CacheType::q8_0; return true;
+        case GGML_TYPE_IQ4_NL: out = duo::cuda::CacheType::iq4_nl; return true;
         default:             return false;
     }
 }

@@ -6,7 +6,7 @@
 
 namespace duo::cuda {
 
-enum class CacheType : int32_t { f32, f16, bf16, q4_0, q4_1, q5_0, q5_1, q8_0 };
+enum class CacheType : int32_t { f32, f16, bf16, q4_0, q4_1, q5_0, q5_1, q8_0, iq4_nl };
 
 // A windowed head is kept as a retrieval head and sees what a streaming head sees.
 enum class HeadKind : uint8_t { retrieval, streaming, windowed };
@@ -17,6 +17,7 @@ static inline size_t row_bytes(CacheType type, int32_t n) {
         case CacheType::f32:  return size_t(n) * 4;
         case CacheType::f16:
         case CacheType::bf16: return size_t(n) * 2;
+        case CacheType::iq4_nl:
         case CacheType::q4_0: return size_t(n) / 32 * 18;
         case CacheType::q4_1: return size_t(n) / 32 * 20;
         case CacheType::q5_0: return size_t(n) / 32 * 22;
