@@ -14,23 +14,23 @@ import { abortSignal, boolean, callback, checkOptions, integer, oneOf, text as s
 
 /**
  * How heads are scored; docs/calibration.md compares them.
- * - combined: ablation, and where that cannot tell heads apart, mass
- * - ablation: what the answers lose where one head sees only sinks and recent keys
- * - greedy: the same, step by step: the least needed quarter stays so while the others are measured again
+ * - typical: what the answers' tokens typically lose where one head sees only sinks and recent keys: ablation by a geometric mean
+ * - ablation: what they lose in the mean, DuoAttention's own objective
+ * - greedy: typical, step by step: the least needed quarter stays so while the others are measured again
  * - masks: regression of what answers lose on random choices of half of the heads
  * - mass: attention to what a streaming head would not see, while answers are given
  * - kvzip: the most attention that any such key gets while the context is repeated (arXiv 2505.23416)
  * - mean-qk: how far back the mean query looks on mean keys (as kvpress does)
  */
-export const calibrationMethods = ['combined', 'ablation', 'greedy', 'masks', 'mass', 'kvzip', 'mean-qk'] as const;
+export const calibrationMethods = ['typical', 'ablation', 'greedy', 'masks', 'mass', 'kvzip', 'mean-qk'] as const;
 export type CalibrationMethod = (typeof calibrationMethods)[number];
 
 export type CalibrateOptions = {
-  /** Default: 'combined'. */
+  /** Default: 'typical'. */
   method?: CalibrationMethod;
   /** Tokens of a sample. Default: 1024, or what the window needs, at most what the model was trained for. */
   contextSize?: number;
-  /** Default: 2. */
+  /** Default: 2, or more where the model has fewer than 72 KV heads: 180 divided by their number. */
   samples?: number;
   /** Facts that are hidden in each sample and asked for. Default: 6. */
   questions?: number;
@@ -91,8 +91,8 @@ const checks = {
 /** @internal {@link Model.calibrate} */
 export async function calibrate(native: Native, model: Model, handle: () => Handle, options: CalibrateOptions): Promise<Calibration> {
   checkOptions(options, checks);
-  const { method = 'combined', samples: count = 2, questions = 6, seed = 1, sink = 64, recent = 256, strict = false } = options;
-  const { text, masks, threads, partial, onProgress, signal } = options;
+  const { method = 'typical', questions = 6, seed = 1, sink = 64, recent = 256, strict = false } = options;
+  const { samples: count = defaultSamples(model), text, masks, threads, partial, onProgress, signal } = options;
   const contextSize = options.contextSize ?? defaultContextSize(model, sink, recent);
   const samples = calibrationSamples(model, count, { contextSize, questions, sink, recent, seed, text });
   const began = performance.now();
@@ -126,6 +126,12 @@ export async function calibrate(native: Native, model: Model, handle: () => Hand
     pattern: new GatePattern(native, { ...found.pattern, provenance }),
     seconds: (performance.now() - began) / 1000,
   };
+}
+
+/** The fewer heads, the less a sample takes, and the more one of them is of a pattern: about as many measurements for every small model. */
+function defaultSamples({ info }: Model): number {
+  const heads = info.kvHeads.reduce((sum, count) => sum + count, 0);
+  return Math.max(2, Math.round(180 / heads));
 }
 
 /** Room for the window, and as much again for facts beyond it. */

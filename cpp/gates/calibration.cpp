@@ -32,8 +32,7 @@ public:
 private:
     using scores = std::vector<double>; // [n_head], of heads
 
-    scores combined();
-    scores ablation();
+    scores ablation(bool typical);
     scores greedy();
     scores random_masks();
     scores attention();
@@ -93,7 +92,7 @@ std::string describe(const calibration_params & p) {
     }
     char samples[17];
     snprintf(samples, sizeof(samples), "%016llx", (unsigned long long) hash);
-    return "llama-duo calibration 1, model " + p.model_id + ", samples " + samples + ", method " + std::to_string(int(p.method)) + ", sink " +
+    return "llama-duo calibration 2, model " + p.model_id + ", samples " + samples + ", method " + std::to_string(int(p.method)) + ", sink " +
            std::to_string(p.sink) + ", recent " + std::to_string(p.recent) + ", strict " + std::to_string(p.strict) + ", masks " +
            std::to_string(p.n_masks) + ", seed " + std::to_string(p.seed);
 }
@@ -182,6 +181,8 @@ void calibration::prepare() {
     read(contexts);
 }
 
+constexpr double least_mse = 1e-12; // below it differences mean nothing
+
 calibration_loss calibration::loss(const head_mask & windowed) {
     if (params.strict) {
         set_contexts(windowed);
@@ -191,41 +192,49 @@ calibration_loss calibration::loss(const head_mask & windowed) {
         measured = true;
         prepare();
         const auto out = passes->read_tails(windowed);
-        double squares = 0, drop = 0, correct = 0;
-        for (size_t i = 0; i < out.hidden.size(); ++i) {
-            const double d = double(out.hidden[i]) - full.hidden[i];
-            squares += d * d;
+        const size_t n = out.logp.size(), n_embd = out.hidden.size() / n;
+        std::vector<double> sums(4);
+        for (size_t i = 0; i < n; ++i) {
+            double squares = 0;
+            for (size_t j = i * n_embd; j < (i + 1) * n_embd; ++j) {
+                const double d = double(out.hidden[j]) - full.hidden[j];
+                squares += d * d;
+            }
+            const double mse = squares / double(n_embd);
+            sums[0] += mse;
+            sums[1] += std::log(mse + least_mse);
+            sums[2] += double(full.logp[i]) - out.logp[i];
+            sums[3] += out.correct[i];
         }
-        for (size_t i = 0; i < out.logp.size(); ++i) {
-            drop    += double(full.logp[i]) - out.logp[i];
-            correct += out.correct[i];
+        for (double & x : sums) {
+            x /= double(n);
         }
-        const double n = double(out.logp.size());
-        return { squares / double(out.hidden.size()), drop / n, correct / n };
+        return sums;
     });
-    if (v.size() != 3 || !std::isfinite(v[0])) {
+    if (v.size() != 4 || !std::isfinite(v[0])) {
         throw calibration_error(calibration_error::decode, "the model's hidden states are not finite: the model is damaged, or made for other software");
     }
     result.n_passes++;
     if (!measured) {
         report(tokens_of_loss());
     }
-    return { v[0], v[1], v[2] };
+    return { v[0], v[1], v[2], v[3] };
 }
 
 // --- methods that measure losses ---
 
-calibration::scores calibration::ablation() {
-    if (params.method == calibration_method::ablation) {
-        n_total = tokens_of_losses(heads.size(), 0);
-    }
+// A few tokens where windowing any head changes much can outweigh all others in a mean of squares, and other texts have other such tokens. The mean of
+// logarithms gives every token the same say, so that seeds agree on heads that matter little; heads that matter much stand out in both.
+calibration::scores calibration::ablation(bool typical) {
+    n_total = tokens_of_losses(heads.size(), 0);
     result.correct = loss(none).correct;
 
     scores s;
     for (const head & h : heads) {
         head_mask mask = none;
         mask[h.il][h.ih] = 1;
-        s.push_back(loss(mask).mse);
+        const calibration_loss l = loss(mask);
+        s.push_back(typical ? std::exp(l.log_mse) : l.mse);
     }
     return s;
 }
@@ -255,7 +264,7 @@ calibration::scores calibration::greedy() {
         for (const size_t i : left) {
             head_mask mask = windowed;
             mask[heads[i].il][heads[i].ih] = 1;
-            order.push_back({ loss(mask).mse, i });
+            order.push_back({ loss(mask).log_mse, i });
         }
         std::sort(order.begin(), order.end());
         const size_t n_keep = round + 1 < n_round ? n_left(round + 1) : 0;
@@ -273,7 +282,7 @@ calibration::scores calibration::greedy() {
     return s;
 }
 
-// Ridge regression of log loss on random masks. Masks come in pairs that window opposite halves of the heads, so that effects that only count how many are
+// Ridge regression of the typical loss on random masks. Masks come in pairs that window opposite halves of the heads, so that effects that only count how many are
 // windowed cancel out.
 calibration::scores calibration::random_masks() {
     const size_t n_mask = params.n_masks > 0 ? size_t(params.n_masks) : 2 * heads.size();
@@ -299,7 +308,7 @@ calibration::scores calibration::random_masks() {
                 x.back()[order[k]] = 1.0;
             }
         }
-        y.push_back(std::log(loss(mask).mse + 1e-12));
+        y.push_back(loss(mask).log_mse);
     }
     return ridge_regression(x, y);
 }
@@ -310,54 +319,17 @@ calibration::scores calibration::attention() {
     switch (params.method) {
         case calibration_method::kvzip:   n_total = 2 * result.n_context;      break;
         case calibration_method::mean_qk: n_total = result.n_context;          break;
-        case calibration_method::mass:    n_total = result.n_context + n_tail; break;
-        default:                          n_total = n_tail + tokens_of_losses(heads.size(), 0); // the contexts serve losses, too
+        default:                          n_total = result.n_context + n_tail; break;
     }
     const auto v = record.next([&] {
         passes = make_passes();
-        const auto v = attention_scores(*passes, params);
-        contexts_in_cache = none;
-        return v;
+        return attention_scores(*passes, params);
     });
     if (v.size() != heads.size()) {
         throw calibration_error(calibration_error::decode, "the model's attention was not seen in every layer");
     }
     result.n_passes++;
     return v;
-}
-
-// --- both ---
-
-// How far each logarithm is from the mean of all, in standard deviations.
-std::vector<double> standardised_log(std::vector<double> x) {
-    constexpr double least = 1e-6; // below it differences mean nothing
-    for (double & v : x) {
-        v = std::log(v + least);
-    }
-    const double n    = double(x.size());
-    const double mean = std::accumulate(x.begin(), x.end(), 0.0) / n;
-    double       squares = 0;
-    for (const double v : x) {
-        squares += (v - mean) * (v - mean);
-    }
-    const double deviation = std::sqrt(squares / n);
-    for (double & v : x) {
-        v = deviation > 0 ? (v - mean) / deviation : 0.0;
-    }
-    return x;
-}
-
-// Windowing any head of an early layer changes what is rounded in all later ones, so the losses of heads that hardly matter are alike but for noise. Their
-// order there is that of the mass, which is nearly the same for any text; of heads that matter it is that of the losses, which differ by more than mass does.
-calibration::scores calibration::combined() {
-    constexpr double weight = 0.25; // of the mass: docs/calibration.md has what others give
-
-    const scores far = standardised_log(attention());
-    scores s = standardised_log(ablation());
-    for (size_t i = 0; i < s.size(); ++i) {
-        s[i] += weight * far[i];
-    }
-    return s;
 }
 
 // --- result ---
@@ -378,13 +350,13 @@ std::vector<double> ranks(const std::vector<double> & scores) {
 calibration_result calibration::run() {
     scores s;
     switch (params.method) {
-        case calibration_method::combined: s = combined();     break;
-        case calibration_method::ablation: s = ablation();     break;
-        case calibration_method::greedy:   s = greedy();       break;
-        case calibration_method::masks:    s = random_masks(); break;
+        case calibration_method::typical:  s = ablation(true);  break;
+        case calibration_method::ablation: s = ablation(false); break;
+        case calibration_method::greedy:   s = greedy();        break;
+        case calibration_method::masks:    s = random_masks();  break;
         case calibration_method::mass:
         case calibration_method::kvzip:
-        case calibration_method::mean_qk:  s = attention();    break;
+        case calibration_method::mean_qk:  s = attention();     break;
     }
 
     gate_pattern & p = result.pattern;

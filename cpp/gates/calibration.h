@@ -25,8 +25,8 @@ struct calibration_sample {
 };
 
 enum class calibration_method {
-    combined, // ablation, and mass where that tells heads apart no better than noise
-    ablation, // each head windowed alone
+    typical,  // ablation by the typical loss, which no few of the answers' tokens decide
+    ablation, // each head windowed alone: DuoAttention's own objective
     greedy,   // the least needed heads windowed step by step, the others measured again after each
     masks,    // regression of the loss on random masks
     mass,     // attention beyond sinks and window at the answers
@@ -35,7 +35,7 @@ enum class calibration_method {
 };
 
 struct calibration_params {
-    calibration_method              method = calibration_method::combined;
+    calibration_method              method = calibration_method::typical;
     std::vector<calibration_sample> samples;
 
     int32_t sink   = 64;  // what a windowed head sees
@@ -67,6 +67,7 @@ struct calibration_error : std::runtime_error {
 // Of a mask, against every head seeing everything; means over the answers' tokens.
 struct calibration_loss {
     double mse     = 0; // squared difference of the final normalised hidden states that foretell the tokens: DuoAttention's objective
+    double log_mse = 0; // the mean of its logarithm: what it typically is
     double drop    = 0; // of the tokens' log-probability, in nats
     double correct = 0; // share of the tokens that are still the likeliest
 };

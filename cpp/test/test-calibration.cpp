@@ -31,7 +31,7 @@ struct named_method {
 };
 
 const named_method methods[] = {
-    { calibration_method::combined, "combined" }, { calibration_method::ablation, "ablation" }, { calibration_method::greedy,  "greedy" },
+    { calibration_method::typical,  "typical" },  { calibration_method::ablation, "ablation" }, { calibration_method::greedy,  "greedy" },
     { calibration_method::masks,    "masks" },    { calibration_method::mass,     "mass" },     { calibration_method::kvzip,   "kvzip" },
     { calibration_method::mean_qk,  "mean-qk" },
 };
@@ -138,7 +138,7 @@ void test_architectures(uint64_t seed) {
         }
         p.samples[0].n_context = 80;
         p.samples[0].answers   = { { 90, 100 } };
-        for (const calibration_method method : { calibration_method::combined, calibration_method::kvzip, calibration_method::mean_qk }) {
+        for (const calibration_method method : { calibration_method::typical, calibration_method::mass, calibration_method::kvzip, calibration_method::mean_qk }) {
             p.method = method;
             try {
                 const auto r = duo::calibrate(model.get(), p);
@@ -227,7 +227,7 @@ struct temporary_file {
 
 void test_resume(uint64_t seed) {
     const auto model = make_induction_model({});
-    for (const calibration_method method : { calibration_method::combined, calibration_method::ablation, calibration_method::greedy, calibration_method::masks, calibration_method::mass }) {
+    for (const calibration_method method : { calibration_method::typical, calibration_method::ablation, calibration_method::greedy, calibration_method::masks, calibration_method::mass }) {
         const temporary_file file;
         auto p = make_params(method, seed);
         p.partial = file.path;
