@@ -151,7 +151,13 @@ function defaultContextSize({ info }: Model, sink: number, recent: number): numb
 const smallestRest = 384;
 
 async function sha256Of(path: string, signal: AbortSignal | undefined): Promise<string> {
+  signal?.throwIfAborted();
   const hash = createHash('sha256');
-  await pipeline(createReadStream(path, { highWaterMark: 1 << 20 }), hash, { signal });
+  try {
+    await pipeline(createReadStream(path, { highWaterMark: 1 << 20 }), hash, { signal });
+  } catch (error) {
+    signal?.throwIfAborted(); // the reason itself, not pipeline's AbortError about it
+    throw error;
+  }
   return hash.digest('hex');
 }

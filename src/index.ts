@@ -1,3 +1,5 @@
+// Symbol.asyncDispose, for those whose own lib is older.
+/// <reference lib="esnext.disposable" preserve="true" />
 export { loadModel } from './model.ts';
 export type { DetokenizeOptions, LoadModelOptions, Model, ModelInfo, ModelOptions, TokenizeOptions } from './model.ts';
 

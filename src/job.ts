@@ -58,9 +58,9 @@ export function hasEnded(state: JobState): boolean {
 
 export type JobOptions<T> = {
   signal?: AbortSignal | undefined;
-  /** Gets a number from 0 to 1, each time that it has grown. */
+  /** Gets a number from 0 to 1, each time that it has grown. What it throws ends the work, as aborting does. */
   onProgress?: ((progress: number) => void) | undefined;
-  /** Gives back what was made by a job that came to its end although it was aborted. */
+  /** Gives back what was made by a job that came to its end although it was stopped. */
   discard?: (result: T) => void;
   /** The jobs of a context, to be among while it is under way. */
   among?: Set<Job>;
@@ -69,38 +69,50 @@ export type JobOptions<T> = {
 /**
  * Runs a job to its end and gives its result.
  *
- * @throws the job's typed error; `signal.reason` at once when aborted: the engine stops in its own time
+ * @throws the job's typed error; `signal.reason` or what `onProgress` threw at once: the engine stops in its own time
  */
 export async function runJob<T>(native: Native, submit: () => Handle, options: JobOptions<T> = {}): Promise<T> {
   const { signal, onProgress, discard, among } = options;
   signal?.throwIfAborted();
   const job = new Job(native, submit());
   among?.add(job);
-  let reported = 0;
-  const report = (progress: number): void => {
-    if (!onProgress || signal?.aborted || progress <= reported) return;
-    reported = progress;
-    onProgress(progress);
-  };
-  const work = pump
-    .until((): T | undefined => {
-      const { state, progress } = job.poll();
-      report(progress);
-      return hasEnded(state) ? (job.result(state) as T) : undefined;
-    })
-    .finally(() => {
-      among?.delete(job);
-      job.free();
-    });
-  if (!signal) return work;
-
   return new Promise<T>((resolve, reject) => {
-    const abort = (): void => {
+    let stopped = false;
+    const stop = (reason: unknown): void => {
+      if (stopped) return;
+      stopped = true;
       job.cancel();
-      reject(signal.reason as Error);
-      work.then(discard, () => {});
+      // eslint-disable-next-line @typescript-eslint/prefer-promise-reject-errors -- whatever the caller chose
+      reject(reason);
     };
-    signal.addEventListener('abort', abort, { once: true });
-    work.then(resolve, reject).finally(() => signal.removeEventListener('abort', abort));
+    const abort = (): void => {
+      stop(signal?.reason);
+    };
+    let reported = 0;
+    const report = (progress: number): void => {
+      if (!onProgress || stopped || progress <= reported) return;
+      reported = progress;
+      try {
+        onProgress(progress);
+      } catch (error) {
+        stop(error);
+      }
+    };
+    signal?.addEventListener('abort', abort, { once: true });
+    pump
+      .until((): T | undefined => {
+        const { state, progress } = job.poll();
+        report(progress);
+        return hasEnded(state) ? (job.result(state) as T) : undefined;
+      })
+      .finally(() => {
+        among?.delete(job);
+        job.free();
+        signal?.removeEventListener('abort', abort);
+      })
+      .then((result) => {
+        if (stopped) discard?.(result);
+        else resolve(result);
+      }, reject);
   });
 }

@@ -1,11 +1,16 @@
-import { cacheTypes, type CacheType, type DuoOptions, type PlanOptions } from '../context.ts';
+import { cacheTypes, type DuoOptions, type PlanOptions } from '../context.ts';
 import { UsageError, type Flags, type Given } from './flags.ts';
 import { resolveUserPath } from './paths.ts';
 
 /** The flags that say which model, how large a context and which heads stream: the same for every command, named as llama.cpp names them. */
 export const contextFlags = {
   model: { names: ['-m', '--model'], kind: 'path', value: 'FILE', help: 'the GGUF model' },
-  gpuLayers: { names: ['-ngl', '--gpu-layers', '--n-gpu-layers'], kind: 'integer', value: 'N', help: 'layers on the GPU, -1 for all' },
+  gpuLayers: {
+    names: ['-ngl', '--gpu-layers', '--n-gpu-layers'],
+    kind: 'text',
+    value: 'N',
+    help: 'layers on the GPU: a number, all or auto (default: auto)',
+  },
   contextSize: { names: ['-c', '--ctx-size'], kind: 'integer', value: 'N', help: 'tokens that the context holds (default: as trained)' },
   batchSize: { names: ['-b', '--batch-size'], kind: 'integer', value: 'N', help: 'tokens submitted at once' },
   ubatchSize: { names: ['-ub', '--ubatch-size'], kind: 'integer', value: 'N', help: 'tokens computed at once' },
@@ -13,6 +18,7 @@ export const contextFlags = {
   threadsBatch: { names: ['-tb', '--threads-batch'], kind: 'integer', value: 'N', help: 'CPU threads while the prompt is read' },
   typeK: { names: ['-ctk', '--cache-type-k'], kind: 'text', value: 'TYPE', help: 'type of the cache for K (default: f16)' },
   typeV: { names: ['-ctv', '--cache-type-v'], kind: 'text', value: 'TYPE', help: 'type of the cache for V (default: f16)' },
+  flashAttention: { names: ['-fa', '--flash-attn'], kind: 'text', value: 'WHEN', help: 'flash attention: auto, on or off (default: auto)' },
   duoGates: { names: ['--duo-gates'], kind: 'path', value: 'FILE|auto', help: 'gate pattern: DuoAttention folder, TSV or JSON' },
   duoSparsity: { names: ['--duo-sparsity'], kind: 'number', value: 'S', help: 'share of KV heads that stream, 0 to 1 (default: 0.5)' },
   duoThreshold: { names: ['--duo-threshold'], kind: 'number', value: 'T', help: 'a head with at least this gate keeps its whole cache' },
@@ -41,7 +47,14 @@ export function modelPath(given: Pick<ContextFlags, 'model'>): string {
 
 /** The model as `loadModel` takes it. */
 export function modelOptions(given: Pick<ContextFlags, 'model' | 'gpuLayers'>): { path: string; gpuLayers?: number } {
-  return { path: modelPath(given), ...defined({ gpuLayers: given.gpuLayers }) };
+  return { path: modelPath(given), ...defined({ gpuLayers: gpuLayersOf(given.gpuLayers) }) };
+}
+
+function gpuLayersOf(text: string | undefined): number | undefined {
+  if (text === undefined || text === 'auto') return undefined;
+  const layers = text === 'all' || text === '-1' ? -1 : /^\d+$/.test(text) ? Number(text) : NaN;
+  if (!Number.isSafeInteger(layers)) throw new UsageError(`-ngl needs a number of layers, all or auto, got ${JSON.stringify(text)}.`);
+  return layers;
 }
 
 /** How work is split: of a command that chooses the context's size and types itself. */
@@ -53,9 +66,10 @@ export function workOptions(given: Pick<ContextFlags, 'batchSize' | 'ubatchSize'
 /** The context without mixed heads. */
 export function planOptions(given: ContextFlags): PlanOptions {
   const { contextSize } = given;
-  const typeK = cacheType('-ctk', given.typeK);
-  const typeV = cacheType('-ctv', given.typeV);
-  return { ...workOptions(given), ...defined({ contextSize, typeK, typeV }) };
+  const typeK = oneOf('-ctk', given.typeK, cacheTypes);
+  const typeV = oneOf('-ctv', given.typeV, cacheTypes);
+  const flashAttention = oneOf('-fa', given.flashAttention, ['auto', 'on', 'off']);
+  return { ...workOptions(given), ...defined({ contextSize, typeK, typeV, flashAttention }) };
 }
 
 /**
@@ -81,10 +95,10 @@ export function duoOptions(given: ContextFlags): DuoOptions | undefined {
   return { ...choice, ...defined({ gates, sink, recent, chunk }) };
 }
 
-function cacheType(flag: string, type: string | undefined): CacheType | undefined {
-  const known = cacheTypes.find((candidate) => candidate === type);
-  if (type !== undefined && known === undefined)
-    throw new UsageError(`${flag} needs one of ${cacheTypes.join(', ')}, got ${JSON.stringify(type)}.`);
+function oneOf<const T extends string>(flag: string, value: string | undefined, choices: readonly T[]): T | undefined {
+  const known = choices.find((choice) => choice === value);
+  if (value !== undefined && known === undefined)
+    throw new UsageError(`${flag} needs one of ${choices.join(', ')}, got ${JSON.stringify(value)}.`);
   return known;
 }
 

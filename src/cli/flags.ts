@@ -32,12 +32,13 @@ export class UsageError extends Error {}
  */
 export function parseFlags<const F extends Flags>(args: readonly string[], flags: F): Given<F> {
   const entries = Object.entries<Flag>(flags);
-  const keys = ({ names }: Flag): string[] => names.map((name) => name.replace(/^-+/, ''));
+  const keys = ({ names: [name, ...others] }: Flag): [string, ...string[]] => [withoutDashes(name), ...others.map(withoutDashes)];
   const valued = entries.filter(([, { kind }]) => kind !== 'switch').flatMap(([, flag]) => keys(flag));
   const switches = entries.filter(([, { kind }]) => kind === 'switch').flatMap(([, flag]) => keys(flag));
   const { argv, error } = yargsParser.detailed(args.map(withDashes), {
     string: valued,
     boolean: switches,
+    alias: Object.fromEntries(entries.map(([, flag]) => [keys(flag)[0], keys(flag)])),
     narg: Object.fromEntries(valued.map((key) => [key, 1])),
     configuration: {
       'short-option-groups': false,
@@ -58,12 +59,14 @@ export function parseFlags<const F extends Flags>(args: readonly string[], flags
 
   const given: Record<string, string | number | boolean | undefined> = {};
   for (const [key, flag] of entries) {
-    const raw = keys(flag)
-      .map((name) => argv[name] as string | boolean | undefined)
-      .find((value) => value !== undefined);
+    const raw = argv[keys(flag)[0]] as string | boolean | undefined;
     given[key] = raw === undefined ? undefined : value(flag, raw);
   }
   return given as Given<F>;
+}
+
+function withoutDashes(name: string): string {
+  return name.replace(/^-+/, '');
 }
 
 /** --top_k is --top-k; a value after = stays as it is. */
@@ -88,7 +91,10 @@ function missingValue(args: readonly string[], entries: [string, Flag][]): strin
 }
 
 function unknown(argument: string, known: readonly string[]): string {
-  if (!argument.startsWith('-')) return `Unexpected argument ${JSON.stringify(argument)}: give a prompt with -p.`;
+  if (!argument.startsWith('-')) {
+    const advice = known.includes('-p') ? ': give a prompt with -p.' : argument.endsWith('.gguf') ? ': name a model with -m.' : '.';
+    return `Unexpected argument ${JSON.stringify(argument)}${advice}`;
+  }
   const [name = argument] = argument.split('=');
   const meant = nearest(name, known);
   return `Unknown flag ${name}.${meant ? ` Did you mean ${meant}?` : ''}`;

@@ -1,5 +1,5 @@
-import { readFileSync } from 'node:fs';
-
+// An import, so that bundlers take the file along.
+import language from './language.json' with { type: 'json' };
 import type { Random } from './random.ts';
 
 /** The texts of one synthetic task: language.json says what each part is. A task has those that it needs. */
@@ -34,8 +34,7 @@ type LanguageJson = {
   tasks: Record<string, Partial<TaskTexts>>;
 };
 
-// Read, not imported: importing JSON is experimental in Node 20.
-const json = JSON.parse(readFileSync(new URL('./language.json', import.meta.url), 'utf8')) as LanguageJson;
+const json: LanguageJson = language;
 
 const haystackWords = new Map(Object.entries(json.haystack.words).map(([name, lines]) => [name, words(lines)]));
 

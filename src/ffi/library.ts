@@ -64,6 +64,20 @@ export function cannotOpen(path: string, cause: unknown): LibraryError {
   });
 }
 
+/** The error for what calls the library that cannot be loaded: koffi on Node, an optional package, since Bun and Deno need none. */
+export function cannotBind(cause: unknown): LibraryError {
+  const reason = cause instanceof Error ? cause.message : String(cause);
+  return new LibraryError(
+    [
+      `koffi, which calls the llama-duo library on Node, could not be loaded: ${reason}`,
+      'Possible solutions:',
+      '- Install it: "npm install koffi". "npm install --omit=optional" leaves it out.',
+      '- Use Bun or Deno, which need no such package.',
+    ].join('\n'),
+    { cause },
+  );
+}
+
 /** This file lies two folders below the package's root, as source in src/ffi and compiled in dist/ffi. */
 function localBuild(platform: NodeJS.Platform): string {
   const name = platform === 'win32' ? 'llama-duo.dll' : platform === 'darwin' ? 'libllama-duo.dylib' : 'libllama-duo.so';

@@ -1,5 +1,5 @@
 import { AbiError, DisposedError, LlamaDuoError, OptionError } from '../errors.ts';
-import { cannotOpen, findLibrary } from './library.ts';
+import { cannotBind, cannotOpen, findLibrary } from './library.ts';
 import type { BoundSymbols } from './symbols.ts';
 
 /** LLAMA_DUO_ABI_VERSION of the header that this code was written for. */
@@ -38,7 +38,9 @@ export async function openNative(explicit?: string): Promise<Native> {
 }
 
 async function open(path: string): Promise<Native> {
-  const { bind } = await runtimeBinding();
+  const { bind } = await runtimeBinding().catch((cause: unknown) => {
+    throw cannotBind(cause);
+  });
   let bound: BoundSymbols;
   try {
     bound = bind(path);

@@ -60,6 +60,16 @@ describe('model.calibrate', () => {
     expect(new Set(found.scores.flat()).size).toBeGreaterThan(80);
   });
 
+  test('aborted before anything is done: the reason itself', async () => {
+    const reason = new Error('enough');
+    await expect(model.calibrate({ ...small, signal: AbortSignal.abort(reason) })).rejects.toBe(reason);
+    // While the file is hashed.
+    const abort = new AbortController();
+    const ended = model.calibrate({ ...small, signal: abort.signal });
+    abort.abort(reason);
+    await expect(ended).rejects.toBe(reason);
+  });
+
   test('aborted, and gone on with', async () => {
     const partial = join(folder, 'partial');
     const options = { ...small, method: 'ablation', partial } as const;
@@ -103,6 +113,7 @@ describe('model.calibrate', () => {
 describe('the command', () => {
   const cli = (...args: string[]) =>
     spawnSync(process.execPath, [join(dist, 'cli/main.js'), ...args], {
+      cwd: folder,
       encoding: 'utf8',
       env: { ...process.env, INIT_CWD: folder, NO_COLOR: '1' },
     });

@@ -24,6 +24,7 @@ type Ended = { status: number | null; stdout: string; stderr: string };
 
 function cli(...args: string[]): Ended {
   const { status, stdout, stderr } = spawnSync(process.execPath, [main, ...args], {
+    cwd: folder,
     encoding: 'utf8',
     env: { ...process.env, INIT_CWD: folder, NO_COLOR: '1' },
   });

@@ -23,6 +23,7 @@ type Ended = { status: number | null; stdout: string; stderr: string };
 
 function evaluate(...args: string[]): Ended {
   const { status, stdout, stderr } = spawnSync(process.execPath, [main, 'eval', '-m', modelPath, '-t', '2', ...args], {
+    cwd: folder,
     encoding: 'utf8',
     env: environment,
   });
@@ -109,7 +110,11 @@ test('an interrupted run goes on where it was, and other settings are refused', 
   ];
   const file = join(folder, 'results.jsonl');
   const lines = (): string[] => (existsSync(file) ? readFileSync(file, 'utf8').split('\n').slice(0, -1) : []);
-  const child = spawn(process.execPath, [main, 'eval', '-m', modelPath, '-t', '2', ...args], { env: environment, stdio: 'ignore' });
+  const child = spawn(process.execPath, [main, 'eval', '-m', modelPath, '-t', '2', ...args], {
+    cwd: folder,
+    env: environment,
+    stdio: 'ignore',
+  });
   const ended = new Promise((resolve) => child.once('exit', resolve));
   while (lines().length < 3 && child.exitCode === null) await new Promise((resolve) => setTimeout(resolve, 5));
   child.kill('SIGINT');

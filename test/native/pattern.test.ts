@@ -34,6 +34,7 @@ afterAll(async () => {
 
 function cli(...args: string[]): { status: number | null; stdout: string; stderr: string } {
   const { status, stdout, stderr } = spawnSync(process.execPath, [join(root, 'dist/cli/main.js'), 'pattern', ...args], {
+    cwd: folder,
     encoding: 'utf8',
     env: { ...process.env, INIT_CWD: folder, NO_COLOR: '1' },
   });

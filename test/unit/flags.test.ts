@@ -1,4 +1,7 @@
-import { describe, expect, test } from 'vitest';
+import { resolve } from 'node:path';
+import { fileURLToPath } from 'node:url';
+
+import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
 
 import { contextFlags, duoOptions, modelOptions, planOptions } from '../../src/cli/context-flags.ts';
 import { flagsHelp, parseFlags, UsageError } from '../../src/cli/flags.ts';
@@ -24,6 +27,8 @@ test.each([
   [['--n-predict', '8'], { count: 8 }],
   [['--n_predict', '8'], { count: 8 }],
   [['-n', '1', '-n', '2'], { count: 2 }],
+  [['-n', '1', '--n-predict', '2', '--predict', '3'], { count: 3 }],
+  [['--n-predict', '2', '-n', '1'], { count: 1 }],
   [['-ctk', 'q8_0'], { type: 'q8_0' }],
   [['--temp', '0'], { temperature: 0 }],
   [['--temp', '1e-1'], { temperature: 0.1 }],
@@ -91,17 +96,39 @@ describe('context flags', () => {
     expect(() => duoOptions(parse(...args))).toThrow(message);
   });
 
-  test('paths are from INIT_CWD, where npm says that the user is', () => {
-    const before = process.env['INIT_CWD'];
-    process.env['INIT_CWD'] = '/home/user';
-    try {
+  describe('paths', () => {
+    beforeEach(() => {
+      vi.stubEnv('INIT_CWD', '/home/user');
+    });
+    afterEach(() => {
+      vi.unstubAllEnvs();
+    });
+
+    test('in scripts of this package are from where npm says that the user is', () => {
+      vi.stubEnv('npm_package_json', fileURLToPath(new URL('../../package.json', import.meta.url)));
       expect(modelOptions(parse('-m', 'm.gguf'))).toEqual({ path: '/home/user/m.gguf' });
       expect(modelOptions(parse('-m', '/m.gguf'))).toEqual({ path: '/m.gguf' });
       expect(duoOptions(parse('--duo-gates', 'g.tsv'))).toEqual({ gates: '/home/user/g.tsv' });
-    } finally {
-      if (before === undefined) delete process.env['INIT_CWD'];
-      else process.env['INIT_CWD'] = before;
-    }
+    });
+
+    test('in scripts of others are from where those run', () => {
+      vi.stubEnv('npm_package_json', '/home/user/package.json');
+      expect(modelOptions(parse('-m', 'm.gguf'))).toEqual({ path: resolve('m.gguf') });
+    });
+  });
+
+  test('layers on the GPU: a number, all or auto, as in llama.cpp', () => {
+    expect(modelOptions(parse('-m', '/m', '-ngl', '12'))).toEqual({ path: '/m', gpuLayers: 12 });
+    expect(modelOptions(parse('-m', '/m', '-ngl', 'all'))).toEqual({ path: '/m', gpuLayers: -1 });
+    expect(modelOptions(parse('-m', '/m', '-ngl', 'auto'))).toEqual({ path: '/m' });
+    for (const wrong of ['most', '1.5', '-2', ''])
+      expect(() => modelOptions(parse('-m', '/m', '-ngl', wrong))).toThrow(/-ngl needs .* got/);
+  });
+
+  test('flash attention', () => {
+    expect(planOptions(parse('-fa', 'off'))).toEqual({ flashAttention: 'off' });
+    expect(planOptions(parse('--flash-attn', 'on'))).toEqual({ flashAttention: 'on' });
+    expect(() => planOptions(parse('-fa', 'yes'))).toThrow('-fa needs one of auto, on, off, got "yes".');
   });
 
   test('no model is an error that says so', () => {

@@ -29,6 +29,23 @@ test('a progress callback that throws fails the call and ends the job', async ()
     throw new Error('mine');
   };
   await expect(runJob(library.native, () => library.native.modelLoad('{}'), { onProgress })).rejects.toThrow('mine');
+  expect(library.jobs[0]).toMatchObject({ cancelled: true });
+  await vi.waitFor(() => {
+    expect(library.jobs[0]).toMatchObject({ freed: true });
+  });
+});
+
+test('what was made when a progress callback throws is given back', async () => {
+  const library = new FakeLibrary();
+  library.play([{ progress: 1, state: done }], { model: 3 });
+  const onProgress = (): never => {
+    throw new Error('mine');
+  };
+  const discard = vi.fn();
+  await expect(runJob(library.native, () => library.native.modelLoad('{}'), { onProgress, discard })).rejects.toThrow('mine');
+  await vi.waitFor(() => {
+    expect(discard).toHaveBeenCalledWith({ model: 3 });
+  });
   expect(library.jobs[0]).toMatchObject({ freed: true });
 });
 

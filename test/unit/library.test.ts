@@ -4,7 +4,7 @@ import { fileURLToPath } from 'node:url';
 import { expect, test } from 'vitest';
 
 import { LibraryError } from '../../src/errors.ts';
-import { cannotOpen, findLibrary } from '../../src/ffi/library.ts';
+import { cannotBind, cannotOpen, findLibrary } from '../../src/ffi/library.ts';
 
 const everything = (): boolean => true;
 const nothing = (): boolean => false;
@@ -34,6 +34,12 @@ test('nothing found: the error lists what was tried and what to do', () => {
   expect(find).toThrow(LibraryError);
   expect(find).toThrow(build('libllama-duo.so'));
   expect(find).toThrow(/npm run setup[^]*LLAMA_DUO_LIBRARY/);
+});
+
+test('without koffi: what it is for, and how to get it', () => {
+  const error = cannotBind(new Error("Cannot find package 'koffi'"));
+  expect(error).toBeInstanceOf(LibraryError);
+  expect(error.message).toMatch(/could not be loaded: Cannot find package 'koffi'[^]*npm install koffi/);
 });
 
 test('a path that was asked for is never replaced by another', () => {
