@@ -187,15 +187,20 @@ int main(int argc, char ** argv) {
                 }
                 const double attention = at_zero.count(m.name) ? s - at_zero[m.name] : 0.0;
                 const double gb        = bytes_read(duo_kv_size_of(m.ctx), depth) / 1e9;
-                const double rate      = attention > 0 && o.n_tokens == 1 ? gb / attention : 0.0;
+                // a difference of two times that are nearly alike says nothing about bandwidth
+                const double rate      = attention > 0.1 * s && o.n_tokens == 1 ? gb / attention : 0.0;
                 const double speedup   = modes[0].median_seconds() / s;
                 char row[512];
                 if (o.json) {
+                    char rates[80] = "\"gigabytesPerSecond\": null, \"bandwidthShare\": null";
+                    if (rate > 0) {
+                        snprintf(rates, sizeof(rates), "\"gigabytesPerSecond\": %.2f, \"bandwidthShare\": %.3f", rate, rate / bandwidth);
+                    }
                     snprintf(row, sizeof(row),
                             "%s  {\"shape\": \"%s\", \"kv\": \"%s\", \"depth\": %d, \"tokens\": %d, \"mode\": \"%s\", \"ms\": %.3f, \"tokensPerSecond\": %.2f, "
-                            "\"timesStock\": %.3f, \"attentionMs\": %.3f, \"gigabytesRead\": %.4f, \"gigabytesPerSecond\": %.2f, \"bandwidthShare\": %.3f}",
+                            "\"timesStock\": %.3f, \"attentionMs\": %.3f, \"gigabytesRead\": %.4f, %s}",
                             rows.empty() ? "" : ",\n", o.shape.c_str(), kv.c_str(), depth, o.n_tokens, m.name, s * 1e3, o.n_tokens / s, speedup,
-                            attention * 1e3, gb, rate, rate / bandwidth);
+                            attention * 1e3, gb, rates);
                     rows += row;
                 } else {
                     printf("%-6s %8d  %-10s %9.2f %9.1f %8.2f %8.2f ms %9.2f %6.0f%%\n", kv.c_str(), depth, m.name, s * 1e3, o.n_tokens / s, speedup,
