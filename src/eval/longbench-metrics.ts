@@ -38,19 +38,26 @@ export function metricsWith(segment: Segmenter) {
 
 // --- F1 of words, for questions ---
 
+/** Python's string.punctuation. */
+const asciiPunctuation = /[!-/:-@[-`{-~]/g;
+
 export const wordF1: Metric = (answer, truth) => f1(normalWords(answer), normalWords(truth));
+
+/** The Chinese punctuation that LongBench's metrics.py leaves out. Some is not in it (《, 〈, 〉, ·), and so counts as a word. */
+const chinesePunctuation =
+  /[！？｡。＂＃＄％＆＇（）＊＋，－／：；＜＝＞＠［＼］＾＿｀｛｜｝～｟｠｢｣､、〃》「」『』【】〔〕〖〗〘〙〚〛〜〝〞〟〰〾〿–—‘’‛“”„‟…‧﹏.]/g;
 
 export function chineseWordF1(segment: Segmenter): Metric {
   const words = (text: string): string[] =>
     segment(text)
-      .map((word) => word.toLowerCase().replaceAll(/[\p{P}\p{S}\s]/gu, ''))
+      .map((word) => word.toLowerCase().replaceAll(asciiPunctuation, '').replaceAll(chinesePunctuation, '').replaceAll(/\s/g, ''))
       .filter((word) => word !== '');
   return (answer, truth) => f1(words(answer), words(truth));
 }
 
 /** Small letters, without punctuation and articles. */
 function normalWords(text: string): string[] {
-  const plain = text.toLowerCase().replaceAll(/[!-/:-@[-`{-~]/g, '');
+  const plain = text.toLowerCase().replaceAll(asciiPunctuation, '');
   return plain.split(/\s+/).filter((word) => word !== '' && !/^(a|an|the)$/.test(word));
 }
 

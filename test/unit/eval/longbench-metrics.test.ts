@@ -25,6 +25,9 @@ describe('F1 of words', () => {
     ['北京清华大学', '清华大学', 2 / 3], // 北京, 清华大学
     ['答案是：北京。', '北京', 0.5], // 答案, 是, 北京
     ['上海', '北京', 0],
+    ['《红楼梦》', '红楼梦', 2 / 3], // 《 and 红楼梦: the published punctuation has only 》
+    ['“红楼梦”！(…)', '红楼梦', 1],
+    ['三·国', '三国', 0], // 三, ·, 国
   ])('%j for %j is %d', (answer, truth, score) => {
     expect(metrics.chineseWordF1(answer, truth, [])).toBeCloseTo(score, 10);
   });
