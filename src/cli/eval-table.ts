@@ -85,12 +85,24 @@ function section(title: string, rows: readonly Row[]): string {
   return `${heading(title)}\n${table(head, lines)}${deepest}`;
 }
 
-/** The mean over depths: of accuracies, and of perplexities' logarithms. */
+/** The mean over rows, depths for instance: of accuracies, and of perplexities' logarithms. */
 function score(rows: readonly Row[]): string {
-  const accuracies = rows.flatMap(({ accuracy }) => (accuracy === null ? [] : [accuracy]));
-  if (accuracies.length > 0) return `${(100 * mean(accuracies)).toFixed(1)}%`;
+  const told = rows.filter(({ accuracy }) => accuracy !== null);
+  if (told.length > 0)
+    return `${(
+      100 *
+      mean(
+        told.map(({ accuracy }) => accuracy ?? 0),
+        told.map(weightOf),
+      )
+    ).toFixed(1)}%`;
   const logarithms = rows.flatMap(({ perplexity }) => (perplexity === null ? [] : [Math.log(perplexity)]));
   return logarithms.length > 0 ? Math.exp(mean(logarithms)).toFixed(2) : '';
+}
+
+/** What a row counts for in a mean: MMLU publishes that of all questions, LongBench that of its files. */
+function weightOf(row: Row): number {
+  return groupOf(row) === 'mmlu' ? row.n : 1;
 }
 
 function pace(rates: readonly number[]): string {
@@ -98,8 +110,9 @@ function pace(rates: readonly number[]): string {
   return known.length > 0 ? mean(known).toFixed(1) : '';
 }
 
-function mean(values: readonly number[]): number {
-  return values.reduce((sum, value) => sum + value, 0) / values.length;
+function mean(values: readonly number[], weights: readonly number[] = values.map(() => 1)): number {
+  const sum = values.reduce((total, value, index) => total + value * (weights[index] ?? 0), 0);
+  return sum / weights.reduce((total, weight) => total + weight, 0);
 }
 
 function distinct<T, V>(items: readonly T[], of: (item: T) => V): V[] {

@@ -37,7 +37,8 @@ export function mmluBatches(folder: string, only: string | undefined, writer: Pr
   return subjects.map((subject) => {
     const examples = readProblems(join(folder, 'dev', `${subject}_dev.csv`)).slice(0, shots);
     const problems = readProblems(join(tests, `${subject}_test.csv`)).slice(0, samples);
-    const intro = `Questions about ${subject.replaceAll('_', ' ')}, each with four choices and the right answer.\n\n`;
+    // The benchmark's own words, for its published figures are of them; its script has a second space before the subject, others that report MMLU don't.
+    const intro = `The following are multiple choice questions (with answers) about ${subject.replaceAll('_', ' ')}.\n\n`;
     const shown = examples.map((problem) => `${asked(problem)} ${problem.answer}\n\n`).join('');
     const items = problems.map((problem) => choosing(intro + shown + asked(problem), problem.answer, writer));
     const length = Math.max(...items.map(({ tokens }) => tokens));
@@ -65,7 +66,7 @@ function asked({ question, choices }: Problem): string {
 
 function choosing(text: string, answer: string, writer: PromptWriter): Item {
   const prompt = writer.text(text);
-  const options = letters.map((letter) => ({ letter, tokens: writer.encoder.next(` ${letter}`) }));
+  const options = letters.map((letter) => ({ letter, tokens: writer.answer(` ${letter}`) }));
   return {
     tokens: prompt.length + Math.max(...options.map(({ tokens }) => tokens.length)),
     async run(context, { signal, onProgress }) {

@@ -97,12 +97,15 @@ export class PromptWriter {
     return Int32Array.from([...before, ...kept, ...after]);
   }
 
+  /** The tokens of an answer's first words, ` A`, after a prompt: they go on with its text, or open what the assistant says. */
+  answer(text: string): number[] {
+    return this.#frame.chat ? this.encoder.opening(text.trimStart()) : this.encoder.next(text);
+  }
+
   #ends({ intro, question, answer }: Question): { head: number[]; tail: number[] } {
     const { before, after, chat } = this.#frame;
     const head = [...before, ...this.encoder.opening(intro)];
-    const tail = chat
-      ? [...this.encoder.next(question), ...after, ...this.encoder.opening(answer.trimStart())]
-      : this.encoder.next(question + answer);
+    const tail = chat ? [...this.encoder.next(question), ...after, ...this.answer(answer)] : this.encoder.next(question + answer);
     return { head, tail };
   }
 

@@ -159,7 +159,7 @@ describe('LongBench', () => {
 describe('MMLU', () => {
   const rows = (...answers: string[]): string =>
     answers.map((answer, index) => `"What is ${index}, or ""so""?",one,"two, 2",three,four,${answer}`).join('\n');
-  const load = (only?: string, samples?: number): Batch[] => mmluBatches(folder, only, writers.plain, samples);
+  const load = (only?: string, samples?: number, writer = writers.plain): Batch[] => mmluBatches(folder, only, writer, samples);
 
   test('five examples, a question, and the likeliest of four letters', async () => {
     write('dev/abstract_algebra_dev.csv', rows('A', 'B', 'C', 'D', 'A', 'B'));
@@ -177,11 +177,19 @@ describe('MMLU', () => {
     expect(context.prompts).toHaveLength(4);
     expect(context.options.map((options) => (options as ScoreOptions).from)).toEqual(context.prompts.map(({ length }) => length - 1));
     const text = tokenizer.detokenize(context.prompts[0] ?? []);
-    expect(text).toContain('abstract algebra');
+    expect(text).toMatch(/^The following are multiple choice questions \(with answers\) about abstract algebra\.\n\nWhat is 0/);
     expect(text.match(/Answer: [A-D]\n\n/g)).toEqual(['A', 'B', 'C', 'D', 'A'].map((letter) => `Answer: ${letter}\n\n`));
     expect(text).toContain('What is 0, or "so"?\nA. one\nB. two, 2\nC. three\nD. four\nAnswer: A');
     expect(batches[0]?.contextSize).toBe(context.prompts[0]?.length);
     expect((await ask(batches[0], 1, ' C')).outcome.scores[0]?.value).toBe(0);
+  });
+
+  test('in a chat template the letter is the first that the model says', async () => {
+    write('dev/world_dev.csv', rows('A'));
+    write('test/world_test.csv', rows('C'));
+    const { outcome, context } = await ask(load(undefined, undefined, writers.framed)[0], 0, 'C');
+    expect(outcome.answer).toBe('C');
+    expect(context.prompts.map((prompt) => tokenizer.detokenize(prompt.slice(-2)))).toEqual(['?A', '?B', '?C', '?D']);
   });
 
   test('one subject, and a number of questions', () => {

@@ -87,3 +87,18 @@ test('tables: one a task, strict windows and steps apart', () => {
   expect(text).toMatch(/needle, windows in steps of 512 tokens\n.*\n.*full.*\n.*duo 50% chunk 512 +100\.0%/);
   expect(text).toMatch(/\n\npasskey\n.*\n.*full/);
 });
+
+test.each([
+  // 1 of 1 and 0 of 3: MMLU's mean is of questions, LongBench's of files
+  ['mmlu', '25.0%'],
+  ['longbench', '50.0%'],
+])('the mean of %s is the one that is published', (task, mean) => {
+  const [small, large] = [`${task}/hotpotqa`, `${task}/law`];
+  const results = [
+    result({ task: small, depth: null, outcome: outcome(1) }),
+    ...[0, 1, 2].map((index) => result({ task: large, depth: null, index, outcome: outcome(0) })),
+  ];
+  const rows = rowsOf(results, [batch({ task: small }), batch({ task: large })], [duo], 1);
+  const text = stripVTControlCharacters(evalTables(rows));
+  expect(/mean +(\S+)/.exec(text)?.[1]).toBe(mean);
+});
