@@ -14,7 +14,7 @@ import type { Command } from './command.ts';
 import { contextFlags, modelOptions, workOptions } from './context-flags.ts';
 import { evalTables } from './eval-table.ts';
 import { parseFlags, UsageError, type Flags, type Given } from './flags.ts';
-import { choices, numbers, texts } from './lists.ts';
+import { choices, different, numbers, texts } from './lists.ts';
 import { formatCount, print, printJson } from './output.ts';
 import { resolveUserPath } from './paths.ts';
 import { ProgressBar, underWay } from './progress.ts';
@@ -134,7 +134,7 @@ function evaluationOptions(given: EvalFlags): EvaluationOptions {
   if (samples !== undefined && samples < 1) throw new UsageError(`--samples needs at least 1, got ${samples}.`);
   return {
     tasks: taskList(given.task) ?? ['needle'],
-    modes: choices('--modes', given.modes, modes),
+    modes: different('--modes', choices('--modes', given.modes, modes)),
     gates: duoGates === undefined || duoGates === 'auto' || duoGates === 'even' ? duoGates : resolveUserPath(duoGates),
     sparsities: numbers('--duo-sparsity', given.duoSparsity, 'numbers from 0 to 1', (value) => value >= 0 && value <= 1) ?? [0.5],
     chunks: numbers('--duo-chunk', given.duoChunk, 'integers of at least 1', (value) => Number.isInteger(value) && value >= 1) ?? [1],
@@ -176,7 +176,12 @@ function typePairs({ typeK, typeV }: EvalFlags): { typeK: CacheType; typeV: Cach
   if (vs.length !== ks.length && vs.length !== 1) {
     throw new UsageError(`-ctv needs one type, or one for each of the ${ks.length} of -ctk, got ${vs.length}.`);
   }
-  return ks.map((typeK, index) => ({ typeK, typeV: vs[index] ?? vs[0] ?? typeK }));
+  const pairs = ks.map((typeK, index) => ({ typeK, typeV: vs[index] ?? vs[0] ?? typeK }));
+  different(
+    '-ctk with -ctv',
+    pairs.map(({ typeK, typeV }) => `${typeK}/${typeV}`),
+  );
+  return pairs;
 }
 
 function sayHowToGoOn({ done, total }: Progress, file: string | undefined): void {

@@ -9,17 +9,26 @@ export function texts(flag: string, given: string | undefined): string[] | undef
   return items;
 }
 
+/** Numbers that differ. */
 export function numbers(
   flag: string,
   given: string | undefined,
   expected: string,
   accepts: (value: number) => boolean,
 ): number[] | undefined {
-  return texts(flag, given)?.map((item) => {
+  const values = texts(flag, given)?.map((item) => {
     const value = Number(item);
     if (!Number.isFinite(value) || !accepts(value)) throw new UsageError(`${flag} needs ${expected}, got ${JSON.stringify(item)}.`);
     return value;
   });
+  return different(flag, values);
+}
+
+/** The values, none of which may be there twice: its results would be counted twice. */
+export function different<T extends readonly (number | string)[] | undefined>(flag: string, values: T): T {
+  const twice = values?.find((value, index) => values.indexOf(value) !== index);
+  if (twice !== undefined) throw new UsageError(`${flag} has ${twice} twice: name each value once.`);
+  return values;
 }
 
 export function choices<T extends string>(flag: string, given: string | undefined, known: readonly T[]): T[] | undefined {

@@ -61,7 +61,7 @@ export function variants(options: VariantOptions): Variant[] {
         types.map(({ typeK, typeV }): Variant => {
           const label = [
             mode,
-            ...(sparsity !== null && mode !== 'streaming' ? [`${+(100 * sparsity).toFixed(1)}%`] : []),
+            ...(sparsity !== null && mode !== 'streaming' ? [percent(sparsity)] : []),
             ...(chunk !== null && chunks.length > 1 ? [`chunk ${chunk}`] : []),
             ...(types.length > 1 ? [typeK === typeV ? typeK : `${typeK}/${typeV}`] : []),
           ].join(' ');
@@ -71,6 +71,11 @@ export function variants(options: VariantOptions): Variant[] {
       ),
     ),
   );
+}
+
+/** Any two sparsities that can be told apart have different names: as many digits as doubles keep. */
+function percent(share: number): string {
+  return `${+(100 * share).toPrecision(15)}%`;
 }
 
 function sparsitiesOf(mode: Mode, { sparsities }: VariantOptions): readonly (number | null)[] {

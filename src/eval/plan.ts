@@ -101,7 +101,7 @@ export async function planEvaluation(model: Model, options: EvaluationOptions): 
   const settings = {
     model: fingerprint(model.info.path),
     tasks,
-    variants: all.map(({ label, typeK, typeV, chunk }) => [label, typeK, typeV, chunk]),
+    variants: all.map(({ label, sparsity, typeK, typeV, chunk }) => [label, sparsity, typeK, typeV, chunk]),
     gates: gates ? digest(JSON.stringify(gates.gates)) : 'none',
     sink,
     recent,

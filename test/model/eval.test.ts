@@ -203,6 +203,8 @@ describe('data of others', () => {
 test.each([
   [['--task', 'nedle'], 2, /--task does not know "nedle"\. Did you mean needle\?/],
   [['--modes', 'fulll'], 2, /Did you mean full\?/],
+  [['--modes', 'full,duo,full'], 2, /--modes has full twice/],
+  [['--duo-sparsity', '0.5,0.75,0.50'], 2, /--duo-sparsity has 0\.5 twice/],
   [['--lengths', '0'], 2, /--lengths needs integers of at least 1, got "0"/],
   [['--depths', '2,3'], 2, /--depths needs/],
   [['--duo-sparsity', '1.5'], 2, /--duo-sparsity needs numbers from 0 to 1, got "1\.5"/],

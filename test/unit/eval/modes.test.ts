@@ -60,6 +60,12 @@ describe('variants', () => {
     expect(new Set(all.map(({ label }) => label)).size).toBe(all.length);
   });
 
+  test('labels tell any two sparsities apart, and have no digits that nobody gave', () => {
+    const sparsities = [0.5, 0.5004, 0.5000001, 0.07, 0.57, 1 / 3];
+    const labels = variants({ ...options, modes: ['duo'], sparsities }).map(({ label }) => label);
+    expect(labels).toEqual(['duo 50%', 'duo 50.04%', 'duo 50.00001%', 'duo 7%', 'duo 57%', 'duo 33.3333333333333%']);
+  });
+
   test('full is llama.cpp’s own cache, all others have the same window', () => {
     for (const { mode, duo } of variants(options)) {
       if (mode === 'full') expect(duo).toBeUndefined();
