@@ -97,14 +97,14 @@ export async function longBenchBatches(
   writers: { framed: PromptWriter; plain: PromptWriter },
   { lengths, samples }: DataOptions,
 ): Promise<Batch[]> {
-  const files = longBenchFiles(folder).filter(({ name }) => only === undefined || name === only);
+  const files = setsIn(folder, only);
   if (files.length === 0) {
     throw new EvaluationError(
       `${folder} has no JSONL file of LongBench${only === undefined ? '' : ` named ${only}.jsonl`}. Known: ${longBenchNames.join(', ')}.`,
     );
   }
-  const prompts = configured(folder, 'dataset2prompt.json', 'string');
-  const maxTokens = configured(folder, 'dataset2maxlen.json', 'number');
+  const prompts = configured(folder, promptsFile, 'string');
+  const maxTokens = configured(folder, maxTokensFile, 'number');
   const chinese = files.some(({ name }) => setOf(name)?.metric.startsWith('chinese'));
   const metrics = metricsWith(chinese ? await loadSegmenter() : () => []);
   return files.flatMap(({ name, path }) => {
@@ -142,15 +142,29 @@ export async function longBenchBatches(
   });
 }
 
+/** The paths of all that {@link longBenchBatches} reads in a folder. */
+export function longBenchSources(folder: string, only: string | undefined): string[] {
+  const configs = [promptsFile, maxTokensFile].flatMap((file) => configPath(folder, file) ?? []);
+  return [...setsIn(folder, only).map(({ path }) => path), ...configs];
+}
+
 /** The files of LongBench in a folder, in the order of the list above. */
-export function longBenchFiles(folder: string): { name: string; path: string }[] {
+function setsIn(folder: string, only: string | undefined): { name: string; path: string }[] {
   const found = [folder, join(folder, 'data')]
     .filter((place) => existsSync(place))
     .flatMap((place) => readdirSync(place).map((file) => join(place, file)))
     .filter((path) => path.endsWith('.jsonl'))
-    .map((path) => ({ name: basename(path, '.jsonl'), path }));
+    .map((path) => ({ name: basename(path, '.jsonl'), path }))
+    .filter(({ name }) => only === undefined || name === only);
   const place = (name: string): number => longBenchNames.indexOf(name.replace(/_e$/, ''));
   return found.filter(({ name }) => setOf(name)).sort((a, b) => place(a.name) - place(b.name) || a.name.length - b.name.length);
+}
+
+const promptsFile = 'dataset2prompt.json';
+const maxTokensFile = 'dataset2maxlen.json';
+
+function configPath(folder: string, file: string): string | undefined {
+  return [join(folder, file), join(folder, 'config', file)].find((candidate) => existsSync(candidate));
 }
 
 function setOf(name: string): DataSet | undefined {
@@ -181,7 +195,7 @@ function configured<Kind extends 'string' | 'number'>(
   file: string,
   kind: Kind,
 ): Partial<Record<string, Kind extends 'string' ? string : number>> {
-  const path = [join(folder, file), join(folder, 'config', file)].find((candidate) => existsSync(candidate));
+  const path = configPath(folder, file);
   if (path === undefined) return {};
   const values = parse(readFileSync(path, 'utf8'), path);
   const wrong = Object.keys(values).find((name) => typeof values[name] !== kind);

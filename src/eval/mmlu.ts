@@ -24,19 +24,15 @@ type Problem = { question: string; choices: string[]; answer: string };
  * @throws EvaluationError for a folder without such files, and for lines that are not MMLU's, by file and line
  */
 export function mmluBatches(folder: string, only: string | undefined, writer: PromptWriter, samples: number | undefined): Batch[] {
-  const tests = join(folder, 'test');
-  const subjects = (existsSync(tests) ? readdirSync(tests) : [])
-    .flatMap((file) => (file.endsWith('_test.csv') ? [file.slice(0, -'_test.csv'.length)] : []))
-    .filter((subject) => only === undefined || subject === only)
-    .sort();
+  const subjects = subjectsIn(folder, only);
   if (subjects.length === 0) {
     throw new EvaluationError(
       `${folder} has no tables of MMLU: expected test/${only ?? 'SUBJECT'}_test.csv and dev/${only ?? 'SUBJECT'}_dev.csv in it.`,
     );
   }
   return subjects.map((subject) => {
-    const examples = readProblems(join(folder, 'dev', `${subject}_dev.csv`)).slice(0, shots);
-    const problems = readProblems(join(tests, `${subject}_test.csv`)).slice(0, samples);
+    const examples = readProblems(tablePath(folder, 'dev', subject)).slice(0, shots);
+    const problems = readProblems(tablePath(folder, 'test', subject)).slice(0, samples);
     // The benchmark's own words, for its published figures are of them; its script has a second space before the subject, others that report MMLU don't.
     const intro = `The following are multiple choice questions (with answers) about ${subject.replaceAll('_', ' ')}.\n\n`;
     const shown = examples.map((problem) => `${asked(problem)} ${problem.answer}\n\n`).join('');
@@ -52,12 +48,21 @@ export function mmluBatches(folder: string, only: string | undefined, writer: Pr
   });
 }
 
-/** The tables in a folder, questions and examples. */
-export function mmluFiles(folder: string): string[] {
-  return ['dev', 'test'].flatMap((part) => {
-    const place = join(folder, part);
-    return (existsSync(place) ? readdirSync(place) : []).filter((file) => file.endsWith(`_${part}.csv`)).map((file) => join(place, file));
-  });
+/** The paths of all that {@link mmluBatches} reads in a folder. */
+export function mmluSources(folder: string, only: string | undefined): string[] {
+  return subjectsIn(folder, only).flatMap((subject) => [tablePath(folder, 'dev', subject), tablePath(folder, 'test', subject)]);
+}
+
+function subjectsIn(folder: string, only: string | undefined): string[] {
+  const tests = join(folder, 'test');
+  return (existsSync(tests) ? readdirSync(tests) : [])
+    .flatMap((file) => (file.endsWith('_test.csv') ? [file.slice(0, -'_test.csv'.length)] : []))
+    .filter((subject) => only === undefined || subject === only)
+    .sort();
+}
+
+function tablePath(folder: string, part: 'dev' | 'test', subject: string): string {
+  return join(folder, part, `${subject}_${part}.csv`);
 }
 
 function asked({ question, choices }: Problem): string {

@@ -9,8 +9,8 @@ import type { Model } from '../model.ts';
 import { chatFrame, rawFrame } from './frame.ts';
 import { modelGates, sidecarPath } from './gates.ts';
 import type { Batch } from './item.ts';
-import { longBenchBatches, longBenchFiles } from './longbench.ts';
-import { mmluBatches, mmluFiles } from './mmlu.ts';
+import { longBenchBatches, longBenchSources } from './longbench.ts';
+import { mmluBatches, mmluSources } from './mmlu.ts';
 import { evenGates, variants, type Mode, type Variant } from './modes.ts';
 import { perplexityBatches } from './perplexity.ts';
 import { PromptWriter, sightOf } from './prompt.ts';
@@ -89,14 +89,19 @@ export async function planEvaluation(model: Model, options: EvaluationOptions): 
   const tasks = [...new Set(options.tasks.flatMap((task) => (task === 'ruler' ? ruler : [task])))];
   const writers = { framed: new PromptWriter(model, frame, sight), plain: new PromptWriter(model, rawFrame(model), sight) };
   const batches: Batch[] = [];
+  const sources: string[] = [];
   for (const task of tasks) {
     const [name = '', only] = task.split('/');
     const synthetic = Object.hasOwn(syntheticTasks, task) ? syntheticTasks[task] : undefined;
     if (synthetic) batches.push(...syntheticBatches(task, synthetic, model, { frame, sight, lengths, depths, samples, seed, extraTokens }));
     else if (task === 'ppl') batches.push(...perplexityBatches(model, readText(options.file), lengths, samples));
-    else if (name === 'longbench') batches.push(...(await longBenchBatches(dataFolder(options), only, writers, options)));
-    else if (name === 'mmlu') batches.push(...mmluBatches(dataFolder(options), only, writers.framed, options.samples));
-    else throw new EvaluationError(`There is no task ${JSON.stringify(task)}. Known: ${taskNames.join(', ')}.`);
+    else if (name === 'longbench') {
+      batches.push(...(await longBenchBatches(dataFolder(options), only, writers, options)));
+      sources.push(...longBenchSources(dataFolder(options), only));
+    } else if (name === 'mmlu') {
+      batches.push(...mmluBatches(dataFolder(options), only, writers.framed, options.samples));
+      sources.push(...mmluSources(dataFolder(options), only));
+    } else throw new EvaluationError(`There is no task ${JSON.stringify(task)}. Known: ${taskNames.join(', ')}.`);
   }
   const settings = {
     model: fingerprint(model.info.path),
@@ -112,7 +117,7 @@ export async function planEvaluation(model: Model, options: EvaluationOptions): 
     seed,
     chat: options.chat,
     file: options.file === undefined ? 'none' : digest(readText(options.file)),
-    data: options.data === undefined ? 'none' : dataDigest(options.data),
+    data: sources.length === 0 ? 'none' : contentsDigest(sources),
     context: options.plan,
   };
   return { variants: all, batches, settings, gates, gatesSource: found?.source ?? 'none' };
@@ -143,10 +148,9 @@ function dataFolder({ data }: EvaluationOptions): string {
   return data;
 }
 
-/** The names and sizes of a folder's data files. */
-function dataDigest(folder: string): string {
-  const files = [...longBenchFiles(folder).map(({ path }) => path), ...mmluFiles(folder)];
-  return digest(JSON.stringify(files.map((path) => [basename(path), statSync(path).size])));
+/** What the files have in them and how they are named, wherever their folder is. */
+function contentsDigest(paths: readonly string[]): string {
+  return digest(JSON.stringify(paths.map((path) => [basename(path), digest(readFileSync(path))])));
 }
 
 function digest(data: string | Uint8Array): string {

@@ -58,4 +58,35 @@ describe('the settings that --resume compares', () => {
     expect((await settings({ modes: ['duo'] }))['variants']).toEqual([['duo 50%', 0.5, 'f16', 'f16', 1]]);
     expect((await settings({ modes: ['duo'], sparsities: [0.5004] }))['variants']).toEqual([['duo 50.04%', 0.5004, 'f16', 'f16', 1]]);
   });
+
+  test('have what is in the files that are read, and in no others', async () => {
+    const line = (answer: string): string => JSON.stringify({ context: 'Ann lives in Rome.', input: 'Where?', answers: [answer] });
+    const problem = (question: string): string => `${question},one,two,three,four,A`;
+    const longBench = async () => (await settings({ tasks: ['longbench/hotpotqa'], data: folder }))['data'];
+    const mmlu = async () => (await settings({ tasks: ['mmlu/law'], data: folder }))['data'];
+    write('hotpotqa.jsonl', line('Rome'));
+    write('config/dataset2prompt.json', JSON.stringify({ hotpotqa: 'In {context} {input}' }));
+    write('config/dataset2maxlen.json', JSON.stringify({ hotpotqa: 32 }));
+    write('dev/law_dev.csv', problem('Old?'));
+    write('test/law_test.csv', problem('Old?'));
+    const [before, beforeMmlu] = [await longBench(), await mmlu()];
+    write('lcc.jsonl', line('Rome'));
+    write('test/art_test.csv', problem('Old?'));
+    expect([await longBench(), await mmlu()]).toEqual([before, beforeMmlu]);
+
+    // Each is as long as it was.
+    const seen = new Set([before, beforeMmlu]);
+    for (const [path, content, digest] of [
+      ['hotpotqa.jsonl', line('Bern'), longBench],
+      ['config/dataset2prompt.json', JSON.stringify({ hotpotqa: 'At {context} {input}' }), longBench],
+      ['config/dataset2maxlen.json', JSON.stringify({ hotpotqa: 64 }), longBench],
+      ['dev/law_dev.csv', problem('New?'), mmlu],
+      ['test/law_test.csv', problem('New?'), mmlu],
+    ] as const) {
+      write(path, content);
+      const after = await digest();
+      expect(seen, path).not.toContain(after);
+      seen.add(after);
+    }
+  });
 });
