@@ -15,7 +15,8 @@ export function rawFrame(model: Model): Frame {
 }
 
 /**
- * A prompt as a user's message in the model's own chat template.
+ * A prompt as a user's message in the model's own chat template. A template that asks for today's date by itself (`strftime_now`) makes other prompts
+ * on another day.
  *
  * @throws EvaluationError for a model without a template, or with one that fails
  */
@@ -34,6 +35,9 @@ export async function chatFrame(model: Model): Promise<Frame> {
 
 const placeholder = 'the place of the message';
 
+/** Templates that tell the date take it from here, so that a prompt is the same on every day; Llama 3's has this one for want of another. */
+const date = '26 Jul 2024';
+
 async function renderChat(model: Model, content: string): Promise<string> {
   const { chatTemplate, bosToken, eosToken } = model.info;
   if (chatTemplate === null) {
@@ -46,6 +50,7 @@ async function renderChat(model: Model, content: string): Promise<string> {
     return new Template(chatTemplate).render({
       messages: [{ role: 'user', content }],
       add_generation_prompt: true,
+      date_string: date,
       bos_token: name(bosToken),
       eos_token: name(eosToken),
     });

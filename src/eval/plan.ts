@@ -116,6 +116,8 @@ export async function planEvaluation(model: Model, options: EvaluationOptions): 
     samples: options.samples ?? 'default',
     seed,
     chat: options.chat,
+    // Of the same model, but not of the same day where its template tells the date.
+    frame: digest(JSON.stringify(frame)),
     file: options.file === undefined ? 'none' : digest(readText(options.file)),
     data: sources.length === 0 ? 'none' : contentsDigest(sources),
     context: options.plan,

@@ -2,7 +2,7 @@ import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 
-import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
 
 import type { Model } from '../../../src/index.ts';
 import { planEvaluation, type EvaluationOptions } from '../../../src/eval/plan.ts';
@@ -15,6 +15,7 @@ beforeEach(() => {
   write('model.gguf', 'a model');
 });
 afterEach(() => {
+  vi.useRealTimers();
   rmSync(folder, { recursive: true });
 });
 
@@ -24,9 +25,17 @@ function write(path: string, content: string): void {
 }
 
 /** What planning asks of a model. */
-function fakeModel(): Model {
+function fakeModel(chatTemplate: string | null = null): Model {
   const tokenizer = new WordTokenizer();
-  const info = { path: join(folder, 'model.gguf'), kvHeads: [2, 2], addBos: false, bosToken: null, metadata: {} };
+  const info = {
+    path: join(folder, 'model.gguf'),
+    kvHeads: [2, 2],
+    addBos: false,
+    bosToken: null,
+    eosToken: null,
+    metadata: {},
+    chatTemplate,
+  };
   return { info, tokenize: (text: string) => tokenizer.tokenize(text) } as unknown as Model;
 }
 
@@ -47,6 +56,12 @@ const options: EvaluationOptions = {
 
 async function settings(over: Partial<EvaluationOptions> = {}): Promise<Settings> {
   return (await planEvaluation(fakeModel(), { ...options, ...over })).settings;
+}
+
+/** The settings with a chat template, on a day. */
+async function settingsOn(day: string, template: string): Promise<Settings> {
+  vi.useFakeTimers({ now: new Date(day), toFake: ['Date'] });
+  return (await planEvaluation(fakeModel(template), { ...options, chat: true })).settings;
 }
 
 describe('the settings that --resume compares', () => {
@@ -88,5 +103,15 @@ describe('the settings that --resume compares', () => {
       expect(seen, path).not.toContain(after);
       seen.add(after);
     }
+  });
+
+  test('have the chat template as it is filled in: other texts, or another day in them, are other settings', async () => {
+    const message = '{{ messages[0].content }} so';
+    // As Llama 3 asks for the date, and as others do.
+    const llama = `{% if not date_string is defined %}{% set date_string = strftime_now("%d %b %Y") %}{% endif %}{{ date_string }} ${message}`;
+    const others = `{{ strftime_now("%Y-%m-%d") }} ${message}`;
+    expect(await settingsOn('2025-01-02', llama)).toEqual(await settingsOn('2025-03-04', llama));
+    expect(await settingsOn('2025-01-02', others)).toEqual(await settingsOn('2025-01-02', others));
+    expect(await settingsOn('2025-01-02', others)).not.toEqual(await settingsOn('2025-03-04', others));
   });
 });
