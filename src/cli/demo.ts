@@ -2,9 +2,11 @@ import { existsSync } from 'node:fs';
 import { relative } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
+import { EvaluationError } from '../errors.ts';
 import { evaluate } from '../eval/evaluate.ts';
 import { modelGates } from '../eval/gates.ts';
 import { planEvaluation, type Evaluation } from '../eval/plan.ts';
+import { preparePlots, writePlots } from '../eval/plots.ts';
 import { rowsOf, type Row } from '../eval/rows.ts';
 import { ResultStore } from '../eval/store.ts';
 import { loadModel, type Model } from '../index.ts';
@@ -51,15 +53,16 @@ export const demo: Command = {
     const say = (text: string): Promise<void> => (given.json ? Promise.resolve() : print(text));
     // OpenMP's barriers spin for long, which beside another program takes more time than the work. It reads this when the library is opened.
     process.env['GOMP_SPINCOUNT'] ??= '1000';
+    const pictures = await preparePictures(given);
     await using model = await loadModel(modelOptions({ ...given, model: given.model ?? needleModel() }), { signal });
     const gates = await gatesOf(model, given);
     const evaluation = await plan(model, gates, given);
     await say(intro(model, evaluation, given));
 
     const rows = await run(model, evaluation, given, signal);
-    const pictures = await draw(rows, evaluation, given);
     const answer = Object.fromEntries(modes.map((mode) => [mode, summary(rows.filter((row) => row.mode === mode))]));
-    await (given.json ? printJson(answer) : print(`${comparison(answer)}\n\n  Heat map: ${pictures}\n`));
+    await (given.json ? printJson(answer) : print(`${comparison(answer)}\n`));
+    await say(`\n  ${await draw(rows, evaluation, pictures)}\n`);
   },
 };
 
@@ -142,12 +145,23 @@ async function run(model: Model, { variants, batches, settings }: Evaluation, gi
   return rowsOf(store.all(), batches, variants, 1);
 }
 
+/** The pictures' folder; or, where none were asked for and none can be had, why. */
+async function preparePictures({ plot }: DemoFlags): Promise<string | EvaluationError> {
+  const folder = plot === undefined ? fileURLToPath(new URL('../../build/demo', import.meta.url)) : resolveUserPath(plot);
+  try {
+    await preparePlots(folder, { png: false });
+    return folder;
+  } catch (error) {
+    if (plot === undefined && error instanceof EvaluationError) return error;
+    throw error;
+  }
+}
+
 /** Writes the pictures, and tells where the heat map is. */
-async function draw(rows: readonly Row[], { gates }: Evaluation, given: DemoFlags): Promise<string> {
-  const { writePlots } = await import('../eval/plots.ts');
-  const folder = given.plot === undefined ? fileURLToPath(new URL('../../build/demo', import.meta.url)) : resolveUserPath(given.plot);
+async function draw(rows: readonly Row[], { gates }: Evaluation, folder: string | EvaluationError): Promise<string> {
+  if (folder instanceof EvaluationError) return `No heat map. ${folder.message}`;
   const [heatMap = ''] = await writePlots(folder, { rows, gates, png: false });
-  return relative(resolveUserPath('.'), heatMap);
+  return `Heat map: ${relative(resolveUserPath('.'), heatMap)}`;
 }
 
 type Summary = {

@@ -1,21 +1,16 @@
-import { writeFile } from 'node:fs/promises';
-
-// papaparse quotes what needs quotes, and reads tables of others as well.
-import Papa from 'papaparse';
-
 import { cacheTypes, type CacheType } from '../context.ts';
 import { evaluate, type Progress } from '../eval/evaluate.ts';
 import { modes } from '../eval/modes.ts';
 import { planEvaluation, taskNames, type EvaluationOptions } from '../eval/plan.ts';
-import { rowsOf, type Row } from '../eval/rows.ts';
+import { rowsOf } from '../eval/rows.ts';
 import { ResultStore } from '../eval/store.ts';
-import { loadModel, type GatePatternJson } from '../index.ts';
+import { loadModel } from '../index.ts';
 import type { Command } from './command.ts';
 import { contextFlags, modelOptions, workOptions } from './context-flags.ts';
-import { evalTables } from './eval-table.ts';
+import { prepareOutputs, report, type Outputs } from './eval-report.ts';
 import { parseFlags, UsageError, type Flags, type Given } from './flags.ts';
 import { choices, different, numbers, texts } from './lists.ts';
-import { formatCount, print, printJson } from './output.ts';
+import { formatCount } from './output.ts';
 import { resolveUserPath } from './paths.ts';
 import { ProgressBar, underWay } from './progress.ts';
 
@@ -90,6 +85,8 @@ export const evalCommand: Command = {
     const options = evaluationOptions(given);
     if (given.png && given.plot === undefined)
       throw new UsageError('--png says how to write pictures: name their folder with --plot FOLDER.');
+    const outputs = outputsOf(given);
+    await prepareOutputs(outputs);
     await using model = await loadModel(modelOptions(given), { signal });
     const { variants, batches, settings, gates } = await planEvaluation(model, options);
     const store = new ResultStore(settings, given.resume === undefined ? undefined : resolveUserPath(given.resume));
@@ -113,20 +110,15 @@ export const evalCommand: Command = {
       bar.stop();
     }
 
-    await report(rowsOf(store.all(), batches, variants, options.seed), gates, given);
+    await report(rowsOf(store.all(), batches, variants, options.seed), gates, outputs);
   },
 };
 
 type EvalFlags = Given<typeof flags>;
 
-/** Writes what is to be written, and prints the rows. */
-async function report(rows: readonly Row[], gates: GatePatternJson | undefined, given: EvalFlags): Promise<void> {
-  if (given.csv !== undefined) await writeFile(resolveUserPath(given.csv), `${Papa.unparse([...rows], { newline: '\n' })}\n`);
-  if (given.plot !== undefined) {
-    const { writePlots } = await import('../eval/plots.ts');
-    await writePlots(resolveUserPath(given.plot), { rows, gates, png: given.png ?? false });
-  }
-  await (given.json ? printJson(rows) : print(evalTables(rows)));
+function outputsOf({ csv, plot, png = false, json = false }: EvalFlags): Outputs & { json: boolean } {
+  const path = (given: string | undefined): string | undefined => (given === undefined ? undefined : resolveUserPath(given));
+  return { csv: path(csv), plot: path(plot), png, json };
 }
 
 function evaluationOptions(given: EvalFlags): EvaluationOptions {

@@ -103,6 +103,9 @@ export async function planEvaluation(model: Model, options: EvaluationOptions): 
       sources.push(...mmluSources(dataFolder(options), only));
     } else throw new EvaluationError(`There is no task ${JSON.stringify(task)}. Known: ${taskNames.join(', ')}.`);
   }
+  // What has no room for its prompts is told now, not after hours of what has.
+  for (const { count, item } of batches.flatMap(({ cells }) => cells)) if (count > 0) item(0);
+
   const settings = {
     model: fingerprint(model.info.path),
     tasks,

@@ -1,4 +1,4 @@
-import { mkdir, writeFile } from 'node:fs/promises';
+import { access, constants, mkdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 
 import type { TopLevelSpec } from 'vega-lite';
@@ -11,14 +11,29 @@ import type { Row } from './rows.ts';
 export type Pictured = { rows: readonly Row[]; gates: GatePatternJson | undefined };
 
 /**
+ * Makes the folder and loads what draws, so that what is missing is known before the work whose results are to be drawn.
+ *
+ * @throws EvaluationError where a package that draws is not installed, or the folder cannot be made or written to
+ */
+export async function preparePlots(folder: string, { png }: { png: boolean }): Promise<void> {
+  await Promise.all([loadVega(), loadVegaLite(), ...(png ? [loadResvg()] : [])]);
+  try {
+    await mkdir(folder, { recursive: true });
+    await access(folder, constants.W_OK);
+  } catch (error) {
+    throw new EvaluationError(`Pictures cannot go into ${folder} (${textOf(error)}): name another folder with --plot.`);
+  }
+}
+
+/**
  * Draws what there is to draw into a folder, which is made if need be: `heat-map-TASK.svg` for tasks with depths, `accuracy-by-bytes.svg`, `gates.svg`.
  *
  * @param png whether to write each as PNG too
  * @returns the paths of the files
- * @throws EvaluationError where a package that draws is not installed
+ * @throws EvaluationError as {@link preparePlots} does
  */
 export async function writePlots(folder: string, { rows, gates, png }: Pictured & { png: boolean }): Promise<string[]> {
-  await mkdir(folder, { recursive: true });
+  await preparePlots(folder, { png });
   const files: string[] = [];
   for (const [name, spec] of Object.entries(plots({ rows, gates }))) {
     const svg = await render(spec);
@@ -194,10 +209,7 @@ function gateMap(pattern: GatePatternJson): TopLevelSpec {
 
 /** A description as SVG, drawn without a browser. */
 async function render(spec: TopLevelSpec): Promise<string> {
-  const [{ parse, View }, { compile }] = await Promise.all([
-    optional('vega', () => import('vega')),
-    optional('vega-lite', () => import('vega-lite')),
-  ]);
+  const [{ parse, View }, { compile }] = await Promise.all([loadVega(), loadVegaLite()]);
   const view = new View(parse(compile(spec).spec), { renderer: 'none' });
   try {
     return await view.toSVG();
@@ -207,17 +219,23 @@ async function render(spec: TopLevelSpec): Promise<string> {
 }
 
 async function rasterize(svg: string): Promise<Uint8Array> {
-  const { Resvg } = await optional('@resvg/resvg-js', () => import('@resvg/resvg-js'));
+  const { Resvg } = await loadResvg();
   return new Resvg(svg, { fitTo: { mode: 'zoom', value: 2 } }).render().asPng();
 }
 
-/** A package that is large and needed by few, so it may have been left out. */
+// Packages that are large and needed by few, so they may have been left out.
+const loadVega = () => optional('vega', () => import('vega'));
+const loadVegaLite = () => optional('vega-lite', () => import('vega-lite'));
+const loadResvg = () => optional('@resvg/resvg-js', () => import('@resvg/resvg-js'));
+
 async function optional<T>(name: string, load: () => Promise<T>): Promise<T> {
   try {
     return await load();
   } catch (error) {
-    throw new EvaluationError(
-      `Pictures need the package ${name}: "npm install ${name}" (${error instanceof Error ? error.message : String(error)}).`,
-    );
+    throw new EvaluationError(`Pictures need the package ${name}: "npm install ${name}" (${textOf(error)}).`);
   }
+}
+
+function textOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
 }

@@ -212,6 +212,7 @@ test.each([
   [['--png'], 2, /--plot FOLDER/],
   [['--modes', 'duo'], 1, /No gates are known for .*--duo-gates FILE/],
   [['--lengths', '128'], 1, /A prompt of \d+ tokens has no room/],
+  [['--csv', 'none/rows.csv'], 1, /none\/rows\.csv .*--csv/],
   [['--task', 'ppl'], 1, /-f FILE/],
   [['--task', 'longbench'], 1, /--data FOLDER/],
   [['--task', 'longbench', '--data', '.'], 1, /has no JSONL file of LongBench/],

@@ -115,3 +115,16 @@ describe('the settings that --resume compares', () => {
     expect(await settingsOn('2025-01-02', others)).not.toEqual(await settingsOn('2025-03-04', others));
   });
 });
+
+describe('what has no room is told before anything is run', () => {
+  test('a needle in the last of several lengths', async () => {
+    await expect(settings({ lengths: [256, 32] })).rejects.toThrow(/A prompt of \d+ tokens has no room/);
+  });
+
+  test('a summary of 512 tokens in 512', async () => {
+    write('gov_report.jsonl', JSON.stringify({ context: 'Ann lives in Rome.', input: '', answers: ['Ann.'] }));
+    await expect(settings({ tasks: ['longbench'], data: folder, lengths: [1024, 512] })).rejects.toThrow(
+      /A prompt of 0 tokens has no room/,
+    );
+  });
+});
