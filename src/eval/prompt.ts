@@ -59,13 +59,14 @@ export class PromptWriter {
     const places = single
       ? [allowed[Math.round(depth * (allowed.length - 1))] ?? 0]
       : inserted.map(() => random.pick(allowed)).sort((a, b) => a - b);
-    const body: number[] = [];
+    // A list of pieces: a long one's tokens are more than a call can have arguments.
+    const body: number[][] = [];
     let done = 0;
     places.forEach((place, index) => {
-      body.push(...tokens.slice(done, place), ...(inserted[index] ?? []));
+      body.push(tokens.slice(done, place), inserted[index] ?? []);
       done = place;
     });
-    return Int32Array.from([...head, ...body, ...tokens.slice(done), ...tail]);
+    return Int32Array.from([...head, ...body.flat(), ...tokens.slice(done), ...tail]);
   }
 
   /**

@@ -168,6 +168,10 @@ describe('what is asked for', () => {
     expect(at(1)).toBeGreaterThan(2000 - 64 - 20 - 9 - 40);
   });
 
+  test('a prompt may have more tokens than a call has arguments', () => {
+    expect(sketch('needle').write(setUp().writer, 200_000, 1)).toHaveLength(200_000);
+  });
+
   test('the question is about a statement that is there, with its value', () => {
     const { tokenizer, writer } = setUp();
     const { expected, write } = sketch('multi-key');
