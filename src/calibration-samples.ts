@@ -84,15 +84,15 @@ function sample(
     );
   }
 
-  const context = [...head];
+  const pieces = [head]; // not pushed token by token: a long text is more than a call takes arguments
   let done = 0;
   statements.forEach((statement, index) => {
     // One in each of as many equal parts of the context.
     const place = places[Math.floor(((index + random.fraction()) / statements.length) * places.length)] ?? done;
-    context.push(...tokens.slice(done, place), ...statement);
+    pieces.push(tokens.slice(done, place), statement);
     done = place;
   });
-  context.push(...tokens.slice(done));
+  const context = [...pieces, tokens.slice(done)].flat();
   const move = context.length;
   return { tokens: [...context, ...tail], context: move, answers: answers.map(([first, end]) => [move + first, move + end]) };
 }
@@ -107,7 +107,7 @@ function filler(room: number, encoder: Encoder, random: Random, running: number[
   const tokens: number[] = [];
   const gaps = [0];
   for (let next = random.below(running.length); tokens.length < room; next++) {
-    tokens.push(...(running[next % running.length] ?? []));
+    for (const token of running[next % running.length] ?? []) tokens.push(token);
     if (tokens.length <= room) gaps.push(tokens.length);
   }
   return { tokens: tokens.slice(0, room), gaps };

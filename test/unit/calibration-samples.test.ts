@@ -6,16 +6,18 @@ import type { Model } from '../../src/model.ts';
 
 /** Tokens are words with the white space before them, marks and digits. */
 const vocabulary: string[] = [];
-const model = {
-  tokenize(text: string): Int32Array {
-    const words = text.match(/\s*[A-Za-z]+|\s*[^\sA-Za-z]|\s+/g) ?? [];
-    return Int32Array.from(words, (word) => {
-      if (!vocabulary.includes(word)) vocabulary.push(word);
-      return vocabulary.indexOf(word) + 1;
-    });
-  },
-  info: { contextSize: 2048, addBos: true, bosToken: 0 },
-} as unknown as Model;
+const modelOf = (contextSize: number): Model =>
+  ({
+    tokenize(text: string): Int32Array {
+      const words = text.match(/\s*[A-Za-z]+|\s*[^\sA-Za-z]|\s+/g) ?? [];
+      return Int32Array.from(words, (word) => {
+        if (!vocabulary.includes(word)) vocabulary.push(word);
+        return vocabulary.indexOf(word) + 1;
+      });
+    },
+    info: { contextSize, addBos: true, bosToken: 0 },
+  }) as unknown as Model;
+const model = modelOf(2048);
 
 const textOf = (tokens: readonly number[]): string => tokens.map((token) => vocabulary[token - 1] ?? '').join('');
 
@@ -63,6 +65,11 @@ describe('a sample', () => {
     expect(samples[1]).not.toEqual(samples[0]);
     expect(calibrationSamples(model, 1, { ...options, seed: 4 })[0]).not.toEqual(samples[0]);
   });
+});
+
+test('a sample may be long', () => {
+  const [sample] = calibrationSamples(modelOf(2 ** 20), 1, { ...options, contextSize: 300_000 });
+  expect(sample?.tokens).toHaveLength(300_000);
 });
 
 describe('a text of the user', () => {
