@@ -72,18 +72,24 @@ static void check_fits(const gate_pattern & pattern, const gguf_context * gguf, 
     }
     const std::string arch = gguf_get_val_str(gguf, key);
 
-    const auto layers = integers(gguf, arch + ".block_count");
+    const auto blocks = integers(gguf, arch + ".block_count");
     auto heads = integers(gguf, arch + ".attention.head_count_kv");
     if (heads.empty()) {
         heads = integers(gguf, arch + ".attention.head_count");
     }
-    if (layers.empty() || heads.empty()) {
+    if (blocks.empty() || heads.empty()) {
         return; // what it has is checked when it is used
     }
+    // the last blocks may be those that predict ahead, which a context does not run (llama_hparams::n_layer)
+    const auto ahead = integers(gguf, arch + ".nextn_predict_layers");
+    const int64_t n_layer = blocks[0] - (ahead.empty() ? 0 : ahead[0]);
+    if (n_layer > 0 && size_t(n_layer) < heads.size()) {
+        heads.resize(size_t(n_layer));
+    }
     const int64_t most = *std::max_element(heads.begin(), heads.end());
-    if (pattern.n_layer != layers[0] || pattern.n_head_kv != most) {
+    if (pattern.n_layer != n_layer || pattern.n_head_kv != most) {
         throw gate_error(printable(pattern.source) + ": the pattern has " + std::to_string(pattern.n_layer) + " layers x " + std::to_string(pattern.n_head_kv) +
-                " KV heads, the model " + std::to_string(layers[0]) + " x " + std::to_string(most) + ". Use a pattern that was made for this model");
+                " KV heads, the model " + std::to_string(n_layer) + " x " + std::to_string(most) + ". Use a pattern that was made for this model");
     }
 }
 

@@ -129,6 +129,24 @@ void test_metadata_are_kept() {
     CHECK_EQ(fs::file_size(copy) - gguf_get_data_offset(b.get()), fs::file_size(path) - gguf_get_data_offset(a.get()));
 }
 
+// Layers that predict ahead (MTP) are in the file, and in no pattern.
+void test_layers_that_predict_ahead() {
+    const folder dir;
+    const std::string path = dir.file("model.gguf"), copy = dir.file("copy.gguf");
+    write_induction_model({}, dir.file("without.gguf"));
+    gguf_context_ptr gguf(gguf_init_from_file(dir.file("without.gguf").c_str(), { true, nullptr }));
+    const uint32_t n_head_kv[] = { 4, 4, 8 };
+    gguf_set_val_u32(gguf.get(), "llama.block_count", 3);
+    gguf_set_val_u32(gguf.get(), "llama.nextn_predict_layers", 1);
+    gguf_set_arr_data(gguf.get(), "llama.attention.head_count_kv", GGUF_TYPE_UINT32, n_head_kv, 3);
+    CHECK(gguf_write_to_file(gguf.get(), path.c_str(), true));
+    std::ofstream(path, std::ios::binary | std::ios::app) << std::string(fs::file_size(dir.file("without.gguf")), '\0');
+
+    CHECK(duo::embed_gate_pattern(pattern_of(4), path, copy, go_on));
+    CHECK(duo::load_gate_pattern(copy).gates == pattern_of(4).gates);
+    CHECK_THROWS(duo::embed_gate_pattern(pattern_of(4, 3, 8), path, copy, go_on), duo::gate_error, "the pattern has 3 layers x 8 KV heads, the model 2 x 4");
+}
+
 void test_stopped() {
     const folder dir;
     write_induction_model({}, dir.file("model.gguf"));
@@ -177,6 +195,7 @@ int main() {
     llama_backend_init();
     test_auto();
     test_metadata_are_kept();
+    test_layers_that_predict_ahead();
     test_stopped();
     test_refused();
     return check::result();
