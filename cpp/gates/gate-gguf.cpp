@@ -11,6 +11,7 @@
 #include <cstring>
 #include <filesystem>
 #include <fstream>
+#include <utility>
 #include <vector>
 
 namespace fs = std::filesystem;
@@ -97,6 +98,9 @@ namespace {
 
 struct file {
     file(const std::string & path, const char * mode) : path(path), ptr(fopen(path.c_str(), mode)) {
+        if (!ptr && errno == EEXIST) {
+            throw gate_error(printable(path) + ": there is such a file already, which another copy may be writing. Remove it if none is, or choose another target");
+        }
         if (!ptr) {
             fail(*mode == 'r' ? "read" : "written");
         }
@@ -113,9 +117,7 @@ struct file {
     }
 
     void close() {
-        FILE * open = ptr;
-        ptr = nullptr;
-        if (fclose(open) != 0) {
+        if (fclose(std::exchange(ptr, nullptr)) != 0) {
             fail("written");
         }
     }
@@ -124,13 +126,34 @@ struct file {
     FILE *            ptr;
 };
 
-// Removes a file that did not come to be whole.
-struct unfinished {
+// A file that is there under its own name once it is whole, and not at all before.
+struct unfinished : file {
+    // x: what has the temporary name may be another copy's, or the model itself
+    explicit unfinished(const std::string & target) : file(target + ".part", "wbx"), target(target) {}
+
     ~unfinished() {
+        if (whole) {
+            return;
+        }
+        if (ptr) {
+            fclose(std::exchange(ptr, nullptr));
+        }
         std::error_code ignored;
         fs::remove(fs::u8path(path), ignored);
     }
-    const std::string path;
+
+    void finish() {
+        close();
+        std::error_code error;
+        fs::rename(fs::u8path(path), fs::u8path(target), error);
+        if (error) {
+            throw gate_error(printable(target) + ": cannot be written: " + error.message() + ". Check the path and its permissions");
+        }
+        whole = true;
+    }
+
+    const std::string target;
+    bool              whole = false;
 };
 
 } // namespace
@@ -153,9 +176,8 @@ bool embed_gate_pattern(const gate_pattern & pattern, const std::string & model,
     const size_t data_offset = gguf_get_data_offset(gguf.get());
     gguf_set_val_str(gguf.get(), gguf_pattern_key, gate_pattern_to_json(pattern).c_str());
 
-    const unfinished part = { target + ".part" };
     file in(model, "rb");
-    file out(part.path, "wb");
+    unfinished out(target);
     if (!gguf_write_to_file_ptr(gguf.get(), out.ptr, /*only_meta =*/ true)) {
         out.fail("written");
     }
@@ -177,12 +199,7 @@ bool embed_gate_pattern(const gate_pattern & pattern, const std::string & model,
     if (ferror(in.ptr)) {
         in.fail("read");
     }
-    out.close();
-    std::error_code error;
-    fs::rename(fs::u8path(part.path), fs::u8path(target), error);
-    if (error) {
-        throw gate_error(printable(target) + ": cannot be written: " + error.message() + ". Check the path and its permissions");
-    }
+    out.finish();
     return true;
 }
 

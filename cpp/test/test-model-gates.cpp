@@ -180,6 +180,15 @@ void test_refused() {
     CHECK_THROWS(duo::load_gate_pattern(path), duo::gate_error, "this model has no gates in it");
     CHECK_THROWS(duo::load_gate_pattern(dir.file("short.gguf")), duo::gate_error, "not a GGUF file that llama.cpp understands");
 
+    // what the copy is called while it is written may be another's, or the model itself
+    const std::string other = dir.file("copy.gguf.part");
+    write_induction_model({}, other);
+    const auto size = fs::file_size(other);
+    for (const std::string & model : { path, other }) {
+        refuses(pattern_of(4), model, dir.file("copy.gguf"), other + ": there is such a file already");
+        CHECK_EQ(fs::file_size(other), size);
+    }
+
     // a part of a model
     gguf_context_ptr gguf(gguf_init_from_file(path.c_str(), { true, nullptr }));
     gguf_set_val_u16(gguf.get(), "split.count", 2);
