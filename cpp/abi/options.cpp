@@ -37,11 +37,21 @@ job_error option_error(const std::string & name, const json & value, const std::
 options options::parse(const void * text, int32_t len) {
     const char * begin = static_cast<const char *>(text);
 
-    json values = json::parse(begin, begin + len, nullptr, /*allow_exceptions=*/ false);
-    if (!values.is_object()) {
+    const auto refuse = [&](const std::string & problem, const std::string & expected) {
         const std::string given(begin, size_t(len));
-        throw job_error("option", "options are not a JSON object: " + shortened(dump(given)),
-                { { "name", "" }, { "value", given }, { "expected", "a JSON object" } });
+        throw job_error("option", problem + ": " + shortened(dump(given)), { { "name", "" }, { "value", given }, { "expected", expected } });
+    };
+    // parsing is a loop, but copying and printing what was parsed recurse
+    const auto check_depth = [&](int depth, json::parse_event_t event, const json &) {
+        constexpr int deepest = 64;
+        if (depth >= deepest && (event == json::parse_event_t::object_start || event == json::parse_event_t::array_start)) {
+            refuse("options are nested more than " + std::to_string(deepest) + " deep", "at most " + std::to_string(deepest) + " arrays and objects within each other");
+        }
+        return true;
+    };
+    json values = json::parse(begin, begin + len, check_depth, /*allow_exceptions=*/ false);
+    if (!values.is_object()) {
+        refuse("options are not a JSON object", "a JSON object");
     }
     return options(std::move(values), "");
 }

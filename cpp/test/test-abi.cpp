@@ -309,6 +309,11 @@ static void test_log() {
 static void test_model_load_errors() {
     check_refused(llama_duo_model_load, "[1]", "", "a JSON object");
     check_refused(llama_duo_model_load, "{", "", "a JSON object");
+    for (const int deep : { 64, 1000000 }) { // the object around them counts, too
+        const std::string nested = R"({"path":)" + std::string(size_t(deep), '[') + std::string(size_t(deep), ']') + "}";
+        check_refused(llama_duo_model_load, nested, "", "at most 64 arrays and objects");
+    }
+    check_refused(llama_duo_model_load, R"({"path":)" + std::string(63, '[') + std::string(63, ']') + "}", "path", "a string");
     check_refused(llama_duo_model_load, "{}", "path", "GGUF");
     check_refused(llama_duo_model_load, R"({"path":5})", "path", "a string");
     check_refused(llama_duo_model_load, R"({"path":"x","gpuLayers":-2})", "gpuLayers", "an integer from -1");
