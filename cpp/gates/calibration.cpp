@@ -181,6 +181,10 @@ void calibration::prepare() {
     read(contexts);
 }
 
+calibration_error not_finite(const std::string & what) {
+    return calibration_error(calibration_error::decode, "the model's " + what + " are not finite: the model is damaged, or made for other software");
+}
+
 constexpr double least_mse = 1e-12; // below it differences mean nothing
 
 calibration_loss calibration::loss(const head_mask & windowed) {
@@ -212,7 +216,7 @@ calibration_loss calibration::loss(const head_mask & windowed) {
         return sums;
     });
     if (v.size() != 4 || !std::isfinite(v[0])) {
-        throw calibration_error(calibration_error::decode, "the model's hidden states are not finite: the model is damaged, or made for other software");
+        throw not_finite("hidden states");
     }
     result.n_passes++;
     if (!measured) {
@@ -327,6 +331,9 @@ calibration::scores calibration::attention() {
     });
     if (v.size() != heads.size()) {
         throw calibration_error(calibration_error::decode, "the model's attention was not seen in every layer");
+    }
+    if (!std::all_of(v.begin(), v.end(), [](double x) { return std::isfinite(x); })) {
+        throw not_finite("attention weights");
     }
     result.n_passes++;
     return v;

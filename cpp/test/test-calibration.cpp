@@ -9,8 +9,10 @@
 #include "calibration-regression.h"
 #include "duo-heads.h"
 #include "head-selection.h"
+#include "llama-model.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstdio>
 #include <filesystem>
 #include <fstream>
@@ -312,6 +314,16 @@ void test_errors(uint64_t seed) {
     fails("not within", [](auto & p) { p.samples[0].answers[0].second = p.samples[0].answers[0].first; });
 }
 
+void test_model_of_nan(uint64_t seed) {
+    const auto model = make_induction_model({});
+    ggml_tensor * q = model->layers.back().wq;
+    const std::vector<float> nan(size_t(q->ne[0]), NAN);
+    ggml_backend_tensor_set(q, nan.data(), 0, nan.size() * sizeof(float));
+    for (const calibration_method method : { calibration_method::typical, calibration_method::mass, calibration_method::mean_qk }) {
+        CHECK_THROWS(duo::calibrate(model.get(), make_params(method, seed)), duo::calibration_error, "not finite: the model is damaged");
+    }
+}
+
 // --- regression ---
 
 void test_regression(uint64_t seed) {
@@ -355,6 +367,7 @@ int main() {
     test_resume(seed);
     test_cancel(seed);
     test_errors(seed);
+    test_model_of_nan(seed);
     test_regression(seed);
     return check::result();
 }
