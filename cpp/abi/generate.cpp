@@ -9,10 +9,36 @@
 #include <algorithm>
 #include <cfloat>
 #include <chrono>
+#include <cstring>
 
 namespace duo::abi {
 
 // --- options ---
+
+// llama.cpp parses groups and follows references by recursion: within these bounds its stack does for any grammar, and they are far from any that has a use
+static constexpr int    max_grammar_depth = 256;
+static constexpr size_t max_grammar_size  = 256 * 1024; // bytes
+
+// How many groups of a GBNF grammar are open at once, at most. Parentheses within literals, character classes, tokens and comments open none.
+static int grammar_depth(const std::string & text) {
+    int depth = 0, deepest = 0;
+    for (size_t i = 0; i < text.size(); ++i) {
+        const auto skip_to = [&](const char * ends, bool escapes) {
+            while (++i < text.size() && !strchr(ends, text[i])) {
+                i += escapes && text[i] == '\\';
+            }
+        };
+        switch (text[i]) {
+            case '(': deepest = std::max(deepest, ++depth); break;
+            case ')': --depth;                break;
+            case '"': skip_to("\"", true);    break;
+            case '[': skip_to("]", true);     break;
+            case '<': skip_to(">", false);    break;
+            case '#': skip_to("\r\n", false); break;
+        }
+    }
+    return deepest;
+}
 
 generate_options generate_options::read(options o, const model & m) {
     generate_options result;
@@ -45,6 +71,12 @@ generate_options generate_options::read(options o, const model & m) {
         // another grammar language, for which llama.cpp aborts the process where it was left out of the build
         if (grammar->rfind("%llguidance", 0) == 0) {
             throw o.error("grammar", "a GBNF grammar");
+        }
+        if (grammar->size() > max_grammar_size) {
+            throw o.error("grammar", "at most " + std::to_string(max_grammar_size) + " bytes, found " + std::to_string(grammar->size()));
+        }
+        if (const int depth = grammar_depth(*grammar); depth > max_grammar_depth) {
+            throw o.error("grammar", "at most " + std::to_string(max_grammar_depth) + " parentheses open at once, found " + std::to_string(depth));
         }
         s.grammar = { COMMON_GRAMMAR_TYPE_USER, *grammar };
     }

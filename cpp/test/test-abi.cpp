@@ -594,6 +594,17 @@ static void test_generate(const loaded & m, const std::string & context_options)
     check_refused(generate(c, prompt), R"({"grammar":"root ::= ("})", "grammar", "GBNF");
     check_refused(generate(c, prompt), R"({"grammar":"x ::= \"a\""})", "grammar", "GBNF");
     check_refused(generate(c, prompt), R"({"grammar":"%llguidance {}"})", "grammar", "GBNF");
+
+    // bounds on what llama.cpp's parser and its check for left recursion call themselves for
+    const auto with_grammar = [](const std::string & text) { return dump({ { "maxTokens", 1 }, { "grammar", text } }); };
+    const auto groups = [](size_t n) { return std::string(n, '(') + "\"a\"" + std::string(n, ')'); };
+    const std::string more_than_256[] = {
+        "root ::= " + groups(257), "root ::= " + groups(100000), "root ::= \"\\\"\" [\\]] # \\\n" + groups(257), "root ::= <)> " + groups(257),
+    };
+    for (const std::string & text : more_than_256) {
+        check_refused(generate(c, prompt), with_grammar(text), "grammar", "at most 256 parentheses open at once, found");
+    }
+    check_refused(generate(c, prompt), with_grammar("root ::= \"" + std::string(256 * 1024, 'a') + "\""), "grammar", "at most 262144 bytes, found 262155");
     check_refused(generate(c, prompt), R"({"window":0})", "window", "an integer from 1");
     check_refused(generate(c, prompt), R"({"temp":0})", "temp", "temperature");
 
@@ -642,6 +653,14 @@ static void test_generate(const loaded & m, const std::string & context_options)
     const drained word = drain_all(job);
     CHECK(word.text == "yes" || word.text == "no");
     CHECK_EQ(take_result(job).at("stop"), "eos");
+
+    // neither do the largest overflow its stack
+    std::string deepest = "root ::= " + groups(256) + " \"" + std::string(300, '(') + "\" [" + std::string(300, '(') + "] # " + std::string(300, '(') + "\nroot1 ::= a0\n";
+    for (int i = 0; i < 16000; ++i) {
+        deepest += "a" + std::to_string(i) + "::=a" + std::to_string(i + 1) + "\n";
+    }
+    deepest += "a16000::=\"a\"";
+    take_result(submit(generate(c, prompt), with_grammar(deepest)));
 
     // with a seed, the same text
     const char * seeded = R"({"maxTokens":8,"seed":7,"temperature":1.5,"topK":0,"repeatPenalty":1.2,"repeatLastN":-1})";
