@@ -607,24 +607,30 @@ std::vector<uint8_t> llama_kv_cache_duo::held_to_bytes(const std::vector<stream>
 std::vector<llama_kv_cache_duo::stream> llama_kv_cache_duo::bytes_to_held(const std::vector<uint8_t> & bytes, size_t n) {
     std::vector<stream> held(n);
     size_t at = 0;
-    auto take = [&](void * x, size_t size) {
-        if (size > bytes.size() - at) {
+    const auto require = [](bool ok) {
+        if (!ok) {
             throw std::runtime_error("the state is damaged");
         }
+    };
+    const auto take = [&](void * x, size_t size) {
+        require(size <= bytes.size() - at);
         memcpy(x, bytes.data() + at, size);
         at += size;
     };
     for (stream & s : held) {
         int64_t numbers[3];
         take(numbers, sizeof(numbers));
-        if (numbers[0] < -1 || numbers[1] < numbers[0] || numbers[1] > std::numeric_limits<llama_pos>::max() || numbers[2] < 0 || numbers[2] > numbers[0] + 1) {
-            throw std::runtime_error("the state is damaged");
-        }
+        require(numbers[0] >= -1 && numbers[1] >= numbers[0] && numbers[1] < std::numeric_limits<llama_pos>::max()); // written + 1 is one, too
+        require(numbers[2] >= 0 && uint64_t(numbers[2]) <= (bytes.size() - at) / sizeof(branch)); // before there is room made for them
         s.pos_max = llama_pos(numbers[0]);
         s.written = llama_pos(numbers[1]);
         s.branches.resize(numbers[2]);
         take(s.branches.data(), s.branches.size() * sizeof(branch));
+        for (size_t i = 0; i < s.branches.size(); ++i) {
+            require(s.branches[i].begin >= (i == 0 ? 0 : s.branches[i - 1].begin + 1) && s.branches[i].begin <= s.pos_max);
+        }
     }
+    require(at == bytes.size());
     return held;
 }
 

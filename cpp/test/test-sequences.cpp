@@ -12,11 +12,13 @@
 
 #include <algorithm>
 #include <cstring>
+#include <functional>
 #include <random>
 #include <sstream>
 #include <string>
 #include <vector>
 
+#include <sys/resource.h>
 #include <unistd.h>
 
 namespace {
@@ -232,6 +234,52 @@ void test_resume() {
             }
         }
     }
+}
+
+// A state says how much it holds: what it cannot hold is refused before there is room made for it, even where the hash is right.
+void test_forged_states() {
+    random_model_params p = model_params(4, 2);
+    p.n_layer = 1;
+    const auto model = make_random_model(p);
+    const auto gates = random_gates(model.get(), fresh_seed());
+    const auto ctx   = make_context(model, duo(GGML_TYPE_F32, 0.5f, gates.c_str()));
+    prefill(ctx.get(), random_tokens(40, p.n_vocab, fresh_seed()), 64);
+    std::vector<uint8_t> state(llama_state_seq_get_size(ctx.get(), 0));
+    CHECK_EQ(llama_state_seq_get_data(ctx.get(), state.data(), state.size(), 0), state.size());
+
+    // llama.cpp's own 8 bytes, then the header, of which the last two words are the size of what the sequence holds and the hash, then what it holds
+    constexpr size_t header = 8, n_held = header + 64, check = header + 72, held = header + 80;
+    struct numbers { int64_t pos_max, written, n_branches, branch_id, branch_begin; };
+    const auto load_forged = [&](const std::function<void(numbers &)> & forge, size_t n_more = 0) {
+        std::vector<uint8_t> bytes = state;
+        numbers x;
+        memcpy(&x, &bytes[held], sizeof(x));
+        forge(x);
+        memcpy(&bytes[held], &x, sizeof(x));
+        bytes.insert(bytes.begin() + held + sizeof(x), n_more, 0);
+        const uint64_t size = sizeof(x) + n_more;
+        memcpy(&bytes[n_held], &size, sizeof(size));
+        uint64_t hash = 14695981039346656037ull; // FNV-1a
+        for (size_t i = header; i < held + size; ++i) {
+            hash = i >= check && i < held ? hash : (hash ^ bytes[i]) * 1099511628211ull;
+        }
+        memcpy(&bytes[check], &hash, sizeof(hash));
+        return llama_state_seq_set_data(ctx.get(), bytes.data(), bytes.size(), 0) != 0;
+    };
+    CHECK(load_forged([](numbers & x) { CHECK(x.pos_max == 39 && x.written == 39 && x.n_branches == 1 && x.branch_begin == 0); }));
+
+    rusage before, after;
+    getrusage(RUSAGE_SELF, &before);
+    CHECK(!load_forged([](numbers & x) { x.pos_max = x.written = x.n_branches = 1 << 25; })); // 512 MiB of branches
+    getrusage(RUSAGE_SELF, &after);
+    CHECK(after.ru_maxrss - before.ru_maxrss < 100 * 1024); // KiB
+
+    CHECK(!load_forged([](numbers &) {}, 16)); // bytes that nothing is said about
+    CHECK(!load_forged([](numbers & x) { x.written = INT32_MAX; }));
+    CHECK(!load_forged([](numbers & x) { x.written = 38; }));
+    CHECK(!load_forged([](numbers & x) { x.branch_begin = 40; }));
+    CHECK(!load_forged([](numbers & x) { x.branch_begin = INT64_MIN; }));
+    CHECK_EQ(llama_memory_seq_pos_max(llama_get_memory(ctx.get()), 0), 39);
 }
 
 // Graphs are reserved for a multiple of the sequences, whatever their number.
@@ -740,6 +788,7 @@ int main() {
     llama_backend_init();
     test_sequences();
     test_resume();
+    test_forged_states();
     test_many_sequences();
     test_batch_of_sequences();
     test_interleavings();
