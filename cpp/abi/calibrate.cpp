@@ -91,7 +91,7 @@ static job_error job_error_of(const calibration_error & e, const calibrate_optio
         case calibration_error::samples:
             return job_error("option", message, { { "name", "samples" }, { "value", json() }, { "expected", "contexts, questions and answers" } });
         case calibration_error::file:
-            return job_error("option", message, { { "name", "partial" }, { "value", o.params.partial }, { "expected", "a file that can be written" } });
+            return job_error("option", message, { { "name", "partial" }, { "value", o.params.partial }, { "expected", "a file that is not there yet, or the partial results of another call" } });
         case calibration_error::context:     return job_error("context", message);
         case calibration_error::unsupported: return job_error("unsupported", message);
         case calibration_error::decode:      return job_error("decode", message);

@@ -34,6 +34,16 @@ static std::string format_line(const std::vector<double> & values) {
     return out.str();
 }
 
+// Whether the file may be written over: a record, the beginning of one, or nothing yet.
+static bool is_record(std::istream & in) {
+    char begin[64] = {};
+    in.read(begin, std::streamsize(strlen(record_magic)));
+    const bool is = memcmp(begin, record_magic, size_t(in.gcount())) == 0;
+    in.clear();
+    in.seekg(0);
+    return is;
+}
+
 calibration_record::calibration_record(const std::string & path, const std::string & parameters) : path(path) {
     if (path.empty()) {
         return;
@@ -42,6 +52,10 @@ calibration_record::calibration_record(const std::string & path, const std::stri
     const fs::path where = fs::u8path(path);
 
     std::ifstream in(where, std::ios::binary);
+    if (in && !is_record(in)) {
+        throw calibration_error(calibration_error::file, printable(path) + ": this is no file of partial results: it does not begin with \"" + record_magic +
+                "\". Name another file, or one that does not exist yet");
+    }
     std::string   line;
     size_t        n_whole = 0; // bytes of whole lines
     if (std::getline(in, line) && !in.eof() && line == parameters) {
@@ -78,9 +92,14 @@ void calibration_record::append(const std::string & line) {
     }
 }
 
-std::vector<double> calibration_record::next(const std::function<std::vector<double>()> & measure) {
+std::vector<double> calibration_record::next(size_t n_values, const std::function<std::vector<double>()> & measure) {
     if (n_taken < kept.size()) {
-        return kept[n_taken++];
+        const auto & values = kept[n_taken++];
+        if (values.size() != n_values) {
+            throw calibration_error(calibration_error::file, printable(path) + ", line " + std::to_string(n_taken + 1) + ": " + std::to_string(values.size()) +
+                    " numbers; expected " + std::to_string(n_values) + ". The file is damaged: remove it to begin anew");
+        }
+        return values;
     }
     const std::vector<double> values = measure();
     if (file) {

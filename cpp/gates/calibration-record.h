@@ -1,6 +1,7 @@
 // Measurements of a calibration, kept in a file so that one that was interrupted goes on where it stopped.
 #pragma once
 
+#include <cstddef>
 #include <cstdio>
 #include <functional>
 #include <memory>
@@ -9,15 +10,20 @@
 
 namespace duo {
 
+// What the file of any calibration begins with.
+constexpr const char * record_magic = "llama-duo calibration ";
+
 // A calibration asks for its measurements in an order that depends on its parameters and earlier measurements alone, so the file is a list: a line that names
 // the parameters, then a line of numbers for each measurement.
 class calibration_record {
 public:
-    // path "": nothing is kept. A file of other parameters, or that is no such file, is begun anew. Throws calibration_error where it cannot be written.
+    // parameters: a line that begins with record_magic. path "": nothing is kept. A file of other parameters is begun anew. Throws calibration_error where
+    // it cannot be written, and where it is something else than such a file.
     calibration_record(const std::string & path, const std::string & parameters);
 
-    // The next measurement: from the file as long as it has any, else measured and appended.
-    std::vector<double> next(const std::function<std::vector<double>()> & measure);
+    // The next measurement, of so many numbers: from the file as long as it has any, else measured and appended. Throws calibration_error where the file has
+    // another number of them.
+    std::vector<double> next(size_t n_values, const std::function<std::vector<double>()> & measure);
 
     // Measurements that the file still holds.
     size_t n_kept() const { return kept.size() - n_taken; }

@@ -92,7 +92,7 @@ std::string describe(const calibration_params & p) {
     }
     char samples[17];
     snprintf(samples, sizeof(samples), "%016llx", (unsigned long long) hash);
-    return "llama-duo calibration 2, model " + p.model_id + ", samples " + samples + ", method " + std::to_string(int(p.method)) + ", sink " +
+    return record_magic + std::string("2, model ") + p.model_id + ", samples " + samples + ", method " + std::to_string(int(p.method)) + ", sink " +
            std::to_string(p.sink) + ", recent " + std::to_string(p.recent) + ", strict " + std::to_string(p.strict) + ", masks " +
            std::to_string(p.n_masks) + ", seed " + std::to_string(p.seed);
 }
@@ -192,7 +192,7 @@ calibration_loss calibration::loss(const head_mask & windowed) {
         set_contexts(windowed);
     }
     bool measured = false;
-    const std::vector<double> v = record.next([&]() -> std::vector<double> {
+    const std::vector<double> v = record.next(4, [&]() -> std::vector<double> {
         measured = true;
         prepare();
         const auto out = passes->read_tails(windowed);
@@ -215,7 +215,7 @@ calibration_loss calibration::loss(const head_mask & windowed) {
         }
         return sums;
     });
-    if (v.size() != 4 || !std::isfinite(v[0])) {
+    if (!std::isfinite(v[0])) {
         throw not_finite("hidden states");
     }
     result.n_passes++;
@@ -325,13 +325,14 @@ calibration::scores calibration::attention() {
         case calibration_method::mean_qk: n_total = result.n_context;          break;
         default:                          n_total = result.n_context + n_tail; break;
     }
-    const auto v = record.next([&] {
+    const auto v = record.next(heads.size(), [&] {
         passes = make_passes();
-        return attention_scores(*passes, params);
+        const auto seen = attention_scores(*passes, params);
+        if (seen.size() != heads.size()) {
+            throw calibration_error(calibration_error::decode, "the model's attention was not seen in every layer");
+        }
+        return seen;
     });
-    if (v.size() != heads.size()) {
-        throw calibration_error(calibration_error::decode, "the model's attention was not seen in every layer");
-    }
     if (!std::all_of(v.begin(), v.end(), [](double x) { return std::isfinite(x); })) {
         throw not_finite("attention weights");
     }

@@ -257,11 +257,24 @@ void test_resume(uint64_t seed) {
         duo::calibrate(model.get(), p);
         CHECK(file.read() != record);
 
-        // a file that is something else
+        // so does one that was cut off in its first line, or before it
         p.recent = 32;
-        file.write("a shopping list\n1 2 3\n");
-        CHECK(duo::calibrate(model.get(), p).scores == whole.scores);
-        CHECK_EQ(file.read(), record);
+        for (const size_t n : { size_t(0), size_t(9), size_t(40) }) {
+            file.write(record.substr(0, n));
+            CHECK(duo::calibrate(model.get(), p).scores == whole.scores);
+            CHECK_EQ(file.read(), record);
+        }
+
+        // a file that is something else is left alone
+        for (const std::string text : { "a shopping list\n1 2 3\n", "llama\n" }) {
+            file.write(text);
+            CHECK_THROWS(duo::calibrate(model.get(), p), duo::calibration_error, file.path + ": this is no file of partial results");
+            CHECK_EQ(file.read(), text);
+        }
+
+        // and a line of too few numbers is not the model's fault
+        file.write(record.substr(0, record.find('\n') + 1) + "0.5\n");
+        CHECK_THROWS(duo::calibrate(model.get(), p), duo::calibration_error, file.path + ", line 2: 1 numbers; expected ");
     }
     auto p = make_params(calibration_method::ablation, seed);
     p.partial = "/no/such/folder/partial";
