@@ -521,12 +521,13 @@ llama_pos llama_kv_cache_duo::common_pos_max(const stream & s, const branch & b,
 
 //   | header | what each stream holds | its rows ... |
 //
-// All that decides which rows follow and what they mean. Sizes that only bound how much fits are not in it, so a state outlives another -c.
+// All that decides which rows follow and what they mean. Sizes that only bound how much fits are not in it or, as n_ring, do not count until a ring has gone
+// round: so a state outlives another -c and -ub.
 struct llama_kv_cache_duo::state_header {
     uint32_t magic;
     uint32_t version;
     uint32_t n_layer;
-    uint32_t n_ring;   // 0 where no head streams
+    uint32_t n_ring;   // these four are 0 where no head streams
     int32_t  sink;
     int32_t  recent;
     int32_t  chunk;
@@ -560,10 +561,12 @@ llama_kv_cache_duo::state_header llama_kv_cache_duo::make_state_header(llama_seq
     h.magic    = 0x6f756475; // "uduo"
     h.version  = 2;
     h.n_layer  = layers.size();
-    h.n_ring   = config.heads.n_streaming() > 0 ? n_ring : 0;
-    h.sink     = config.sink;
-    h.recent   = config.recent;
-    h.chunk    = config.chunk;
+    if (config.heads.n_streaming() > 0) {
+        h.n_ring = n_ring;
+        h.sink   = config.sink;
+        h.recent = config.recent;
+        h.chunk  = config.chunk;
+    }
     h.type_k   = type_k;
     h.type_v   = type_v;
     h.rot_k    = int32_t(rot_k.n);
@@ -662,6 +665,9 @@ void llama_kv_cache_duo::state_read(llama_io_read_i & io, llama_seq_id seq_id, l
     if (h.magic != want.magic) {
         throw std::runtime_error("the state is not one of a mixed-head cache");
     }
+    const bool     same_ring = h.n_ring == want.n_ring;
+    const uint32_t n_alike   = std::min(h.n_ring, want.n_ring); // positions that have the same cells in both, as neither ring has gone round
+    want.n_ring = h.n_ring;
     want.n_held = h.n_held;
     want.check  = h.check;
     if (memcmp(&h, &want, sizeof(h)) != 0) {
@@ -684,6 +690,10 @@ void llama_kv_cache_duo::state_read(llama_io_read_i & io, llama_seq_id seq_id, l
         const stream & now = streams[first + i];
         stream &       s   = after[first + i];
         s = saved[i];
+        if (!same_ring && int64_t(s.written) >= int64_t(n_alike)) {
+            throw std::runtime_error(format("the state's streaming heads have %u cells and this context's %u, which differ from position %u on, and the state has %d; "
+                    "use the ubatch and context size that it was saved with", h.n_ring, n_ring, n_alike, s.written + 1));
+        }
         if (int64_t(s.pos_max) >= int64_t(n_ctx_seq)) {
             throw std::runtime_error(format("the state holds a sequence of %d positions; expected at most the %u of this context", s.pos_max + 1, n_ctx_seq));
         }

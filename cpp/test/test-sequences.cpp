@@ -16,6 +16,7 @@
 #include <random>
 #include <sstream>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include <sys/resource.h>
@@ -234,6 +235,57 @@ void test_resume() {
             }
         }
     }
+}
+
+// Sizes that only bound what fits do not keep a state from being loaded: a ring's, until it has gone round, and a window's where no head streams.
+void test_states_of_other_sizes() {
+    random_model_params p = model_params(4, 2);
+    p.n_layer = 2;
+    const auto model  = make_random_model(p);
+    const auto gates  = random_gates(model.get(), fresh_seed());
+    const auto tokens = random_tokens(600, p.n_vocab, fresh_seed());
+    const auto make = [&](uint32_t n_ctx, uint32_t n_ubatch, float sparsity = 0.5f, int sink = 16) {
+        llama_context_params params = duo(GGML_TYPE_F32, sparsity, gates.c_str());
+        params.n_ctx    = n_ctx;
+        params.n_ubatch = n_ubatch;
+        params.duo.sink = sink;
+        return make_context(model, params);
+    };
+    // Whether the other context takes n positions of the first, and goes on as if they were its own.
+    const auto goes_on = [&](const context_ptr & from, int n, const context_ptr & to) {
+        prefill(from.get(), std::vector<llama_token>(tokens.begin(), tokens.begin() + n), 64);
+        std::vector<uint8_t> state(llama_state_seq_get_size(from.get(), 0));
+        CHECK_EQ(llama_state_seq_get_data(from.get(), state.data(), state.size(), 0), state.size());
+        llama_memory_clear(llama_get_memory(to.get()), true);
+        if (llama_state_seq_set_data(to.get(), state.data(), state.size(), 0) != state.size()) {
+            CHECK_EQ(llama_memory_seq_pos_max(llama_get_memory(to.get()), 0), -1);
+            return false;
+        }
+        const int end = std::min(int(llama_n_ctx(to.get())), 600);
+        std::vector<float> found, want;
+        for (int i = n; i < end; i += 32) {
+            found.clear();
+            CHECK_EQ(decode(to.get(), &tokens[i], std::min(32, end - i), i, false, found), 0);
+        }
+        want = prefill(to.get(), std::vector<llama_token>(tokens.begin(), tokens.begin() + end), 64);
+        CHECK(relative(found, want) < 1e-5);
+        return true;
+    };
+    const auto small = make(256, 256), narrow = make(1024, 64), wide = make(1024, 256); // rings of 240, 240 and 432 cells
+    CHECK_EQ(duo_kv_size_of(narrow.get()).n_ring, 256u);
+    CHECK_EQ(duo_kv_size_of(small.get()).n_ring, 256u);
+    CHECK_EQ(duo_kv_size_of(wide.get()).n_ring, 448u);
+    for (const auto & [from, to] : { std::pair(small, wide), std::pair(wide, small), std::pair(narrow, wide), std::pair(wide, narrow) }) {
+        CHECK(goes_on(from, 200, to));
+        if (from != small) {
+            CHECK(!goes_on(from, 257, to)); // one of the rings has gone round
+            CHECK(!goes_on(from, 500, to));
+        }
+    }
+    CHECK(goes_on(small, 256, wide));
+    CHECK(goes_on(narrow, 250, small) && goes_on(narrow, 500, narrow));
+    CHECK(goes_on(make(1024, 64, 0.0f, 8), 500, make(1024, 512, 0.0f, 16)));
+    CHECK(!goes_on(make(1024, 64, 0.5f, 8), 20, narrow)); // sinks do decide what rows mean
 }
 
 // A state says how much it holds: what it cannot hold is refused before there is room made for it, even where the hash is right.
@@ -788,6 +840,7 @@ int main() {
     llama_backend_init();
     test_sequences();
     test_resume();
+    test_states_of_other_sizes();
     test_forged_states();
     test_many_sequences();
     test_batch_of_sequences();
