@@ -164,8 +164,6 @@ llama_kv_cache_duo::llama_kv_cache_duo(const llama_model & model, const llama_cp
 }
 
 void llama_kv_cache_duo::upload_heads(uint32_t il) {
-    enum kind { retrieval, streaming, windowed_retrieval }; // as mixed-attention.h numbers them
-
     const layer & l = layers[il];
     if (!l.heads) {
         return;
@@ -173,9 +171,10 @@ void llama_kv_cache_duo::upload_heads(uint32_t il) {
     int64_t next[2] = { 0, int64_t(l.n_retrieval) * n_ctx_seq };
     std::vector<int64_t> map;
     for (size_t h = 0; h < config.heads.streaming[il].size(); ++h) {
-        const bool streams = config.heads.streaming[il][h];
+        const bool streams     = config.heads.streaming[il][h];
+        const bool is_windowed = !windowed.empty() && windowed[il][h];
         map.push_back(next[streams]);
-        map.push_back(streams ? streaming : !windowed.empty() && windowed[il][h] ? windowed_retrieval : retrieval);
+        map.push_back(streams ? GGML_MIXED_ATTN_HEAD_STREAMING : is_windowed ? GGML_MIXED_ATTN_HEAD_WINDOWED : GGML_MIXED_ATTN_HEAD_RETRIEVAL);
         next[streams] += streams ? n_ring : n_ctx_seq;
     }
     ggml_backend_tensor_set(l.heads, map.data(), 0, map.size() * sizeof(int64_t));
