@@ -1,7 +1,5 @@
 #include "gates.h"
 
-#include "log.h"
-
 #include "gate-gguf.h"
 #include "gate-pattern.h"
 #include "head-selection.h"
@@ -34,15 +32,18 @@ void read_selection(options & o, std::optional<double> & sparsity, std::optional
     }
 }
 
-gates_select_options gates_select_options::read(options o) {
-    gates_select_options result;
-
+static std::string read_pattern(options & o) {
     const json * pattern = o.value("pattern");
     if (!pattern || !pattern->is_object()) {
         throw o.error("pattern", "a gate pattern object");
     }
-    result.pattern = dump(*pattern);
+    return dump(*pattern);
+}
 
+gates_select_options gates_select_options::read(options o) {
+    gates_select_options result;
+
+    result.pattern = read_pattern(o);
     read_selection(o, result.sparsity, result.threshold);
 
     if (const json * v = o.value("kvHeads")) {
@@ -61,12 +62,7 @@ gates_select_options gates_select_options::read(options o) {
 gates_embed_options gates_embed_options::read(options o) {
     gates_embed_options result;
 
-    const json * pattern = o.value("pattern");
-    if (!pattern || !pattern->is_object()) {
-        throw o.error("pattern", "a gate pattern object");
-    }
-    result.pattern = dump(*pattern);
-
+    result.pattern = read_pattern(o);
     const auto path = [&](const char * key, const char * expected) {
         const auto given = o.string(key);
         if (!given || given->empty() || given->find('\0') != std::string::npos) {
@@ -82,7 +78,6 @@ gates_embed_options gates_embed_options::read(options o) {
 
 void embed_gates(job & j, const gates_embed_options & o) {
     try {
-        log_capture errors; // a file that is no GGUF is reported by exception
         const auto pattern = parse_gate_pattern(o.pattern, "option \"pattern\"");
         const bool done = embed_gate_pattern(pattern, o.model, o.target, [&](double progress) {
             j.set_progress(progress);
@@ -115,9 +110,8 @@ void select_heads(job & j, const gates_select_options & o) {
         if (o.n_head_kv) {
             n_head_kv = *o.n_head_kv;
         } else {
-            const json rows = json::parse(gate_pattern_to_json(pattern)).at("gates");
-            for (const auto & row : rows) {
-                n_head_kv.push_back(int32_t(row.size()));
+            for (int32_t il = 0; il < pattern.n_layer; ++il) {
+                n_head_kv.push_back(pattern.n_head(il));
             }
         }
 
