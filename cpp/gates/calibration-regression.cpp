@@ -5,45 +5,39 @@
 #include <cstddef>
 #include <limits>
 #include <numeric>
+#include <utility>
 
 namespace duo {
 
 using matrix = std::vector<std::vector<double>>;
 
-// The inverse of a symmetric positive definite matrix, by Cholesky's factors.
-static matrix inverse(matrix a) {
-    const size_t n = a.size();
-    for (size_t j = 0; j < n; ++j) { // a's lower triangle becomes L
-        for (size_t i = j; i < n; ++i) {
-            double sum = a[i][j];
-            for (size_t k = 0; k < j; ++k) {
-                sum -= a[i][k] * a[j][k];
-            }
-            a[i][j] = i == j ? std::sqrt(sum) : sum / a[j][j];
+// L of a symmetric positive definite matrix L L^T, in its lower triangle (Cholesky).
+static void factorise(matrix & a) {
+    for (size_t i = 0; i < a.size(); ++i) {
+        for (size_t j = 0; j <= i; ++j) {
+            const double rest = a[i][j] - std::inner_product(a[j].begin(), a[j].begin() + j, a[i].begin(), 0.0);
+            a[i][j] = i == j ? std::sqrt(rest) : rest / a[j][j];
         }
     }
-    matrix inv(n, std::vector<double>(n, 0.0));
-    for (size_t c = 0; c < n; ++c) { // L L^T x = e_c
-        std::vector<double> x(n, 0.0);
-        for (size_t i = 0; i < n; ++i) {
-            double sum = i == c;
-            for (size_t k = 0; k < i; ++k) {
-                sum -= a[i][k] * x[k];
-            }
-            x[i] = sum / a[i][i];
-        }
-        for (size_t i = n; i-- > 0;) {
-            double sum = x[i];
-            for (size_t k = i + 1; k < n; ++k) {
-                sum -= a[k][i] * x[k];
-            }
-            x[i] = sum / a[i][i];
-        }
-        for (size_t i = 0; i < n; ++i) {
-            inv[i][c] = x[i];
+}
+
+// L^-1 b, where all of b before begin is 0.
+static std::vector<double> solve(const matrix & l, std::vector<double> b, size_t begin = 0) {
+    for (size_t i = begin; i < b.size(); ++i) {
+        b[i] = (b[i] - std::inner_product(b.begin() + begin, b.begin() + i, l[i].begin() + begin, 0.0)) / l[i][i];
+    }
+    return b;
+}
+
+// L^-T b
+static std::vector<double> solve_transposed(const matrix & l, std::vector<double> b) {
+    for (size_t i = b.size(); i-- > 0;) {
+        b[i] /= l[i][i];
+        for (size_t k = 0; k < i; ++k) {
+            b[k] -= l[i][k] * b[i];
         }
     }
-    return inv;
+    return b;
 }
 
 // Takes the columns' means away: what is left needs no intercept.
@@ -59,10 +53,14 @@ static void centre(matrix & x) {
     }
 }
 
-std::vector<double> ridge_regression(matrix x, const std::vector<double> & y) {
+std::vector<double> ridge_regression(matrix x, const std::vector<double> & y, const std::function<void()> & before_each) {
     const size_t n = x.size();
     const size_t m = x[0].size();
     const double mean = std::accumulate(y.begin(), y.end(), 0.0) / double(n);
+    std::vector<double> centred = y;
+    for (double & value : centred) {
+        value -= mean;
+    }
     centre(x);
 
     // in the dual, with as many unknowns as there are rows: K = X X^T, and the coefficients are X^T (K + lambda)^-1 (y - mean)
@@ -75,18 +73,20 @@ std::vector<double> ridge_regression(matrix x, const std::vector<double> & y) {
     std::vector<double> best(m, 0.0);
     double best_error = std::numeric_limits<double>::infinity();
     for (double lambda = double(m) / 256; lambda <= double(m) * 64; lambda *= 2) {
-        matrix a = k;
+        before_each();
+        matrix l = k;
         for (size_t i = 0; i < n; ++i) {
-            a[i][i] += lambda;
+            l[i][i] += lambda;
         }
-        const matrix inv = inverse(std::move(a));
-        std::vector<double> alpha(n, 0.0);
+        factorise(l);
+        const std::vector<double> alpha = solve_transposed(l, solve(l, centred));
         double error = 0;
         for (size_t i = 0; i < n; ++i) {
-            for (size_t j = 0; j < n; ++j) {
-                alpha[i] += inv[i][j] * (y[j] - mean);
-            }
-            const double left_out = alpha[i] / inv[i][i]; // row i's residual in a fit without it
+            std::vector<double> unit(n, 0.0);
+            unit[i] = 1;
+            const auto   column   = solve(l, std::move(unit), i); // of L^-1; the inverse is L^-T L^-1, so this is all that its diagonal needs
+            const double inverse  = std::inner_product(column.begin() + i, column.end(), column.begin() + i, 0.0);
+            const double left_out = alpha[i] / inverse; // row i's residual in a fit without it
             error += left_out * left_out;
         }
         if (error < best_error) {

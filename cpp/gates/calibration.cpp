@@ -314,7 +314,11 @@ calibration::scores calibration::random_masks() {
         }
         y.push_back(loss(mask).log_mse);
     }
-    return ridge_regression(x, y);
+    return ridge_regression(x, y, [&] {
+        if (params.cancelled && params.cancelled()) {
+            throw calibration_cancelled();
+        }
+    });
 }
 
 // --- methods that look at attention ---

@@ -245,11 +245,11 @@ void test_resume(uint64_t seed) {
         CHECK(resumed.scores == whole.scores);
         CHECK_EQ(file.read(), record);
 
-        // nothing is left to do
+        // nothing is left to do but the regression
         bool asked = false;
-        p.cancelled = [&] { return asked = true; };
+        p.cancelled = [&] { asked = true; return false; };
         CHECK(duo::calibrate(model.get(), p).scores == whole.scores);
-        CHECK(!asked);
+        CHECK_EQ(asked, method == calibration_method::masks);
         p.cancelled = nullptr;
 
         // other parameters begin anew
@@ -306,6 +306,18 @@ void test_cancel(uint64_t seed) {
         duo::calibrate(model.get(), p);
         CHECK_EQ(last, 1.0);
     }
+
+    // what follows the last measurement of many masks takes long, too
+    auto p = make_params(calibration_method::masks, seed);
+    bool measured = false, cancelled = false;
+    p.progress  = [&](double x) { measured = x == 1; };
+    p.cancelled = [&] { return measured; };
+    try {
+        duo::calibrate(model.get(), p);
+    } catch (const duo::calibration_cancelled &) {
+        cancelled = true;
+    }
+    CHECK(measured && cancelled);
 }
 
 // --- what cannot be ---
@@ -357,7 +369,7 @@ void test_regression(uint64_t seed) {
                 y.back() += row[c] * truth[c];
             }
         }
-        const auto found = duo::ridge_regression(x, y);
+        const auto found = duo::ridge_regression(x, y, [] {});
         double error = 0, product = 0;
         for (size_t c = 0; c < truth.size(); ++c) {
             error = std::max(error, std::fabs(found[c] - truth[c]));
