@@ -98,7 +98,7 @@ static json describe(const duo_kv_size & kv) {
         { "retrievalHeads", kv.n_retrieval },
         { "streamingHeads", kv.n_streaming },
         { "retrievalCells", kv.n_ctx_seq },
-        { "streamingCells", kv.n_ring },
+        { "streamingCells", kv.n_cells_streaming },
         { "sequences",      kv.n_seq },
         { "sink",           kv.sink },
         { "recent",         kv.recent },

@@ -304,7 +304,7 @@ static duo_kv_size kv_size(const llama_hparams & hparams, const duo_config * con
         size.sink   = config->sink;
         size.recent = config->recent;
         size.chunk  = config->chunk;
-        size.n_ring = config->heads.n_streaming() > 0 ? config->n_cells_streaming(n_ctx_seq) : 0;
+        size.n_cells_streaming = config->heads.n_streaming() > 0 ? config->n_cells_streaming(n_ctx_seq) : 0;
     }
     for (uint32_t il = 0; il < hparams.n_layer(); ++il) {
         const uint64_t row = ggml_row_size(type_k, hparams.n_embd_head_k(il)) + ggml_row_size(type_v, hparams.n_embd_head_v(il));
@@ -312,7 +312,7 @@ static duo_kv_size kv_size(const llama_hparams & hparams, const duo_config * con
             size.full_bytes += row * n_ctx_seq * n_seq;
             if (config && config->heads.streaming[il][h]) {
                 size.n_streaming++;
-                size.streaming_bytes += row * size.n_ring * n_seq;
+                size.streaming_bytes += row * size.n_cells_streaming * n_seq;
             } else {
                 size.n_retrieval++;
                 size.retrieval_bytes += row * n_ctx_seq * n_seq;

@@ -8,18 +8,18 @@
 
 // Bytes of the K and V rows, all layers and sequences together.
 struct duo_kv_size {
-    uint64_t retrieval_bytes = 0;  // rows of heads that keep the whole cache
-    uint64_t streaming_bytes = 0;  // rows of heads that keep sinks and a ring
-    uint64_t total_bytes     = 0;  // what is allocated: the sum of the two
-    uint64_t full_bytes      = 0;  // what stock's cache of the same context takes
-    uint32_t n_retrieval     = 0;  // KV heads over all layers
-    uint32_t n_streaming     = 0;
-    uint32_t n_ctx_seq       = 0;  // cells of a retrieval head, one sequence
-    uint32_t n_ring          = 0;  // cells of a streaming head, one sequence: sinks + ring (0 where there is none)
-    uint32_t n_seq           = 0;  // sequences
-    int32_t  sink            = 0;
-    int32_t  recent          = 0;
-    int32_t  chunk           = 0;
+    uint64_t retrieval_bytes   = 0;  // rows of heads that keep the whole cache
+    uint64_t streaming_bytes   = 0;  // rows of heads that keep sinks and a ring
+    uint64_t total_bytes       = 0;  // what is allocated: the sum of the two
+    uint64_t full_bytes        = 0;  // what stock's cache of the same context takes
+    uint32_t n_retrieval       = 0;  // KV heads over all layers
+    uint32_t n_streaming       = 0;
+    uint32_t n_ctx_seq         = 0;  // cells of a retrieval head, one sequence
+    uint32_t n_cells_streaming = 0;  // cells of a streaming head, one sequence: sinks + ring (0 where there is none)
+    uint32_t n_seq             = 0;  // sequences
+    int32_t  sink              = 0;
+    int32_t  recent            = 0;
+    int32_t  chunk             = 0;
 };
 
 // Why this model with these parameters cannot have mixed heads, in words for a user, or "" if it can. Does not look at params.duo.

@@ -76,7 +76,7 @@ static bool has_operator(ggml_backend_dev_t dev, const llama_hparams & hparams, 
 
 llama_kv_cache_duo::llama_kv_cache_duo(const llama_model & model, const llama_cparams & cparams, ggml_type type_k, ggml_type type_v) :
     model(model), cparams(cparams), config(*cparams.duo), type_k(type_k), type_v(type_v),
-    n_ctx_seq(cparams.n_ctx_seq), n_ring(config.n_cells_streaming(cparams.n_ctx_seq)),
+    n_ctx_seq(cparams.n_ctx_seq), n_cells_streaming(config.n_cells_streaming(cparams.n_ctx_seq)),
     layers(model.hparams.n_layer()), streams(cparams.n_seq_max) {
     std::random_device random;
     next_branch = uint64_t(random()) << 32 | random();
@@ -109,7 +109,7 @@ llama_kv_cache_duo::llama_kv_cache_duo(const llama_model & model, const llama_cp
         for (const uint8_t streaming : config.heads.streaming[il]) {
             (streaming ? l.n_streaming : l.n_retrieval)++;
         }
-        l.n_rows = int64_t(l.n_retrieval) * n_ctx_seq + int64_t(l.n_streaming) * n_ring;
+        l.n_rows = int64_t(l.n_retrieval) * n_ctx_seq + int64_t(l.n_streaming) * n_cells_streaming;
 
         ggml_backend_buffer_type_t buft = ggml_backend_cpu_buffer_type();
         if (cparams.offload_kqv) {
@@ -158,7 +158,7 @@ llama_kv_cache_duo::llama_kv_cache_duo(const llama_model & model, const llama_cp
 
     const duo_kv_size s = size();
     LLAMA_LOG_INFO("%s: %u retrieval heads x %u cells, %u streaming heads x %u cells (sink %d, recent %d, chunk %d), %u seqs, K (%s), V (%s)\n",
-            __func__, s.n_retrieval, s.n_ctx_seq, s.n_streaming, s.n_ring, s.sink, s.recent, s.chunk, s.n_seq, ggml_type_name(type_k), ggml_type_name(type_v));
+            __func__, s.n_retrieval, s.n_ctx_seq, s.n_streaming, s.n_cells_streaming, s.sink, s.recent, s.chunk, s.n_seq, ggml_type_name(type_k), ggml_type_name(type_v));
     LLAMA_LOG_INFO("%s: size = %.2f MiB, of %.2f MiB with every head full\n",
             __func__, s.total_bytes / 1024.0 / 1024.0, s.full_bytes / 1024.0 / 1024.0);
 }
@@ -175,7 +175,7 @@ void llama_kv_cache_duo::upload_heads(uint32_t il) {
         const bool is_windowed = !windowed.empty() && windowed[il][h];
         map.push_back(next[streams]);
         map.push_back(streams ? GGML_MIXED_ATTN_HEAD_STREAMING : is_windowed ? GGML_MIXED_ATTN_HEAD_WINDOWED : GGML_MIXED_ATTN_HEAD_RETRIEVAL);
-        next[streams] += streams ? n_ring : n_ctx_seq;
+        next[streams] += streams ? n_cells_streaming : n_ctx_seq;
     }
     ggml_backend_tensor_set(l.heads, map.data(), 0, map.size() * sizeof(int64_t));
 }
@@ -204,7 +204,7 @@ ggml_mixed_attn_params llama_kv_cache_duo::attn_params(int32_t il, float scale) 
     p.sink    = config.sink;
     p.recent  = config.recent;
     p.chunk   = config.chunk;
-    p.ring    = std::max<int32_t>(1, int32_t(n_ring) - config.sink); // where the sinks fill the context, no position reaches the ring
+    p.ring    = ring();
     p.n_ctx   = n_ctx_seq;
     p.n_rows  = layers[il].n_rows;
     return p;
@@ -225,11 +225,11 @@ duo_kv_size llama_kv_cache_duo::size() const {
         size.n_retrieval     += l.n_retrieval;
         size.n_streaming     += l.n_streaming;
         size.retrieval_bytes += row * l.n_retrieval * n_ctx_seq * size.n_seq;
-        size.streaming_bytes += row * l.n_streaming * n_ring * size.n_seq;
+        size.streaming_bytes += row * l.n_streaming * n_cells_streaming * size.n_seq;
         size.total_bytes     += ggml_nbytes(l.k) + ggml_nbytes(l.v);
         size.full_bytes      += row * (l.n_retrieval + l.n_streaming) * n_ctx_seq * size.n_seq;
     }
-    size.n_ring = size.n_streaming > 0 ? n_ring : 0;
+    size.n_cells_streaming = size.n_streaming > 0 ? n_cells_streaming : 0;
     return size;
 }
 
@@ -348,8 +348,7 @@ void llama_kv_cache_duo::clear(bool data) {
 
 // Storing position w overwrote position w - ring: positions sink to written - ring are gone, and the window of p must begin behind them.
 bool llama_kv_cache_duo::can_resume(const stream & s, llama_pos p) const {
-    const int64_t ring = int64_t(n_ring) - config.sink;
-    const int64_t lost = s.written - ring;
+    const int64_t lost = int64_t(s.written) - ring();
     return p == 0 || config.heads.n_streaming() == 0 || lost < config.sink || p <= config.sink || duo_window_begin(p, config.recent, config.chunk) > lost;
 }
 
@@ -428,7 +427,7 @@ llama_pos llama_kv_cache_duo::seq_pos_min(llama_seq_id seq_id) const {
     if (s.pos_max < 0) {
         return -1;
     }
-    const int64_t lost = s.written - (int64_t(n_ring) - config.sink);
+    const int64_t lost = int64_t(s.written) - ring();
     if (lost < config.sink || config.heads.n_streaming() == 0) {
         return 0;
     }
@@ -445,7 +444,7 @@ llama_pos llama_kv_cache_duo::seq_pos_max(llama_seq_id seq_id) const {
 template <typename F>
 void llama_kv_cache_duo::for_each_rows(const stream & s, uint32_t i_stream, bool partial, F && f) const {
     const int64_t n_full = partial ? 0 : s.pos_max + 1;
-    const int64_t n_part = std::min<int64_t>(s.written + 1, n_ring);
+    const int64_t n_part = std::min<int64_t>(s.written + 1, n_cells_streaming);
     for (const layer & l : layers) {
         for (ggml_tensor * t : { l.k, l.v }) {
             int64_t row = i_stream * l.n_rows;
@@ -454,7 +453,7 @@ void llama_kv_cache_duo::for_each_rows(const stream & s, uint32_t i_stream, bool
             }
             row += l.n_retrieval * int64_t(n_ctx_seq);
             for (uint32_t h = 0; t && n_part > 0 && h < l.n_streaming; ++h) {
-                f(t, row + h * int64_t(n_ring), n_part);
+                f(t, row + h * int64_t(n_cells_streaming), n_part);
             }
         }
     }
@@ -520,13 +519,13 @@ llama_pos llama_kv_cache_duo::common_pos_max(const stream & s, const branch & b,
 
 //   | header | what each stream holds | its rows ... |
 //
-// All that decides which rows follow and what they mean. Sizes that only bound how much fits are not in it or, as n_ring, do not count until a ring has gone
-// round: so a state outlives another -c and -ub.
+// All that decides which rows follow and what they mean. Sizes that only bound how much fits are not in it or, as n_cells_streaming, do not count until a
+// ring has gone round: so a state outlives another -c and -ub.
 struct llama_kv_cache_duo::state_header {
     uint32_t magic;
     uint32_t version;
     uint32_t n_layer;
-    uint32_t n_ring;   // these four are 0 where no head streams
+    uint32_t n_cells_streaming; // these four are 0 where no head streams
     int32_t  sink;
     int32_t  recent;
     int32_t  chunk;
@@ -534,12 +533,12 @@ struct llama_kv_cache_duo::state_header {
     int32_t  type_v;
     int32_t  rot_k;
     int32_t  rot_v;
-    uint32_t partial;  // 1: rows of streaming heads only
-    uint32_t n_stream; // streams that follow
+    uint32_t partial;           // 1: rows of streaming heads only
+    uint32_t n_stream;          // streams that follow
     uint32_t reserved;
-    uint64_t heads;    // a hash of which heads stream
-    uint64_t n_held;   // bytes of what the streams hold
-    uint64_t check;    // a hash of all above and of those bytes
+    uint64_t heads;             // a hash of which heads stream
+    uint64_t n_held;            // bytes of what the streams hold
+    uint64_t check;             // a hash of all above and of those bytes
 };
 
 static uint64_t fnv1a(const void * data, size_t n, uint64_t hash = 14695981039346656037ull) {
@@ -561,10 +560,10 @@ llama_kv_cache_duo::state_header llama_kv_cache_duo::make_state_header(llama_seq
     h.version  = 2;
     h.n_layer  = layers.size();
     if (config.heads.n_streaming() > 0) {
-        h.n_ring = n_ring;
-        h.sink   = config.sink;
-        h.recent = config.recent;
-        h.chunk  = config.chunk;
+        h.n_cells_streaming = n_cells_streaming;
+        h.sink              = config.sink;
+        h.recent            = config.recent;
+        h.chunk             = config.chunk;
     }
     h.type_k   = type_k;
     h.type_v   = type_v;
@@ -664,9 +663,9 @@ void llama_kv_cache_duo::state_read(llama_io_read_i & io, llama_seq_id seq_id, l
     if (h.magic != want.magic) {
         throw std::runtime_error("the state is not one of a mixed-head cache");
     }
-    const bool     same_ring = h.n_ring == want.n_ring;
-    const uint32_t n_alike   = std::min(h.n_ring, want.n_ring); // positions that have the same cells in both, as neither ring has gone round
-    want.n_ring = h.n_ring;
+    const bool     same_ring = h.n_cells_streaming == want.n_cells_streaming;
+    const uint32_t n_alike   = std::min(h.n_cells_streaming, want.n_cells_streaming); // positions that have the same cells in both, as neither ring has gone round
+    want.n_cells_streaming = h.n_cells_streaming;
     want.n_held = h.n_held;
     want.check  = h.check;
     if (memcmp(&h, &want, sizeof(h)) != 0) {
@@ -691,7 +690,7 @@ void llama_kv_cache_duo::state_read(llama_io_read_i & io, llama_seq_id seq_id, l
         s = saved[i];
         if (!same_ring && int64_t(s.written) >= int64_t(n_alike)) {
             throw std::runtime_error(format("the state's streaming heads have %u cells and this context's %u, which differ from position %u on, and the state has %d; "
-                    "use the ubatch and context size that it was saved with", h.n_ring, n_ring, n_alike, s.written + 1));
+                    "use the ubatch and context size that it was saved with", h.n_cells_streaming, n_cells_streaming, n_alike, s.written + 1));
         }
         if (int64_t(s.pos_max) >= int64_t(n_ctx_seq)) {
             throw std::runtime_error(format("the state holds a sequence of %d positions; expected at most the %u of this context", s.pos_max + 1, n_ctx_seq));

@@ -15,6 +15,7 @@
 #include "llama-cparams.h"
 #include "llama-memory.h"
 
+#include <algorithm>
 #include <map>
 #include <vector>
 
@@ -119,6 +120,9 @@ private:
         stream   held;
     };
 
+    // Cells after the sinks. Where the sinks fill the context, no position reaches the ring.
+    int32_t ring() const { return std::max<int32_t>(1, int32_t(n_cells_streaming) - config.sink); }
+
     // Whether a sequence that has stored up to written could take position p next and see all that it should.
     bool can_resume(const stream & s, llama_pos p) const;
 
@@ -158,7 +162,7 @@ private:
     const ggml_type type_k;
     const ggml_type type_v;
     const uint32_t  n_ctx_seq;
-    const uint32_t  n_ring;   // cells of a streaming head: sinks and ring
+    const uint32_t  n_cells_streaming; // cells of a streaming head: sinks and ring
 
     rotation rot_k;
     rotation rot_v;

@@ -58,7 +58,7 @@ void test_sequences() {
     const auto a = make_context(model, params);
     const auto b = make_context(model, params);
     llama_memory_t mem = llama_get_memory(a.get());
-    const int ring = int(duo_kv_size_of(a.get()).n_ring) - 16;
+    const int ring = int(duo_kv_size_of(a.get()).n_cells_streaming) - 16;
 
     auto fresh = [&](const std::vector<llama_token> & t, int n) { return prefill(b.get(), std::vector<llama_token>(t.begin(), t.begin() + n), 64); };
     auto same  = [&](const std::vector<float> & x, const std::vector<float> & y) { return relative(x, y) < 1e-5; };
@@ -272,9 +272,9 @@ void test_states_of_other_sizes() {
         return true;
     };
     const auto small = make(256, 256), narrow = make(1024, 64), wide = make(1024, 256); // rings of 240, 240 and 432 cells
-    CHECK_EQ(duo_kv_size_of(narrow.get()).n_ring, 256u);
-    CHECK_EQ(duo_kv_size_of(small.get()).n_ring, 256u);
-    CHECK_EQ(duo_kv_size_of(wide.get()).n_ring, 448u);
+    CHECK_EQ(duo_kv_size_of(narrow.get()).n_cells_streaming, 256u);
+    CHECK_EQ(duo_kv_size_of(small.get()).n_cells_streaming, 256u);
+    CHECK_EQ(duo_kv_size_of(wide.get()).n_cells_streaming, 448u);
     for (const auto & [from, to] : { std::pair(small, wide), std::pair(wide, small), std::pair(narrow, wide), std::pair(wide, narrow) }) {
         CHECK(goes_on(from, 200, to));
         if (from != small) {
@@ -439,7 +439,7 @@ public:
             c = make_context(model, params);
         }
         const duo_kv_size size = duo_kv_size_of(contexts[0].get());
-        ring = size.n_ring == 0 ? 0 : int(size.n_ring) - sink;
+        ring = size.n_cells_streaming == 0 ? 0 : int(size.n_cells_streaming) - sink;
         params.n_seq_max = 1;
         params.n_ctx     = n_ctx_seq;
         params.abort_callback = nullptr;

@@ -52,11 +52,11 @@ struct op {
     int64_t tile_tokens;  // at most, a tile
     bool    decode;       // no sequence has more than one of the tokens
 
-    int64_t position(int64_t t) const { return ((const int32_t *) tokens->data)[2 * t]; }
-    int64_t stream  (int64_t t) const { return ((const int32_t *) tokens->data)[2 * t + 1]; }
-    int64_t first_row(int64_t h) const { return ((const int64_t *) heads->data)[2 * h]; }
-    int64_t kind     (int64_t h) const { return ((const int64_t *) heads->data)[2 * h + 1]; }
-    bool    windowed (int64_t h) const { return kind(h) != GGML_MIXED_ATTN_HEAD_RETRIEVAL; } // sees sinks and recent keys only
+    int64_t position   (int64_t t) const { return ((const int32_t *) tokens->data)[2 * t]; }
+    int64_t stream     (int64_t t) const { return ((const int32_t *) tokens->data)[2 * t + 1]; }
+    int64_t first_row  (int64_t h) const { return ((const int64_t *) heads->data)[2 * h]; }
+    int64_t kind       (int64_t h) const { return ((const int64_t *) heads->data)[2 * h + 1]; }
+    bool    sees_window(int64_t h) const { return kind(h) != GGML_MIXED_ATTN_HEAD_RETRIEVAL; } // sinks and recent keys only
 
     int64_t row(int64_t t_stream, int64_t h, int64_t position) const {
         return t_stream * p.n_rows + first_row(h) + (kind(h) == GGML_MIXED_ATTN_HEAD_STREAMING ? duo_ring_cell(position, p.sink, p.ring) : position);
@@ -186,7 +186,7 @@ struct span {
 span visible(const op & o, const tile & t, int64_t h, int64_t r, int64_t begin, int64_t end, bool sinks) {
     const int64_t block    = begin / block_size * block_size;
     const int64_t position = t.position + r / o.group;
-    const int64_t window   = sinks || !o.windowed(h) ? 0 : duo_window_begin(position, o.p.recent, o.p.chunk);
+    const int64_t window   = sinks || !o.sees_window(h) ? 0 : duo_window_begin(position, o.p.recent, o.p.chunk);
     return { int(std::max(begin, window) - block), int(std::min(end, position + 1) - block) };
 }
 
@@ -327,7 +327,7 @@ void sum_segment(const op & o, const scratch & s, const tile & t, int64_t h, int
     const int64_t end   = std::min(begin + segment_size, t.position + t.n_tokens);
 
     s.segment.clear(t.n_tokens * o.group, o.ldv);
-    if (!o.windowed(h)) {
+    if (!o.sees_window(h)) {
         add_range(o, s, t, h, begin, end, false);
         return;
     }
@@ -364,7 +364,7 @@ void compute_tile(const op & o, const scratch & s, const tile & t, int64_t h, gg
     // a streaming head sees nothing between its sinks' last segment and its window's first
     const int64_t n_segment = ceil_div(t.position + t.n_tokens, segment_size);
     for (int64_t i = 0; i < n_segment; ++i) {
-        if (o.windowed(h) && i * segment_size >= o.p.sink) {
+        if (o.sees_window(h) && i * segment_size >= o.p.sink) {
             i = std::max(i, duo_window_begin(t.position, o.p.recent, o.p.chunk) / segment_size);
         }
         sum_segment(o, s, t, h, i);
@@ -456,14 +456,14 @@ void ggml_compute_forward_mixed_attn(const ggml_compute_params * params, ggml_te
         return true;
     };
 
-    for (const bool windowed : { false, true }) { // the long ones first
+    for (const bool windows : { false, true }) { // the long ones first
         for_each_tile(o, [&](const tile & t) {
             const int64_t n_segment = ceil_div(t.position + t.n_tokens, segment_size);
             for (int64_t h = 0; h < o.n_head_kv; ++h) {
-                if (o.windowed(h) != windowed) {
+                if (o.sees_window(h) != windows) {
                     continue;
                 }
-                if (windowed || !splits(o) || n_segment == 1) {
+                if (windows || !splits(o) || n_segment == 1) {
                     if (mine()) {
                         compute_tile(o, s, t, h, dst);
                     }
@@ -490,7 +490,7 @@ void ggml_compute_forward_mixed_attn(const ggml_compute_params * params, ggml_te
         }
         for (int64_t r = 0; r < t.n_tokens * o.n_head; ++r) {
             const int64_t head = r % o.n_head;
-            if (!o.windowed(head / o.group) && n++ % nth == ith) {
+            if (!o.sees_window(head / o.group) && n++ % nth == ith) {
                 merge_split(o, s, t.token + r / o.n_head, head, split, dst);
             }
         }
