@@ -17,11 +17,7 @@ namespace duo::abi {
 // --- options ---
 
 static ggml_type cache_type(options & o, const char * key, ggml_type otherwise) {
-    // those of llama.cpp's -ctk and -ctv
-    static const ggml_type types[] = {
-        GGML_TYPE_F32,  GGML_TYPE_F16,    GGML_TYPE_BF16, GGML_TYPE_Q8_0, GGML_TYPE_Q4_0,
-        GGML_TYPE_Q4_1, GGML_TYPE_IQ4_NL, GGML_TYPE_Q5_0, GGML_TYPE_Q5_1,
-    };
+    const auto & types = duo_cache_types();
     std::vector<std::string> names;
     for (const ggml_type t : types) {
         names.push_back(ggml_type_name(t));

@@ -4,6 +4,7 @@
 #include "calibration-passes.h"
 #include "calibration-record.h"
 #include "calibration-regression.h"
+#include "fnv1a.h"
 
 #include "llama-model.h"
 
@@ -78,8 +79,8 @@ private:
 
 // All that the measurements depend on: two runs with the same line may share them.
 std::string describe(const calibration_params & p) {
-    uint64_t hash = 14695981039346656037ull; // FNV-1a
-    auto add = [&](uint64_t x) { hash = (hash ^ x) * 1099511628211ull; };
+    uint64_t hash = fnv1a(nullptr, 0);
+    auto add = [&](uint64_t x) { hash = fnv1a(&x, sizeof(x), hash); };
     for (const auto & s : p.samples) {
         for (const llama_token t : s.tokens) {
             add(uint64_t(t));

@@ -51,20 +51,18 @@ static const char * arch_reason(llm_arch arch) {
     }
 }
 
+const std::vector<ggml_type> & duo_cache_types() {
+    static const std::vector<ggml_type> types = {
+        GGML_TYPE_F32,  GGML_TYPE_F16,    GGML_TYPE_BF16, GGML_TYPE_Q8_0, GGML_TYPE_Q4_0,
+        GGML_TYPE_Q4_1, GGML_TYPE_IQ4_NL, GGML_TYPE_Q5_0, GGML_TYPE_Q5_1,
+    };
+    return types;
+}
+
 static std::string type_reason(const char * what, ggml_type type, uint32_t head_size) {
-    switch (type) {
-        case GGML_TYPE_F32:
-        case GGML_TYPE_F16:
-        case GGML_TYPE_BF16:
-        case GGML_TYPE_Q8_0:
-        case GGML_TYPE_Q4_0:
-        case GGML_TYPE_Q4_1:
-        case GGML_TYPE_IQ4_NL:
-        case GGML_TYPE_Q5_0:
-        case GGML_TYPE_Q5_1:
-            break;
-        default:
-            return format("the %s cache type %s is not one that llama.cpp's -ctk and -ctv accept", what, ggml_type_name(type));
+    const auto & types = duo_cache_types();
+    if (std::find(types.begin(), types.end(), type) == types.end()) {
+        return format("the %s cache type %s is not one that llama.cpp's -ctk and -ctv accept", what, ggml_type_name(type));
     }
     if (head_size % ggml_blck_size(type) != 0) {
         return format("the %s cache type %s holds blocks of %d values, which do not divide the head size %u; use f16",

@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <string>
+#include <vector>
 
 // Bytes of the K and V rows, all layers and sequences together.
 struct duo_kv_size {
@@ -21,6 +22,9 @@ struct duo_kv_size {
     int32_t  recent            = 0;
     int32_t  chunk             = 0;
 };
+
+// Types that the cache's rows may have: those of llama.cpp's -ctk and -ctv.
+const std::vector<ggml_type> & duo_cache_types();
 
 // Why this model with these parameters cannot have mixed heads, in words for a user, or "" if it can. Does not look at params.duo.
 std::string duo_unsupported(const llama_model * model, const llama_context_params & params);

@@ -1,5 +1,7 @@
 #include "llama-kv-cache-duo.h"
 
+#include "fnv1a.h"
+
 #include "llama-context.h"
 #include "llama-impl.h"
 #include "llama-io.h"
@@ -541,13 +543,6 @@ struct llama_kv_cache_duo::state_header {
     uint64_t check;             // a hash of all above and of those bytes
 };
 
-static uint64_t fnv1a(const void * data, size_t n, uint64_t hash = 14695981039346656037ull) {
-    for (size_t i = 0; i < n; ++i) {
-        hash = (hash ^ ((const uint8_t *) data)[i]) * 1099511628211ull;
-    }
-    return hash;
-}
-
 llama_kv_cache_duo::state_header llama_kv_cache_duo::make_state_header(llama_seq_id seq_id, llama_state_seq_flags flags) const {
     if (seq_id >= 0 && size_t(seq_id) >= streams.size()) {
         throw std::runtime_error(format("the sequence id is %d; expected one below the context's %zu sequences", seq_id, streams.size()));
@@ -571,10 +566,10 @@ llama_kv_cache_duo::state_header llama_kv_cache_duo::make_state_header(llama_seq
     h.rot_v    = int32_t(rot_v.n);
     h.partial  = (flags & LLAMA_STATE_SEQ_FLAGS_PARTIAL_ONLY) != 0;
     h.n_stream = seq_id < 0 ? streams.size() : 1;
-    h.heads    = fnv1a(nullptr, 0);
+    h.heads    = duo::fnv1a(nullptr, 0);
     for (const auto & layer : config.heads.streaming) {
         const uint8_t end = 2;
-        h.heads = fnv1a(&end, 1, fnv1a(layer.data(), layer.size(), h.heads));
+        h.heads = duo::fnv1a(&end, 1, duo::fnv1a(layer.data(), layer.size(), h.heads));
     }
     return h;
 }
@@ -642,7 +637,7 @@ void llama_kv_cache_duo::state_write(llama_io_write_i & io, llama_seq_id seq_id,
     const std::vector<stream>  saved(streams.begin() + first, streams.begin() + first + h.n_stream);
     const std::vector<uint8_t> held = held_to_bytes(saved, h.partial);
     h.n_held = held.size();
-    h.check  = fnv1a(held.data(), held.size(), fnv1a(&h, offsetof(state_header, check)));
+    h.check  = duo::fnv1a(held.data(), held.size(), duo::fnv1a(&h, offsetof(state_header, check)));
 
     io.write(&h, sizeof(h));
     io.write(held.data(), held.size());
@@ -676,7 +671,7 @@ void llama_kv_cache_duo::state_read(llama_io_read_i & io, llama_seq_id seq_id, l
     }
     std::vector<uint8_t> bytes(h.n_held);
     io.read(bytes.data(), bytes.size());
-    if (h.check != fnv1a(bytes.data(), bytes.size(), fnv1a(&h, offsetof(state_header, check)))) {
+    if (h.check != duo::fnv1a(bytes.data(), bytes.size(), duo::fnv1a(&h, offsetof(state_header, check)))) {
         throw std::runtime_error("the state is damaged");
     }
     const std::vector<stream> saved = bytes_to_held(bytes, h.n_stream);
