@@ -6,7 +6,7 @@
 //   cuda-attention json FILE         as time, and writes the rows to FILE, with $COMMIT
 //   cuda-attention one CASE...       single cases, each type,head size,query heads,KV heads,position,tokens: for sanitizers
 //
-// SEED=... repeats a run's random inputs.
+// SEED=... repeats a run's random inputs. SHARED_KB=99 is as on a card whose blocks have no more shared memory.
 //
 // Built by bench/cuda-attention.sh.
 
@@ -735,6 +735,9 @@ int main(int argc, char ** argv) {
     CHECK(cudaRuntimeGetVersion(&runtime));
     printf("%s, %d multiprocessors, CUDA driver %d runtime %d, seed 0x%llx\n", device.name, device.multiProcessorCount, driver, runtime, (unsigned long long) g_seed);
     fflush(stdout);
+    if (const char * kilobytes = getenv("SHARED_KB")) {
+        limit_shared_bytes(strtoull(kilobytes, nullptr, 10) << 10);
+    }
 
     if (mode == "check") {
         return check(argc > 2 && !strcmp(argv[2], "quick"));
@@ -749,7 +752,7 @@ int main(int argc, char ** argv) {
             char type[8];
             int position, n;
             if (sscanf(argv[i], "%7[^,],%d,%d,%d,%d,%d", type, &c.head_size, &c.n_head, &c.n_head_kv, &position, &n) != 6) return 2;
-            for (int t = 0; t < 8; ++t) if (!strcmp(type, type_name(CacheType(t)))) c.type = CacheType(t);
+            for (int t = 0; t < 9; ++t) if (!strcmp(type, type_name(CacheType(t)))) c.type = CacheType(t);
             c.sequences = { { position, n }, { position / 2, 1 } };
             failed += run_case(c, true) < 0;
         }
@@ -769,8 +772,13 @@ int main(int argc, char ** argv) {
         { "decode q4_0 half 0",     CacheType::q4_0, 1,      1, 1, 0.5, 0 },
         { "decode q4_0 half 1M",    CacheType::q4_0, 1048576, 1, 1, 0.5, 0 },
         { "decode f16 half 32K x8", CacheType::f16,  32768,  8, 8, 0.5, 0 },
+        { "speculative 2 f16 half", CacheType::f16,  131072, 2, 1, 0.5, 0 },
+        { "speculative 2 q4_0 half", CacheType::q4_0, 131072, 2, 1, 0.5, 0 },
         { "speculative 4 f16 half", CacheType::f16,  131072, 4, 1, 0.5, 0 },
+        { "speculative 4 q8_0 half", CacheType::q8_0, 131072, 4, 1, 0.5, 0 },
         { "speculative 4 q4_0 half", CacheType::q4_0, 131072, 4, 1, 0.5, 0 },
+        { "speculative 8 f16 half", CacheType::f16,  131072, 8, 1, 0.5, 0 },
+        { "speculative 8 q4_0 half", CacheType::q4_0, 131072, 8, 1, 0.5, 0 },
         { "prefill 32 f16 half",    CacheType::f16,  65536, 32, 1, 0.5, 0 },
         { "prefill 512 f16 half",   CacheType::f16,  65536, 512, 1, 0.5, 0 },
         { "prefill 2048 f16 full",  CacheType::f16,  65536, 2048, 1, 0.0, 0 },

@@ -4,6 +4,7 @@
 #   build        the programs, into BUILD (default: build-cuda-tests), with CMAKE_FLAGS; the steps below need it
 #   attention    the operator in ggml on DEVICE (default: CUDA0) against float64
 #   kernels      the kernels alone, on long contexts, large ubatches and many sequences, against float64; and what the cache writer stores, to the bit
+#   ampere       the same kernels as compiled for Ampere, with the shared memory of an A100's blocks (163 KB) and of other cards' (99 KB); needs nvcc
 #   agreement    the needle model on DEVICE and on the CPU: the same greedy tokens, logits as close as stock llama.cpp's
 #   exactness    whole random models on the CPU, as this build has it
 #   memcheck     compute-sanitizer on a short selection: memory accesses,
@@ -23,14 +24,20 @@ build() {
     cmake --build "$build" --parallel "$(nproc)" --target test-attention test-exactness test-gpu-agreement cuda-attention
 }
 attention() { "$build/test-attention" "$device"; }
-kernels() { "$build/cuda-attention" store && "$build/cuda-attention" check; }
+kernels() { "$build/cuda-attention" store && "$build/cuda-attention" check && SHARED_KB=99 "$build/cuda-attention" check; }
+ampere() {
+    local sm
+    sm=$(nvidia-smi --id=0 --query-gpu=compute_cap --format=csv,noheader | tr -d .) || return
+    BUILD="$build/ampere" ARCH="-gencode=arch=compute_80,code=sm_$sm" bash bench/cuda-attention.sh || return
+    SHARED_KB=163 "$build/ampere/cuda-attention" check && SHARED_KB=99 "$build/ampere/cuda-attention" check
+}
 agreement() { "$build/test-gpu-agreement" models/needle.gguf src/eval/language.json "$device"; }
 exactness() { CUDA_VISIBLE_DEVICES='' "$build/test-exactness"; }
 sanitize() { timeout "${SANITIZER_SECONDS:-1800}" compute-sanitizer --tool "$1" --error-exitcode 1 "$build/test-attention" "$device" --quick; }
 memcheck() { sanitize memcheck; }
 racecheck() { sanitize racecheck; }
 
-steps=(build attention kernels agreement exactness memcheck racecheck)
+steps=(build attention kernels ampere agreement exactness memcheck racecheck)
 for step in "$@"; do
     case " ${steps[*]} " in
         *" $step "*) ;;

@@ -12,10 +12,9 @@ template <CacheType TYPE, int D, int N_TILES>
 static cudaError_t launch_decode_sized(const AttentionParams & params, const Device & device, cudaStream_t stream) {
     using Config = DecodeConfig<TYPE, D, N_TILES>;
     const int    n_warps = int(std::min<size_t>(Config::MAX_WARPS, (device.shared_bytes - DECODE_CONTROL_BYTES<Config>) / Config::WARP_BYTES));
-    const size_t shared  = DECODE_CONTROL_BYTES<Config> + n_warps * size_t(Config::WARP_BYTES);
-    if (n_warps < 2) {
-        return cudaErrorNotSupported;
-    }
+    // More than half of what there is, so that no multiprocessor gets two blocks: where this kernel starts while another ends, the first ones free would.
+    const size_t shared  = std::max(DECODE_CONTROL_BYTES<Config> + n_warps * size_t(Config::WARP_BYTES), device.shared_bytes / 2 + 1024);
+    static_assert(DECODE_CONTROL_BYTES<Config> + 2 * Config::WARP_BYTES <= 99 << 10, "no GPU since sm_80 has less than 99 KB for a block");
     const auto kernel = decode_kernel<TYPE, D, N_TILES>;
     if (cudaError_t error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int(shared)); error != cudaSuccess) {
         return error;

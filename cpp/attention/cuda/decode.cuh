@@ -18,7 +18,7 @@ struct DecodeConfig {
     static constexpr int COLUMNS     = 8 * N_TILES;
     // Measured on an H100 (bench/notes-cuda.md). Tiles of 4 KB and more keep the price of a tile small; two of them for each of few warps are all the
     // memory needs under way, and more only let some processors take the bandwidth of others.
-    static constexpr int TILE        = TYPE == CacheType::q4_0 ? 64 : TYPE == CacheType::q8_0 ? 32 : 16; // cells
+    static constexpr int TILE        = !is_quantised<TYPE> ? 16 : TYPE == CacheType::q4_0 && D <= 128 ? 64 : 32; // cells
     static constexpr int N_STAGES    = 2;                      // tiles of a warp under way
     static constexpr int MAX_WARPS   = is_quantised<TYPE> || D < 128 || N_TILES > 1 ? 8 : 4;
     static constexpr int STEPS       = is_quantised<TYPE> && D <= 128 && N_TILES == 1 ? 2 : 1; // of 16 cells multiplied at a time

@@ -19,7 +19,7 @@ cudaError_t launch_prefill_bf16(const AttentionParams & params, const Device & d
 cudaError_t launch_prefill_q8_0(const AttentionParams & params, const Device & device, cudaStream_t stream);
 cudaError_t launch_prefill_q4_0(const AttentionParams & params, const Device & device, cudaStream_t stream);
 
-static const Device & current_device() {
+static Device & current_device() {
     constexpr int MAX_DEVICES = 64;
     static Device devices[MAX_DEVICES];
     int id = 0;
@@ -37,6 +37,11 @@ static const Device & current_device() {
         device.n_multiprocessors = n;
     }
     return device;
+}
+
+void limit_shared_bytes(size_t n_bytes) {
+    Device & device = current_device();
+    device.shared_bytes = std::min(device.shared_bytes, n_bytes);
 }
 
 static bool has_fast_kernel(const AttentionParams & params) {

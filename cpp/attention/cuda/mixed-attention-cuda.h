@@ -16,4 +16,7 @@ size_t attention_workspace(const AttentionParams & params);
 // Writes keys and values to their cells.
 cudaError_t store(const StoreParams & params, cudaStream_t stream);
 
+// For tests: from now on, as if a block of the current device had no more shared memory than this, as on other cards. Not while another thread launches.
+void limit_shared_bytes(size_t n_bytes);
+
 } // namespace duo::cuda

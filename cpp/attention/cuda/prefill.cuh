@@ -294,55 +294,61 @@ prefill_kernel(const __grid_constant__ AttentionParams p, const __grid_constant_
             const bool all_see = at_cell >= at_run.begin && at_cell + KEYS <= at_run.end && first + KEYS - 1 <= first_position
                                && (first >= last_window || first + KEYS <= layout.sink) && run_end - run_begin == end_token - first_token;
 
-            // Hides what rows m do not see, and raises their maxima.
-            const auto settle = [&](int m) {
-                if (p.softcap != 0.0f) {
+            // Hides what rows do not see, and raises their maxima. New maxima are rare: look for one in the whole warp, and only then agree on it.
+            const auto settle = [&]() {
+                float top[M_TILES][2];
+                bool grows = false;
 #pragma unroll
-                    for (int i = 0; i < KEYS / 2; ++i) {
-                        score[m][i / 4][i % 4] = p.softcap * 1.44269504f * ptx::tanh(score[m][i / 4][i % 4]);
-                    }
-                }
-                if (!all_see) { // a tile at an edge of what somebody sees
+                for (int m = 0; m < M_TILES; ++m) {
+                    if (p.softcap != 0.0f) {
 #pragma unroll
-                    for (int row = 0; row < 2; ++row) {
-                        const int2 see = sight[row_of(m, row)];
-#pragma unroll
-                        for (int i = 0; i < KEYS / 4; ++i) {
-                            const int key = i / 2 * 8 + 2 * t + i % 2, j = first + key;
-                            const bool exists  = at_cell + key >= at_run.begin && at_cell + key < at_run.end;
-                            const bool visible = exists && j <= see.x && (j < layout.sink || j >= see.y);
-                            float & x = score[m][i / 2][2 * row + i % 2];
-                            x = visible ? x : -INFINITY;
+                        for (int i = 0; i < KEYS / 2; ++i) {
+                            score[m][i / 4][i % 4] = p.softcap * 1.44269504f * ptx::tanh(score[m][i / 4][i % 4]);
                         }
                     }
-                }
-
-                // New maxima are rare: look for one in the whole warp, and only then agree on it.
-                float top[2];
+                    if (!all_see) { // a tile at an edge of what somebody sees
 #pragma unroll
-                for (int row = 0; row < 2; ++row) {
-                    top[row] = score[m][0][2 * row];
+                        for (int row = 0; row < 2; ++row) {
+                            const int2 see = sight[row_of(m, row)];
 #pragma unroll
-                    for (int i = 1; i < KEYS / 4; ++i) {
-                        top[row] = fmaxf(top[row], score[m][i / 2][2 * row + i % 2]);
+                            for (int i = 0; i < KEYS / 4; ++i) {
+                                const int key = i / 2 * 8 + 2 * t + i % 2, j = first + key;
+                                const bool exists  = at_cell + key >= at_run.begin && at_cell + key < at_run.end;
+                                const bool visible = exists && j <= see.x && (j < layout.sink || j >= see.y);
+                                float & x = score[m][i / 2][2 * row + i % 2];
+                                x = visible ? x : -INFINITY;
+                            }
+                        }
                     }
-                }
-                const bool grows = top[0] > maximum[m][0] + (Config::HEADROOM + Config::SLACK) || top[1] > maximum[m][1] + (Config::HEADROOM + Config::SLACK);
-                if (__any_sync(~0u, grows)) {
 #pragma unroll
                     for (int row = 0; row < 2; ++row) {
-                        float x = top[row];
-                        x = fmaxf(x, __shfl_xor_sync(~0u, x, 1));
-                        x = fmaxf(x, __shfl_xor_sync(~0u, x, 2));
-                        x = fmaxf(maximum[m][row], x - Config::HEADROOM);
-                        const float shrink = ptx::exp2(maximum[m][row] - x);
-                        maximum[m][row] = x;
-                        sum[m][2 * row]     *= shrink;
-                        sum[m][2 * row + 1] *= shrink;
+                        float x = score[m][0][2 * row];
 #pragma unroll
-                        for (int n = 0; n < D / 8; ++n) {
-                            out[m][n][2 * row]     *= shrink;
-                            out[m][n][2 * row + 1] *= shrink;
+                        for (int i = 1; i < KEYS / 4; ++i) {
+                            x = fmaxf(x, score[m][i / 2][2 * row + i % 2]);
+                        }
+                        top[m][row] = x;
+                        grows |= x > maximum[m][row] + (Config::HEADROOM + Config::SLACK);
+                    }
+                }
+                if (__any_sync(~0u, grows)) {
+#pragma unroll
+                    for (int m = 0; m < M_TILES; ++m) {
+#pragma unroll
+                        for (int row = 0; row < 2; ++row) {
+                            float x = top[m][row];
+                            x = fmaxf(x, __shfl_xor_sync(~0u, x, 1));
+                            x = fmaxf(x, __shfl_xor_sync(~0u, x, 2));
+                            x = fmaxf(maximum[m][row], x - Config::HEADROOM);
+                            const float shrink = ptx::exp2(maximum[m][row] - x);
+                            maximum[m][row] = x;
+                            sum[m][2 * row]     *= shrink;
+                            sum[m][2 * row + 1] *= shrink;
+#pragma unroll
+                            for (int n = 0; n < D / 8; ++n) {
+                                out[m][n][2 * row]     *= shrink;
+                                out[m][n][2 * row + 1] *= shrink;
+                            }
                         }
                     }
                 }
@@ -377,14 +383,14 @@ prefill_kernel(const __grid_constant__ AttentionParams p, const __grid_constant_
                         ptx::wgmma_shared(score[m], ptx::wgmma_descriptor(q_address + step / 4 * Config::ROWS * 128 + m * 64 * 128 + at),
                                           ptx::wgmma_descriptor(k_address + step / 4 * KEYS * 128 + at), step == 0);
                     }
-                    ptx::wgmma_commit();
                 }
+                ptx::wgmma_commit();
                 ptx::wgmma_wait<0>();
 #pragma unroll
                 for (int m = 0; m < M_TILES; ++m) {
                     ptx::wgmma_hold(score[m]);
-                    settle(m);
                 }
+                settle();
 #pragma unroll
                 for (int m = 0; m < M_TILES; ++m) {
                     exponentials(m, a[m]);
@@ -433,9 +439,9 @@ prefill_kernel(const __grid_constant__ AttentionParams p, const __grid_constant_
                         }
                     }
                 }
+                settle();
 #pragma unroll
                 for (int m = 0; m < M_TILES; ++m) {
-                    settle(m);
                     exponentials(m, a[m]);
                 }
 #pragma unroll
