@@ -3,7 +3,7 @@
 //   --shape NAME      smollm2, llama-1b or llama-3-8b, Q8_0 (llama-3-8b)
 //   --context N       tokens of a sample, its questions aside (32768)
 //   --samples N --questions N   (1 and 6: each question takes 21 tokens, of which 6 are the answer, as SmolLM2 tokenizes llama-duo's own)
-//   --method NAME     typical, ablation, greedy, masks, mass, kvzip or mean-qk (typical)
+//   --method NAME     combined, typical, ablation, greedy, masks, mass, kvzip or mean-qk (combined)
 //   --threads N       (8)
 //
 // Prints one JSON object. What heads it finds means nothing: the weights are random.
@@ -40,7 +40,7 @@ duo::calibration_sample make_sample(std::mt19937_64 & rng, size_t n_context, siz
 } // namespace
 
 int main(int argc, char ** argv) {
-    const std::vector<std::string> names = { "typical", "ablation", "greedy", "masks", "mass", "kvzip", "mean-qk" }; // as calibration_method numbers them
+    const std::vector<std::string> names = { "combined", "typical", "ablation", "greedy", "masks", "mass", "kvzip", "mean-qk" }; // as calibration_method numbers them
     std::string shape_name = "llama-3-8b", method = names[0];
     size_t n_context = 32768, n_samples = 1, n_questions = 6;
     duo::calibration_params params;

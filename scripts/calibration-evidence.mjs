@@ -25,7 +25,7 @@ import { parseArgs } from 'node:util';
 import { root } from './places.mjs';
 import { runMain, SetupError } from './tools.mjs';
 
-const allMethods = ['typical', 'ablation', 'greedy', 'masks', 'mass', 'kvzip', 'mean-qk'];
+const allMethods = ['combined', 'typical', 'ablation', 'greedy', 'masks', 'mass', 'kvzip', 'mean-qk'];
 
 const { values: given } = parseArgs({
   options: {
@@ -259,7 +259,7 @@ function main() {
   say(tables[0] ?? '');
 
   // --- accuracy ---
-  const [first = 'typical'] = methods;
+  const [first = 'combined'] = methods;
   const firstPattern = patterns[first]?.[0]?.file ?? '';
   const controls = evaluate(places, 'controls', [
     ...['--modes', 'full,streaming,random,inverted'],

@@ -14,6 +14,7 @@ import { abortSignal, boolean, callback, checkOptions, integer, oneOf, text as s
 
 /**
  * How heads are scored; docs/calibration.md compares them.
+ * - combined: the larger of a head's ranks by typical and by mass: needed if answers suffer without it, or if they look where only it would see
  * - typical: what the answers' tokens typically lose where one head sees only sinks and recent keys: ablation by a geometric mean
  * - ablation: what they lose in the mean, DuoAttention's own objective
  * - greedy: typical, step by step: the least needed quarter stays so while the others are measured again
@@ -22,11 +23,11 @@ import { abortSignal, boolean, callback, checkOptions, integer, oneOf, text as s
  * - kvzip: the most attention that any such key gets while the context is repeated (arXiv 2505.23416)
  * - mean-qk: how far back the mean query looks on mean keys (as kvpress does)
  */
-export const calibrationMethods = ['typical', 'ablation', 'greedy', 'masks', 'mass', 'kvzip', 'mean-qk'] as const;
+export const calibrationMethods = ['combined', 'typical', 'ablation', 'greedy', 'masks', 'mass', 'kvzip', 'mean-qk'] as const;
 export type CalibrationMethod = (typeof calibrationMethods)[number];
 
 export type CalibrateOptions = {
-  /** Default: 'typical'. */
+  /** Default: 'combined'. */
   method?: CalibrationMethod;
   /** Tokens of a sample. Default: 1024, or what the window needs, at most what the model was trained for. */
   contextSize?: number;
@@ -91,7 +92,7 @@ const checks = {
 /** @internal {@link Model.calibrate} */
 export async function calibrate(native: Native, model: Model, handle: () => Handle, options: CalibrateOptions): Promise<Calibration> {
   checkOptions(options, checks);
-  const { method = 'typical', questions = 6, seed = 1, sink = 64, recent = 256, strict = false } = options;
+  const { method = 'combined', questions = 6, seed = 1, sink = 64, recent = 256, strict = false } = options;
   const { samples: count = defaultSamples(model), text, masks, threads, partial, onProgress, signal } = options;
   const contextSize = options.contextSize ?? defaultContextSize(model, sink, recent);
   const samples = calibrationSamples(model, count, { contextSize, questions, sink, recent, seed, text });

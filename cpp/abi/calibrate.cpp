@@ -14,7 +14,7 @@ namespace duo::abi {
 
 // --- options ---
 
-static const std::vector<std::string> method_names = { "typical", "ablation", "greedy", "masks", "mass", "kvzip", "mean-qk" }; // as calibration_method numbers them
+static const std::vector<std::string> method_names = { "combined", "typical", "ablation", "greedy", "masks", "mass", "kvzip", "mean-qk" }; // as calibration_method numbers them
 
 // A whole number of a sample; NaN and the like become -1.
 static int64_t whole(const json & value) {

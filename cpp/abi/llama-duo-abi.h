@@ -113,8 +113,8 @@ LLAMA_DUO_API int32_t llama_duo_gates_embed(const void * json, int32_t len, uint
 
 // Finds out how much each KV head needs its whole cache, with forward passes only: a context is read once for each sample, then its questions and
 // answers again and again with other heads restricted to sinks and recent keys.
-// Options: { "samples": [{ "tokens": [token], "context": integer (tokens before the questions), "answers": [[first, end], ...] }], "method"?: "typical" |
-//   "ablation" | "greedy" | "masks" | "mass" | "kvzip" | "mean-qk", "sink"?, "recent"?, "strict"?: boolean (read the contexts under the restriction, too),
+// Options: { "samples": [{ "tokens": [token], "context": integer (tokens before the questions), "answers": [[first, end], ...] }], "method"?: "combined" |
+//   "typical" | "ablation" | "greedy" | "masks" | "mass" | "kvzip" | "mean-qk", "sink"?, "recent"?, "strict"?: boolean (read the contexts under the restriction, too),
 //   "masks"?: integer (method masks: how many), "seed"?: 0 to 4294967295 (method masks), "threads"?, "partial"?: path (measurements are kept there, and a
 //   later job with the same options goes on from them, one with others begins anew; a file of anything else is refused), "modelId"?: string
 //   (tells models apart there) }

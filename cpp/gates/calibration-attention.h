@@ -7,7 +7,7 @@
 
 namespace duo {
 
-// A score for each KV head, all layers one after the other, by params.method: mass, kvzip or mean_qk. Reads the contexts, and then what the method needs.
+// A score for each KV head, all layers one after the other, by params.method: kvzip, mean_qk, or mass in any other. Reads the contexts, and then what the method needs.
 // Throws calibration_error and calibration_cancelled.
 std::vector<double> attention_scores(calibration_passes & passes, const calibration_params & params);
 

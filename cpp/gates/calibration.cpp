@@ -33,6 +33,8 @@ public:
 private:
     using scores = std::vector<double>; // [n_head], of heads
 
+    static constexpr size_t n_rounds = 4; // of method greedy
+
     scores ablation(bool typical);
     scores greedy();
     scores random_masks();
@@ -40,6 +42,14 @@ private:
 
     // Of a mask, from the record or measured.
     calibration_loss loss(const head_mask & windowed);
+
+    // Tokens that a method reads, for progress.
+    size_t tokens_of(calibration_method method) const;
+
+    size_t n_masks() const { return params.n_masks > 0 ? size_t(params.n_masks) : 2 * heads.size(); }
+
+    // Heads that method greedy has not windowed for good before a round.
+    size_t heads_in_round(size_t round) const { return heads.size() - heads.size() * round / n_rounds; }
 
     size_t tokens_of_loss() const { return n_tail + (params.strict ? result.n_context : 0); }
 
@@ -93,7 +103,7 @@ std::string describe(const calibration_params & p) {
     }
     char samples[17];
     snprintf(samples, sizeof(samples), "%016llx", (unsigned long long) hash);
-    return record_magic + std::string("2, model ") + p.model_id + ", samples " + samples + ", method " + std::to_string(int(p.method)) + ", sink " +
+    return record_magic + std::string("3, model ") + p.model_id + ", samples " + samples + ", method " + std::to_string(int(p.method)) + ", sink " +
            std::to_string(p.sink) + ", recent " + std::to_string(p.recent) + ", strict " + std::to_string(p.strict) + ", masks " +
            std::to_string(p.n_masks) + ", seed " + std::to_string(p.seed);
 }
@@ -157,6 +167,26 @@ void calibration::report(size_t n_tokens) {
     if (params.progress) {
         params.progress(std::min(1.0, double(n_done) / double(std::max<size_t>(1, n_total))));
     }
+}
+
+size_t calibration::tokens_of(calibration_method method) const {
+    switch (method) {
+        case calibration_method::combined: return tokens_of(calibration_method::typical) + tokens_of(calibration_method::mass);
+        case calibration_method::typical:
+        case calibration_method::ablation: return tokens_of_losses(heads.size(), 0);
+        case calibration_method::greedy: {
+            size_t n_losses = 0;
+            for (size_t round = 0; round < n_rounds; ++round) {
+                n_losses += heads_in_round(round);
+            }
+            return tokens_of_losses(n_losses, n_rounds - 1);
+        }
+        case calibration_method::masks:    return tokens_of_losses(n_masks(), 0);
+        case calibration_method::mass:     return result.n_context + n_tail;
+        case calibration_method::kvzip:    return 2 * result.n_context;
+        case calibration_method::mean_qk:  return result.n_context;
+    }
+    return 0;
 }
 
 std::unique_ptr<calibration_passes> calibration::make_passes() {
@@ -231,7 +261,6 @@ calibration_loss calibration::loss(const head_mask & windowed) {
 // A few tokens where windowing any head changes much can outweigh all others in a mean of squares, and other texts have other such tokens. The mean of
 // logarithms gives every token the same say, so that seeds agree on heads that matter little; heads that matter much stand out in both.
 calibration::scores calibration::ablation(bool typical) {
-    n_total = tokens_of_losses(heads.size(), 0);
     result.correct = loss(none).correct;
 
     scores s;
@@ -246,14 +275,6 @@ calibration::scores calibration::ablation(bool typical) {
 
 // Four rounds, after each of which a quarter of the heads is windowed for good. A head's score is the order in which it went.
 calibration::scores calibration::greedy() {
-    constexpr size_t n_round = 4;
-
-    const auto n_left = [&](size_t round) { return heads.size() - heads.size() * round / n_round; };
-    size_t n_losses = 0;
-    for (size_t round = 0; round < n_round; ++round) {
-        n_losses += n_left(round);
-    }
-    n_total = tokens_of_losses(n_losses, n_round - 1);
     result.correct = loss(none).correct;
 
     std::vector<size_t> left(heads.size());
@@ -262,7 +283,7 @@ calibration::scores calibration::greedy() {
     scores    s(heads.size());
     head_mask windowed = none;
     double    next     = 0;
-    for (size_t round = 0; round < n_round; ++round) {
+    for (size_t round = 0; round < n_rounds; ++round) {
         // what the heads that are windowed for good do to the context's rows counts from here on
         set_contexts(windowed);
         std::vector<std::pair<double, size_t>> order;
@@ -272,7 +293,7 @@ calibration::scores calibration::greedy() {
             order.push_back({ loss(mask).log_mse, i });
         }
         std::sort(order.begin(), order.end());
-        const size_t n_keep = round + 1 < n_round ? n_left(round + 1) : 0;
+        const size_t n_keep = heads_in_round(round + 1);
         left.clear();
         for (size_t k = 0; k < order.size(); ++k) {
             const size_t i = order[k].second;
@@ -290,8 +311,7 @@ calibration::scores calibration::greedy() {
 // Ridge regression of the typical loss on random masks. Masks come in pairs that window opposite halves of the heads, so that effects that only count how many are
 // windowed cancel out.
 calibration::scores calibration::random_masks() {
-    const size_t n_mask = params.n_masks > 0 ? size_t(params.n_masks) : 2 * heads.size();
-    n_total = tokens_of_losses(n_mask, 0);
+    const size_t n_mask = n_masks();
     result.correct = loss(none).correct;
 
     std::mt19937_64 rng(params.seed);
@@ -325,12 +345,8 @@ calibration::scores calibration::random_masks() {
 // --- methods that look at attention ---
 
 calibration::scores calibration::attention() {
-    switch (params.method) {
-        case calibration_method::kvzip:   n_total = 2 * result.n_context;      break;
-        case calibration_method::mean_qk: n_total = result.n_context;          break;
-        default:                          n_total = result.n_context + n_tail; break;
-    }
     const auto v = record.next(heads.size(), [&] {
+        passes.reset(); // there is memory for one
         passes = make_passes();
         const auto seen = attention_scores(*passes, params);
         if (seen.size() != heads.size()) {
@@ -360,9 +376,24 @@ std::vector<double> ranks(const std::vector<double> & scores) {
     return r;
 }
 
+// The larger of two ranks; among equals the other one decides.
+std::vector<double> larger(const std::vector<double> & a, const std::vector<double> & b) {
+    std::vector<double> x;
+    for (size_t i = 0; i < a.size(); ++i) {
+        x.push_back(std::max(a[i], b[i]) + std::min(a[i], b[i]) / double(4 * a.size())); // ranks differ by half of 1 / (n - 1) at least
+    }
+    return x;
+}
+
 calibration_result calibration::run() {
+    n_total = tokens_of(params.method);
     scores s;
     switch (params.method) {
+        case calibration_method::combined: {
+            const auto by_loss = ranks(ablation(true));
+            s = larger(by_loss, ranks(attention()));
+            break;
+        }
         case calibration_method::typical:  s = ablation(true);  break;
         case calibration_method::ablation: s = ablation(false); break;
         case calibration_method::greedy:   s = greedy();        break;

@@ -25,6 +25,7 @@ struct calibration_sample {
 };
 
 enum class calibration_method {
+    combined, // the larger of a head's ranks by typical and by mass: it is needed if answers suffer without it, or if they look where it alone would see
     typical,  // ablation by the typical loss, which no few of the answers' tokens decide
     ablation, // each head windowed alone: DuoAttention's own objective
     greedy,   // the least needed heads windowed step by step, the others measured again after each
@@ -35,7 +36,7 @@ enum class calibration_method {
 };
 
 struct calibration_params {
-    calibration_method              method = calibration_method::typical;
+    calibration_method              method = calibration_method::combined;
     std::vector<calibration_sample> samples;
 
     int32_t sink   = 64;  // what a windowed head sees

@@ -33,9 +33,9 @@ struct named_method {
 };
 
 const named_method methods[] = {
-    { calibration_method::typical,  "typical" },  { calibration_method::ablation, "ablation" }, { calibration_method::greedy,  "greedy" },
-    { calibration_method::masks,    "masks" },    { calibration_method::mass,     "mass" },     { calibration_method::kvzip,   "kvzip" },
-    { calibration_method::mean_qk,  "mean-qk" },
+    { calibration_method::combined, "combined" }, { calibration_method::typical, "typical" }, { calibration_method::ablation, "ablation" },
+    { calibration_method::greedy,   "greedy" },   { calibration_method::masks,   "masks" },   { calibration_method::mass,     "mass" },
+    { calibration_method::kvzip,    "kvzip" },    { calibration_method::mean_qk, "mean-qk" },
 };
 
 // Tokens from 0 to 31 at random, and four lists of eight tokens from 32 to 63 among them: whoever has seen a list's first token in the context can go on with the
@@ -140,7 +140,7 @@ void test_architectures(uint64_t seed) {
         }
         p.samples[0].n_context = 80;
         p.samples[0].answers   = { { 90, 100 } };
-        for (const calibration_method method : { calibration_method::typical, calibration_method::mass, calibration_method::kvzip, calibration_method::mean_qk }) {
+        for (const calibration_method method : { calibration_method::combined, calibration_method::kvzip, calibration_method::mean_qk }) {
             p.method = method;
             try {
                 const auto r = duo::calibrate(model.get(), p);
@@ -229,7 +229,7 @@ struct temporary_file {
 
 void test_resume(uint64_t seed) {
     const auto model = make_induction_model({});
-    for (const calibration_method method : { calibration_method::typical, calibration_method::ablation, calibration_method::greedy, calibration_method::masks, calibration_method::mass }) {
+    for (const calibration_method method : { calibration_method::combined, calibration_method::ablation, calibration_method::greedy, calibration_method::masks, calibration_method::mass }) {
         const temporary_file file;
         auto p = make_params(method, seed);
         p.partial = file.path;

@@ -24,7 +24,7 @@ const flags = {
     value: 'FILE',
     help: 'the pattern, JSON or .tsv (default: beside the model, where --duo-gates auto finds it)',
   },
-  method: { names: ['--method'], kind: 'text', value: 'M', help: `${calibrationMethods.join(', ')} (default: typical)` },
+  method: { names: ['--method'], kind: 'text', value: 'M', help: `${calibrationMethods.join(', ')} (default: combined)` },
   contextSize: { names: ['-c', '--ctx', '--ctx-size'], kind: 'integer', value: 'N', help: 'tokens of a sample (default: 1024)' },
   samples: {
     names: ['--samples'],
