@@ -14,7 +14,8 @@ import { abortSignal, boolean, callback, checkOptions, integer, oneOf, text as s
 
 /**
  * How heads are scored; docs/calibration.md compares them.
- * - combined: the larger of a head's ranks by typical and by mass: needed if answers suffer without it, or if they look where only it would see
+ * - combined: the larger of a head's ranks by typical, beyond what rounding makes of any change, and by mass: needed if answers suffer without it, or if they
+ *   look where only it would see
  * - typical: what the answers' tokens typically lose where one head sees only sinks and recent keys: ablation by a geometric mean
  * - ablation: what they lose in the mean, DuoAttention's own objective
  * - greedy: typical, step by step: the least needed quarter stays so while the others are measured again

@@ -38,6 +38,7 @@ private:
     scores ablation(bool typical);
     scores greedy();
     scores random_masks();
+    scores beyond_rounding(const scores & losses) const;
     scores attention();
 
     // Of a mask, from the record or measured.
@@ -308,6 +309,23 @@ calibration::scores calibration::greedy() {
     return s;
 }
 
+// Losses less what rounding alone makes of a change. Computing with 8-bit activations turns any change, however small, into noise, the more of it the more layers
+// it passes: no head of a layer loses less than that, and no head of an earlier layer does. So the least loss up to a layer bounds its noise from above, and where
+// few heads of each layer matter it is close. Seen with SmolLM2: 0.015 on a GPU and 0.0023 on a CPU in the first half of the layers, a tenth of that in the last.
+calibration::scores calibration::beyond_rounding(const scores & losses) const {
+    scores s = losses;
+    double noise = INFINITY;
+    for (size_t i = 0, end = 0; i < heads.size(); i = end) {
+        for (end = i; end < heads.size() && heads[end].il == heads[i].il; ++end) {
+            noise = std::min(noise, losses[end]);
+        }
+        for (size_t j = i; j < end; ++j) {
+            s[j] -= noise;
+        }
+    }
+    return s;
+}
+
 // Ridge regression of the typical loss on random masks. Masks come in pairs that window opposite halves of the heads, so that effects that only count how many are
 // windowed cancel out.
 calibration::scores calibration::random_masks() {
@@ -390,7 +408,7 @@ calibration_result calibration::run() {
     scores s;
     switch (params.method) {
         case calibration_method::combined: {
-            const auto by_loss = ranks(ablation(true));
+            const auto by_loss = ranks(beyond_rounding(ablation(true)));
             s = larger(by_loss, ranks(attention()));
             break;
         }

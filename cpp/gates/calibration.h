@@ -25,7 +25,7 @@ struct calibration_sample {
 };
 
 enum class calibration_method {
-    combined, // the larger of a head's ranks by typical and by mass: it is needed if answers suffer without it, or if they look where it alone would see
+    combined, // the larger of a head's ranks by typical, beyond rounding, and by mass: it is needed if answers suffer without it, or if they look where it alone would see
     typical,  // ablation by the typical loss, which no few of the answers' tokens decide
     ablation, // each head windowed alone: DuoAttention's own objective
     greedy,   // the least needed heads windowed step by step, the others measured again after each
