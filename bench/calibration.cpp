@@ -40,7 +40,7 @@ duo::calibration_sample make_sample(std::mt19937_64 & rng, size_t n_context, siz
 } // namespace
 
 int main(int argc, char ** argv) {
-    const std::vector<std::string> names = { "combined", "typical", "ablation", "greedy", "masks", "mass", "kvzip", "mean-qk" }; // as calibration_method numbers them
+    const auto & names = duo::calibration_method_names();
     std::string shape_name = "llama-3-8b", method = names[0];
     size_t n_context = 32768, n_samples = 1, n_questions = 6;
     duo::calibration_params params;

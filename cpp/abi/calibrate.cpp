@@ -14,8 +14,6 @@ namespace duo::abi {
 
 // --- options ---
 
-static const std::vector<std::string> method_names = { "combined", "typical", "ablation", "greedy", "masks", "mass", "kvzip", "mean-qk" }; // as calibration_method numbers them
-
 // A whole number of a sample; NaN and the like become -1.
 static int64_t whole(const json & value) {
     return value.is_number_integer() && value >= 0 && value <= INT32_MAX ? value.get<int64_t>() : -1;
@@ -53,8 +51,9 @@ calibrate_options calibrate_options::read(options o, const model & m) {
     calibrate_options result;
     calibration_params & p = result.params;
 
-    const std::string method = o.one_of("method", method_names).value_or(method_names[0]);
-    p.method = calibration_method(std::find(method_names.begin(), method_names.end(), method) - method_names.begin());
+    const auto & methods = calibration_method_names();
+    const std::string method = o.one_of("method", methods).value_or(methods[0]);
+    p.method = calibration_method(std::find(methods.begin(), methods.end(), method) - methods.begin());
 
     const json * samples = o.value("samples");
     if (!samples || !samples->is_array() || samples->empty() || samples->size() > llama_max_parallel_sequences()) {

@@ -2,6 +2,7 @@
 
 #include "calibration-attention.h"
 #include "calibration-passes.h"
+#include "calibration-ranks.h"
 #include "calibration-record.h"
 #include "calibration-regression.h"
 #include "fnv1a.h"
@@ -38,7 +39,6 @@ private:
     scores ablation(bool typical);
     scores greedy();
     scores random_masks();
-    scores beyond_rounding(const scores & losses) const;
     scores attention();
 
     // Of a mask, from the record or measured.
@@ -309,23 +309,6 @@ calibration::scores calibration::greedy() {
     return s;
 }
 
-// Losses less what rounding alone makes of a change. Computing with 8-bit activations turns any change, however small, into noise, the more of it the more layers
-// it passes: no head of a layer loses less than that, and no head of an earlier layer does. So the least loss up to a layer bounds its noise from above, and where
-// few heads of each layer matter it is close. Seen with SmolLM2: 0.015 on a GPU and 0.0023 on a CPU in the first half of the layers, a tenth of that in the last.
-calibration::scores calibration::beyond_rounding(const scores & losses) const {
-    scores s = losses;
-    double noise = INFINITY;
-    for (size_t i = 0, end = 0; i < heads.size(); i = end) {
-        for (end = i; end < heads.size() && heads[end].il == heads[i].il; ++end) {
-            noise = std::min(noise, losses[end]);
-        }
-        for (size_t j = i; j < end; ++j) {
-            s[j] -= noise;
-        }
-    }
-    return s;
-}
-
 // Ridge regression of the typical loss on random masks. Masks come in pairs that window opposite halves of the heads, so that effects that only count how many are
 // windowed cancel out.
 calibration::scores calibration::random_masks() {
@@ -381,35 +364,13 @@ calibration::scores calibration::attention() {
 
 // --- result ---
 
-// Ranks from 0 (lowest) to 1; equal scores share theirs.
-std::vector<double> ranks(const std::vector<double> & scores) {
-    std::vector<double> sorted = scores;
-    std::sort(sorted.begin(), sorted.end());
-    std::vector<double> r;
-    for (const double s : scores) {
-        const auto [lo, hi] = std::equal_range(sorted.begin(), sorted.end(), s);
-        const double mean = double((lo - sorted.begin()) + (hi - sorted.begin()) - 1) / 2;
-        r.push_back(sorted.size() > 1 ? mean / double(sorted.size() - 1) : 1.0);
-    }
-    return r;
-}
-
-// The larger of two ranks; among equals the other one decides.
-std::vector<double> larger(const std::vector<double> & a, const std::vector<double> & b) {
-    std::vector<double> x;
-    for (size_t i = 0; i < a.size(); ++i) {
-        x.push_back(std::max(a[i], b[i]) + std::min(a[i], b[i]) / double(4 * a.size())); // ranks differ by half of 1 / (n - 1) at least
-    }
-    return x;
-}
-
 calibration_result calibration::run() {
     n_total = tokens_of(params.method);
     scores s;
     switch (params.method) {
         case calibration_method::combined: {
-            const auto by_loss = ranks(beyond_rounding(ablation(true)));
-            s = larger(by_loss, ranks(attention()));
+            const auto by_loss = ranks(beyond_rounding(ablation(true), n_head_kv));
+            s = larger_ranks(by_loss, ranks(attention()));
             break;
         }
         case calibration_method::typical:  s = ablation(true);  break;
@@ -442,6 +403,11 @@ calibration_result calibration::run() {
 }
 
 } // namespace
+
+const std::vector<std::string> & calibration_method_names() {
+    static const std::vector<std::string> names = { "combined", "typical", "ablation", "greedy", "masks", "mass", "kvzip", "mean-qk" };
+    return names;
+}
 
 calibration_result calibrate(llama_model * model, const calibration_params & params) {
     check_samples(model, params);

@@ -35,6 +35,9 @@ enum class calibration_method {
     mean_qk,  // far attention of the mean query on the mean key (kvpress, DuoAttentionPress on the fly)
 };
 
+// As calibration_method numbers them.
+const std::vector<std::string> & calibration_method_names();
+
 struct calibration_params {
     calibration_method              method = calibration_method::combined;
     std::vector<calibration_sample> samples;

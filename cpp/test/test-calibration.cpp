@@ -6,6 +6,7 @@
 #include "random-model.h"
 
 #include "calibration.h"
+#include "calibration-ranks.h"
 #include "calibration-regression.h"
 #include "duo-heads.h"
 #include "head-selection.h"
@@ -26,17 +27,6 @@
 namespace {
 
 using duo::calibration_method;
-
-struct named_method {
-    calibration_method method;
-    const char *       name;
-};
-
-const named_method methods[] = {
-    { calibration_method::combined, "combined" }, { calibration_method::typical, "typical" }, { calibration_method::ablation, "ablation" },
-    { calibration_method::greedy,   "greedy" },   { calibration_method::masks,   "masks" },   { calibration_method::mass,     "mass" },
-    { calibration_method::kvzip,    "kvzip" },    { calibration_method::mean_qk, "mean-qk" },
-};
 
 // Tokens from 0 to 31 at random, and four lists of eight tokens from 32 to 63 among them: whoever has seen a list's first token in the context can go on with the
 // others. The lists are what is asked for.
@@ -88,7 +78,9 @@ void test_retrieval_head_ranks_first(uint64_t seed) {
         built.retrieval = head;
         built.seed      = seed + uint64_t(head);
         const auto model = make_induction_model(built);
-        for (const auto & [method, name] : methods) {
+        for (size_t m = 0; m < duo::calibration_method_names().size(); ++m) {
+            const auto method = calibration_method(m);
+            const char * name = duo::calibration_method_names()[m].c_str();
             const auto r = duo::calibrate(model.get(), make_params(method, seed));
             const size_t want = size_t(built.layer * built.n_head + head);
             printf("%-8s head %d: ", name, head);
@@ -283,7 +275,9 @@ void test_resume(uint64_t seed) {
 
 void test_cancel(uint64_t seed) {
     const auto model = make_induction_model({});
-    for (const auto & [method, name] : methods) {
+    for (size_t m = 0; m < duo::calibration_method_names().size(); ++m) {
+        const auto method = calibration_method(m);
+        const char * name = duo::calibration_method_names()[m].c_str();
         auto p = make_params(method, seed);
         int n_progress = 0;
         double last = 0;
@@ -349,6 +343,21 @@ void test_model_of_nan(uint64_t seed) {
     }
 }
 
+// --- ranks ---
+
+void test_ranks() {
+    using list = std::vector<double>;
+    CHECK((duo::ranks({ 3, 1, 2, 1, 5 }) == list { 0.75, 0.125, 0.5, 0.125, 1 }));
+    CHECK((duo::ranks({ 7 }) == list { 1 }));
+
+    // The second layer's noise is the first's, since nothing there loses less; the third has less of its own. Layers may differ in heads, or have none.
+    CHECK((duo::beyond_rounding({ 9, 8, 10, 12, 4, 16 }, { 2, 1, 0, 3 }) == list { 1, 0, 2, 8, 0, 12 }));
+
+    // By the larger rank; of two heads that have the same one, the other decides, and never outweighs it.
+    const list x = duo::larger_ranks({ 0, 0.25, 0.5, 0.75, 1 }, { 1, 0.75, 0, 0.5, 0.25 });
+    CHECK((duo::ranks(x) == list { 0.75, 0.25, 0, 0.5, 1 }));
+}
+
 // --- regression ---
 
 void test_regression(uint64_t seed) {
@@ -393,6 +402,7 @@ int main() {
     test_cancel(seed);
     test_errors(seed);
     test_model_of_nan(seed);
+    test_ranks();
     test_regression(seed);
     return check::result();
 }
