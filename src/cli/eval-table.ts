@@ -87,15 +87,14 @@ function section(title: string, rows: readonly Row[]): string {
 
 /** The mean over rows, depths for instance: of accuracies, and of perplexities' logarithms. */
 function score(rows: readonly Row[]): string {
-  const told = rows.filter(({ accuracy }) => accuracy !== null);
-  if (told.length > 0)
-    return `${(
-      100 *
-      mean(
-        told.map(({ accuracy }) => accuracy ?? 0),
-        told.map(weightOf),
-      )
-    ).toFixed(1)}%`;
+  const told = rows.flatMap((row) => (row.accuracy === null ? [] : [{ accuracy: row.accuracy, weight: weightOf(row) }]));
+  if (told.length > 0) {
+    const accuracy = mean(
+      told.map((row) => row.accuracy),
+      told.map((row) => row.weight),
+    );
+    return `${(100 * accuracy).toFixed(1)}%`;
+  }
   const logarithms = rows.flatMap(({ perplexity }) => (perplexity === null ? [] : [Math.log(perplexity)]));
   return logarithms.length > 0 ? Math.exp(mean(logarithms)).toFixed(2) : '';
 }
