@@ -6,7 +6,7 @@ process.env['GOMP_SPINCOUNT'] ??= '1000';
 export default defineConfig({
   test: {
     // llama.cpp's tree has test files of its own.
-    include: ['test/{unit,native,model}/**/*.test.ts'],
+    include: ['test/{unit,native,model,server}/**/*.test.ts'],
     // Worker threads fail on Deno, and a crash in the library should end one file only.
     pool: 'forks',
     // Two files that decode at once would fight for the cores.

@@ -2,7 +2,9 @@
 
 #include "arg.h"
 #include "common.h"
+#include "log.h"
 
+#include <algorithm>
 #include <cmath>
 #include <stdexcept>
 
@@ -89,4 +91,87 @@ void common_duo_add_args(const std::function<void(common_arg)> & add_opt) {
             params.duo.chunk = to_count("--duo-chunk", value, 1);
         }
     ).set_env("LLAMA_ARG_DUO_CHUNK"));
+}
+
+// --- options that mixed heads cannot honour ---
+
+namespace {
+
+struct option_rule {
+    const char * option;                          // as a user writes it
+    bool (*given)(const common_params & params);  // whether it asks for what mixed heads cannot do
+    void (*take_back)(common_params & params);    // null: it is refused
+    const char * reason;                          // and what to do
+};
+
+const option_rule option_rules[] = {
+    { "-fa off", [](const common_params & p) { return p.flash_attn_type == LLAMA_FLASH_ATTN_TYPE_DISABLED; }, nullptr,
+        "mixed heads have their own attention, which takes the place of flash attention; use -fa on or auto" },
+    { "-sm tensor", [](const common_params & p) { return p.split_mode == LLAMA_SPLIT_MODE_TENSOR; }, nullptr,
+        "a layer's KV cache is not split over devices; use -sm layer" },
+    { "--attention non-causal", [](const common_params & p) { return p.attention_type == LLAMA_ATTENTION_TYPE_NON_CAUSAL; }, nullptr,
+        "attention that is not causal has no recent window; leave it out" },
+    { "--grp-attn-n", [](const common_params & p) { return p.grp_attn_n != 1; }, nullptr,
+        "group attention gives cached tokens other positions, and a position decides where a token is kept; leave it out" },
+    { "--hellaswag", [](const common_params & p) { return p.hellaswag; }, nullptr,
+        "its answers share the tokens of their question, and a mixed-head cache keeps sequences apart; score it without --duo-*" },
+    { "--winogrande", [](const common_params & p) { return p.winogrande; }, nullptr,
+        "its answers share the tokens of their question, and a mixed-head cache keeps sequences apart; score it without --duo-*" },
+    { "--multiple-choice", [](const common_params & p) { return p.multiple_choice; }, nullptr,
+        "its answers share the tokens of their question, and a mixed-head cache keeps sequences apart; score it without --duo-*" },
+    { "-kvu", [](const common_params & p) { return p.kv_unified; }, [](common_params & p) { p.kv_unified = false; },
+        "sequences have cells of their own, so the context (-c) is divided by their number (-np)" },
+    { "--context-shift", [](const common_params & p) { return p.ctx_shift; }, [](common_params & p) { p.ctx_shift = false; },
+        "cached tokens keep their positions, so an answer ends where the context is full" },
+    { "--cache-reuse", [](const common_params & p) { return p.n_cache_reuse > 0; }, [](common_params & p) { p.n_cache_reuse = 0; },
+        "cached tokens keep their positions, so only what prompts begin with is reused" },
+};
+
+} // namespace
+
+void common_duo_check_options(common_params & params) {
+    if (!params.duo.enabled) {
+        return;
+    }
+    // a server's number of slots, where it is left to it: each has its share of the context and no more, so it is one
+    params.n_parallel = std::max(params.n_parallel, 1);
+
+    int32_t room = params.n_batch; // of one batch, in tokens
+    for (const int32_t limit : { params.n_ubatch, params.n_ctx }) {
+        room = limit > 0 ? std::min(room, limit) : room;
+    }
+    if (params.n_parallel > room) {
+        throw std::invalid_argument(string_format("mixed heads (--duo-*) cannot be used with %d sequences (-np) in batches of %d tokens "
+                "(the least of -b, -ub and -c): each sequence may have a token in a batch; use -np %d at most, or larger batches",
+                params.n_parallel, room, room));
+    }
+    for (const option_rule & rule : option_rules) {
+        if (!rule.given(params)) {
+            continue;
+        }
+        if (!rule.take_back) {
+            throw std::invalid_argument(string_format("mixed heads (--duo-*) cannot be used with %s: %s", rule.option, rule.reason));
+        }
+        rule.take_back(params);
+        LOG_WRN("mixed heads (--duo-*) go without %s: %s\n", rule.option, rule.reason);
+    }
+}
+
+// --- checkpoints ---
+
+bool common_duo_load_checkpoint(const common_params_duo & duo, const common_prompt_checkpoint & checkpoint,
+        llama_context * ctx_tgt, llama_context * ctx_dft, llama_seq_id seq_id, llama_pos pos_min_thold) {
+    const auto refuse = [&](const std::string & reason) {
+        LOG_WRN("the checkpoint of positions %d to %d of sequence %d is of no use: %s\n", checkpoint.pos_min, checkpoint.pos_max, seq_id, reason.c_str());
+        return false;
+    };
+    try {
+        checkpoint.load_tgt(ctx_tgt, seq_id, LLAMA_STATE_SEQ_FLAGS_PARTIAL_ONLY);
+        checkpoint.load_dft(ctx_dft, seq_id, LLAMA_STATE_SEQ_FLAGS_PARTIAL_ONLY);
+    } catch (const std::exception & e) {
+        return refuse(e.what());
+    }
+    // it may hold less than the sequence did when it was made
+    const llama_pos pos_min = llama_memory_seq_pos_min(llama_get_memory(ctx_tgt), seq_id);
+    return !duo.enabled || pos_min == 0 || pos_min < pos_min_thold || refuse(string_format("what it holds goes on at %d at the earliest", pos_min + 1));
 }

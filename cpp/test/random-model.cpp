@@ -169,7 +169,11 @@ private:
             }
         };
         gguf_set_val_str(gguf.get(), "general.architecture", p.arch.c_str());
-        gguf_set_val_str(gguf.get(), "tokenizer.ggml.model", "none");
+        if (p.words) {
+            vocabulary();
+        } else {
+            gguf_set_val_str(gguf.get(), "tokenizer.ggml.model", "none");
+        }
         u32("vocab_size", p.n_vocab);
         u32("context_length", p.n_ctx);
         u32("embedding_length", p.n_embd);
@@ -191,6 +195,37 @@ private:
             const std::string name = word.substr(0, equals);
             set(name[0] == '.' ? name.substr(1) : key(name), word.substr(equals + 1));
         }
+    }
+
+    // SentencePiece's: three tokens of no text, the 256 bytes, and a word for each token that is left.
+    void vocabulary() {
+        std::vector<std::string> tokens = { "<unk>", "<s>", "</s>" };
+        std::vector<int32_t>     types  = { LLAMA_TOKEN_TYPE_UNKNOWN, LLAMA_TOKEN_TYPE_CONTROL, LLAMA_TOKEN_TYPE_CONTROL };
+        for (int byte = 0; byte < 256; ++byte) {
+            char text[8];
+            snprintf(text, sizeof(text), "<0x%02X>", byte);
+            tokens.push_back(text);
+            types.push_back(LLAMA_TOKEN_TYPE_BYTE);
+        }
+        if (p.n_vocab < int64_t(tokens.size())) {
+            throw std::runtime_error("a vocabulary has " + std::to_string(tokens.size()) + " tokens at least");
+        }
+        while (int64_t(tokens.size()) < p.n_vocab) {
+            tokens.push_back("\xe2\x96\x81w" + std::to_string(tokens.size())); // SentencePiece's space
+            types.push_back(LLAMA_TOKEN_TYPE_NORMAL);
+        }
+        std::vector<const char *> texts;
+        for (const std::string & token : tokens) {
+            texts.push_back(token.c_str());
+        }
+        const std::vector<float> scores(tokens.size(), 0.0f);
+        gguf_set_val_str(gguf.get(), "tokenizer.ggml.model", "llama");
+        gguf_set_arr_str(gguf.get(), "tokenizer.ggml.tokens", texts.data(), texts.size());
+        gguf_set_arr_data(gguf.get(), "tokenizer.ggml.scores", GGUF_TYPE_FLOAT32, scores.data(), scores.size());
+        gguf_set_arr_data(gguf.get(), "tokenizer.ggml.token_type", GGUF_TYPE_INT32, types.data(), types.size());
+        gguf_set_val_u32(gguf.get(), "tokenizer.ggml.unknown_token_id", 0);
+        gguf_set_val_u32(gguf.get(), "tokenizer.ggml.bos_token_id", 1);
+        gguf_set_val_u32(gguf.get(), "tokenizer.ggml.eos_token_id", 2);
     }
 
     void set(const std::string & full_name, const std::string & value) {
@@ -313,6 +348,8 @@ random_model_file::~random_model_file() { remove(name.c_str()); }
 llama_model_ptr_t random_model_file::load(const llama_model_params * how) const {
     return checked(llama_model_load_from_file(name.c_str(), how ? *how : llama_model_default_params()), "the random model " + name);
 }
+
+void write_random_model(const random_model_params & params, const std::string & path) { writer(params).write(path); }
 
 llama_model_ptr_t make_random_model(const random_model_params & params, const llama_model_params * how) { return random_model_file(params).load(how); }
 

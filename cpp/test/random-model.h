@@ -31,6 +31,7 @@ struct random_model_params {
     int64_t   n_ctx     = 4096;
     ggml_type type      = GGML_TYPE_F32; // of the matrices
     bool      pooled    = false;         // rows of matrices overlap in a small pool of values: gigabytes in seconds, and as fast to compute with
+    bool      words     = false;         // has a vocabulary, of made-up words: for what speaks in text
     uint64_t  seed      = 1;
     std::string arch    = "llama";
 
@@ -61,6 +62,9 @@ public:
 private:
     std::string name;
 };
+
+// Writes the model to a file. Throws std::runtime_error where it cannot be written.
+void write_random_model(const random_model_params & params, const std::string & path);
 
 // The model, loaded from a file that is gone then.
 llama_model_ptr_t make_random_model(const random_model_params & params, const llama_model_params * how = nullptr);

@@ -1,10 +1,11 @@
-// What llama.cpp's tools do with mixed heads: fitting a context into a device's memory, reusing prompts, and the tasks that cannot be scored.
+// What llama.cpp's tools do with mixed heads: fitting a context into a device's memory, reusing prompts, and options that they cannot honour.
 #include "check.h"
 #include "contexts.h"
 #include "decode.h"
 #include "fake-device.h"
 #include "random-model.h"
 
+#include "arg.h"
 #include "common.h"
 #include "duo-report.h"
 #include "fit.h"
@@ -19,6 +20,7 @@
 #include <string>
 #include <vector>
 
+#include <fcntl.h>
 #include <unistd.h>
 
 int llama_perplexity(int argc, char ** argv);
@@ -173,24 +175,95 @@ void test_prompt_reuse() {
     CHECK(n_kept > 0 && n_from_checkpoint > 0);
 }
 
-// Tasks whose sequences share tokens are refused before the model is looked for.
-void test_perplexity() {
-    const std::string path = "/tmp/llama-duo-test-log-" + std::to_string(getpid());
-    for (const char * task : { "--hellaswag", "--winogrande", "--multiple-choice" }) {
-        common_log_set_file(common_log_main(), path.c_str());
-        std::vector<std::string> args = { "llama-perplexity", "-m", "no/such/model.gguf", task, "-f", "/dev/null", "--duo-sparsity", "0.5" };
-        std::vector<char *> argv;
-        for (std::string & arg : args) {
-            argv.push_back(arg.data());
-        }
-        CHECK_EQ(llama_perplexity(int(argv.size()), argv.data()), 1);
-        common_log_set_file(common_log_main(), nullptr);
-        std::ifstream in(path);
-        const std::string log { std::istreambuf_iterator<char>(in), {} };
-        CHECK(log.find(std::string("cannot score ") + task) != std::string::npos);
-        CHECK(log.find("no/such/model.gguf") == std::string::npos);
-    }
+// What f prints on stderr, the log included.
+template <typename F>
+std::string printed(F && f) {
+    const std::string path = "/tmp/llama-duo-test-stderr-" + std::to_string(getpid());
+    common_log_flush(common_log_main());
+    fflush(stderr);
+    const int before = dup(STDERR_FILENO), file = open(path.c_str(), O_CREAT | O_TRUNC | O_WRONLY, 0600);
+    dup2(file, STDERR_FILENO);
+    f();
+    common_log_flush(common_log_main());
+    fflush(stderr);
+    dup2(before, STDERR_FILENO);
+    close(before);
+    close(file);
+    std::ifstream in(path);
+    const std::string text { std::istreambuf_iterator<char>(in), {} };
     remove(path.c_str());
+    return text;
+}
+
+bool parse(llama_example example, std::vector<std::string> args, common_params & params) {
+    args.insert(args.begin(), { "tool", "-m", "no/such/model.gguf" });
+    std::vector<char *> argv;
+    for (std::string & arg : args) {
+        argv.push_back(arg.data());
+    }
+    return common_params_parse(int(argv.size()), argv.data(), params, example);
+}
+
+// Every option that mixed heads cannot honour, where a tool reads its options: before a model is looked for.
+void test_options() {
+    const struct {
+        llama_example example;
+        std::vector<std::string> args;
+        bool refused;
+        const char * says; // after "cannot be used with" or "go without"
+        bool (*taken_back)(const common_params & params);
+    } cases[] = {
+        { LLAMA_EXAMPLE_SERVER,     { "-fa", "off" },                 true,  "-fa off: ",                 nullptr },
+        { LLAMA_EXAMPLE_COMPLETION, { "-sm", "tensor" },              true,  "-sm tensor: ",              nullptr },
+        { LLAMA_EXAMPLE_EMBEDDING,  { "--attention", "non-causal" },  true,  "--attention non-causal: ",  nullptr },
+        { LLAMA_EXAMPLE_COMPLETION, { "--grp-attn-n", "4" },          true,  "--grp-attn-n: ",            nullptr },
+        { LLAMA_EXAMPLE_PERPLEXITY, { "--hellaswag" },                true,  "--hellaswag: ",             nullptr },
+        { LLAMA_EXAMPLE_PERPLEXITY, { "--winogrande" },               true,  "--winogrande: ",            nullptr },
+        { LLAMA_EXAMPLE_PERPLEXITY, { "--multiple-choice" },          true,  "--multiple-choice: ",       nullptr },
+        { LLAMA_EXAMPLE_SERVER,     { "-np", "8", "-b", "4" },        true,  "8 sequences (-np) in batches of 4 tokens", nullptr },
+        { LLAMA_EXAMPLE_SERVER,     { "-np", "8", "-ub", "7" },       true,  "8 sequences (-np) in batches of 7 tokens", nullptr },
+        { LLAMA_EXAMPLE_SERVER,     { "-np", "8", "-c", "6" },        true,  "8 sequences (-np) in batches of 6 tokens", nullptr },
+        { LLAMA_EXAMPLE_SERVER,     { "-kvu", "-np", "4" },           false, "-kvu: ",                    [](const common_params & p) { return !p.kv_unified; } },
+        { LLAMA_EXAMPLE_COMPLETION, { "--context-shift" },            false, "--context-shift: ",         [](const common_params & p) { return !p.ctx_shift; } },
+        { LLAMA_EXAMPLE_SERVER,     { "--cache-reuse", "64" },        false, "--cache-reuse: ",           [](const common_params & p) { return p.n_cache_reuse == 0; } },
+    };
+    for (const auto & c : cases) {
+        common_params stock;
+        CHECK_EQ(printed([&] { CHECK(parse(c.example, c.args, stock)); }).find("mixed heads"), std::string::npos);
+
+        auto args = c.args;
+        args.insert(args.end(), { "--duo-sparsity", "1" });
+        common_params params;
+        bool parsed = false;
+        const std::string text = printed([&] { parsed = parse(c.example, args, params); });
+        CHECK_EQ(parsed, !c.refused);
+        const std::string sentence = std::string(c.refused ? "cannot be used with " : "go without ") + c.says;
+        const size_t at = text.find(sentence);
+        CHECK(at != std::string::npos);
+        CHECK_EQ(text.find(sentence, at + 1), std::string::npos); // once
+        CHECK(!c.taken_back || (!c.taken_back(stock) && c.taken_back(params)));
+        if (at == std::string::npos) {
+            printf("%s: said \"%s\"\n", c.says, text.c_str());
+        }
+    }
+    // nothing to say: what a server chooses by itself, and sizes that just do
+    for (const std::vector<std::string> & args : { std::vector<std::string>{}, { "-np", "8", "-b", "8", "-ub", "8" }, { "-fa", "on" } }) {
+        auto with = args;
+        with.insert(with.end(), { "--duo-sparsity", "1" });
+        common_params params;
+        CHECK_EQ(printed([&] { CHECK(parse(LLAMA_EXAMPLE_SERVER, with, params)); }).find("mixed heads"), std::string::npos);
+        CHECK_EQ(params.n_parallel, args.empty() || args[0] != "-np" ? 1 : 8);
+        CHECK(!params.kv_unified);
+    }
+    // and the tools end with 1
+    std::vector<std::string> args = { "llama-perplexity", "-m", "no/such/model.gguf", "--hellaswag", "-f", "/dev/null", "--duo-sparsity", "0.5" };
+    std::vector<char *> argv;
+    for (std::string & arg : args) {
+        argv.push_back(arg.data());
+    }
+    const std::string text = printed([&] { CHECK_EQ(llama_perplexity(int(argv.size()), argv.data()), 1); });
+    CHECK(text.find("cannot be used with --hellaswag") != std::string::npos);
+    CHECK(text.find("no/such/model.gguf") == std::string::npos);
 }
 
 } // namespace
@@ -200,6 +273,6 @@ int main() {
     llama_log_set([](ggml_log_level level, const char * text, void *) { if (level == GGML_LOG_LEVEL_ERROR) { fputs(text, stderr); } }, nullptr);
     test_fit();
     test_prompt_reuse();
-    test_perplexity();
+    test_options();
     return check::result();
 }

@@ -1,0 +1,291 @@
+import { spawn, spawnSync, type ChildProcess } from 'node:child_process';
+import { existsSync, mkdirSync, mkdtempSync, rmSync } from 'node:fs';
+import { createServer } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+
+import { expect } from 'vitest';
+
+import { cache, root } from '../../scripts/places.mjs';
+
+/** llama.cpp's own tool. */
+export const llama = join(root, 'build/bin/llama');
+if (!existsSync(llama)) throw new Error(`${llama} is missing. "npm run test:server" builds it.`);
+
+/** The gates of models/needle.gguf. */
+export const needleGates = join(root, 'models/needle.duo.json');
+
+/** models/needle.gguf with F32 weights: with an F32 cache, too, nothing but the order of sums tells one way to an answer from another. */
+export function needleF32(): string {
+  const model = join(cache, 'test/needle-f32.gguf');
+  if (existsSync(model)) return model;
+  mkdirSync(join(cache, 'test'), { recursive: true });
+  const { status, stderr } = spawnSync(llama, ['quantize', '--allow-requantize', join(root, 'models/needle.gguf'), model, 'F32'], {
+    encoding: 'utf8',
+  });
+  if (status !== 0) {
+    rmSync(model, { force: true });
+    throw new Error(`llama quantize failed: ${stderr}`);
+  }
+  return model;
+}
+
+/** Whole numbers by a seed: the same everywhere, and apart for seeds that are not. */
+export class Random {
+  #state: number;
+
+  constructor(seed: number) {
+    this.#state = seed >>> 0;
+  }
+
+  /** From 0 up to, and without, the limit. */
+  below(limit: number): number {
+    this.#state = (this.#state + 0x9e3779b9) >>> 0;
+    let x = this.#state;
+    x = Math.imul(x ^ (x >>> 16), 0x85ebca6b);
+    x = Math.imul(x ^ (x >>> 13), 0xc2b2ae35);
+    return ((x ^ (x >>> 16)) >>> 0) % limit;
+  }
+
+  /** Tokens of needle.gguf and SmolLM2 that are ordinary words. */
+  tokens(count: number): number[] {
+    return Array.from({ length: count }, () => 100 + this.below(400));
+  }
+}
+
+export interface Ask {
+  /** Tokens to answer with; the default is 4. */
+  tokens?: number;
+  /** The slot to use; the server chooses by default. */
+  slot?: number;
+  /** Whether what the slot holds may be used; the default is true. */
+  reuse?: boolean;
+  /** What else the request says. */
+  more?: Record<string, unknown>;
+  signal?: AbortSignal;
+}
+
+export interface Answer {
+  /** With the log-probability of each, and how far the next best is from the best; the server tells none for a part of a character, and for a draft. */
+  tokens: { id: number; logProbability?: number; gap?: number }[];
+  /** Tokens of the prompt that were held already. */
+  reused: number;
+  /** Tokens that were proposed by speculative decoding, and those of them that were right. */
+  drafted: number;
+  accepted: number;
+}
+
+interface Completion {
+  tokens: number[];
+  timings: { cache_n: number; draft_n?: number; draft_n_accepted?: number };
+  completion_probabilities?: { id: number; logprob: number; top_logprobs: { logprob: number }[] }[];
+}
+
+function toAnswer({ tokens, timings, completion_probabilities: told = [] }: Completion): Answer {
+  let next = 0;
+  const withProbabilities = tokens.map((id) => {
+    const one = told[next];
+    if (one?.id !== id) return { id };
+    next++;
+    const [best, second] = one.top_logprobs;
+    return best && second ? { id, logProbability: one.logprob, gap: best.logprob - second.logprob } : { id };
+  });
+  return { tokens: withProbabilities, reused: timings.cache_n, drafted: timings.draft_n ?? 0, accepted: timings.draft_n_accepted ?? 0 };
+}
+
+/** An answer's tokens, to go on with. */
+export const idsOf = ({ tokens }: Answer): number[] => tokens.map(({ id }) => id);
+
+/** One `llama serve` on a free port. */
+export class Server {
+  /** Where slots are saved. */
+  readonly folder: string;
+  #child: ChildProcess;
+  #log = '';
+  #url: string;
+  #exit: string | undefined;
+
+  private constructor(child: ChildProcess, url: string, folder: string) {
+    this.#child = child;
+    this.#url = url;
+    this.folder = folder;
+    const keep = (chunk: Buffer): void => {
+      this.#log += chunk.toString();
+    };
+    child.stdout?.on('data', keep);
+    child.stderr?.on('data', keep);
+    child.on('exit', (code, signal) => {
+      this.#exit = signal ?? `code ${code}`;
+    });
+  }
+
+  /** Waits until it has loaded the model. */
+  static async start(model: string, flags: string[]): Promise<Server> {
+    const port = await freePort();
+    const folder = mkdtempSync(join(tmpdir(), 'llama-duo-slots-'));
+    const common = ['--host', '127.0.0.1', '--port', String(port), '-t', '2', '--no-warmup', '--slot-save-path', folder];
+    const child = spawn(llama, ['serve', '-m', model, ...common, ...flags], { stdio: ['ignore', 'pipe', 'pipe'] });
+    const server = new Server(child, `http://127.0.0.1:${port}`, folder);
+    for (;;) {
+      if (server.#exit !== undefined) throw new Error(`llama serve ${flags.join(' ')} ended (${server.#exit}):\n${server.#log}`);
+      const health = await fetch(`${server.#url}/health`).catch(() => undefined);
+      await health?.arrayBuffer();
+      if (health?.ok) return server;
+      await new Promise((resolve) => setTimeout(resolve, 50));
+    }
+  }
+
+  get log(): string {
+    return this.#log;
+  }
+
+  /** A request as it is, and what came back. */
+  async post(path: string, body: unknown, signal?: AbortSignal): Promise<{ status: number; body: unknown }> {
+    try {
+      const response = await fetch(this.#url + path, {
+        method: 'POST',
+        headers: { 'content-type': 'application/json' },
+        body: JSON.stringify(body),
+        signal: signal ?? null,
+      });
+      return { status: response.status, body: await response.json() };
+    } catch (error) {
+      if (signal?.aborted) throw error;
+      this.expectAlive();
+      throw error;
+    }
+  }
+
+  async complete(prompt: number[], ask: Ask = {}): Promise<Answer> {
+    const [answer] = await this.completeAll(prompt, ask);
+    if (!answer) throw new Error('no answer');
+    return answer;
+  }
+
+  /** All answers to a request that may ask for several (n_cmpl). */
+  async completeAll(prompt: number[], { tokens = 4, slot = -1, reuse = true, more, signal }: Ask = {}): Promise<Answer[]> {
+    const { status, body } = await this.post(
+      '/completion',
+      {
+        prompt,
+        n_predict: tokens,
+        id_slot: slot,
+        cache_prompt: reuse,
+        temperature: 0,
+        ignore_eos: true,
+        return_tokens: true,
+        n_probs: 2,
+        ...more,
+      },
+      signal,
+    );
+    expect(status, JSON.stringify(body)).toBe(200);
+    return (Array.isArray(body) ? (body as Completion[]) : [body as Completion]).map(toAnswer);
+  }
+
+  /** Asks, reads as many pieces of the answer as told and hangs up. */
+  async hangUp(prompt: number[], pieces: number, slot = -1): Promise<void> {
+    const controller = new AbortController();
+    const response = await fetch(`${this.#url}/completion`, {
+      method: 'POST',
+      headers: { 'content-type': 'application/json' },
+      body: JSON.stringify({ prompt, n_predict: 200, id_slot: slot, temperature: 0, ignore_eos: true, stream: true }),
+      signal: controller.signal,
+    });
+    const reader = response.body?.getReader();
+    for (let piece = 0; piece < pieces; piece++) await reader?.read();
+    controller.abort();
+  }
+
+  slots(action: 'save' | 'restore' | 'erase', slot: number, filename?: string): Promise<{ status: number; body: unknown }> {
+    return this.post(`/slots/${slot}?action=${action}`, { filename });
+  }
+
+  /** Fails, with the end of the log, where the process has ended. */
+  expectAlive(): void {
+    expect(this.#exit, `llama serve has ended; the end of its log:\n${this.#log.slice(-4000)}`).toBeUndefined();
+    expect(this.#log).not.toMatch(/GGML_ABORT|GGML_ASSERT/);
+  }
+
+  async stop(): Promise<void> {
+    if (this.#exit === undefined) {
+      const ended = new Promise((resolve) => this.#child.once('exit', resolve));
+      this.#child.kill('SIGKILL');
+      await ended;
+    }
+    rmSync(this.folder, { recursive: true, force: true });
+  }
+}
+
+async function freePort(): Promise<number> {
+  return new Promise((resolve, reject) => {
+    const probe = createServer();
+    probe.on('error', reject);
+    probe.listen(0, '127.0.0.1', () => {
+      const address = probe.address();
+      probe.close(() => resolve(typeof address === 'object' && address ? address.port : 0));
+    });
+  });
+}
+
+/** A server under test, and one that answers each prompt from nothing. */
+export class Pair {
+  readonly server: Server;
+  readonly #fresh: Server;
+  /** Log-probabilities that were compared so far, and their largest difference. */
+  compared = 0;
+  worst = 0;
+
+  private constructor(server: Server, fresh: Server) {
+    this.server = server;
+    this.#fresh = fresh;
+  }
+
+  /** `flags` for both, `own` for the server under test alone. */
+  static async start(model: string, flags: string[], own: string[] = []): Promise<Pair> {
+    const server = await Server.start(model, [...flags, ...own]);
+    try {
+      // no checkpoints and no stored prompts: nothing but the prompt itself can matter
+      return new Pair(server, await Server.start(model, [...flags, '-np', '1', '--ctx-checkpoints', '0', '--cache-ram', '0']));
+    } catch (error) {
+      await server.stop();
+      throw error;
+    }
+  }
+
+  /** Answers that do not depend on what came before. Two answers part for good where the best two tokens are alike to `tolerance`. */
+  async expectFresh(prompt: number[], answer: Answer, what: string, tolerance = 1e-4): Promise<void> {
+    const fresh = await this.#fresh.complete(prompt, { tokens: answer.tokens.length, reuse: false });
+    expect(fresh.reused).toBe(0);
+    expect(answer.tokens.length, what).toBeGreaterThan(0);
+    for (const [index, theirs] of fresh.tokens.entries()) {
+      const ours = answer.tokens[index];
+      if (ours?.id !== theirs.id && theirs.gap !== undefined && theirs.gap < tolerance) return;
+      expect(ours?.id, `${what}: token ${index} of ${JSON.stringify(answer.tokens)}, afresh ${JSON.stringify(fresh.tokens)}`).toBe(
+        theirs.id,
+      );
+      if (ours?.logProbability === undefined || theirs.logProbability === undefined) continue;
+      const difference = Math.abs(ours.logProbability - theirs.logProbability);
+      expect(difference, `${what}: log-probability of token ${index}`).toBeLessThan(tolerance);
+      this.compared++;
+      this.worst = Math.max(this.worst, difference);
+    }
+  }
+
+  /** Asks, and compares the answer with a fresh one. */
+  async ask(prompt: number[], what: string, ask: Ask = {}, tolerance?: number): Promise<Answer> {
+    const answer = await this.server.complete(prompt, ask);
+    await this.expectFresh(prompt, answer, what, tolerance);
+    return answer;
+  }
+
+  /** What was compared, in words. */
+  toString(): string {
+    return `${this.compared} log-probabilities compared, ${this.worst.toExponential(1)} apart at most`;
+  }
+
+  async stop(): Promise<void> {
+    await this.server.stop();
+    await this.#fresh.stop();
+  }
+}
