@@ -1,7 +1,7 @@
 // Mixed heads of one context, resolved: which heads stream and how far they see.
 #pragma once
 
-#include "duo-report.h"
+#include "duo-support.h"
 
 #include "head-selection.h"
 
@@ -10,6 +10,7 @@
 struct llama_cparams;
 struct llama_model;
 struct llama_context_params;
+struct llama_memory_i;
 
 struct duo_config {
     duo::head_selection heads;
@@ -29,9 +30,9 @@ struct duo_config {
     uint32_t n_cells_streaming(uint32_t n_ctx_seq) const;
 };
 
-// False, and an error in the log that says why, where mixed heads cannot apply. Called before anything is allocated.
-bool duo_check_supported(const llama_model * model, const llama_context_params & params);
-
 // Sets cparams.duo, and what follows from it: sequences keep streams of their own (kv_unified), and stock code may roll back (n_rs_seq).
 // Does nothing unless params.duo.enabled. Needs cparams.n_ubatch and n_seq_max. Throws std::runtime_error for bad gates and sizes.
 void duo_init_cparams(llama_cparams & cparams, const llama_model & model, const llama_context_params & params);
+
+// Throws std::runtime_error where a context that was promised mixed heads was given another memory: the graph would take it for the mixed-head cache.
+void duo_check_memory(const llama_cparams & cparams, const llama_memory_i * memory);

@@ -1,11 +1,13 @@
-// What mixed heads can do for a model and what they cost, answered without allocating anything.
+// What mixed heads cost, answered without allocating anything.
 #pragma once
+
+#include "duo-support.h"
 
 #include "llama.h"
 
 #include <cstdint>
-#include <string>
-#include <vector>
+
+struct duo_config;
 
 // Bytes of the K and V rows, all layers and sequences together.
 struct duo_kv_size {
@@ -23,11 +25,9 @@ struct duo_kv_size {
     int32_t  chunk             = 0;
 };
 
-// Types that the cache's rows may have: those of llama.cpp's -ctk and -ctv.
-const std::vector<ggml_type> & duo_cache_types();
-
-// Why this model with these parameters cannot have mixed heads, in words for a user, or "" if it can. Does not look at params.duo.
-std::string duo_unsupported(const llama_model * model, const llama_context_params & params);
+// Adds up the rows that a context of n_seq sequences of n_ctx_seq cells keeps. config: null for stock.
+duo_kv_size duo_kv_sizes(
+        const llama_model & model, const duo_config * config, uint32_t n_ctx_seq, uint32_t n_seq, ggml_type type_k, ggml_type type_v);
 
 // The sizes a context with these parameters would have. params.duo.enabled = false gives stock's. Throws std::runtime_error with what
 // llama_init_from_model would say: unsupported models, bad gates, bad sizes.

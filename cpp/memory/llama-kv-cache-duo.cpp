@@ -1,19 +1,14 @@
 #include "llama-kv-cache-duo.h"
 
-#include "fnv1a.h"
-
 #include "llama-context.h"
 #include "llama-impl.h"
-#include "llama-io.h"
 #include "llama-model.h"
 #include "mixed-attention.h"
-#include "visibility.h"
 
 #include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <limits>
-#include <random>
 #include <stdexcept>
 #include <utility>
 
@@ -79,17 +74,17 @@ static bool has_operator(ggml_backend_dev_t dev, const llama_hparams & hparams, 
 llama_kv_cache_duo::llama_kv_cache_duo(const llama_model & model, const llama_cparams & cparams, ggml_type type_k, ggml_type type_v) :
     model(model), cparams(cparams), config(*cparams.duo), type_k(type_k), type_v(type_v),
     n_ctx_seq(cparams.n_ctx_seq), n_cells_streaming(config.n_cells_streaming(cparams.n_ctx_seq)),
+    rings(config.heads.n_streaming() == 0 ? duo_stream::rings() : duo_stream::rings{ { config.sink, config.recent, config.chunk, ring() } }),
     layers(model.hparams.n_layer()), streams(cparams.n_seq_max) {
-    std::random_device random;
-    next_branch = uint64_t(random()) << 32 | random();
-
     const auto & hparams = model.hparams;
 
     rot_k = make_rotation(type_k, common_head_size(hparams, &llama_hparams::n_embd_head_k), true);
     rot_v = make_rotation(type_v, common_head_size(hparams, &llama_hparams::n_embd_head_v), false);
 
-    std::map<ggml_backend_buffer_type_t, ggml_context_ptr> ctxs;
-    std::map<ggml_backend_buffer_type_t, ggml_tensor *>    counters; // layers of a device run one after the other, so they share
+    // by name, so that logs and memory_breakdown have the same order each time
+    const auto by_name = [](ggml_backend_buffer_type_t a, ggml_backend_buffer_type_t b) { return strcmp(ggml_backend_buft_name(a), ggml_backend_buft_name(b)) < 0; };
+    std::map<ggml_backend_buffer_type_t, ggml_context_ptr, decltype(by_name)> ctxs(by_name);
+    std::map<ggml_backend_buffer_type_t, ggml_tensor *,    decltype(by_name)> counters(by_name); // layers of a device run one after the other, so they share
     auto ctx_for = [&](ggml_backend_buffer_type_t buft) {
         auto & ctx = ctxs[buft];
         if (!ctx) {
@@ -212,29 +207,6 @@ ggml_mixed_attn_params llama_kv_cache_duo::attn_params(int32_t il, float scale) 
     return p;
 }
 
-duo_kv_size llama_kv_cache_duo::size() const {
-    duo_kv_size size;
-    size.n_ctx_seq = n_ctx_seq;
-    size.n_seq     = streams.size();
-    size.sink      = config.sink;
-    size.recent    = config.recent;
-    size.chunk     = config.chunk;
-    for (const layer & l : layers) {
-        if (!l.k) {
-            continue;
-        }
-        const uint64_t row = l.k->nb[1] + l.v->nb[1];
-        size.n_retrieval     += l.n_retrieval;
-        size.n_streaming     += l.n_streaming;
-        size.retrieval_bytes += row * l.n_retrieval * n_ctx_seq * size.n_seq;
-        size.streaming_bytes += row * l.n_streaming * n_cells_streaming * size.n_seq;
-        size.total_bytes     += ggml_nbytes(l.k) + ggml_nbytes(l.v);
-        size.full_bytes      += row * (l.n_retrieval + l.n_streaming) * n_ctx_seq * size.n_seq;
-    }
-    size.n_cells_streaming = size.n_streaming > 0 ? n_cells_streaming : 0;
-    return size;
-}
-
 std::map<ggml_backend_buffer_type_t, size_t> llama_kv_cache_duo::memory_breakdown() const {
     std::map<ggml_backend_buffer_type_t, size_t> res;
     for (const auto & [ctx, buf] : ctxs_bufs) {
@@ -251,8 +223,8 @@ const char * llama_kv_cache_duo::check_batch(const std::vector<llama_ubatch> & u
         return "attention that is not causal has no recent window";
     }
     std::vector<llama_pos> next;
-    for (const stream & s : streams) {
-        next.push_back(s.pos_max + 1);
+    for (const duo_stream & s : streams) {
+        next.push_back(s.pos_max() + 1);
     }
     for (const auto & ubatch : ubatches) {
         for (uint32_t i = 0; i < ubatch.n_tokens; ++i) {
@@ -280,9 +252,11 @@ llama_memory_context_ptr llama_kv_cache_duo::init_batch(llama_batch_allocr & bal
 
     balloc.split_reset();
 
+    // As stock does for several streams, sequences have equally many of a ubatch's tokens: those that decode keep the kernels for that while another's prompt
+    // is processed. Which ids they have does not matter here.
     std::vector<llama_ubatch> ubatches;
     while (true) {
-        auto ubatch = balloc.split_simple(n_ubatch);
+        auto ubatch = streams.size() == 1 ? balloc.split_simple(n_ubatch) : balloc.split_equal(n_ubatch, /*sequential =*/ false, 0);
         if (ubatch.n_tokens == 0) {
             break;
         }
@@ -309,12 +283,7 @@ llama_memory_context_ptr llama_kv_cache_duo::init_update(llama_context * lctx, b
 
 void llama_kv_cache_duo::apply_ubatch(const llama_ubatch & ubatch) {
     for (uint32_t i = 0; i < ubatch.n_tokens; ++i) {
-        stream & s = streams[ubatch.seq_id[i][0]];
-        if (s.pos_max < 0) {
-            begin_branch(s);
-        }
-        s.pos_max = ubatch.pos[i];
-        s.written = std::max(s.written, s.pos_max);
+        streams[ubatch.seq_id[i][0]].append(rings, branch_ids); // check_batch saw that its position is the next
     }
 }
 
@@ -335,7 +304,7 @@ bool llama_kv_cache_duo_context::apply() {
 // --- sequences ---
 
 void llama_kv_cache_duo::clear(bool data) {
-    std::fill(streams.begin(), streams.end(), stream());
+    std::fill(streams.begin(), streams.end(), duo_stream());
     copies.clear();
     if (data) {
         for (const layer & l : layers) {
@@ -348,12 +317,6 @@ void llama_kv_cache_duo::clear(bool data) {
     }
 }
 
-// Storing position w overwrote position w - ring: positions sink to written - ring are gone, and the window of p must begin behind them.
-bool llama_kv_cache_duo::can_resume(const stream & s, llama_pos p) const {
-    const int64_t lost = int64_t(s.written) - ring();
-    return p == 0 || config.heads.n_streaming() == 0 || lost < config.sink || p <= config.sink || duo_window_begin(p, config.recent, config.chunk) > lost;
-}
-
 bool llama_kv_cache_duo::seq_rm(llama_seq_id seq_id, llama_pos p0, llama_pos p1) {
     GGML_ASSERT(seq_id == -1 || (seq_id >= 0 && size_t(seq_id) < streams.size()));
 
@@ -364,17 +327,17 @@ bool llama_kv_cache_duo::seq_rm(llama_seq_id seq_id, llama_pos p0, llama_pos p1)
     const size_t end   = seq_id < 0 ? streams.size() : seq_id + 1;
 
     for (size_t i = begin; i < end; ++i) {
-        const stream & s = streams[i];
-        if (p0 > s.pos_max || p0 >= p1) {
+        const duo_stream & s = streams[i];
+        if (p0 > s.pos_max() || p0 >= p1) {
             continue; // nothing to remove
         }
-        if (p1 <= s.pos_max || !can_resume(s, p0)) {
+        if (p1 <= s.pos_max() || !s.can_resume(rings, p0)) {
             return false; // a gap, or a tail whose window is gone
         }
     }
     for (size_t i = begin; i < end; ++i) {
-        if (p0 <= streams[i].pos_max && p0 < p1) {
-            truncate(streams[i], p0);
+        if (p0 < p1) {
+            streams[i].truncate(rings, p0);
         }
     }
     return true;
@@ -386,23 +349,22 @@ void llama_kv_cache_duo::seq_cp(llama_seq_id seq_id_src, llama_seq_id seq_id_dst
     if (seq_id_src == seq_id_dst) {
         return;
     }
-    const stream & src = streams[seq_id_src];
-    streams[seq_id_dst] = stream();
+    const duo_stream & src = streams[seq_id_src];
+    streams[seq_id_dst] = {};
 
-    if (p0 > 0 || (p1 >= 0 && p1 <= src.pos_max)) {
+    if (p0 > 0 || (p1 >= 0 && p1 <= src.pos_max())) {
         LLAMA_LOG_ERROR("%s: the mixed-head cache copies whole sequences only, not [%d, %d) of %d positions: sequence %d is left empty\n",
-                __func__, p0, p1, src.pos_max + 1, seq_id_dst);
+                __func__, p0, p1, src.pos_max() + 1, seq_id_dst);
         return;
     }
-    streams[seq_id_dst] = src;
-    begin_branch(streams[seq_id_dst]);
+    streams[seq_id_dst] = src.copy();
     copies.push_back({ uint32_t(seq_id_src), uint32_t(seq_id_dst), src });
 }
 
 void llama_kv_cache_duo::seq_keep(llama_seq_id seq_id) {
     for (size_t i = 0; i < streams.size(); ++i) {
         if (i != size_t(seq_id)) {
-            streams[i] = stream();
+            streams[i] = {};
         }
     }
 }
@@ -425,52 +387,46 @@ void llama_kv_cache_duo::seq_div(llama_seq_id seq_id, llama_pos p0, llama_pos p1
 
 llama_pos llama_kv_cache_duo::seq_pos_min(llama_seq_id seq_id) const {
     GGML_ASSERT(seq_id >= 0 && size_t(seq_id) < streams.size());
-    const stream & s = streams[seq_id];
-    if (s.pos_max < 0) {
-        return -1;
-    }
-    const int64_t lost = int64_t(s.written) - ring();
-    if (lost < config.sink || config.heads.n_streaming() == 0) {
-        return 0;
-    }
-    // the first p whose window begins behind what is lost
-    const int64_t p = (lost + 1 + config.recent + config.chunk - 1) / config.chunk * config.chunk;
-    return std::min<int64_t>(p - 1, s.pos_max);
+    return streams[seq_id].pos_min(rings);
 }
 
 llama_pos llama_kv_cache_duo::seq_pos_max(llama_seq_id seq_id) const {
     GGML_ASSERT(seq_id >= 0 && size_t(seq_id) < streams.size());
-    return streams[seq_id].pos_max;
+    return streams[seq_id].pos_max();
 }
 
-template <typename F>
-void llama_kv_cache_duo::for_each_rows(const stream & s, uint32_t i_stream, bool partial, F && f) const {
-    const int64_t n_full = partial ? 0 : s.pos_max + 1;
-    const int64_t n_part = std::min<int64_t>(s.written + 1, n_cells_streaming);
+void llama_kv_cache_duo::for_each_head(uint32_t i_stream, const std::function<void(ggml_tensor * t, int64_t row, bool streaming)> & f) const {
     for (const layer & l : layers) {
         for (ggml_tensor * t : { l.k, l.v }) {
             int64_t row = i_stream * l.n_rows;
-            for (uint32_t h = 0; t && n_full > 0 && h < l.n_retrieval; ++h) {
-                f(t, row + h * int64_t(n_ctx_seq), n_full);
-            }
-            row += l.n_retrieval * int64_t(n_ctx_seq);
-            for (uint32_t h = 0; t && n_part > 0 && h < l.n_streaming; ++h) {
-                f(t, row + h * int64_t(n_cells_streaming), n_part);
+            for (uint32_t h = 0; t && h < l.n_retrieval + l.n_streaming; ++h) {
+                const bool streaming = h >= l.n_retrieval;
+                f(t, row, streaming);
+                row += streaming ? n_cells_streaming : n_ctx_seq;
             }
         }
     }
 }
 
+// A device's own copy where source and target are on it; through the host, by itself, where they are not.
+static void copy_rows(ggml_tensor * t, int64_t from, int64_t to, int64_t n) {
+    ggml_init_params params = { 2 * ggml_tensor_overhead(), nullptr, /*.no_alloc =*/ true };
+    ggml_context_ptr ctx { ggml_init(params) };
+    const auto rows = [&](int64_t first) {
+        ggml_tensor * view = ggml_view_2d(ctx.get(), t, t->ne[0], n, t->nb[1], first * t->nb[1]);
+        ggml_backend_view_init(view);
+        return view;
+    };
+    ggml_backend_tensor_copy(rows(from), rows(to));
+}
+
 void llama_kv_cache_duo::copy_streams() {
-    std::vector<uint8_t> buf;
     for (const stream_copy & c : copies) {
-        for_each_rows(c.held, c.dst, false, [&](ggml_tensor * t, int64_t row, int64_t n) {
-            const int64_t from  = row + (int64_t(c.src) - c.dst) * (t->ne[1] / int64_t(streams.size()));
-            const int64_t piece = std::max<int64_t>(1, (4 << 20) / t->nb[1]); // a head of a long context may be hundreds of MB
-            for (int64_t i = 0; i < n; i += piece) {
-                buf.resize(std::min(piece, n - i) * t->nb[1]);
-                ggml_backend_tensor_get(t, buf.data(), (from + i) * t->nb[1], buf.size());
-                ggml_backend_tensor_set(t, buf.data(), (row  + i) * t->nb[1], buf.size());
+        for_each_head(c.dst, [&](ggml_tensor * t, int64_t row, bool streaming) {
+            const int64_t from = row + (int64_t(c.src) - c.dst) * (t->ne[1] / int64_t(streams.size()));
+            const int64_t n    = streaming ? c.held.n_cells_used(rings, 0) : c.held.pos_max() + 1;
+            if (n > 0) {
+                copy_rows(t, from, row, n);
             }
         });
     }
@@ -486,235 +442,3 @@ uint32_t llama_kv_cache_duo::home(uint32_t i) const {
     return i;
 }
 
-// --- streams ---
-
-void llama_kv_cache_duo::truncate(stream & s, llama_pos n) {
-    if (n <= 0) {
-        s = stream();
-        return;
-    }
-    s.pos_max = n - 1;
-    if (n <= config.sink) {
-        s.written = s.pos_max; // what the ring holds is no longer of it
-    }
-    begin_branch(s);
-}
-
-void llama_kv_cache_duo::begin_branch(stream & s) {
-    while (!s.branches.empty() && s.branches.back().begin > s.pos_max) {
-        s.branches.pop_back();
-    }
-    s.branches.push_back({ next_branch++, s.pos_max + 1 });
-}
-
-llama_pos llama_kv_cache_duo::common_pos_max(const stream & s, const branch & b, llama_pos pos_max) {
-    for (size_t i = 0; i < s.branches.size(); ++i) {
-        if (s.branches[i].id == b.id) {
-            const int64_t end = i + 1 < s.branches.size() ? s.branches[i + 1].begin : int64_t(s.pos_max) + 1;
-            return llama_pos(std::min<int64_t>(pos_max, end - 1));
-        }
-    }
-    return -1;
-}
-
-// --- state ---
-
-//   | header | what each stream holds | its rows ... |
-//
-// All that decides which rows follow and what they mean. Sizes that only bound how much fits are not in it or, as n_cells_streaming, do not count until a
-// ring has gone round: so a state outlives another -c and -ub.
-struct llama_kv_cache_duo::state_header {
-    uint32_t magic;
-    uint32_t version;
-    uint32_t n_layer;
-    uint32_t n_cells_streaming; // these four are 0 where no head streams
-    int32_t  sink;
-    int32_t  recent;
-    int32_t  chunk;
-    int32_t  type_k;
-    int32_t  type_v;
-    int32_t  rot_k;
-    int32_t  rot_v;
-    uint32_t partial;           // 1: rows of streaming heads only
-    uint32_t n_stream;          // streams that follow
-    uint32_t reserved;
-    uint64_t heads;             // a hash of which heads stream
-    uint64_t n_held;            // bytes of what the streams hold
-    uint64_t check;             // a hash of all above and of those bytes
-};
-
-llama_kv_cache_duo::state_header llama_kv_cache_duo::make_state_header(llama_seq_id seq_id, llama_state_seq_flags flags) const {
-    if (seq_id >= 0 && size_t(seq_id) >= streams.size()) {
-        throw std::runtime_error(format("the sequence id is %d; expected one below the context's %zu sequences", seq_id, streams.size()));
-    }
-    if (flags & LLAMA_STATE_SEQ_FLAGS_ON_DEVICE) {
-        throw std::runtime_error("a mixed-head cache keeps no states on devices; save it without LLAMA_STATE_SEQ_FLAGS_ON_DEVICE");
-    }
-    state_header h = {};
-    h.magic    = 0x6f756475; // "uduo"
-    h.version  = 2;
-    h.n_layer  = layers.size();
-    if (config.heads.n_streaming() > 0) {
-        h.n_cells_streaming = n_cells_streaming;
-        h.sink              = config.sink;
-        h.recent            = config.recent;
-        h.chunk             = config.chunk;
-    }
-    h.type_k   = type_k;
-    h.type_v   = type_v;
-    h.rot_k    = int32_t(rot_k.n);
-    h.rot_v    = int32_t(rot_v.n);
-    h.partial  = (flags & LLAMA_STATE_SEQ_FLAGS_PARTIAL_ONLY) != 0;
-    h.n_stream = seq_id < 0 ? streams.size() : 1;
-    h.heads    = duo::fnv1a(nullptr, 0);
-    for (const auto & layer : config.heads.streaming) {
-        const uint8_t end = 2;
-        h.heads = duo::fnv1a(&end, 1, duo::fnv1a(layer.data(), layer.size(), h.heads));
-    }
-    return h;
-}
-
-namespace {
-
-template <typename T>
-void append(std::vector<uint8_t> & bytes, const T * x, size_t n) {
-    bytes.insert(bytes.end(), (const uint8_t *) x, (const uint8_t *) (x + n));
-}
-
-} // namespace
-
-std::vector<uint8_t> llama_kv_cache_duo::held_to_bytes(const std::vector<stream> & held, bool partial) {
-    std::vector<uint8_t> bytes;
-    for (const stream & s : held) {
-        std::vector<branch> branches = s.branches;
-        while (!branches.empty() && branches.back().begin > s.pos_max) {
-            branches.pop_back(); // nothing of it yet
-        }
-        if (partial && !branches.empty()) {
-            branches = { branches.back() };
-        }
-        const int64_t numbers[] = { s.pos_max, s.written, int64_t(branches.size()) };
-        append(bytes, numbers, 3);
-        append(bytes, branches.data(), branches.size());
-    }
-    return bytes;
-}
-
-std::vector<llama_kv_cache_duo::stream> llama_kv_cache_duo::bytes_to_held(const std::vector<uint8_t> & bytes, size_t n) {
-    std::vector<stream> held(n);
-    size_t at = 0;
-    const auto require = [](bool ok) {
-        if (!ok) {
-            throw std::runtime_error("the state is damaged");
-        }
-    };
-    const auto take = [&](void * x, size_t size) {
-        require(size <= bytes.size() - at);
-        memcpy(x, bytes.data() + at, size);
-        at += size;
-    };
-    for (stream & s : held) {
-        int64_t numbers[3];
-        take(numbers, sizeof(numbers));
-        require(numbers[0] >= -1 && numbers[1] >= numbers[0] && numbers[1] < std::numeric_limits<llama_pos>::max()); // written + 1 is one, too
-        require(numbers[2] >= 0 && uint64_t(numbers[2]) <= (bytes.size() - at) / sizeof(branch)); // before there is room made for them
-        s.pos_max = llama_pos(numbers[0]);
-        s.written = llama_pos(numbers[1]);
-        s.branches.resize(numbers[2]);
-        take(s.branches.data(), s.branches.size() * sizeof(branch));
-        for (size_t i = 0; i < s.branches.size(); ++i) {
-            require(s.branches[i].begin >= (i == 0 ? 0 : s.branches[i - 1].begin + 1) && s.branches[i].begin <= s.pos_max);
-        }
-    }
-    require(at == bytes.size());
-    return held;
-}
-
-void llama_kv_cache_duo::state_write(llama_io_write_i & io, llama_seq_id seq_id, llama_state_seq_flags flags) const {
-    state_header h = make_state_header(seq_id, flags);
-
-    const uint32_t first = seq_id < 0 ? 0 : seq_id;
-    const std::vector<stream>  saved(streams.begin() + first, streams.begin() + first + h.n_stream);
-    const std::vector<uint8_t> held = held_to_bytes(saved, h.partial);
-    h.n_held = held.size();
-    h.check  = duo::fnv1a(held.data(), held.size(), duo::fnv1a(&h, offsetof(state_header, check)));
-
-    io.write(&h, sizeof(h));
-    io.write(held.data(), held.size());
-    for (uint32_t i = 0; i < h.n_stream; ++i) {
-        for_each_rows(saved[i], home(first + i), h.partial, [&](ggml_tensor * t, int64_t row, int64_t n) {
-            io.write_tensor(t, row * t->nb[1], n * t->nb[1]);
-        });
-    }
-}
-
-void llama_kv_cache_duo::state_read(llama_io_read_i & io, llama_seq_id seq_id, llama_state_seq_flags flags) {
-    // --- all of it is checked ---
-    state_header want = make_state_header(seq_id, flags);
-    state_header h    = {};
-    if (io.n_left() >= sizeof(h)) {
-        io.read(&h, sizeof(h));
-    }
-    if (h.magic != want.magic) {
-        throw std::runtime_error("the state is not one of a mixed-head cache");
-    }
-    const bool     same_ring = h.n_cells_streaming == want.n_cells_streaming;
-    const uint32_t n_alike   = std::min(h.n_cells_streaming, want.n_cells_streaming); // positions that have the same cells in both, as neither ring has gone round
-    want.n_cells_streaming = h.n_cells_streaming;
-    want.n_held = h.n_held;
-    want.check  = h.check;
-    if (memcmp(&h, &want, sizeof(h)) != 0) {
-        throw std::runtime_error("the state is of a mixed-head cache with other sizes, heads or types than this context's");
-    }
-    if (h.n_held > io.n_left()) {
-        throw std::runtime_error("the state is cut off");
-    }
-    std::vector<uint8_t> bytes(h.n_held);
-    io.read(bytes.data(), bytes.size());
-    if (h.check != duo::fnv1a(bytes.data(), bytes.size(), duo::fnv1a(&h, offsetof(state_header, check)))) {
-        throw std::runtime_error("the state is damaged");
-    }
-    const std::vector<stream> saved = bytes_to_held(bytes, h.n_stream);
-
-    const uint32_t first = seq_id < 0 ? 0 : seq_id;
-    std::vector<stream> after = streams;
-    uint64_t n_rows_bytes = 0;
-    for (uint32_t i = 0; i < h.n_stream; ++i) {
-        const stream & now = streams[first + i];
-        stream &       s   = after[first + i];
-        s = saved[i];
-        if (!same_ring && int64_t(s.written) >= int64_t(n_alike)) {
-            throw std::runtime_error(format("the state's streaming heads have %u cells and this context's %u, which differ from position %u on, and the state has %d; "
-                    "use the ubatch and context size that it was saved with", h.n_cells_streaming, n_cells_streaming, n_alike, s.written + 1));
-        }
-        if (int64_t(s.pos_max) >= int64_t(n_ctx_seq)) {
-            throw std::runtime_error(format("the state holds a sequence of %d positions; expected at most the %u of this context", s.pos_max + 1, n_ctx_seq));
-        }
-        if (h.partial && s.pos_max >= 0) {
-            // the rows of retrieval heads must be here still
-            s.pos_max  = s.branches.empty() ? -1 : common_pos_max(now, s.branches[0], s.pos_max);
-            s.branches = now.branches;
-            if (s.pos_max < 0 || !can_resume(s, s.pos_max + 1)) {
-                throw std::runtime_error(format("a partial state of %d positions needs the sequence that it was saved from; of this one %d are the same",
-                        saved[i].pos_max + 1, s.pos_max + 1));
-            }
-        }
-        truncate(s, s.pos_max + 1);
-        for_each_rows(saved[i], first + i, h.partial, [&](ggml_tensor * t, int64_t, int64_t n) { n_rows_bytes += n * t->nb[1]; });
-    }
-    if (n_rows_bytes > io.n_left()) {
-        throw std::runtime_error("the state is cut off");
-    }
-
-    // --- and only then read; what is to be replaced is empty until all of it is there, lest a file fails now ---
-    copy_streams();
-    for (uint32_t i = 0; i < h.n_stream; ++i) {
-        streams[first + i] = stream();
-    }
-    for (uint32_t i = 0; i < h.n_stream; ++i) {
-        for_each_rows(saved[i], first + i, h.partial, [&](ggml_tensor * t, int64_t row, int64_t n) {
-            io.read_tensor(t, row * t->nb[1], n * t->nb[1]);
-        });
-    }
-    streams = std::move(after);
-}

@@ -1,7 +1,7 @@
 // The mixed-head KV cache: retrieval heads keep every position, streaming heads keep sinks and a ring.
 //
 // A sequence has a stream of rows of its own, and a position determines its cell (attention/visibility.h), so there is no search and no cell
-// metadata: two numbers a sequence say what the cache holds.
+// metadata: duo-stream.h says what a stream holds.
 //
 // Rows of one layer's K (or V), head-major, n_stream times over:
 //
@@ -9,6 +9,8 @@
 #pragma once
 
 #include "duo-config.h"
+#include "duo-report.h"
+#include "duo-stream.h"
 
 #include "ggml-cpp.h"
 #include "llama-batch.h"
@@ -16,6 +18,7 @@
 #include "llama-memory.h"
 
 #include <algorithm>
+#include <functional>
 #include <map>
 #include <vector>
 
@@ -83,7 +86,7 @@ public:
 
     // --- for the report ---
 
-    duo_kv_size size() const;
+    duo_kv_size size() const { return duo_kv_sizes(model, &config, n_ctx_seq, streams.size(), type_k, type_v); }
 
     // --- for calibration ---
 
@@ -99,48 +102,25 @@ public:
     void copy_streams();
 
 private:
-    // Positions from begin on, to the next branch's, were decoded in one go. Copies and saved states share branches, what is decoded after does not:
-    // so a branch and a position together say what the rows up to there hold.
-    struct branch {
-        uint64_t id;
-        int64_t  begin;
-    };
-
-    // What a stream holds. Positions are consecutive from 0.
-    struct stream {
-        llama_pos pos_max = -1; // the last position, -1: empty
-        llama_pos written = -1; // the highest position ever stored since it was empty: what lies a ring's length behind it is gone
-        std::vector<branch> branches; // of positions 0 to pos_max, then the one that comes next (if any)
-    };
-
     // A copy as it was asked for: whatever becomes of the two streams before it is carried out, carrying them all out in order is right.
     struct stream_copy {
-        uint32_t src;
-        uint32_t dst;
-        stream   held;
+        uint32_t   src;
+        uint32_t   dst;
+        duo_stream held;
     };
 
     // Cells after the sinks. Where the sinks fill the context, no position reaches the ring.
     int32_t ring() const { return std::max<int32_t>(1, int32_t(n_cells_streaming) - config.sink); }
 
-    // Whether a sequence that has stored up to written could take position p next and see all that it should.
-    bool can_resume(const stream & s, llama_pos p) const;
-
-    // Leaves the first n positions.
-    void truncate(stream & s, llama_pos n);
-
-    // What the stream decodes next is no other's.
-    void begin_branch(stream & s);
-
-    // Up to which position the stream's rows are those that a state with this branch at this position had; -1: none.
-    static llama_pos common_pos_max(const stream & s, const branch & b, llama_pos pos_max);
-
     // Null where the batch's positions continue what is held, else what is wrong.
     const char * check_batch(const std::vector<llama_ubatch> & ubatches) const;
 
-    // Calls f(tensor, first row, rows) for the rows of a stream that hold a sequence with these positions; partial: those of streaming heads only.
-    template <typename F>
-    void for_each_rows(const stream & s, uint32_t i_stream, bool partial, F && f) const;
+    // Calls f(tensor, first row of the head, streaming) for each head's K rows and V rows of a stream.
+    void for_each_head(uint32_t i_stream, const std::function<void(ggml_tensor * t, int64_t row, bool streaming)> & f) const;
+
+    // Calls f(tensor, first row, rows) for the rows that a state of a stream has, in the order of their positions; partial: those of streaming heads only.
+    // A row of -1 says that the position is in the state and has no cell here: it is further back than the ring goes.
+    void for_each_saved_run(const duo_stream & saved, uint32_t i_stream, bool partial, const std::function<void(ggml_tensor * t, int64_t row, int64_t n)> & f) const;
 
     // Uploads a layer's head map: retrieval heads' rows first, then streaming heads'.
     void upload_heads(uint32_t il);
@@ -150,10 +130,6 @@ private:
 
     struct state_header;
     state_header make_state_header(llama_seq_id seq_id, llama_state_seq_flags flags) const;
-
-    // What the streams hold as bytes of a state, and back. partial: of branches the last only.
-    static std::vector<uint8_t> held_to_bytes(const std::vector<stream> & held, bool partial);
-    static std::vector<stream>  bytes_to_held(const std::vector<uint8_t> & bytes, size_t n);
 
     const llama_model   & model;
     const llama_cparams & cparams;
@@ -167,12 +143,14 @@ private:
     rotation rot_k;
     rotation rot_v;
 
-    std::vector<layer>  layers;   // [n_layer]
-    std::vector<stream> streams;  // [n_seq_max]
+    const duo_stream::rings rings; // none: no head streams
+
+    std::vector<layer>      layers;  // [n_layer]
+    std::vector<duo_stream> streams; // [n_seq_max]
 
     std::vector<stream_copy> copies; // not yet carried out
 
-    uint64_t next_branch; // its id: from a random number on, because states travel between processes
+    duo_branch_ids branch_ids;
 
     std::vector<std::vector<uint8_t>> windowed; // [n_layer][n_head_kv] as set last; empty: none is
 

@@ -6,7 +6,9 @@
 #include "random-model.h"
 
 #include "duo-report.h"
+#include "llama-batch.h"
 #include "llama-context.h"
+#include "llama-memory.h"
 #include "llama-model.h"
 #include "llama.h"
 
@@ -41,6 +43,23 @@ random_model_params model_params(int64_t n_head, int64_t n_head_kv) {
     p.head_size = 32;
     p.seed      = fresh_seed();
     return p;
+}
+
+// What the memory makes of a batch: the sequences and positions of its ubatches.
+std::vector<std::vector<std::pair<int, int>>> split(llama_context * ctx, const llama_batch & batch) {
+    llama_batch_allocr balloc(1);
+    const llama_model & model = ctx->get_model();
+    CHECK(balloc.init(batch, model.vocab, ctx->get_memory(), model.hparams.n_embd_inp(), llama_n_seq_max(ctx), false));
+    const auto mctx = ctx->get_memory()->init_batch(balloc, llama_n_ubatch(ctx), false);
+    std::vector<std::vector<std::pair<int, int>>> result;
+    do {
+        const llama_ubatch & u = mctx->get_ubatch();
+        result.emplace_back();
+        for (uint32_t i = 0; i < u.n_tokens; ++i) {
+            result.back().push_back({ u.seq_id[i][0], u.pos[i] });
+        }
+    } while (mctx->next());
+    return result;
 }
 
 // Rolling back, copying, saving: the logits are those of a context that decoded the same tokens from the start, or the operation is refused.
@@ -163,7 +182,7 @@ void test_sequences() {
     // two copies that went on differently share what they have in common, and no more
     llama_memory_seq_cp(llama_get_memory(d.get()), 0, 1, -1, -1);
     const int fork = llama_memory_seq_pos_max(llama_get_memory(d.get()), 0) + 1;
-    CHECK_EQ(decode(d.get(), other.data() + 20, 30, fork, false, found, 0), 0);
+    CHECK_EQ(decode(d.get(), other.data() + 20, 1, fork, false, found, 0), 0);
     CHECK_EQ(decode(d.get(), other.data() + 60, 30, fork, false, found, 1), 0);
     part.resize(llama_state_seq_get_size_ext(d.get(), 0, flags));
     CHECK_EQ(llama_state_seq_get_data_ext(d.get(), part.data(), part.size(), 0, flags), part.size());
@@ -278,14 +297,40 @@ void test_states_of_other_sizes() {
     for (const auto & [from, to] : { std::pair(small, wide), std::pair(wide, small), std::pair(narrow, wide), std::pair(wide, narrow) }) {
         CHECK(goes_on(from, 200, to));
         if (from != small) {
-            CHECK(!goes_on(from, 257, to)); // one of the rings has gone round
-            CHECK(!goes_on(from, 500, to));
+            CHECK_EQ(goes_on(from, 257, to), to != small); // one of the rings has gone round
+            CHECK_EQ(goes_on(from, 500, to), to != small);
         }
     }
     CHECK(goes_on(small, 256, wide));
     CHECK(goes_on(narrow, 250, small) && goes_on(narrow, 500, narrow));
+    // a ring too short for all that a state brings keeps what it sees
+    llama_context_params patient = duo(GGML_TYPE_F32, 0.5f, gates.c_str());
+    patient.n_ubatch = 64;
+    patient.n_rs_seq = 400;
+    CHECK(goes_on(make_context(model, patient), 590, narrow));
     CHECK(goes_on(make(1024, 64, 0.0f, 8), 500, make(1024, 512, 0.0f, 16)));
     CHECK(!goes_on(make(1024, 64, 0.5f, 8), 20, narrow)); // sinks do decide what rows mean
+}
+
+// What a state takes: of retrieval heads all positions, of streaming heads the sinks, the window and what may be taken back.
+void test_sizes_of_states() {
+    random_model_params p = model_params(4, 2);
+    p.n_layer = 3;
+    const auto model = make_random_model(p);
+    const auto gates = random_gates(model.get(), fresh_seed());
+    llama_context_params params = duo(GGML_TYPE_F16, 0.5f, gates.c_str());
+    const auto ctx = make_context(model, params);
+    const duo_kv_size size = duo_kv_size_of(ctx.get());
+    const size_t row = 2 * p.head_size * sizeof(ggml_fp16_t); // K and V
+    const size_t fixed = 8 + 72 + 24 + 16; // llama.cpp's own, the header, three numbers and one branch
+    for (const int n : { 5, 17, 60, 200, 1000 }) {
+        prefill(ctx.get(), random_tokens(n, p.n_vocab, fresh_seed()), 512);
+        const auto positions = [&](int n_back) { return size_t(std::min(16, n) + std::max(0, n - std::max(16, n - n_back - 48))); };
+        const auto whole = fixed + row * (size.n_retrieval * n + size.n_streaming * positions(64));
+        const auto part  = fixed + row * size.n_streaming * positions(1);
+        CHECK_EQ(llama_state_seq_get_size_ext(ctx.get(), 0, LLAMA_STATE_SEQ_FLAGS_NONE), whole);
+        CHECK_EQ(llama_state_seq_get_size_ext(ctx.get(), 0, LLAMA_STATE_SEQ_FLAGS_PARTIAL_ONLY), part);
+    }
 }
 
 // A state says how much it holds: what it cannot hold is refused before there is room made for it, even where the hash is right.
@@ -300,8 +345,8 @@ void test_forged_states() {
     CHECK_EQ(llama_state_seq_get_data(ctx.get(), state.data(), state.size(), 0), state.size());
 
     // llama.cpp's own 8 bytes, then the header, of which the last two words are the size of what the sequence holds and the hash, then what it holds
-    constexpr size_t header = 8, n_held = header + 64, check = header + 72, held = header + 80;
-    struct numbers { int64_t pos_max, written, n_branches, branch_id, branch_begin; };
+    constexpr size_t header = 8, n_held = header + 56, check = header + 64, held = header + 72;
+    struct numbers { int64_t pos_max, n_branches, kept, branch_id, branch_begin; };
     const auto load_forged = [&](const std::function<void(numbers &)> & forge, size_t n_more = 0) {
         std::vector<uint8_t> bytes = state;
         numbers x;
@@ -318,31 +363,88 @@ void test_forged_states() {
         memcpy(&bytes[check], &hash, sizeof(hash));
         return llama_state_seq_set_data(ctx.get(), bytes.data(), bytes.size(), 0) != 0;
     };
-    CHECK(load_forged([](numbers & x) { CHECK(x.pos_max == 39 && x.written == 39 && x.n_branches == 1 && x.branch_begin == 0); }));
+    CHECK(load_forged([](numbers & x) { CHECK(x.pos_max == 39 && x.kept == 16 && x.n_branches == 1 && x.branch_begin == 0); }));
 
     rusage before, after;
     getrusage(RUSAGE_SELF, &before);
-    CHECK(!load_forged([](numbers & x) { x.pos_max = x.written = x.n_branches = 1 << 25; })); // 512 MiB of branches
+    CHECK(!load_forged([](numbers & x) { x.pos_max = x.n_branches = 1 << 25; })); // 512 MiB of branches
     getrusage(RUSAGE_SELF, &after);
     CHECK(after.ru_maxrss - before.ru_maxrss < 100 * 1024); // KiB
 
     CHECK(!load_forged([](numbers &) {}, 16)); // bytes that nothing is said about
-    CHECK(!load_forged([](numbers & x) { x.written = INT32_MAX; }));
-    CHECK(!load_forged([](numbers & x) { x.written = 38; }));
+    CHECK(!load_forged([](numbers & x) { x.pos_max = INT32_MAX; }));
+    CHECK(!load_forged([](numbers & x) { x.pos_max = -2; }));
+    CHECK(!load_forged([](numbers & x) { x.kept = 41; }));
+    CHECK(!load_forged([](numbers & x) { x.kept = 15; }));
     CHECK(!load_forged([](numbers & x) { x.branch_begin = 40; }));
     CHECK(!load_forged([](numbers & x) { x.branch_begin = INT64_MIN; }));
     CHECK_EQ(llama_memory_seq_pos_max(llama_get_memory(ctx.get()), 0), 39);
 }
 
-// Graphs are reserved for a multiple of the sequences, whatever their number.
+// Graphs are reserved for a multiple of the sequences, whatever their number, and each of them has cells of its own.
 void test_many_sequences() {
     random_model_params p = model_params(4, 1);
     p.n_layer = 1;
     const auto model = make_random_model(p);
-    llama_context_params params = duo(GGML_TYPE_F16, 1.0f);
+    llama_context_params params = duo(GGML_TYPE_F32, 1.0f);
     params.n_seq_max = 250;
     params.n_ctx     = 250 * 1024;
-    CHECK(make_context(model, params) != nullptr);
+    const auto ctx = make_context(model, params);
+    params.n_seq_max = 1;
+    params.n_ctx     = 1024;
+    const auto one = make_context(model, params);
+    CHECK(ctx && one);
+    const auto tokens = random_tokens(250 * 3, p.n_vocab, fresh_seed());
+    const auto seqs   = [&](int i) { return std::vector<llama_token>(tokens.begin() + 3 * i, tokens.begin() + 3 * i + 3); };
+    for (int t = 0; t < 3; ++t) {
+        llama_batch batch = llama_batch_init(250, 0, 1);
+        batch.n_tokens = 250;
+        for (int i = 0; i < 250; ++i) {
+            batch.token[i]     = seqs(i)[t];
+            batch.pos[i]       = t;
+            batch.n_seq_id[i]  = 1;
+            batch.seq_id[i][0] = i;
+            batch.logits[i]    = true;
+        }
+        CHECK_EQ(llama_decode(ctx.get(), batch), 0);
+        llama_batch_free(batch);
+    }
+    for (const int i : { 0, 1, 77, 249 }) {
+        const auto want = prefill(one.get(), seqs(i), 1);
+        CHECK(relative(llama_get_logits_ith(ctx.get(), i), want.data(), want.size()) < 1e-5);
+    }
+}
+
+// Sequences that decode are not put into one ubatch with the rest of another's prompt: they would take its slow kernels.
+void test_split() {
+    random_model_params p = model_params(4, 2);
+    p.n_layer = 1;
+    const auto model = make_random_model(p);
+    const auto gates = random_gates(model.get(), fresh_seed());
+    llama_context_params params = duo(GGML_TYPE_F32, 0.5f, gates.c_str());
+    params.n_seq_max = 8;
+    params.n_ctx     = 8 * 1024;
+    const auto ctx = make_context(model, params);
+    std::vector<std::pair<int, int>> tokens; // sequence and position
+    for (int s = 0; s < 8; ++s) {
+        for (int i = 0; i < (s == 5 ? 505 : 1); ++i) {
+            tokens.push_back({ s, i });
+        }
+    }
+    llama_batch batch = llama_batch_init(int(tokens.size()), 0, 1);
+    batch.n_tokens = int(tokens.size());
+    for (int i = 0; i < batch.n_tokens; ++i) {
+        batch.token[i]     = 1;
+        batch.pos[i]       = tokens[i].second;
+        batch.n_seq_id[i]  = 1;
+        batch.seq_id[i][0] = tokens[i].first;
+        batch.logits[i]    = true;
+    }
+    const auto ubatches = split(ctx.get(), batch);
+    CHECK_EQ(ubatches.size(), 2u);
+    CHECK_EQ(ubatches[0].size(), 8u);   // one token of each sequence
+    CHECK_EQ(ubatches[1].size(), 504u); // the rest of the prompt
+    llama_batch_free(batch);
 }
 
 // Two sequences in one batch are as two batches.
@@ -566,11 +668,12 @@ private:
         abort_after = chance(10) ? pick(200) : -1;
         note() << "decode " << tokens.size() << " tokens of sequences from " << first << ", " << n_used << (abort_after >= 0 ? ", to abort" : "");
         llama_batch batch = batch_of(tokens);
+        const auto ubatches = split(ctx(), batch);
         const int status = llama_decode(ctx(), batch);
         const bool aborted = abort_after == -1 && status == 2;
         abort_after = -1;
         if (aborted) {
-            take_aborted(tokens, next);
+            take_aborted(ubatches, next);
         } else {
             CHECK_EQ(status, 0);
             std::copy(next.begin(), next.end(), seqs);
@@ -587,21 +690,23 @@ private:
     }
 
     // Whole ubatches before the one that was aborted count; what that one stored is overwritten all the same.
-    void take_aborted(const std::vector<token_at> & tokens, const std::vector<held> & next) {
+    void take_aborted(const std::vector<std::vector<std::pair<int, int>>> & ubatches, const std::vector<held> & next) {
         ++n_aborted;
-        size_t n_kept = 0;
-        for (int s = 0; s < n_seq; ++s) {
-            n_kept += llama_memory_seq_pos_max(mem(), s) + 1 - seqs[s].size();
-        }
-        CHECK_EQ(n_kept % n_ubatch, 0u);
-        for (size_t i = 0; i < std::min(n_kept + n_ubatch, tokens.size()); ++i) {
-            held & h = seqs[tokens[i].seq];
-            write(h, tokens[i].pos);
-            if (i < n_kept) {
-                h.tokens.push_back(tokens[i].token);
-                h.events.push_back(next[tokens[i].seq].events[tokens[i].pos]);
+        for (const auto & ubatch : ubatches) {
+            const bool kept = llama_memory_seq_pos_max(mem(), ubatch[0].first) >= ubatch[0].second;
+            for (const auto & [s, p] : ubatch) {
+                CHECK_EQ(llama_memory_seq_pos_max(mem(), s) >= p, kept);
+                write(seqs[s], p);
+                if (kept) {
+                    seqs[s].tokens.push_back(next[s].tokens[p]);
+                    seqs[s].events.push_back(next[s].events[p]);
+                }
+            }
+            if (!kept) {
+                return;
             }
         }
+        CHECK(false); // none was aborted
     }
 
     void compare(int s, const float * found) {
@@ -717,12 +822,25 @@ private:
         held h;
     };
 
+    // What a state has of a sequence: the positions that the last n_back see, or as many of them as can be resumed now.
+    held kept_by_state(held h, int n_back) const {
+        int p = h.size();
+        while (p > 0 && exact(h, p - 1)) {
+            --p;
+        }
+        p = std::max({ p, h.size() - n_back, 0 });
+        for (int & cell : h.cells) {
+            cell = cell < p / chunk * chunk - recent ? -1 : cell;
+        }
+        return h;
+    }
+
     void save() {
         const int s = pick(n_seq);
         saved_state state;
         state.flags = chance(70) ? LLAMA_STATE_SEQ_FLAGS_PARTIAL_ONLY : LLAMA_STATE_SEQ_FLAGS_NONE;
         state.seq   = s;
-        state.h     = seqs[s];
+        state.h     = kept_by_state(seqs[s], state.flags ? 1 : int(llama_n_rs_seq(ctx())));
         state.bytes.resize(llama_state_seq_get_size_ext(ctx(), s, state.flags));
         CHECK_EQ(llama_state_seq_get_data_ext(ctx(), state.bytes.data(), state.bytes.size(), s, state.flags), state.bytes.size());
         note() << "save " << (state.flags ? "the rings of " : "") << s << " at " << state.h.size();
@@ -742,23 +860,21 @@ private:
         note() << "restore " << (state.flags ? "the rings of " : "") << state.h.size() << " to " << s;
         const bool ok = llama_state_seq_set_data_ext(ctx(), state.bytes.data(), state.bytes.size(), s, state.flags) == state.bytes.size();
         int n = state.h.size();
-        if (state.flags) {
-            // the other rows must be those of then: as far as the sequences share their decodings
-            const int common = common_prefix(state.h, seqs[s]);
-            if (ok) {
-                n = llama_memory_seq_pos_max(mem(), s) + 1;
-                CHECK(n <= common);
-                n_partly += n < state.h.size();
-            } else {
-                CHECK(common < state.h.size());
-            }
-        } else {
-            CHECK(ok);
+        bool possible = true;
+        if (state.flags && n > 0) {
+            // the other rows must be those of then, as far as the sequences share their decodings; no further can it go, and no less is right
+            n = common_prefix(state.h, seqs[s]);
+            possible = n > 0 && exact(state.h, n);
+            n_partly += possible && n < state.h.size();
         }
+        CHECK_EQ(ok, possible);
         if (ok) {
+            CHECK_EQ(llama_memory_seq_pos_max(mem(), s) + 1, n);
             seqs[s] = state.h;
-            CHECK(exact(seqs[s], n));
             seqs[s].truncate(n);
+            if (state.flags) {
+                seqs[s].n_removed = int(llama_n_rs_seq(ctx())); // a tail of what follows can be taken back, no more
+            }
             ++n_restored;
         } else {
             ++n_refused;
@@ -771,7 +887,7 @@ private:
         }
         const saved_state & state = saved[pick(int(saved.size()))];
         const int s = pick(n_seq);
-        const size_t n_head = 8 + 80 + 24; // llama.cpp's own, the header, and what the sequence holds: all that says what the rows are
+        const size_t n_head = 8 + 72 + 16; // llama.cpp's own, the header, and what the sequence holds: all that says what the rows are
         std::vector<uint8_t> bytes = state.bytes;
         if (chance(50)) {
             bytes.resize(chance(50) ? pick(int(bytes.size())) : std::min<size_t>(pick(n_head + 40), bytes.size() - 1));
@@ -793,6 +909,9 @@ private:
         CHECK_EQ(llama_state_get_data(ctx(), bytes.data(), bytes.size()), bytes.size());
         current = !current;
         CHECK_EQ(llama_state_set_data(ctx(), bytes.data(), bytes.size()), bytes.size());
+        for (held & h : seqs) {
+            h = kept_by_state(h, int(llama_n_rs_seq(ctx())));
+        }
     }
 
     struct reference {
@@ -842,7 +961,9 @@ int main() {
     test_resume();
     test_states_of_other_sizes();
     test_forged_states();
+    test_sizes_of_states();
     test_many_sequences();
+    test_split();
     test_batch_of_sequences();
     test_interleavings();
     return check::result();

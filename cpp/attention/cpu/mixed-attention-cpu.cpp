@@ -30,7 +30,8 @@ namespace {
 
 using namespace duo;
 
-constexpr int64_t segment_size = 1024; // keys summed from nothing: short enough for threads to share a context of a few thousand evenly
+constexpr int64_t min_segment  = 1024; // keys summed from nothing: short enough for threads to share a context of a few thousand evenly
+constexpr int64_t max_segments = 256;  // of a context: enough for any number of threads, and what a token's partial sums take has an end
 constexpr int     tile_rows    = 64;   // queries of a tile: tokens x query heads of the group
 constexpr int     split_tokens = 16;   // up to this many tokens, a retrieval head's segments are shared out among threads
 
@@ -50,6 +51,7 @@ struct op {
     int64_t ldk, ldv;     // the same, padded to whole vectors
     int64_t n_head, n_head_kv, n_tokens, group;
     int64_t tile_tokens;  // at most, a tile
+    int64_t segment_size; // keys; the same for all of a context, so that results do not depend on what is in it
     bool    decode;       // no sequence has more than one of the tokens
 
     int64_t position   (int64_t t) const { return ((const int32_t *) tokens->data)[2 * t]; }
@@ -69,6 +71,7 @@ op::op(const ggml_tensor * dst) :
     n_head(q->ne[1]), n_head_kv(k->ne[1]), n_tokens(q->ne[2]), group(n_head / n_head_kv),
     tile_tokens(std::max<int64_t>(1, tile_rows / group)) {
     memcpy(&p, dst->op_params, sizeof(p));
+    segment_size = pad_to(std::max(min_segment, ceil_div(p.n_ctx, max_segments)), min_segment);
     decode = p.max_seq_tokens == 1;
 }
 
@@ -323,8 +326,8 @@ void add_range(const op & o, const scratch & s, const tile & t, int64_t h, int64
 
 // Sums segment i of the tile's keys into s.segment.
 void sum_segment(const op & o, const scratch & s, const tile & t, int64_t h, int64_t i) {
-    const int64_t begin = i * segment_size;
-    const int64_t end   = std::min(begin + segment_size, t.position + t.n_tokens);
+    const int64_t begin = i * o.segment_size;
+    const int64_t end   = std::min(begin + o.segment_size, t.position + t.n_tokens);
 
     s.segment.clear(t.n_tokens * o.group, o.ldv);
     if (!o.sees_window(h)) {
@@ -362,10 +365,10 @@ void compute_tile(const op & o, const scratch & s, const tile & t, int64_t h, gg
     s.total.clear(n_rows, o.ldv);
 
     // a streaming head sees nothing between its sinks' last segment and its window's first
-    const int64_t n_segment = ceil_div(t.position + t.n_tokens, segment_size);
+    const int64_t n_segment = ceil_div(t.position + t.n_tokens, o.segment_size);
     for (int64_t i = 0; i < n_segment; ++i) {
-        if (o.sees_window(h) && i * segment_size >= o.p.sink) {
-            i = std::max(i, duo_window_begin(t.position, o.p.recent, o.p.chunk) / segment_size);
+        if (o.sees_window(h) && i * o.segment_size >= o.p.sink) {
+            i = std::max(i, duo_window_begin(t.position, o.p.recent, o.p.chunk) / o.segment_size);
         }
         sum_segment(o, s, t, h, i);
         for (int64_t r = 0; r < n_rows; ++r) {
@@ -393,15 +396,15 @@ void for_each_tile(const op & o, F && f) {
 // Whether the segments of retrieval heads are shared out. Depends on the sizes alone, as the work buffer does.
 bool splits(const op & o) { return o.n_tokens <= split_tokens; }
 
-int64_t max_segments(const op & o) { return ceil_div(o.p.n_ctx, segment_size); }
+int64_t n_segments(const op & o) { return ceil_div(o.p.n_ctx, o.segment_size); }
 
-// Partial sums of all segments of a token's query heads: [n_tokens * n_head][max_segments]
+// Partial sums of all segments of a token's query heads: [n_tokens * n_head][n_segments]
 int64_t split_floats(const op & o) {
-    return splits(o) ? o.n_tokens * o.n_head * max_segments(o) * partial_floats(1, o.ldv) : 0;
+    return splits(o) ? o.n_tokens * o.n_head * n_segments(o) * partial_floats(1, o.ldv) : 0;
 }
 
 partial split_partial(const op & o, float * mem, int64_t token, int64_t head, int64_t segment) {
-    return make_partial(mem + ((token * o.n_head + head) * max_segments(o) + segment) * partial_floats(1, o.ldv), 1);
+    return make_partial(mem + ((token * o.n_head + head) * n_segments(o) + segment) * partial_floats(1, o.ldv), 1);
 }
 
 void compute_split(const op & o, const scratch & s, const tile & t, int64_t h, int64_t segment, float * mem) {
@@ -416,7 +419,7 @@ void compute_split(const op & o, const scratch & s, const tile & t, int64_t h, i
 
 void merge_split(const op & o, const scratch & s, int64_t token, int64_t head, float * mem, ggml_tensor * dst) {
     s.total.clear(1, o.ldv);
-    for (int64_t i = 0; i < ceil_div(o.position(token) + 1, segment_size); ++i) {
+    for (int64_t i = 0; i < ceil_div(o.position(token) + 1, o.segment_size); ++i) {
         merge_row(s.total, split_partial(o, mem, token, head, i), 0, o.ldv);
     }
     write_row(o, dst, s.total, 0, token, head);
@@ -458,7 +461,7 @@ void ggml_compute_forward_mixed_attn(const ggml_compute_params * params, ggml_te
 
     for (const bool windows : { false, true }) { // the long ones first
         for_each_tile(o, [&](const tile & t) {
-            const int64_t n_segment = ceil_div(t.position + t.n_tokens, segment_size);
+            const int64_t n_segment = ceil_div(t.position + t.n_tokens, o.segment_size);
             for (int64_t h = 0; h < o.n_head_kv; ++h) {
                 if (o.sees_window(h) != windows) {
                     continue;
@@ -485,7 +488,7 @@ void ggml_compute_forward_mixed_attn(const ggml_compute_params * params, ggml_te
 
     int64_t n = 0;
     for_each_tile(o, [&](const tile & t) {
-        if (ceil_div(t.position + t.n_tokens, segment_size) == 1) {
+        if (ceil_div(t.position + t.n_tokens, o.segment_size) == 1) {
             return;
         }
         for (int64_t r = 0; r < t.n_tokens * o.n_head; ++r) {

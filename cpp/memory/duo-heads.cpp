@@ -1,0 +1,14 @@
+#include "duo-heads.h"
+
+#include "llama-context.h"
+#include "llama-kv-cache-duo.h"
+
+#include <stdexcept>
+
+void duo_set_windowed(llama_context * ctx, const std::vector<std::vector<uint8_t>> & windowed) {
+    if (!ctx->get_cparams().duo || !ctx->get_memory()) {
+        throw std::runtime_error("heads can be windowed only in a context with mixed heads");
+    }
+    ctx->synchronize();
+    static_cast<llama_kv_cache_duo *>(ctx->get_memory())->set_windowed(windowed);
+}

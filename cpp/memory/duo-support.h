@@ -1,0 +1,16 @@
+// Whether a model can have mixed heads.
+#pragma once
+
+#include "llama.h"
+
+#include <string>
+#include <vector>
+
+// Types that the cache's rows may have: those of llama.cpp's -ctk and -ctv.
+const std::vector<ggml_type> & duo_cache_types();
+
+// Why this model with these parameters cannot have mixed heads, in words for a user, or "" if it can. Does not look at params.duo.
+std::string duo_unsupported(const llama_model * model, const llama_context_params & params);
+
+// False, and an error in the log that says why, where mixed heads cannot apply. Called before anything is allocated.
+bool duo_check_supported(const llama_model * model, const llama_context_params & params);
