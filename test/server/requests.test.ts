@@ -235,3 +235,25 @@ test('drafts longer than what may be taken back', async () => {
     await pair.stop();
   }
 });
+
+test.each([
+  { flags: ['-fa', 'off'], says: '-fa off' },
+  { flags: ['-sm', 'tensor'], says: '-sm tensor' },
+  { flags: ['-np', '8', '-b', '4'], says: '8 sequences (-np) in batches of 4 tokens' },
+])('$flags is refused with a sentence', async ({ flags, says }) => {
+  const start = Server.start(needleF32(), [...exact, ...flags]);
+  await expect(start).rejects.toThrow(`ended (code 1)`);
+  await expect(start).rejects.toThrow(`mixed heads (--duo-*) cannot be used with ${says}`);
+});
+
+test('what is left out is said once', async () => {
+  const server = await Server.start(needleF32(), [...exact, '-c', '4096', '-np', '4', '-kvu', '--context-shift', '--cache-reuse', '64']);
+  try {
+    for (const option of ['-kvu', '--context-shift', '--cache-reuse'])
+      expect(server.log.split(`mixed heads (--duo-*) go without ${option}: `).length, server.log).toBe(2);
+    expect(server.log).toContain('n_ctx_slot = 1024');
+    expect((await server.complete(new Random(3).tokens(50), { tokens: 2 })).tokens.length).toBe(2);
+  } finally {
+    await server.stop();
+  }
+});

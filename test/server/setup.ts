@@ -8,8 +8,8 @@ import { expect } from 'vitest';
 
 import { cache, root } from '../../scripts/places.mjs';
 
-/** llama.cpp's own tool. */
-export const llama = join(root, 'build/bin/llama');
+/** llama.cpp's own tool; LLAMA_DUO_TEST_LLAMA names that of another build. */
+export const llama = process.env['LLAMA_DUO_TEST_LLAMA'] ?? join(root, 'build/bin/llama');
 if (!existsSync(llama)) throw new Error(`${llama} is missing. "npm run test:server" builds it.`);
 
 /** The gates of models/needle.gguf. */
@@ -62,7 +62,6 @@ export interface Ask {
   reuse?: boolean;
   /** What else the request says. */
   more?: Record<string, unknown>;
-  signal?: AbortSignal;
 }
 
 export interface Answer {
@@ -124,7 +123,10 @@ export class Server {
     const port = await freePort();
     const folder = mkdtempSync(join(tmpdir(), 'llama-duo-slots-'));
     const common = ['--host', '127.0.0.1', '--port', String(port), '-t', '2', '--no-warmup', '--slot-save-path', folder];
-    const child = spawn(llama, ['serve', '-m', model, ...common, ...flags], { stdio: ['ignore', 'pipe', 'pipe'] });
+    const child = spawn(llama, ['serve', '-m', model, ...common, ...flags], {
+      stdio: ['ignore', 'pipe', 'pipe'],
+      env: { ...process.env, GGML_NO_BACKTRACE: '1' },
+    });
     const server = new Server(child, `http://127.0.0.1:${port}`, folder);
     for (;;) {
       if (server.#exit !== undefined) throw new Error(`llama serve ${flags.join(' ')} ended (${server.#exit}):\n${server.#log}`);
@@ -140,17 +142,18 @@ export class Server {
   }
 
   /** A request as it is, and what came back. */
-  async post(path: string, body: unknown, signal?: AbortSignal): Promise<{ status: number; body: unknown }> {
+  async post(path: string, body: unknown): Promise<{ status: number; body: unknown }> {
+    const response = await this.#send(path, body);
+    return { status: response.status, body: await response.json() };
+  }
+
+  async #send(path: string, body: unknown, signal?: AbortSignal): Promise<Response> {
+    const request = { method: 'POST', headers: { 'content-type': 'application/json' }, body: JSON.stringify(body), signal: signal ?? null };
     try {
-      const response = await fetch(this.#url + path, {
-        method: 'POST',
-        headers: { 'content-type': 'application/json' },
-        body: JSON.stringify(body),
-        signal: signal ?? null,
-      });
-      return { status: response.status, body: await response.json() };
+      return await fetch(this.#url + path, request);
     } catch (error) {
-      if (signal?.aborted) throw error;
+      // where the process has ended, its log tells more than a broken connection; it may take a moment to end
+      await new Promise((resolve) => setTimeout(resolve, 1000));
       this.expectAlive();
       throw error;
     }
@@ -163,22 +166,18 @@ export class Server {
   }
 
   /** All answers to a request that may ask for several (n_cmpl). */
-  async completeAll(prompt: number[], { tokens = 4, slot = -1, reuse = true, more, signal }: Ask = {}): Promise<Answer[]> {
-    const { status, body } = await this.post(
-      '/completion',
-      {
-        prompt,
-        n_predict: tokens,
-        id_slot: slot,
-        cache_prompt: reuse,
-        temperature: 0,
-        ignore_eos: true,
-        return_tokens: true,
-        n_probs: 2,
-        ...more,
-      },
-      signal,
-    );
+  async completeAll(prompt: number[], { tokens = 4, slot = -1, reuse = true, more }: Ask = {}): Promise<Answer[]> {
+    const { status, body } = await this.post('/completion', {
+      prompt,
+      n_predict: tokens,
+      id_slot: slot,
+      cache_prompt: reuse,
+      temperature: 0,
+      ignore_eos: true,
+      return_tokens: true,
+      n_probs: 2,
+      ...more,
+    });
     expect(status, JSON.stringify(body)).toBe(200);
     return (Array.isArray(body) ? (body as Completion[]) : [body as Completion]).map(toAnswer);
   }
@@ -186,12 +185,8 @@ export class Server {
   /** Asks, reads as many pieces of the answer as told and hangs up. */
   async hangUp(prompt: number[], pieces: number, slot = -1): Promise<void> {
     const controller = new AbortController();
-    const response = await fetch(`${this.#url}/completion`, {
-      method: 'POST',
-      headers: { 'content-type': 'application/json' },
-      body: JSON.stringify({ prompt, n_predict: 200, id_slot: slot, temperature: 0, ignore_eos: true, stream: true }),
-      signal: controller.signal,
-    });
+    const ask = { prompt, n_predict: 200, id_slot: slot, temperature: 0, ignore_eos: true, stream: true };
+    const response = await this.#send('/completion', ask, controller.signal);
     const reader = response.body?.getReader();
     for (let piece = 0; piece < pieces; piece++) await reader?.read();
     controller.abort();

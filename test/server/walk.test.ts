@@ -24,37 +24,36 @@ async function walk(slots: number, ubatch: number, random: Random): Promise<stri
   const counts: Record<string, number> = {};
   let reused = 0;
 
+  const pick = <T>(list: [T, ...T[]]): T => list[random.below(list.length)] ?? list[0];
+  const asks: ['ask', ...string[]] = ['ask', 'ask', 'ask', 'ask', 'ask', 'ask', 'ask', 'ask'];
   const nextPrompt = (): number[] => {
     // mostly the last one: what its slot holds still
     const base = texts[random.below(3) > 0 ? texts.length - 1 : random.below(texts.length)] ?? [];
-    const length = [1, 5, 6, 60, 250, 700, 1500][random.below(7)] ?? 1;
     const prompt = [...base];
-    // an unrelated prompt now and then, and more often while all are short
-    switch (random.below(base.length < 300 ? 8 : 13)) {
-      case 0: // the conversation goes on
-      case 8:
-        prompt.push(...random.tokens(1 + random.below(40)));
+    const way =
+      base.length < 300
+        ? pick(['goes on', 'parts early', 'unrelated', 'unrelated', 'unrelated'])
+        : pick(['goes on', 'goes on', 'edited', 'edited', 'cut', 'another end', 'another end', 'another end', 'parts early', 'unrelated']);
+    switch (way) {
+      case 'goes on':
+        prompt.push(...random.tokens(1 + random.below(100)));
         break;
-      case 1: // an edit of a few tokens, and all that follows stays
-      case 9:
+      case 'edited': // a few tokens, and all that follows stays
         prompt.splice(random.below(base.length), random.below(4), ...random.tokens(1 + random.below(4)));
         break;
-      case 2: // cut short
-      case 10:
+      case 'cut':
         prompt.length = 1 + random.below(base.length);
         break;
-      case 3: // the same beginning, another end
-      case 11:
+      case 'another end':
         prompt.length = random.below(base.length + 1);
-        prompt.push(...random.tokens(1 + random.below(length)));
+        prompt.push(...random.tokens(1 + random.below(pick([6, 60, 600]))));
         break;
-      case 4: // parts from it among the first tokens
-      case 12:
+      case 'parts early':
         prompt.length = Math.min(prompt.length, random.below(21));
-        prompt.push(...random.tokens(1 + random.below(length)));
+        prompt.push(...random.tokens(1 + random.below(pick([6, 60, 600]))));
         break;
-      default: // unrelated
-        prompt.splice(0, prompt.length, ...random.tokens(length));
+      default:
+        prompt.splice(0, prompt.length, ...random.tokens(pick([1, 5, 6, 60, 700, 1500, 1500])));
     }
     return prompt.slice(0, 1900);
   };
@@ -65,10 +64,9 @@ async function walk(slots: number, ubatch: number, random: Random): Promise<stri
 
   try {
     for (let step = 0; step < steps; step++) {
-      const slot = random.below(slots + 1) - 1; // -1: the server's choice
+      const slot = pick([-1, random.below(slots)]); // -1: the server's choice
       const what = `seed ${seed}, -np ${slots} -ub ${ubatch}, step ${step}`;
-      const kind =
-        ['ask', 'ask', 'ask', 'ask', 'without reuse', 'together', 'hang up', 'save', 'restore', 'several'][random.below(10)] ?? '';
+      const kind = pick([...asks, 'without reuse', 'together', 'together', 'hang up', 'save', 'restore', 'several']);
       counts[kind] = (counts[kind] ?? 0) + 1;
       switch (kind) {
         case 'together': {
@@ -121,6 +119,7 @@ async function walk(slots: number, ubatch: number, random: Random): Promise<stri
     await pair.stop();
   }
   expect(reused).toBeGreaterThan(0);
+  expect(pair.compared).toBeGreaterThan(steps);
   const restored = server.log.split('restored context checkpoint').length - 1;
   return `${JSON.stringify(counts)}, ${reused} tokens reused, ${restored} checkpoints restored, ${pair.toString()}`;
 }
