@@ -59,6 +59,13 @@ static const char * type_name(CacheType type) {
     return names[int(type)];
 }
 
+static int multiprocessors() {
+    int id = 0, n = 0;
+    CHECK(cudaGetDevice(&id));
+    CHECK(cudaDeviceGetAttribute(&n, cudaDevAttrMultiProcessorCount, id));
+    return n;
+}
+
 // ---- Random cache rows ----------------------------------------------------------------------------------------------------------------
 
 static __host__ __device__ uint64_t mix(uint64_t x) { // splitmix64
@@ -354,7 +361,7 @@ static double run_case(const Case & c, bool verbose) {
     p.max_seq_tokens = c.one_token_hint ? 1 : n_tokens;
     p.type_k = c.type, p.type_v = type_v;
     p.scale = 1.0f / sqrtf(float(c.head_size)), p.softcap = c.softcap;
-    Buffer<uint8_t> workspace(attention_workspace(p));
+    Buffer<uint8_t> workspace(attention_workspace(p, multiprocessors()));
     Buffer<int32_t> counters(N_COUNTERS);
     counters.fill_bytes(0), workspace.fill_bytes(0xff);
     p.partials = reinterpret_cast<float *>(workspace.data), p.counters = counters.data;
@@ -833,7 +840,7 @@ int main(int argc, char ** argv) {
         p.layout = { d_tokens.data, d_heads.data, n_rows, t.n_tokens, n_head_kv, sink, recent, 1, ring };
         p.q = q.data, p.dst = out.data, p.n_head = n_head, p.head_size_k = p.head_size_v = D, p.type_k = p.type_v = t.type;
         p.max_seq_tokens = per_sequence, p.scale = 1.0f / sqrtf(float(D));
-        Buffer<uint8_t> workspace(attention_workspace(p));
+        Buffer<uint8_t> workspace(attention_workspace(p, multiprocessors()));
         Buffer<int32_t> counters(N_COUNTERS);
         counters.fill_bytes(0);
         p.partials = reinterpret_cast<float *>(workspace.data), p.counters = counters.data;
