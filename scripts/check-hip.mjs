@@ -10,7 +10,7 @@ import { root } from './places.mjs';
 import { capture, has, runMain } from './tools.mjs';
 
 /** What llama.cpp asks for. */
-const OLDEST = [6, 1];
+const OLDEST = { major: 6, minor: 1 };
 
 runMain(() => {
   const reason = whyNot();
@@ -30,6 +30,6 @@ function whyNot() {
   if (!has('ninja')) return 'ninja, which compiles a single file, is not on PATH';
   const version = capture('hipconfig', ['--version']);
   const [major = 0, minor = 0] = version.split('.').map(Number);
-  if (major > OLDEST[0] || (major === OLDEST[0] && minor >= OLDEST[1])) return undefined;
-  return `HIP is ${version}, and llama.cpp needs ${OLDEST.join('.')} or later`;
+  if (major > OLDEST.major || (major === OLDEST.major && minor >= OLDEST.minor)) return undefined;
+  return `HIP is ${version}, and llama.cpp needs ${OLDEST.major}.${OLDEST.minor} or later`;
 }

@@ -1,4 +1,4 @@
-// What the kernels are given: plain pointers and numbers, no framework. The rules are those of ../mixed-attention.h.
+// What the kernels are given: plain pointers and numbers, no framework. The rules are those of mixed-attention.h.
 #pragma once
 
 #include <stddef.h>
