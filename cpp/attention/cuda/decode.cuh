@@ -248,7 +248,7 @@ decode_kernel(const __grid_constant__ AttentionParams p, const __grid_constant__
             }
             top = fmaxf(top, __shfl_xor_sync(~0u, top, 1));
             top = fmaxf(top, __shfl_xor_sync(~0u, top, 2));
-            const int exponent = min(8 - (top > 0.0f ? ilogbf(top) : 0), 127); // 2^128 would be infinite
+            const int exponent = 8 - ilogbf(fmaxf(top, 0x1p-119f)); // 127 at most: 2^128 is infinite
             const float lift = scalbnf(1.0f, exponent), f = scalbnf(q_factor / KEY_UNIT<TYPE>, -exponent);
 
             float block_sum[D / 32 > 0 ? D / 32 : 1] = {};
