@@ -426,7 +426,7 @@ void merge_split(const op & o, const scratch & s, int64_t token, int64_t head, f
 
 // --- ggml's reference implementation, which other backends are compared with ---
 
-// One query, in float64 over an explicit mask.
+// One query, in float64 over an explicit mask. The rules are written here anew, so that a mistake of the kernels is not shared.
 void compute_reference(const op & o, int64_t token, int64_t head, ggml_tensor * dst) {
     const int64_t h = head / o.group, p = o.position(token), window = p - p % o.p.chunk - o.p.recent;
     std::vector<std::vector<float>> keys(p + 1), values(p + 1);
@@ -435,7 +435,8 @@ void compute_reference(const op & o, int64_t token, int64_t head, ggml_tensor * 
         visible[j] = !o.sees_window(h) || j < o.p.sink || j >= window;
         values[j].resize(o.dv);
         if (visible[j]) {
-            const int64_t row = o.row(o.stream(token), h, j);
+            const int64_t cell = o.kind(h) == GGML_MIXED_ATTN_HEAD_STREAMING && j >= o.p.sink ? o.p.sink + (j - o.p.sink) % o.p.ring : j;
+            const int64_t row  = o.stream(token) * o.p.n_rows + o.first_row(h) + cell;
             keys[j].resize(o.dk);
             load_rows(o.k_cache, row, 1, keys[j].data(), o.dk);
             load_rows(o.v_cache, row, 1, values[j].data(), o.dv);
