@@ -59,6 +59,13 @@ static const char * type_name(CacheType type) {
     return names[int(type)];
 }
 
+static int multiprocessors() {
+    int id = 0, n = 0;
+    CHECK(cudaGetDevice(&id));
+    CHECK(cudaDeviceGetAttribute(&n, cudaDevAttrMultiProcessorCount, id));
+    return n;
+}
+
 // ---- Random cache rows ----------------------------------------------------------------------------------------------------------------
 
 static __host__ __device__ uint64_t mix(uint64_t x) { // splitmix64
@@ -254,7 +261,7 @@ struct Case {
     int sink = 64, recent = 256, chunk = 1, ring = 0; // ring 0: the least multiple that serves
     std::vector<Sequence> sequences = { { 100, 1 } };
     float softcap = 0, q_scale = 1;
-    bool one_token_hint = false;   // tell the kernel that every stream has one token
+    bool knows_streams = true;     // tells the kernel how many tokens a stream has at most, else that one may have all
     CacheType type_v = CacheType(-1);
     int head_size_v = 0;
 
@@ -271,12 +278,14 @@ struct Case {
     }
 };
 
-static int most_tokens(const Case & c) {
-    int n = 0;
+// What the kernel is told that a stream has at most.
+static int max_seq_tokens(const Case & c) {
+    int all = 0, most = 0;
     for (const Sequence & s : c.sequences) {
-        n += s.n_tokens;
+        all += s.n_tokens;
+        most = std::max(most, s.n_tokens);
     }
-    return n;
+    return c.knows_streams ? most : all;
 }
 
 static uint64_t g_seed = 1;
@@ -284,7 +293,7 @@ static uint64_t g_seed = 1;
 static double run_case(const Case & c, bool verbose) {
     // An error of the query's rounding (2^-12) grows with the scores it makes.
     // Prefill rounds quantised keys and values to f16 too: four roundings instead of two, as stock does.
-    const bool rounds_cache = most_tokens(c) * (c.n_head / c.n_head_kv) > 32 && (c.type == CacheType::q8_0 || c.type == CacheType::q4_0);
+    const bool rounds_cache = max_seq_tokens(c) * (c.n_head / c.n_head_kv) > 32 && (c.type == CacheType::q8_0 || c.type == CacheType::q4_0);
     const double limit = (rounds_cache ? 1.5e-3 : 1e-3) * std::max(1.0f, c.q_scale);
 
     const CacheType type_v = c.type_v == CacheType(-1) ? c.type : c.type_v;
@@ -351,10 +360,10 @@ static double run_case(const Case & c, bool verbose) {
     p.layout = layout;
     p.q = q.data, p.k_cache = k.data, p.v_cache = v.data, p.dst = out.data;
     p.n_head = c.n_head, p.head_size_k = c.head_size, p.head_size_v = size_v;
-    p.max_seq_tokens = c.one_token_hint ? 1 : n_tokens;
+    p.max_seq_tokens = max_seq_tokens(c);
     p.type_k = c.type, p.type_v = type_v;
     p.scale = 1.0f / sqrtf(float(c.head_size)), p.softcap = c.softcap;
-    Buffer<uint8_t> workspace(attention_workspace(p));
+    Buffer<uint8_t> workspace(attention_workspace(p, multiprocessors()));
     Buffer<int32_t> counters(N_COUNTERS);
     counters.fill_bytes(0), workspace.fill_bytes(0xff);
     p.partials = reinterpret_cast<float *>(workspace.data), p.counters = counters.data;
@@ -431,6 +440,10 @@ static int check(bool quick) {
                 continue; // no quantised rows of this size
             }
             cases.push_back(c);
+            if (c.sequences.size() > 1) {
+                c.knows_streams = false;
+                cases.push_back(c);
+            }
         }
     };
 
@@ -454,7 +467,8 @@ static int check(bool quick) {
         add([&](Case & c) { c.head_size = d, c.sequences = { { 900, 3 }, { 10, 1 }, { 2000, 7 } }; });
     }
     // Several sequences, one token each, and the tokens of a speculative step.
-    add([&](Case & c) { c.sequences = { { 10, 1 }, { 2000, 1 }, { 300, 1 }, { 64, 1 }, { 5000, 1 }, { 0, 1 }, { 777, 1 }, { 4096, 1 } }, c.one_token_hint = true; });
+    add([&](Case & c) { c.sequences = { { 10, 1 }, { 2000, 1 }, { 300, 1 }, { 64, 1 }, { 5000, 1 }, { 0, 1 }, { 777, 1 }, { 4096, 1 } }; });
+    add([&](Case & c) { c.sequences = { { 10, 1 }, { 2000, 40 }, { 300, 1 }, { 64, 1 } }; }); // one of them prefills
     add([&](Case & c) { c.sequences = { { 10, 1 }, { 2000, 1 }, { 300, 1 } }; });
     for (const int n : { 2, 3, 4, 5, 8, 17, 33, 64, 65, 100 }) {
         add([&](Case & c) { c.sequences = { { 1500, n } }; });
@@ -463,7 +477,10 @@ static int check(bool quick) {
     }
     add([&](Case & c) { c.sequences = { { 3000, 1 } }, c.softcap = 30, c.q_scale = 4; });
     add([&](Case & c) { c.sequences = { { 3000, 5 } }, c.softcap = 30, c.q_scale = 4; });
-    add([&](Case & c) { c.sequences = { { 3000, 1 } }, c.q_scale = 1e-6f; });
+    for (const float scale : { 1e-6f, 1e-37f }) { // of the second, a query times 2^127 is still small
+        add([&](Case & c) { c.sequences = { { 3000, 1 } }, c.q_scale = scale; });
+        add([&](Case & c) { c.sequences = { { 3000, 50 } }, c.q_scale = scale; });
+    }
     add([&](Case & c) { c.sequences = { { 3000, 200 } }, c.kinds = { 0 }; });
     add([&](Case & c) { c.sequences = { { 3000, 200 } }, c.kinds = { 1 }, c.chunk = 100; });
     for (const int n : { 1, 3, 200 }) {
@@ -499,6 +516,17 @@ static int check(bool quick) {
     Case mixed;
     mixed.type = CacheType::q8_0, mixed.type_v = CacheType::q4_0, mixed.sequences = { { 700, 3 } }, mixed.head_size = 64, mixed.head_size_v = 96;
     cases.push_back(mixed);
+    if (!quick) {
+        // More tokens than a grid has rows, and more heads than a decode launch can plan.
+        Case many;
+        many.type = CacheType::q5_0, many.head_size = 64, many.n_head = 2, many.n_head_kv = 1, many.kinds = { 1 }, many.sequences = { { 0, 66000 } };
+        cases.push_back(many);
+        for (const auto & [n_head_kv, ratio] : { std::pair<int, int> { 300, 1 }, { 64, 100 } }) {
+            Case heads;
+            heads.type = CacheType::f16, heads.head_size = 64, heads.n_head_kv = n_head_kv, heads.n_head = n_head_kv * ratio, heads.sequences = { { 500, 1 } };
+            cases.push_back(heads);
+        }
+    }
 
     int failed = 0;
     double worst[9] = {};
@@ -833,7 +861,7 @@ int main(int argc, char ** argv) {
         p.layout = { d_tokens.data, d_heads.data, n_rows, t.n_tokens, n_head_kv, sink, recent, 1, ring };
         p.q = q.data, p.dst = out.data, p.n_head = n_head, p.head_size_k = p.head_size_v = D, p.type_k = p.type_v = t.type;
         p.max_seq_tokens = per_sequence, p.scale = 1.0f / sqrtf(float(D));
-        Buffer<uint8_t> workspace(attention_workspace(p));
+        Buffer<uint8_t> workspace(attention_workspace(p, multiprocessors()));
         Buffer<int32_t> counters(N_COUNTERS);
         counters.fill_bytes(0);
         p.partials = reinterpret_cast<float *>(workspace.data), p.counters = counters.data;

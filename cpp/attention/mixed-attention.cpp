@@ -1,5 +1,6 @@
 #include "mixed-attention.h"
 
+#include "ggml-cpp.h"
 #include "ggml-impl.h"
 
 ggml_tensor * ggml_mixed_attn(
@@ -50,4 +51,26 @@ ggml_tensor * ggml_mixed_attn(
     ggml_set_op_params(result, &params, sizeof(params));
 
     return result;
+}
+
+bool ggml_mixed_attn_supported(ggml_backend_dev_t dev, ggml_mixed_attn_shape s) {
+    ggml_init_params params = { 16 * ggml_tensor_overhead(), nullptr, /*.no_alloc =*/ true };
+    ggml_context_ptr ctx { ggml_init(params) };
+
+    ggml_mixed_attn_params p = { 1.0f, 0.0f, 0, 0, 1, 64, 64, 1, 64 * s.n_head_kv };
+    ggml_tensor * op = ggml_mixed_attn(ctx.get(),
+            ggml_new_tensor_3d(ctx.get(), GGML_TYPE_F32, s.head_size_k, s.n_head, 1),
+            ggml_new_tensor_3d(ctx.get(), GGML_TYPE_F32, s.head_size_k, s.n_head_kv, 1),
+            ggml_new_tensor_3d(ctx.get(), GGML_TYPE_F32, s.head_size_v, s.n_head_kv, 1),
+            ggml_new_tensor_2d(ctx.get(), s.type_k, s.head_size_k, p.n_rows),
+            ggml_new_tensor_2d(ctx.get(), s.type_v, s.head_size_v, p.n_rows),
+            ggml_new_tensor_2d(ctx.get(), GGML_TYPE_I32, 2, 1),
+            ggml_new_tensor_2d(ctx.get(), GGML_TYPE_I64, 2, s.n_head_kv),
+            ggml_new_tensor_1d(ctx.get(), GGML_TYPE_I32, GGML_MIXED_ATTN_COUNTERS), p);
+    return ggml_backend_dev_supports_op(dev, op);
+}
+
+const char * ggml_mixed_attn_slow_reason(ggml_backend_dev_t dev, ggml_mixed_attn_shape shape) {
+    const auto reason = (ggml_mixed_attn_slow_reason_t) ggml_backend_reg_get_proc_address(ggml_backend_dev_backend_reg(dev), GGML_MIXED_ATTN_SLOW_REASON);
+    return reason ? reason(shape) : nullptr;
 }

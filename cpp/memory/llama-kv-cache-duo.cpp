@@ -49,28 +49,6 @@ static uint32_t common_head_size(const llama_hparams & hparams, uint32_t (llama_
     return (hparams.*size)(0);
 }
 
-// Whether a device can compute the operator on this layer's rows.
-static bool has_operator(ggml_backend_dev_t dev, const llama_hparams & hparams, uint32_t il, ggml_type type_k, ggml_type type_v) {
-    ggml_init_params params = { 16 * ggml_tensor_overhead(), nullptr, /*.no_alloc =*/ true };
-    ggml_context_ptr ctx { ggml_init(params) };
-
-    const int64_t dk = hparams.n_embd_head_k(il);
-    const int64_t dv = hparams.n_embd_head_v(il);
-    const int64_t n_head_kv = hparams.n_head_kv(il);
-
-    ggml_mixed_attn_params p = { 1.0f, 0.0f, 0, 0, 1, 64, 64, 1, 64 * n_head_kv };
-    ggml_tensor * op = ggml_mixed_attn(ctx.get(),
-            ggml_new_tensor_3d(ctx.get(), GGML_TYPE_F32, dk, hparams.n_head(il), 1),
-            ggml_new_tensor_3d(ctx.get(), GGML_TYPE_F32, dk, n_head_kv, 1),
-            ggml_new_tensor_3d(ctx.get(), GGML_TYPE_F32, dv, n_head_kv, 1),
-            ggml_new_tensor_2d(ctx.get(), type_k, dk, p.n_rows),
-            ggml_new_tensor_2d(ctx.get(), type_v, dv, p.n_rows),
-            ggml_new_tensor_2d(ctx.get(), GGML_TYPE_I32, 2, 1),
-            ggml_new_tensor_2d(ctx.get(), GGML_TYPE_I64, 2, n_head_kv),
-            ggml_new_tensor_1d(ctx.get(), GGML_TYPE_I32, GGML_MIXED_ATTN_COUNTERS), p);
-    return ggml_backend_dev_supports_op(dev, op);
-}
-
 llama_kv_cache_duo::llama_kv_cache_duo(const llama_model & model, const llama_cparams & cparams, ggml_type type_k, ggml_type type_v) :
     model(model), cparams(cparams), config(*cparams.duo), type_k(type_k), type_v(type_v),
     n_ctx_seq(cparams.n_ctx_seq), n_cells_streaming(config.n_cells_streaming(cparams.n_ctx_seq)),
@@ -95,7 +73,7 @@ llama_kv_cache_duo::llama_kv_cache_duo(const llama_model & model, const llama_cp
         return ctx.get();
     };
 
-    bool warned = false;
+    bool warned = false, warned_slow = false;
     for (uint32_t il = 0; il < layers.size(); ++il) {
         layer & l = layers[il];
         l = {};
@@ -111,8 +89,16 @@ llama_kv_cache_duo::llama_kv_cache_duo(const llama_model & model, const llama_cp
         ggml_backend_buffer_type_t buft = ggml_backend_cpu_buffer_type();
         if (cparams.offload_kqv) {
             ggml_backend_dev_t dev = model.dev_layer(il);
-            if (has_operator(dev, hparams, il, type_k, type_v)) {
+            const ggml_mixed_attn_shape shape = { hparams.n_embd_head_k(il), hparams.n_embd_head_v(il), hparams.n_head(il), n_head_kv, type_k, type_v };
+            if (ggml_mixed_attn_supported(dev, shape)) {
                 buft = ggml_backend_dev_buffer_type(dev);
+                const char * reason = ggml_mixed_attn_slow_reason(dev, shape);
+                if (reason && !warned_slow) {
+                    LLAMA_LOG_WARN("%s: the attention on %s will be slow: %s (K is %s, V is %s, %d query and %d KV heads of size %d and %d)\n", __func__,
+                            ggml_backend_dev_name(dev), reason, ggml_type_name(type_k), ggml_type_name(type_v),
+                            int(shape.n_head), int(shape.n_head_kv), int(shape.head_size_k), int(shape.head_size_v));
+                    warned_slow = true;
+                }
             } else if (!warned) {
                 LLAMA_LOG_WARN("%s: %s has no mixed-head attention for these heads and cache types: "
                         "the cache of its layers is in host memory and their attention runs on the CPU\n", __func__, ggml_backend_dev_name(dev));

@@ -2,6 +2,9 @@
 
 #include "ggml-backend-impl.h"
 #include "ggml-cpu.h"
+#include "mixed-attention.h"
+
+#include <cstring>
 
 struct fake_device::parts {
     fake_device * self;
@@ -58,6 +61,11 @@ fake_device::fake_device(const std::string & name, bool has_operator) : p(new pa
     p->reg.iface.get_name         = [](ggml_backend_reg_t) { return "fake"; };
     p->reg.iface.get_device_count = [](ggml_backend_reg_t) { return size_t(1); };
     p->reg.iface.get_device       = [](ggml_backend_reg_t reg, size_t) { return &((parts *) reg->context)->device; };
+
+    p->reg.iface.get_proc_address = [](ggml_backend_reg_t, const char * name) -> void * {
+        const ggml_mixed_attn_slow_reason_t reason = [](ggml_mixed_attn_shape) { return fake_device::slow_reason; };
+        return strcmp(name, GGML_MIXED_ATTN_SLOW_REASON) == 0 && slow_reason ? (void *) reason : nullptr;
+    };
 
     p->buft.device              = &p->device;
     p->buft.context             = p.get();

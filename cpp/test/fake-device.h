@@ -16,6 +16,9 @@ public:
     ggml_backend_dev_t         device();
     ggml_backend_buffer_type_t buffer_type();
 
+    // What all such devices say where they are asked whether a layer's kernels are slow; null: they are not asked.
+    inline static const char * slow_reason = nullptr;
+
     size_t free_bytes  = size_t(8) << 30; // as it tells
     size_t total_bytes = size_t(8) << 30;
 

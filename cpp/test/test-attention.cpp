@@ -14,6 +14,7 @@
 #include <array>
 #include <cmath>
 #include <cstring>
+#include <map>
 #include <random>
 #include <string>
 #include <tuple>
@@ -64,6 +65,16 @@ struct token {
     int32_t position;
     int32_t stream;
 };
+
+// The most that one stream has.
+int32_t max_seq_tokens(const std::vector<token> & batch) {
+    std::map<int32_t, int32_t> n;
+    int32_t most = 0;
+    for (const token & t : batch) {
+        most = std::max(most, ++n[t.stream]);
+    }
+    return most;
+}
 
 // What a token brings: random rows, the same whenever the token is asked for.
 std::vector<float> random_rows(int64_t n, uint64_t seed) {
@@ -133,7 +144,7 @@ public:
         ggml_tensor * k      = ggml_new_tensor_3d(c.get(), GGML_TYPE_F32, s.dk, s.n_head_kv, n);
         ggml_tensor * v      = ggml_new_tensor_3d(c.get(), GGML_TYPE_F32, s.dv, s.n_head_kv, n);
         ggml_tensor * tokens = ggml_new_tensor_2d(c.get(), GGML_TYPE_I32, 2, n);
-        ggml_mixed_attn_params p = { scale(), s.softcap, s.sink, s.recent, s.chunk, s.ring(), s.n_ctx, int32_t(n), s.n_rows() };
+        ggml_mixed_attn_params p = { scale(), s.softcap, s.sink, s.recent, s.chunk, s.ring(), s.n_ctx, max_seq_tokens(batch), s.n_rows() };
         ggml_tensor * out = ggml_mixed_attn(c.get(), q, k, v, k_cache, v_cache, tokens, heads, counters, p);
         ggml_backend_buffer_ptr buf { ggml_backend_alloc_ctx_tensors(c.get(), backend) };
         auto put = [&](ggml_tensor * t, int64_t i, const std::vector<float> & x) { ggml_backend_tensor_set(t, x.data(), i * t->nb[2], x.size() * sizeof(float)); };
@@ -383,12 +394,82 @@ void test_streams(int n_steps) {
             batch.push_back({ next[stream]++, stream });
         }
         const std::vector<float> out = f.run(batch, 2);
-        const size_t i = rng() % batch.size();
-        const double e = f.error(batch[i], out.data() + i * s.n_head * s.dv);
-        worst = e <= worst ? worst : e;
+        for (size_t i = 0; i < batch.size(); ++i) {
+            const double e = f.error(batch[i], out.data() + i * s.n_head * s.dv);
+            worst = e <= worst ? worst : e;
+        }
     }
     printf("4 sequences: error %.2e\n", worst);
     CHECK(worst < bar(s));
+}
+
+// Sequences of very unlike lengths that decode together, and ubatches in which one prefills meanwhile: each token's result is what it is alone. On the CPU
+// to the bit where kernels for single tokens take both, or those for several.
+void test_together(ggml_type type, int64_t d, int group) {
+    shape s;
+    s.n_stream  = 5;
+    s.type_k    = s.type_v = type;
+    s.dk        = s.dv = d;
+    s.n_head_kv = 3;
+    s.n_head    = 3 * group;
+    s.kinds     = { 0, 1, 2 };
+    s.n_ubatch  = 100; // the ring goes round, and yet takes all tokens of a batch
+    const uint64_t seed = fresh_seed();
+    const int64_t  row  = s.n_head * s.dv;
+    fixture together(s, seed), alone(s, seed);
+    std::vector<int32_t> next(s.n_stream, 0);
+    double worst = 0.0, apart = 0.0;
+    const auto step = [&](const std::vector<int32_t> & n_tokens) { // of each stream
+        std::vector<token> batch;
+        for (int32_t stream = 0; stream < s.n_stream; ++stream) {
+            for (int32_t i = 0; i < n_tokens[stream]; ++i) {
+                batch.push_back({ next[stream] + i, stream });
+            }
+        }
+        const bool decode = max_seq_tokens(batch) == 1;
+        const std::vector<float> out = together.run(batch, 3);
+        for (size_t i = 0; i < batch.size(); ++i) {
+            const double e = together.error(batch[i], out.data() + i * row);
+            worst = e <= worst ? worst : e;
+        }
+        for (size_t begin = 0, end; begin < batch.size(); begin = end) {
+            for (end = begin; end < batch.size() && batch[end].stream == batch[begin].stream; ++end) {
+            }
+            const std::vector<float> one = alone.run({ batch.begin() + begin, batch.begin() + end }, 2);
+            const std::vector<float> same(out.begin() + begin * row, out.begin() + end * row);
+            if (on_cpu && (decode || end - begin > 1)) {
+                CHECK(memcmp(one.data(), same.data(), one.size() * sizeof(float)) == 0);
+            } else {
+                apart = std::max(apart, difference(one, same));
+            }
+        }
+        for (int32_t stream = 0; stream < s.n_stream; ++stream) {
+            next[stream] += n_tokens[stream];
+        }
+    };
+    for (const int32_t n : { 40, 48, 48, 48 }) {
+        step({ n, n / 2, 1, 0, n / 7 });
+    }
+    for (int i = 0; i < 3; ++i) {
+        step({ 1, 1, 1, 1, 1 });
+    }
+    step({ 1, 1, 0, 1, 40 });
+    step({ 1, 44, 1, 1, 1 });
+    step({ 2, 2, 2, 2, 2 });
+    step({ 1, 0, 1, 1, 0 });
+    printf("%-72s together: error %.2e, apart %.2e\n", s.name().c_str(), worst, apart);
+    CHECK(worst < bar(s));
+    CHECK(apart < 2 * bar(s));
+}
+
+void test_together() {
+    for (const ggml_type type : FAST_TYPES) {
+        test_together(type, 64, 4);
+    }
+    test_together(GGML_TYPE_F16,  128, 8);
+    test_together(GGML_TYPE_Q4_0, 128, 1);
+    test_together(GGML_TYPE_F32,  64,  2);
+    test_together(GGML_TYPE_Q5_1, 32,  3);
 }
 
 // Positions of many segments (1024), where decoding shares segments among threads.
@@ -495,6 +576,7 @@ void test_quick() {
         CHECK(worst < bar(s));
     }
     test_streams(2);
+    test_together(GGML_TYPE_Q8_0, 64, 4);
 }
 
 } // namespace
@@ -527,6 +609,7 @@ int main(int argc, char ** argv) {
     }
     test_windowed(GGML_TYPE_F32, 300);
     test_streams(40);
+    test_together();
     test_long();
     test_flat();
     return check::result();

@@ -149,6 +149,22 @@ void test_devices() {
     }
 }
 
+// A device whose kernels for the layers are slow says so once a context, with its reason; one that has no opinion, or fast kernels, does not.
+void test_slow() {
+    const random_model_file file(model_params());
+    fake_device device("device", true);
+    const auto model = load(file, { device.device() });
+    const std::string gates = random_gates(model.get(), fresh_seed());
+    for (const char * reason : { (const char *) nullptr, "use the same for both" }) {
+        fake_device::slow_reason = reason;
+        warnings.clear();
+        CHECK(make_context(model.get(), duo(gates.c_str(), GGML_TYPE_Q8_0, GGML_TYPE_F16)) != nullptr);
+        CHECK_EQ(count(warnings, "will be slow"), reason ? 1u : 0u);
+        CHECK_EQ(count(warnings, "use the same for both (K is q8_0, V is f16, 6 query and 3 KV heads of size 32 and 32)"), reason ? 1u : 0u);
+    }
+    fake_device::slow_reason = nullptr;
+}
+
 // What a context is said to take without allocating is what it takes: the cache, and the graph's buffers.
 void test_breakdown() {
     const random_model_params p = model_params();
@@ -232,6 +248,7 @@ int main() {
     llama_log_set(keep_log, nullptr);
     llama_backend_init();
     test_devices();
+    test_slow();
     test_breakdown();
     test_refused();
     return check::result();

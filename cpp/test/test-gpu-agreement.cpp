@@ -29,6 +29,9 @@ constexpr int N_PROMPT  = 2000; // about as many tokens; several times what a st
 constexpr int N_GREEDY  = 64;
 constexpr int N_CONTEXT = 4096;
 
+// What rounding alone makes of the logits of stock llama.cpp, at most: activations are quantised where weights are, which alone makes 1e-2 to 2e-2.
+constexpr double YARDSTICK = 0.03;
+
 using json = nlohmann::json;
 
 class language {
@@ -129,6 +132,7 @@ std::pair<llama_token, float> best(const std::vector<float> & logits) {
 struct agreement {
     int    n_same     = 0;
     double worst      = 0.0;      // relative L2 of a token's logits
+    double mean       = 0.0;      // and on the average
     float  closest    = INFINITY; // the CPU's smallest margin
     float  missed     = 0.0f;     // its largest one where the GPU picked another token
     std::string text;             // what the CPU generated
@@ -143,6 +147,7 @@ agreement compare(llama_context * cpu, llama_context * gpu, const std::vector<ll
         const double e    = relative(found, want);
         a.n_same += same;
         a.worst   = e <= a.worst ? a.worst : e; // NaN is worst
+        a.mean   += e / N_GREEDY;
         a.closest = std::min(a.closest, margin);
         a.missed  = std::max(a.missed, same ? 0.0f : margin);
         char piece[64];
@@ -205,7 +210,7 @@ int main(int argc, char ** argv) {
     const std::string asked = haystack + text.needle_text("question", key, value) + text.needle_text("answer", key, value);
     const std::pair<const char *, std::string> prompts[] = { { "question", asked }, { "words again", said } };
 
-    double stock_worst = 0.0;
+    double stock_worst = 0.0, stock_mean = 0.0;
     const auto stock = stock_params(GGML_TYPE_F16, N_CONTEXT);
     for (const auto & [mode, sparsity] : std::vector<std::pair<const char *, float>> { { "stock", -1.0f }, { "sparsity 0", 0.0f }, { "sparsity 0.5", 0.5f }, { "all streaming", 1.0f } }) {
         const bool is_stock = sparsity < 0.0f;
@@ -218,14 +223,16 @@ int main(int argc, char ** argv) {
         CHECK(is_stock || is_on(gpu.get(), gpu_dev));
         for (const auto & [what, prompt] : prompts) {
             const agreement a = compare(cpu.get(), gpu.get(), tokenize(cpu_model.get(), prompt));
-            printf("%-13s  %-11s  %d of %d tokens the same; logits at most %.2e apart; the CPU's margin at least %.3f, where missed %.3f; text:%.40s...\n",
-                    mode, what, a.n_same, N_GREEDY, a.worst, a.closest, a.missed, a.text.c_str());
+            printf("%-13s  %-11s  %d of %d tokens the same; logits at most %.2e, typically %.2e apart; the CPU's margin at least %.3f, where missed %.3f; text:%.40s...\n",
+                    mode, what, a.n_same, N_GREEDY, a.worst, a.mean, a.closest, a.missed, a.text.c_str());
             if (is_stock) {
                 stock_worst = std::max(stock_worst, a.worst);
-                CHECK(a.worst < 0.1); // else the yardstick is broken
+                stock_mean  = std::max(stock_mean, a.mean);
+                CHECK(a.mean < YARDSTICK);
                 continue;
             }
-            CHECK(a.worst <= 2.0 * stock_worst);
+            CHECK(a.worst <= 1.5 * stock_worst);
+            CHECK(a.mean <= 1.25 * stock_mean);
             if (what == prompts[1].first) {
                 CHECK(a.closest > 1.0f);
                 CHECK_EQ(a.n_same, N_GREEDY);

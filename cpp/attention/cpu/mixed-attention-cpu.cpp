@@ -17,6 +17,7 @@
 #include "block-prefill.h"
 #include "cache-rows.h"
 #include "mixed-attention.h"
+#include "reference.h"
 #include "simd.h"
 #include "visibility.h"
 
@@ -25,6 +26,7 @@
 #include <cstdint>
 #include <cstring>
 #include <limits>
+#include <vector>
 
 namespace {
 
@@ -425,6 +427,29 @@ void merge_split(const op & o, const scratch & s, int64_t token, int64_t head, f
     write_row(o, dst, s.total, 0, token, head);
 }
 
+// --- ggml's reference implementation, which other backends are compared with ---
+
+// One query, in float64 over an explicit mask. The rules are written here anew, so that a mistake of the kernels is not shared.
+void compute_reference(const op & o, int64_t token, int64_t head, ggml_tensor * dst) {
+    const int64_t h = head / o.group, p = o.position(token), window = p - p % o.p.chunk - o.p.recent;
+    std::vector<std::vector<float>> keys(p + 1), values(p + 1);
+    std::vector<uint8_t> visible(p + 1);
+    for (int64_t j = 0; j <= p; ++j) {
+        visible[j] = !o.sees_window(h) || j < o.p.sink || j >= window;
+        values[j].resize(o.dv);
+        if (visible[j]) {
+            const int64_t cell = o.kind(h) == GGML_MIXED_ATTN_HEAD_STREAMING && j >= o.p.sink ? o.p.sink + (j - o.p.sink) % o.p.ring : j;
+            const int64_t row  = o.stream(token) * o.p.n_rows + o.first_row(h) + cell;
+            keys[j].resize(o.dk);
+            load_rows(o.k_cache, row, 1, keys[j].data(), o.dk);
+            load_rows(o.v_cache, row, 1, values[j].data(), o.dv);
+        }
+    }
+    const float * q = (const float *) o.q->data + (token * o.n_head + head) * o.dk;
+    const std::vector<double> out = reference_attention(q, o.dk, keys, values, visible, o.p.scale, o.p.softcap);
+    std::copy(out.begin(), out.end(), (float *) dst->data + (token * o.n_head + head) * o.dv);
+}
+
 } // namespace
 
 size_t ggml_mixed_attn_cpu_work_size(const ggml_tensor * dst, int n_threads) {
@@ -447,6 +472,13 @@ void ggml_compute_forward_mixed_attn(const ggml_compute_params * params, ggml_te
         ggml_threadpool_chunk_set(params->threadpool, nth);
     }
     ggml_barrier(params->threadpool);
+
+    if (params->use_ref) {
+        for (int64_t i = ith; i < o.n_tokens * o.n_head; i += nth) {
+            compute_reference(o, i / o.n_head, i % o.n_head, dst);
+        }
+        return;
+    }
 
     // Work is taken item by item, in one order that all threads know: whoever is free takes the next.
     int64_t next = ith;

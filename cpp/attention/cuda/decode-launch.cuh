@@ -31,7 +31,7 @@ static cudaError_t launch_decode_sized(const AttentionParams & params, const Dev
     // As many tokens at a time as the plan holds.
     const int per_launch = std::min(MAX_DECODE_TOKENS, MAX_DECODE_SEGMENTS / (shape.n_head_kv * shape.n_chunks));
     if (per_launch == 0 || shape.n_head_kv > MAX_DECODE_HEADS_KV) {
-        return cudaErrorInvalidValue;
+        return cudaErrorInvalidValue; // slow_reason sees to it that this does not happen
     }
     for (int first = 0; first < params.layout.n_tokens; first += per_launch) {
         AttentionParams part = params;
@@ -60,23 +60,7 @@ static cudaError_t launch_decode_columns(const AttentionParams & params, const D
 
 template <CacheType TYPE>
 static cudaError_t launch_decode(const AttentionParams & params, const Device & device, cudaStream_t stream) {
-    switch (params.head_size_k) {
-        case 64:  return launch_decode_columns<TYPE,  64>(params, device, stream);
-        case 128: return launch_decode_columns<TYPE, 128>(params, device, stream);
-#ifndef DUO_ONLY_128
-        case 192: return launch_decode_columns<TYPE, 192>(params, device, stream);
-        case 256: return launch_decode_columns<TYPE, 256>(params, device, stream);
-#endif
-    }
-    if constexpr (!is_quantised<TYPE>) {
-        switch (params.head_size_k) {
-#ifndef DUO_ONLY_128
-            case 80: return launch_decode_columns<TYPE, 80>(params, device, stream);
-            case 96: return launch_decode_columns<TYPE, 96>(params, device, stream);
-#endif
-        }
-    }
-    return cudaErrorNotSupported;
+    return for_head_size<TYPE>(params.head_size_k, [&](auto d) { return launch_decode_columns<TYPE, decltype(d)::value>(params, device, stream); });
 }
 
 } // namespace duo::cuda

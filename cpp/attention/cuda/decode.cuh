@@ -30,8 +30,8 @@ struct DecodeConfig {
     static constexpr int Q_STRIDE    = D * 4 + 16;             // of a query in shared memory
     static constexpr int Q_BYTES     = COLUMNS * Q_STRIDE;
     static constexpr int PART_FLOATS = COLUMNS * (D + 2);      // output [column][D], maximum and sum [column]
-    static constexpr int RING_BYTES  = N_STAGES * STAGE > PART_FLOATS * 4 ? N_STAGES * STAGE : (PART_FLOATS * 4 + 15) / 16 * 16;
-    static constexpr int WARP_BYTES  = RING_BYTES + Q_BYTES;
+    static constexpr int PIPELINE_BYTES = N_STAGES * STAGE > PART_FLOATS * 4 ? N_STAGES * STAGE : (PART_FLOATS * 4 + 15) / 16 * 16;
+    static constexpr int WARP_BYTES  = PIPELINE_BYTES + Q_BYTES;
     // Rows that lie in shared memory as in the cache come by the copy engine, a tile at a time. Padded rows would each be a copy of their own, which
     // takes the engine about 18 cycles: hardly faster than the memory.
 #if __CUDA_ARCH__ >= 900
@@ -51,7 +51,7 @@ struct alignas(16) TileNote {
     int32_t position;   // of key 0
 };
 
-// Shared memory: this, then a ring of N_STAGES tiles for each warp. A ring later holds its warp's part.
+// Shared memory: this, then a pipeline of N_STAGES tiles for each warp. A pipeline later holds its warp's part.
 template <typename Config>
 struct DecodeControl {
     DecodePlan plan;
@@ -119,11 +119,11 @@ decode_kernel(const __grid_constant__ AttentionParams p, const __grid_constant__
     extern __shared__ __align__(128) uint8_t shared[];
     auto & control = *reinterpret_cast<DecodeControl<Config> *>(shared);
     const DecodePlan & plan = control.plan;
-    uint8_t * const rings = shared + DECODE_CONTROL_BYTES<Config>;
+    uint8_t * const pipelines = shared + DECODE_CONTROL_BYTES<Config>;
 
     const Layout & layout = p.layout;
     const int thread = threadIdx.x, lane = thread % 32, warp = thread / 32, g = lane / 4, t = lane % 4;
-    uint8_t * const ring = rings + warp * Config::WARP_BYTES;
+    uint8_t * const pipeline = pipelines + warp * Config::WARP_BYTES;
 
 #if __CUDA_ARCH__ >= 900
     if (Config::BULK && lane == 0) {
@@ -167,7 +167,7 @@ decode_kernel(const __grid_constant__ AttentionParams p, const __grid_constant__
             const int32_t n_cells = min(TILE, (cursor.run.end - cursor.cell + CELL_ALIGN - 1) / CELL_ALIGN * CELL_ALIGN);
             const int64_t from    = (cursor.first_row + cursor.cell) * Config::ROW;
             const uint8_t * k = static_cast<const uint8_t *>(p.k_cache) + from, * v = static_cast<const uint8_t *>(p.v_cache) + from;
-            const uint32_t to = ptx::shared_address(ring + stage * Config::STAGE);
+            const uint32_t to = ptx::shared_address(pipeline + stage * Config::STAGE);
             if (lane == 0) {
                 control.note[warp][stage] = { cursor.segment, cursor.run.begin - cursor.cell, cursor.run.end - cursor.cell, cursor.cell + cursor.run.offset };
             }
@@ -203,10 +203,10 @@ decode_kernel(const __grid_constant__ AttentionParams p, const __grid_constant__
     float   factor[N_TILES][2], maximum[N_TILES][2], sum[N_TILES][2];
     int32_t position[N_TILES][2], window[N_TILES][2];
     int32_t current = -1, n_columns = 0, n_tiles = 0, first_position = 0, block_tokens = 0;
-    bool    windowed = false; // sees sinks and recent keys only
+    bool    sees_window = false; // sinks and recent keys only
 
     // Asks for the queries of a segment: early, or the bytes of tiles keep them waiting.
-    uint8_t * const queries = ring + Config::RING_BYTES;
+    uint8_t * const queries = pipeline + Config::PIPELINE_BYTES;
     const auto ask_for_queries = [&](int32_t index) {
         const Segment s = segment(plan, layout, shape, index);
         constexpr int PIECES = D / 4;
@@ -222,7 +222,7 @@ decode_kernel(const __grid_constant__ AttentionParams p, const __grid_constant__
 
     const auto start_segment = [&](int32_t index, bool first) {
         const Segment s = segment(plan, layout, shape, index);
-        current = index, windowed = s.kind != HeadKind::retrieval, block_tokens = s.n_tokens, first_position = s.first_position;
+        current = index, sees_window = s.kind != HeadKind::retrieval, block_tokens = s.n_tokens, first_position = s.first_position;
         n_columns = s.n_tokens * s.n_heads;
         n_tiles   = (n_columns + 7) / 8;
         if (Config::BULK || !first) {
@@ -248,7 +248,7 @@ decode_kernel(const __grid_constant__ AttentionParams p, const __grid_constant__
             }
             top = fmaxf(top, __shfl_xor_sync(~0u, top, 1));
             top = fmaxf(top, __shfl_xor_sync(~0u, top, 2));
-            const int exponent = 8 - (top > 0.0f ? ilogbf(top) : 0);
+            const int exponent = 8 - ilogbf(fmaxf(top, 0x1p-119f)); // 127 at most: 2^128 is infinite
             const float lift = scalbnf(1.0f, exponent), f = scalbnf(q_factor / KEY_UNIT<TYPE>, -exponent);
 
             float block_sum[D / 32 > 0 ? D / 32 : 1] = {};
@@ -273,7 +273,7 @@ decode_kernel(const __grid_constant__ AttentionParams p, const __grid_constant__
                 factor[n][c]   = __shfl_sync(~0u, f, 4 * (2 * t + c));
                 const int token = s.first_token + (s.n_tokens == 1 ? 0 : min((8 * n + 2 * t + c) / s.n_heads, s.n_tokens - 1));
                 position[n][c] = plan.position[token];
-                window[n][c]   = windowed ? window_begin(layout, position[n][c]) : -1;
+                window[n][c]   = sees_window ? window_begin(layout, position[n][c]) : -1;
                 maximum[n][c]  = NO_KEY;
                 sum[n][c]      = 0.0f;
             }
@@ -308,9 +308,9 @@ decode_kernel(const __grid_constant__ AttentionParams p, const __grid_constant__
     // Ends the segment at hand: to the destination where this warp had all of it, else as a part.
     const auto finish_segment = [&]() {
         const bool whole    = warp_begin <= tiles_begin(current) && tiles_end(current) <= warp_end;
-        const bool moves_on = tiles_end(current) < warp_end; // then tiles of the next segment are arriving in the ring
+        const bool moves_on = tiles_end(current) < warp_end; // then tiles of the next segment are arriving in the pipeline
         const Segment s     = segment(plan, layout, shape, current);
-        float * const part  = moves_on ? warp_parts + warp * Config::PART_FLOATS : reinterpret_cast<float *>(ring);
+        float * const part  = moves_on ? warp_parts + warp * Config::PART_FLOATS : reinterpret_cast<float *>(pipeline);
 #pragma unroll
         for (int n = 0; n < N_TILES; ++n) {
 #pragma unroll
@@ -342,7 +342,7 @@ decode_kernel(const __grid_constant__ AttentionParams p, const __grid_constant__
     const auto consume = [&](const uint8_t * keys, uint8_t * values, int begin, int end, int first) {
         constexpr int KEYS = 16 * STEPS, N = STEPS * N_TILES * 4;
         const bool partial = begin > 0 || end < KEYS;
-        const bool edge    = partial || (block_tokens > 1 && (windowed || first + KEYS - 1 > first_position));
+        const bool edge    = partial || (block_tokens > 1 && (sees_window || first + KEYS - 1 > first_position));
         if (partial) {
             clear_values<TYPE, D, KEYS>(values, begin, end, lane);
         }
@@ -478,7 +478,7 @@ decode_kernel(const __grid_constant__ AttentionParams p, const __grid_constant__
                 ptx::cp_async_wait<Config::N_STAGES - 1>();
                 __syncwarp();
             }
-            uint8_t * const tile = ring + stage * Config::STAGE;
+            uint8_t * const tile = pipeline + stage * Config::STAGE;
 #pragma unroll 1
             for (int step = 0; step < TILE && step < note.end; step += 16 * STEPS) {
                 consume(tile + step * Config::STRIDE, tile + Config::HALF_STAGE + step * Config::STRIDE, note.begin - step, note.end - step, note.position + step);
@@ -522,14 +522,15 @@ decode_kernel(const __grid_constant__ AttentionParams p, const __grid_constant__
         for (int item = thread; item < s.n_tokens * s.n_heads * VECTORS; item += blockDim.x) {
             const int column = item / VECTORS;
             float2 norm[Config::MAX_WARPS];
-            float4 x[Config::MAX_WARPS], o = make_float4(0, 0, 0, 0);
-            float  m = NO_KEY, l = 0.0f;
+            float4 x[Config::MAX_WARPS];
+            Joined joined;
+            float  m = NO_KEY;
 #pragma unroll
             for (int w = 0; w < Config::MAX_WARPS; ++w) {
-                norm[w] = make_float2(NO_KEY, 0.0f), x[w] = o;
+                norm[w] = make_float2(NO_KEY, 0.0f), x[w] = make_float4(0, 0, 0, 0);
                 if (has_part >> w & 1) {
                     const bool moved_on = control.last_segment[w] != index;
-                    const float * const from = moved_on ? warp_parts + w * Config::PART_FLOATS : reinterpret_cast<const float *>(rings + w * Config::WARP_BYTES);
+                    const float * const from = moved_on ? warp_parts + w * Config::PART_FLOATS : reinterpret_cast<const float *>(pipelines + w * Config::WARP_BYTES);
                     norm[w] = control.part[moved_on][w][column];
                     x[w]    = reinterpret_cast<const float4 *>(from)[item];
                 }
@@ -537,17 +538,14 @@ decode_kernel(const __grid_constant__ AttentionParams p, const __grid_constant__
             }
 #pragma unroll
             for (int w = 0; w < Config::MAX_WARPS; ++w) {
-                const float weight = ptx::exp2(norm[w].x - m);
-                l += weight * norm[w].y;
-                o.x += weight * x[w].x, o.y += weight * x[w].y, o.z += weight * x[w].z, o.w += weight * x[w].w;
+                joined.add(ptx::exp2(norm[w].x - m), norm[w].y, x[w]);
             }
             if (whole) {
-                const float f = 1.0f / l;
-                reinterpret_cast<float4 *>(destination(s, column))[item % VECTORS] = make_float4(o.x * f, o.y * f, o.z * f, o.w * f);
+                reinterpret_cast<float4 *>(destination(s, column))[item % VECTORS] = joined.result();
             } else {
-                reinterpret_cast<float4 *>(part)[item] = o;
+                reinterpret_cast<float4 *>(part)[item] = joined.out;
                 if (item % VECTORS == 0) {
-                    reinterpret_cast<float2 *>(part + COLUMNS * D)[column] = make_float2(m, l);
+                    reinterpret_cast<float2 *>(part + COLUMNS * D)[column] = make_float2(m, joined.sum);
                 }
             }
         }
@@ -572,12 +570,12 @@ decode_kernel(const __grid_constant__ AttentionParams p, const __grid_constant__
         const int columns = s.n_tokens * s.n_heads, items = columns * VECTORS;
         const int n_groups = max(1, min(Shares::quotient(blockDim.x, items), 16));
         const Shares groups(n_parts, n_groups);
-        float4 * const sums  = reinterpret_cast<float4 *>(rings);                                                  // [group][item]
-        float2 * const norms = reinterpret_cast<float2 *>(rings + max(items, int(blockDim.x)) * sizeof(float4));  // [group][column]: maximum, sum
+        float4 * const sums  = reinterpret_cast<float4 *>(pipelines);                                                       // [group][item]
+        float2 * const norms = reinterpret_cast<float2 *>(pipelines + max(items, int(blockDim.x)) * sizeof(float4));  // [group][column]: maximum, sum
         for (int i = thread; i < items * n_groups; i += blockDim.x) {
             const int group = Shares::quotient(i, items), item = i - group * items, column = item / VECTORS;
-            float m = NO_KEY, l = 0.0f;
-            float4 o = make_float4(0, 0, 0, 0);
+            float m = NO_KEY;
+            Joined joined;
             // Many parts at a time, so that their loads are under way together.
             constexpr int BATCH = 17; // 33 blocks share a retrieval head when 4 of 8 heads of a 132-processor card are such
             const int end = groups.begin(group + 1);
@@ -597,38 +595,31 @@ decode_kernel(const __grid_constant__ AttentionParams p, const __grid_constant__
                     norm[k].x = first + k < end ? norm[k].x : NO_KEY;
                     top = fmaxf(top, norm[k].x);
                 }
-                const float shrink = ptx::exp2(m - top);
+                joined.scale(ptx::exp2(m - top));
                 m = top;
-                l *= shrink, o.x *= shrink, o.y *= shrink, o.z *= shrink, o.w *= shrink;
 #pragma unroll
                 for (int k = 0; k < BATCH; ++k) {
-                    const float weight = ptx::exp2(norm[k].x - m);
-                    l += norm[k].y * weight;
-                    o.x += y[k].x * weight, o.y += y[k].y * weight, o.z += y[k].z * weight, o.w += y[k].w * weight;
+                    joined.add(ptx::exp2(norm[k].x - m), norm[k].y, y[k]);
                 }
             }
-            sums[i] = o;
+            sums[i] = joined.out;
             if (item % VECTORS == 0) {
-                norms[group * COLUMNS + column] = make_float2(m, l);
+                norms[group * COLUMNS + column] = make_float2(m, joined.sum);
             }
         }
         __syncthreads();
         for (int item = thread; item < items; item += blockDim.x) {
             const int column = item / VECTORS;
-            float m = NO_KEY, l = 0.0f;
-            float4 o = make_float4(0, 0, 0, 0);
+            float m = NO_KEY;
+            Joined joined;
             for (int group = 0; group < n_groups; ++group) {
                 m = fmaxf(m, norms[group * COLUMNS + column].x);
             }
             for (int group = 0; group < n_groups; ++group) {
                 const float2 norm = norms[group * COLUMNS + column];
-                const float4 y = sums[group * items + item];
-                const float weight = ptx::exp2(norm.x - m);
-                l += weight * norm.y;
-                o.x += weight * y.x, o.y += weight * y.y, o.z += weight * y.z, o.w += weight * y.w;
+                joined.add(ptx::exp2(norm.x - m), norm.y, sums[group * items + item]);
             }
-            l = 1.0f / l;
-            reinterpret_cast<float4 *>(destination(s, column))[item % VECTORS] = make_float4(o.x * l, o.y * l, o.z * l, o.w * l);
+            reinterpret_cast<float4 *>(destination(s, column))[item % VECTORS] = joined.result();
         }
         __syncthreads();
     }

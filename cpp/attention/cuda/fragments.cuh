@@ -10,7 +10,7 @@
 // The block's scale multiplies the product (keys) or the probabilities (values).
 #pragma once
 
-#include "params.h"
+#include "fast-kernels.h"
 #include "ptx.cuh"
 
 #include <cuda_bf16.h>
@@ -24,10 +24,8 @@ static __device__ __forceinline__ half2 halves(uint32_t u) { return *reinterpret
 static __device__ __forceinline__ uint32_t load16(const uint8_t * p) { return *reinterpret_cast<const uint16_t *>(p); }
 static __device__ __forceinline__ uint32_t load32(const uint8_t * p) { return *reinterpret_cast<const uint32_t *>(p); }
 
-template <CacheType TYPE> constexpr bool is_quantised = TYPE == CacheType::q8_0 || TYPE == CacheType::q4_0;
-
 template <CacheType TYPE, int D>
-constexpr int ROW_BYTES = TYPE == CacheType::q8_0 ? D / 32 * 34 : TYPE == CacheType::q4_0 ? D / 32 * 18 : 2 * D;
+constexpr int ROW_BYTES = (is_quantised<TYPE> ? D / BLOCK_VALUES : D) * BLOCK_BYTES<TYPE>;
 
 // Quantised rows lie as in the cache: a stride of 34 or 18 words per 4 blocks spreads them over the banks. 16-bit rows get 16 bytes of padding.
 template <CacheType TYPE, int D>
@@ -140,7 +138,7 @@ static __device__ __forceinline__ void key_product(float (&scores)[N_TILES][4], 
     } else {
         // Two blocks start at a word and take whole words; the quants of the first lie half a word late. Of those, lanes take the whole words, and one
         // lane a word put together from the half words at both ends; key_dim says which dimensions that makes.
-        constexpr int PAIR = TYPE == CacheType::q8_0 ? 68 : 36; // bytes
+        constexpr int PAIR = 2 * BLOCK_BYTES<TYPE>;
         const int g = lane / 4, t = lane % 4;
         const uint32_t select = t < 3 ? 0x7654 : 0x5432; // the word itself, or the upper half of the first argument and the lower half of the second
         const uint8_t * row[2] = { rows + g * STRIDE, rows + (g + 8) * STRIDE };
@@ -212,7 +210,7 @@ static __device__ __forceinline__ void clear_values(uint8_t * rows, int begin, i
         const int key = i / N;
         if (key < begin || key >= end) {
             if constexpr (is_quantised<TYPE>) {
-                *reinterpret_cast<uint16_t *>(rows + key * STRIDE + i % N * (TYPE == CacheType::q8_0 ? 34 : 18)) = 0;
+                *reinterpret_cast<uint16_t *>(rows + key * STRIDE + i % N * BLOCK_BYTES<TYPE>) = 0;
             } else {
                 *reinterpret_cast<uint4 *>(rows + key * STRIDE + i % N * 16) = make_uint4(0, 0, 0, 0);
             }
@@ -243,7 +241,7 @@ static __device__ __forceinline__ void value_product(float (&out)[N_TILES][D / 1
             }
         }
     } else {
-        constexpr int BLOCK = TYPE == CacheType::q8_0 ? 34 : 18;
+        constexpr int BLOCK = BLOCK_BYTES<TYPE>;
         const int g = lane / 4, t = lane % 4;
         const int key[4] = { 2 * t, 2 * t + 1, 2 * t + 8, 2 * t + 9 };
 #pragma unroll

@@ -1,4 +1,4 @@
-// Attention for every head size and cache type, one block a query head of a token: right, not fast.
+// Attention for every head size up to MAX_HEAD_SIZE and every cache type, one block a query head of a token: right, not fast.
 #pragma once
 
 #include "cells.cuh"
@@ -8,20 +8,19 @@
 namespace duo::cuda {
 
 constexpr int GENERIC_WARPS    = 8;
-constexpr int GENERIC_MAX_SIZE = 512;
-constexpr int GENERIC_PER_LANE = GENERIC_MAX_SIZE / 32;
+constexpr int GENERIC_PER_LANE = MAX_HEAD_SIZE / 32;
 
 static __global__ void __launch_bounds__(GENERIC_WARPS * 32)
 generic_kernel(const __grid_constant__ AttentionParams p, int64_t k_row_bytes, int64_t v_row_bytes) {
-    __shared__ float q[GENERIC_MAX_SIZE];
-    __shared__ float parts[GENERIC_WARPS][GENERIC_MAX_SIZE + 2]; // output, maximum, sum
+    __shared__ float q[MAX_HEAD_SIZE];
+    __shared__ float parts[GENERIC_WARPS][MAX_HEAD_SIZE + 2]; // output, maximum, sum
 
     const Layout & layout = p.layout;
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-    const int token = blockIdx.y, head = blockIdx.x, head_kv = head / (p.n_head / layout.n_head_kv);
+    const int token = blockIdx.x / p.n_head, head = blockIdx.x % p.n_head, head_kv = head / (p.n_head / layout.n_head_kv);
     const int32_t position = layout.tokens[2 * token];
     const int64_t first_row = layout.tokens[2 * token + 1] * layout.n_rows + layout.heads[2 * head_kv];
-    const int64_t column = int64_t(token) * p.n_head + head;
+    const int64_t column = blockIdx.x;
 
     for (int i = threadIdx.x; i < p.head_size_k; i += blockDim.x) {
         q[i] = p.q[column * p.head_size_k + i];
@@ -60,19 +59,19 @@ generic_kernel(const __grid_constant__ AttentionParams p, int64_t k_row_bytes, i
         parts[warp][lane + 32 * i] = o[i];
     }
     if (lane == 0) {
-        parts[warp][GENERIC_MAX_SIZE]     = m;
-        parts[warp][GENERIC_MAX_SIZE + 1] = l;
+        parts[warp][MAX_HEAD_SIZE]     = m;
+        parts[warp][MAX_HEAD_SIZE + 1] = l;
     }
     __syncthreads();
 
     for (int i = threadIdx.x; i < p.head_size_v; i += blockDim.x) {
         float top = NO_KEY, sum = 0.0f, out = 0.0f;
         for (int w = 0; w < GENERIC_WARPS; ++w) {
-            top = fmaxf(top, parts[w][GENERIC_MAX_SIZE]);
+            top = fmaxf(top, parts[w][MAX_HEAD_SIZE]);
         }
         for (int w = 0; w < GENERIC_WARPS; ++w) {
-            const float weight = ptx::exp2(parts[w][GENERIC_MAX_SIZE] - top);
-            sum += weight * parts[w][GENERIC_MAX_SIZE + 1];
+            const float weight = ptx::exp2(parts[w][MAX_HEAD_SIZE] - top);
+            sum += weight * parts[w][MAX_HEAD_SIZE + 1];
             out += weight * parts[w][i];
         }
         p.dst[column * p.head_size_v + i] = out / sum;

@@ -9,6 +9,25 @@ namespace duo::cuda {
 // Below any score, yet finite: a part without keys then weighs 0 and never makes a NaN.
 constexpr float NO_KEY = -1e30f;
 
+// Four values of a query's output, of parts added one after the other, each with its weight 2^(m_i - m).
+struct Joined {
+    float  sum = 0.0f;
+    float4 out = make_float4(0, 0, 0, 0);
+
+    __device__ __forceinline__ void add(float weight, float part_sum, const float4 & part) {
+        sum += weight * part_sum;
+        out.x += weight * part.x, out.y += weight * part.y, out.z += weight * part.z, out.w += weight * part.w;
+    }
+    // For another m.
+    __device__ __forceinline__ void scale(float by) {
+        sum *= by, out.x *= by, out.y *= by, out.z *= by, out.w *= by;
+    }
+    __device__ __forceinline__ float4 result() const {
+        const float f = 1.0f / sum;
+        return make_float4(out.x * f, out.y * f, out.z * f, out.w * f);
+    }
+};
+
 // Whether this is the last of n blocks to arrive; the counter is zero again afterwards. For one thread, between two barriers of its block:
 // the first orders the block's writes before this release, the second this acquire before the block reads what others wrote.
 static __device__ __forceinline__ bool last_to_arrive(int32_t * counter, int32_t n) {

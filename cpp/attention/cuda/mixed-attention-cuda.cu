@@ -1,11 +1,14 @@
 #include "mixed-attention-cuda.h"
 
+#include "decode-plan.cuh"
 #include "device.h"
+#include "fast-kernels.h"
 #include "generic.cuh"
 #include "store.cuh"
 
 #include <algorithm>
 #include <cstdlib>
+#include <mutex>
 
 namespace duo::cuda {
 
@@ -21,21 +24,21 @@ cudaError_t launch_prefill_q4_0(const AttentionParams & params, const Device & d
 
 static Device & current_device() {
     constexpr int MAX_DEVICES = 64;
-    static Device devices[MAX_DEVICES];
+    static Device         devices[MAX_DEVICES];
+    static std::once_flag known[MAX_DEVICES];
     int id = 0;
     cudaGetDevice(&id);
     Device & device = devices[id];
-    if (device.n_multiprocessors == 0) { // racing threads write the same numbers
-        int bytes = 0, n = 0;
+    std::call_once(known[id], [&] {
+        int bytes = 0;
         cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, id);
-        cudaDeviceGetAttribute(&n, cudaDevAttrMultiProcessorCount, id);
-        device.shared_bytes      = size_t(bytes);
+        cudaDeviceGetAttribute(&device.n_multiprocessors, cudaDevAttrMultiProcessorCount, id);
+        device.shared_bytes = size_t(bytes);
         // GGML_CUDA_PDL=0 turns early starts off, as it does in ggml. Code compiled for an older architecture has no waiting in it.
         const char * wish = getenv("GGML_CUDA_PDL");
         cudaFuncAttributes attributes = {};
         device.starts_early = cudaFuncGetAttributes(&attributes, store_kernel) == cudaSuccess && attributes.ptxVersion >= 90 && (!wish || atoi(wish) != 0);
-        device.n_multiprocessors = n;
-    }
+    });
     return device;
 }
 
@@ -44,25 +47,38 @@ void limit_shared_bytes(size_t n_bytes) {
     device.shared_bytes = std::min(device.shared_bytes, n_bytes);
 }
 
-static bool has_fast_kernel(const AttentionParams & params) {
+const char * slow_reason(const AttentionParams & params) {
     const int d = params.head_size_k;
-    if (params.type_k != params.type_v || d != params.head_size_v) {
-        return false;
+    if (params.type_k != params.type_v) {
+        return "only one cache type for both K and V has fast kernels; use the same for both";
     }
+    bool fast_size = false;
     switch (params.type_k) {
-        case CacheType::f16:
-        case CacheType::bf16: return d == 64 || d == 80 || d == 96 || d == 128 || d == 192 || d == 256;
-        case CacheType::q8_0:
-        case CacheType::q4_0: return d == 64 || d == 128 || d == 192 || d == 256;
-        default:              return false;
+        case CacheType::f16:  fast_size = is_fast_head_size<CacheType::f16> (d); break;
+        case CacheType::bf16: fast_size = is_fast_head_size<CacheType::bf16>(d); break;
+        case CacheType::q8_0: fast_size = is_fast_head_size<CacheType::q8_0>(d); break;
+        case CacheType::q4_0: fast_size = is_fast_head_size<CacheType::q4_0>(d); break;
+        default:              return "the cache type has no fast kernels; use f16, bf16, q8_0 or q4_0";
     }
+    if (d != params.head_size_v) {
+        return "only K and V heads of one size have fast kernels";
+    }
+    if (!fast_size) {
+        return is_fast_head_size<CacheType::f16>(d) ? "with this cache type the head size has no fast kernels; use f16 or bf16" : "the head size has no fast kernels";
+    }
+    // A token's segments must fit the plan of a decode launch; its columns are 8 at least.
+    const int ratio = params.n_head / params.layout.n_head_kv;
+    if (params.layout.n_head_kv > MAX_DECODE_HEADS_KV || params.layout.n_head_kv * ((ratio + 7) / 8) > MAX_DECODE_SEGMENTS) {
+        return "the fast kernels cannot hold so many heads";
+    }
+    return nullptr;
 }
 
 cudaError_t attention(const AttentionParams & params, cudaStream_t stream) {
     if (params.layout.n_tokens == 0) {
         return cudaSuccess;
     }
-    if (has_fast_kernel(params)) {
+    if (!slow_reason(params)) {
         const Device & device = current_device();
         // The decode kernel reads the cache once for every 16 query heads of a KV head; beyond twice, the prefill kernel's 128 rows are worth filling.
         if (params.max_seq_tokens * (params.n_head / params.layout.n_head_kv) > 32) {
@@ -86,18 +102,21 @@ cudaError_t attention(const AttentionParams & params, cudaStream_t stream) {
             default:              break;
         }
     }
-    if (params.head_size_k > GENERIC_MAX_SIZE || params.head_size_v > GENERIC_MAX_SIZE) {
+    if (params.head_size_k > MAX_HEAD_SIZE || params.head_size_v > MAX_HEAD_SIZE) {
         return cudaErrorNotSupported;
     }
-    const dim3 grid(params.n_head, params.layout.n_tokens);
-    generic_kernel<<<grid, GENERIC_WARPS * 32, 0, stream>>>(params, row_bytes(params.type_k, params.head_size_k), row_bytes(params.type_v, params.head_size_v));
+    const int64_t n_blocks = int64_t(params.layout.n_tokens) * params.n_head; // in x, which alone takes more than 65,535
+    generic_kernel<<<uint32_t(n_blocks), GENERIC_WARPS * 32, 0, stream>>>(params, row_bytes(params.type_k, params.head_size_k), row_bytes(params.type_v, params.head_size_v));
     return cudaGetLastError();
 }
 
-size_t attention_workspace(const AttentionParams & params) {
+size_t attention_workspace(const AttentionParams & params, int n_multiprocessors) {
+    if (slow_reason(params)) {
+        return 0;
+    }
     // Decode: a part of each of 8 warps and 2 of the block, of at most 16 columns, on each multiprocessor. Prefill: four parts of 128 rows.
     const size_t n_columns = std::max(10 * 16, 4 * 128);
-    return current_device().n_multiprocessors * n_columns * (params.head_size_v + 2) * sizeof(float);
+    return n_multiprocessors * n_columns * (params.head_size_v + 2) * sizeof(float);
 }
 
 cudaError_t store(const StoreParams & params, cudaStream_t stream) {

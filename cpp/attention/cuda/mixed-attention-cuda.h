@@ -10,8 +10,11 @@ namespace duo::cuda {
 // Attends. Chooses a kernel by shapes and types only, never by positions, so that a captured graph stays valid while sequences grow.
 cudaError_t attention(const AttentionParams & params, cudaStream_t stream);
 
-// Bytes of AttentionParams::partials that attention() may use on the current device.
-size_t attention_workspace(const AttentionParams & params);
+// Why attention() has no fast kernel for these types, head sizes and numbers of heads, and what to use instead; null where it has one.
+const char * slow_reason(const AttentionParams & params);
+
+// Bytes of AttentionParams::partials that attention() may use on a device of so many multiprocessors. The same for any tokens and positions.
+size_t attention_workspace(const AttentionParams & params, int n_multiprocessors);
 
 // Writes keys and values to their cells.
 cudaError_t store(const StoreParams & params, cudaStream_t stream);

@@ -1,4 +1,4 @@
-// What the kernels are given: plain pointers and numbers, no framework. The rules are those of ../mixed-attention.h.
+// What the kernels are given: plain pointers and numbers, no framework. The rules are those of mixed-attention.h.
 #pragma once
 
 #include <stddef.h>
@@ -11,18 +11,31 @@ enum class CacheType : int32_t { f32, f16, bf16, q4_0, q4_1, q5_0, q5_1, q8_0, i
 // A windowed head is kept as a retrieval head and sees what a streaming head sees.
 enum class HeadKind : uint8_t { retrieval, streaming, windowed };
 
-// Bytes of a row of n values, in ggml's block layout.
+// Values of a block of a quantised row, and bytes of a block of ggml's; a row of another type has single values. ggml-mixed-attn.cu compares them with
+// ggml's own.
+constexpr int BLOCK_VALUES = 32;
+
+template <CacheType TYPE>
+constexpr int BLOCK_BYTES = TYPE == CacheType::f32                                 ? 4
+                          : TYPE == CacheType::f16  || TYPE == CacheType::bf16   ? 2
+                          : TYPE == CacheType::q4_0 || TYPE == CacheType::iq4_nl ? 18
+                          : TYPE == CacheType::q4_1                              ? 20
+                          : TYPE == CacheType::q5_0                              ? 22
+                          : TYPE == CacheType::q5_1                              ? 24
+                                                                                 : 34;
+
+// Bytes of a row of n values.
 static inline size_t row_bytes(CacheType type, int32_t n) {
     switch (type) {
-        case CacheType::f32:  return size_t(n) * 4;
-        case CacheType::f16:
-        case CacheType::bf16: return size_t(n) * 2;
-        case CacheType::iq4_nl:
-        case CacheType::q4_0: return size_t(n) / 32 * 18;
-        case CacheType::q4_1: return size_t(n) / 32 * 20;
-        case CacheType::q5_0: return size_t(n) / 32 * 22;
-        case CacheType::q5_1: return size_t(n) / 32 * 24;
-        case CacheType::q8_0: return size_t(n) / 32 * 34;
+        case CacheType::f32:    return size_t(n) * BLOCK_BYTES<CacheType::f32>;
+        case CacheType::f16:    return size_t(n) * BLOCK_BYTES<CacheType::f16>;
+        case CacheType::bf16:   return size_t(n) * BLOCK_BYTES<CacheType::bf16>;
+        case CacheType::q4_0:   return size_t(n) / BLOCK_VALUES * BLOCK_BYTES<CacheType::q4_0>;
+        case CacheType::q4_1:   return size_t(n) / BLOCK_VALUES * BLOCK_BYTES<CacheType::q4_1>;
+        case CacheType::q5_0:   return size_t(n) / BLOCK_VALUES * BLOCK_BYTES<CacheType::q5_0>;
+        case CacheType::q5_1:   return size_t(n) / BLOCK_VALUES * BLOCK_BYTES<CacheType::q5_1>;
+        case CacheType::q8_0:   return size_t(n) / BLOCK_VALUES * BLOCK_BYTES<CacheType::q8_0>;
+        case CacheType::iq4_nl: return size_t(n) / BLOCK_VALUES * BLOCK_BYTES<CacheType::iq4_nl>;
     }
     return 0;
 }
@@ -71,6 +84,7 @@ struct StoreParams {
     CacheType     type_v;
 };
 
-constexpr int32_t N_COUNTERS = 4096;
+constexpr int32_t N_COUNTERS    = 4096;
+constexpr int32_t MAX_HEAD_SIZE = 512;
 
 } // namespace duo::cuda

@@ -47,23 +47,7 @@ static cudaError_t launch_prefill_sized(const AttentionParams & params, const De
 
 template <CacheType TYPE>
 static cudaError_t launch_prefill(const AttentionParams & params, const Device & device, cudaStream_t stream) {
-    switch (params.head_size_k) {
-        case 64:  return launch_prefill_sized<TYPE,  64>(params, device, stream);
-        case 128: return launch_prefill_sized<TYPE, 128>(params, device, stream);
-#ifndef DUO_ONLY_128
-        case 192: return launch_prefill_sized<TYPE, 192>(params, device, stream);
-        case 256: return launch_prefill_sized<TYPE, 256>(params, device, stream);
-#endif
-    }
-    if constexpr (!is_quantised<TYPE>) {
-        switch (params.head_size_k) {
-#ifndef DUO_ONLY_128
-            case 80: return launch_prefill_sized<TYPE, 80>(params, device, stream);
-            case 96: return launch_prefill_sized<TYPE, 96>(params, device, stream);
-#endif
-        }
-    }
-    return cudaErrorNotSupported;
+    return for_head_size<TYPE>(params.head_size_k, [&](auto d) { return launch_prefill_sized<TYPE, decltype(d)::value>(params, device, stream); });
 }
 
 } // namespace duo::cuda

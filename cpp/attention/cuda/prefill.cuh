@@ -56,10 +56,10 @@ struct PrefillShape {
 // The KV head of rank i when retrieval heads come first: their blocks are the long ones, and start first. For one warp.
 static __device__ __forceinline__ int head_of_rank(const Layout & layout, int rank) {
     const int lane = threadIdx.x % 32;
-    for (const bool windowed : { false, true }) {
+    for (const bool sees_window : { false, true }) {
         for (int first = 0; first < layout.n_head_kv; first += 32) {
             const int head = first + lane;
-            const uint32_t mask = __ballot_sync(~0u, head < layout.n_head_kv && (head_kind(layout, head) != HeadKind::retrieval) == windowed);
+            const uint32_t mask = __ballot_sync(~0u, head < layout.n_head_kv && (head_kind(layout, head) != HeadKind::retrieval) == sees_window);
             if (rank < __popc(mask)) {
                 return first + __fns(mask, 0, rank + 1);
             }
@@ -146,7 +146,7 @@ prefill_kernel(const __grid_constant__ AttentionParams p, const __grid_constant_
     const int first_token = (shape.n_token_blocks - 1 - item % shape.n_token_blocks) * shape.block_tokens; // the last see the most
     const int end_token   = min(first_token + shape.block_tokens, layout.n_tokens);
     const HeadKind kind   = head_kind(layout, head);
-    const bool windowed   = kind != HeadKind::retrieval;
+    const bool sees_window = kind != HeadKind::retrieval;
 
     // Queries, with the scale and log2(e) in them.
     const float q_factor = p.softcap != 0.0f ? p.scale / p.softcap : p.scale * 1.44269504f;
@@ -179,13 +179,13 @@ prefill_kernel(const __grid_constant__ AttentionParams p, const __grid_constant_
         for (run_end = run_begin + 1; run_end < end_token && layout.tokens[2 * run_end + 1] == stream; ++run_end) {
         }
         const int32_t first_position = layout.tokens[2 * run_begin], last_position = layout.tokens[2 * (run_end - 1)];
-        const int32_t last_window = windowed ? window_begin(layout, last_position) : -1;
+        const int32_t last_window = sees_window ? window_begin(layout, last_position) : -1;
         const int64_t first_row   = stream * layout.n_rows + layout.heads[2 * head];
         __syncthreads();
         for (int row = thread; row < Config::ROWS; row += THREADS) {
             const int token = first_token + row / shape.ratio;
             const int32_t position = token >= run_begin && token < run_end ? layout.tokens[2 * token] : -1;
-            sight[row] = make_int2(position, windowed ? window_begin(layout, position) : -1);
+            sight[row] = make_int2(position, sees_window ? window_begin(layout, position) : -1);
         }
         __syncthreads();
 

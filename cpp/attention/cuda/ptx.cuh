@@ -6,6 +6,13 @@
 
 namespace duo::cuda::ptx {
 
+// For instructions of sm_80, so that the files compile for older architectures too. The kernels are never launched there.
+#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800
+#    define DUO_FROM_SM_80(...) __VA_ARGS__
+#else
+#    define DUO_FROM_SM_80(...) __trap()
+#endif
+
 static __device__ __forceinline__ uint32_t shared_address(const void * p) {
     return uint32_t(__cvta_generic_to_shared(p));
 }
@@ -32,32 +39,32 @@ static __device__ __forceinline__ uint32_t movmatrix_trans(uint32_t a) {
 // c[16][8] += a[16][16] b[16][8]. With g = lane / 4 and t = lane % 4: a0 (g, 2t), a1 (g + 8, 2t), a2 (g, 2t + 8), a3 (g + 8, 2t + 8), each with
 // its right neighbour; b0 (2t, g), b1 (2t + 8, g), each with the one below; c0, c1 (g, 2t), c2, c3 (g + 8, 2t).
 static __device__ __forceinline__ void mma_f16(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
-    asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
-                 : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3]) : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+    DUO_FROM_SM_80(asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+                 : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3]) : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1)));
 }
 
 static __device__ __forceinline__ void mma_bf16(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
-    asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
-                 : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3]) : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+    DUO_FROM_SM_80(asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+                 : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3]) : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1)));
 }
 
-// 16 bytes from global to shared memory, past the L1 cache. Needs sm_80.
+// 16 bytes from global to shared memory, past the L1 cache.
 static __device__ __forceinline__ void cp_async_16(uint32_t shared, const void * global) {
-    asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16;" :: "r"(shared), "l"(global) : "memory");
+    DUO_FROM_SM_80(asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16;" :: "r"(shared), "l"(global) : "memory"));
 }
 
 // The same, or 16 zeros.
 static __device__ __forceinline__ void cp_async_16_or_zero(uint32_t shared, const void * global, bool copy) {
-    asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16, %2;" :: "r"(shared), "l"(global), "r"(copy ? 16 : 0) : "memory");
+    DUO_FROM_SM_80(asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16, %2;" :: "r"(shared), "l"(global), "r"(copy ? 16 : 0) : "memory"));
 }
 
 static __device__ __forceinline__ void cp_async_commit() {
-    asm volatile("cp.async.commit_group;" ::: "memory");
+    DUO_FROM_SM_80(asm volatile("cp.async.commit_group;" ::: "memory"));
 }
 
 template <int N_PENDING>
 static __device__ __forceinline__ void cp_async_wait() {
-    asm volatile("cp.async.wait_group %0;" :: "n"(N_PENDING) : "memory");
+    DUO_FROM_SM_80(asm volatile("cp.async.wait_group %0;" :: "n"(N_PENDING) : "memory"));
 }
 
 // For kernels of launch_early: returns when the kernel before this one has ended and its writes can be read. Until then only what is older may be read,

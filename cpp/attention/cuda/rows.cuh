@@ -39,12 +39,12 @@ static __device__ __forceinline__ float row_value(CacheType type, const uint8_t 
         case CacheType::f32:  return reinterpret_cast<const float *>(row)[i];
         case CacheType::f16:  return half_at(row + 2 * i);
         case CacheType::bf16: return __bfloat162float(reinterpret_cast<const __nv_bfloat16 *>(row)[i]);
-        case CacheType::q4_0: { const uint8_t * b = row + 18 * block; return half_at(b) * float(nibble(b + 2) - 8); }
-        case CacheType::q4_1: { const uint8_t * b = row + 20 * block; return half_at(b) * float(nibble(b + 4)) + half_at(b + 2); }
-        case CacheType::q5_0: { const uint8_t * b = row + 22 * block; return half_at(b) * float((nibble(b + 6) | fifth(b + 2)) - 16); }
-        case CacheType::q5_1: { const uint8_t * b = row + 24 * block; return half_at(b) * float(nibble(b + 8) | fifth(b + 4)) + half_at(b + 2); }
-        case CacheType::q8_0: { const uint8_t * b = row + 34 * block; return half_at(b) * float(int8_t(b[2 + j])); }
-        case CacheType::iq4_nl: { const uint8_t * b = row + 18 * block; return half_at(b) * float(iq4_nl_level(nibble(b + 2))); }
+        case CacheType::q4_0: { const uint8_t * b = row + BLOCK_BYTES<CacheType::q4_0> * block; return half_at(b) * float(nibble(b + 2) - 8); }
+        case CacheType::q4_1: { const uint8_t * b = row + BLOCK_BYTES<CacheType::q4_1> * block; return half_at(b) * float(nibble(b + 4)) + half_at(b + 2); }
+        case CacheType::q5_0: { const uint8_t * b = row + BLOCK_BYTES<CacheType::q5_0> * block; return half_at(b) * float((nibble(b + 6) | fifth(b + 2)) - 16); }
+        case CacheType::q5_1: { const uint8_t * b = row + BLOCK_BYTES<CacheType::q5_1> * block; return half_at(b) * float(nibble(b + 8) | fifth(b + 4)) + half_at(b + 2); }
+        case CacheType::q8_0: { const uint8_t * b = row + BLOCK_BYTES<CacheType::q8_0> * block; return half_at(b) * float(int8_t(b[2 + j])); }
+        case CacheType::iq4_nl: { const uint8_t * b = row + BLOCK_BYTES<CacheType::iq4_nl> * block; return half_at(b) * float(iq4_nl_level(nibble(b + 2))); }
     }
     return 0.0f;
 }
@@ -95,7 +95,7 @@ static __device__ __forceinline__ void store_block(CacheType type, uint8_t * row
             reinterpret_cast<__nv_bfloat16 *>(row)[32 * block + lane] = __float2bfloat16_rn(x);
             break;
         case CacheType::q8_0: {
-            uint8_t * b = row + 34 * block;
+            uint8_t * b = row + BLOCK_BYTES<CacheType::q8_0> * block;
             const float d = __fdiv_rn(warp_max(fabsf(x)), 127.0f);
             b[2 + lane] = uint8_t(int8_t(roundf(__fmul_rn(x, inverse(d)))));
             if (lane == 0) {
@@ -105,7 +105,7 @@ static __device__ __forceinline__ void store_block(CacheType type, uint8_t * row
         case CacheType::q4_0:
         case CacheType::q5_0: {
             const int half_range = type == CacheType::q4_0 ? 8 : 16;
-            uint8_t * b = row + (type == CacheType::q4_0 ? 18 : 22) * block;
+            uint8_t * b = row + (type == CacheType::q4_0 ? BLOCK_BYTES<CacheType::q4_0> : BLOCK_BYTES<CacheType::q5_0>) * block;
             const float d   = __fdiv_rn(value_of_top(), float(-half_range)); // the most negative quant is the top's
             const int quant = min(2 * half_range - 1, int(int8_t(__fadd_rn(__fmul_rn(x, inverse(d)), half_range + 0.5f))));
             put_nibbles(b + (type == CacheType::q4_0 ? 2 : 6), quant);
@@ -119,7 +119,7 @@ static __device__ __forceinline__ void store_block(CacheType type, uint8_t * row
         case CacheType::q4_1:
         case CacheType::q5_1: {
             const int range = type == CacheType::q4_1 ? 15 : 31;
-            uint8_t * b = row + (type == CacheType::q4_1 ? 20 : 24) * block;
+            uint8_t * b = row + (type == CacheType::q4_1 ? BLOCK_BYTES<CacheType::q4_1> : BLOCK_BYTES<CacheType::q5_1>) * block;
             const float low = -warp_max(-x), d = __fdiv_rn(__fadd_rn(warp_max(x), -low), float(range));
             const int quant = min(range, int(__fadd_rn(__fmul_rn(__fadd_rn(x, -low), inverse(d)), 0.5f)));
             put_nibbles(b + (type == CacheType::q4_1 ? 4 : 8), quant);
@@ -133,7 +133,7 @@ static __device__ __forceinline__ void store_block(CacheType type, uint8_t * row
         } break;
         case CacheType::iq4_nl: {
             // The lowest level is the top's; the scale is then the one that fits the chosen levels best, each value weighted by its square.
-            uint8_t * b = row + 18 * block;
+            uint8_t * b = row + BLOCK_BYTES<CacheType::iq4_nl> * block;
             const float top    = value_of_top(); // below ggml's least, all is zero
             const int   quant  = iq4_nl_nearest(__fmul_rn(x, inverse(__fdiv_rn(top, -127.0f))));
             const float level  = float(iq4_nl_level(quant)), weighted = __fmul_rn(__fmul_rn(x, x), level);

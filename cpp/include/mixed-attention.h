@@ -2,6 +2,7 @@
 #pragma once
 
 #include "ggml.h"
+#include "ggml-backend.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -57,6 +58,25 @@ GGML_API struct ggml_tensor * ggml_mixed_attn(
         struct ggml_tensor  * heads,
         struct ggml_tensor  * counters,
         struct ggml_mixed_attn_params params);
+
+// Sizes and cache types of a layer.
+struct ggml_mixed_attn_shape {
+    int64_t        head_size_k;
+    int64_t        head_size_v;
+    int64_t        n_head;
+    int64_t        n_head_kv;
+    enum ggml_type type_k;
+    enum ggml_type type_v;
+};
+
+// Whether a device computes the operator for such a layer.
+GGML_API bool ggml_mixed_attn_supported(ggml_backend_dev_t dev, struct ggml_mixed_attn_shape shape);
+
+// For a device that does: NULL where it has a fast kernel for the layer, else a sentence that says why not and what to use instead. A backend whose kernels
+// differ that much has a function of this type under this name in its registry.
+typedef const char * (*ggml_mixed_attn_slow_reason_t)(struct ggml_mixed_attn_shape shape);
+#define GGML_MIXED_ATTN_SLOW_REASON "ggml_mixed_attn_slow_reason"
+GGML_API const char * ggml_mixed_attn_slow_reason(ggml_backend_dev_t dev, struct ggml_mixed_attn_shape shape);
 
 #ifdef __cplusplus
 }
