@@ -31,7 +31,7 @@ ampere() {
     BUILD="$build/ampere" ARCH="-gencode=arch=compute_80,code=sm_$sm" bash bench/cuda-attention.sh || return
     SHARED_KB=163 "$build/ampere/cuda-attention" check && SHARED_KB=99 "$build/ampere/cuda-attention" check
 }
-agreement() { "$build/test-gpu-agreement" models/needle.gguf src/eval/language.json "$device"; }
+agreement() { "$build/test-gpu-agreement" models/needle.gguf src/synthetic/language.json "$device"; }
 exactness() { CUDA_VISIBLE_DEVICES='' "$build/test-exactness"; }
 sanitize() { timeout "${SANITIZER_SECONDS:-1800}" compute-sanitizer --tool "$1" --error-exitcode 1 "$build/test-attention" "$device" --quick; }
 memcheck() { sanitize memcheck; }

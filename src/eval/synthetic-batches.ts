@@ -1,9 +1,9 @@
 import type { Model } from '../model.ts';
 import type { Frame } from './frame.ts';
 import { answering, type Batch, type Item } from './item.ts';
-import { keys } from './language.ts';
+import { keys } from '../synthetic/language.ts';
 import { PromptWriter, type Sight } from './prompt.ts';
-import { Random } from './random.ts';
+import { Random } from '../synthetic/random.ts';
 import { scoreAnswer } from './scoring.ts';
 import type { SyntheticTask } from './synthetic.ts';
 
