@@ -108,6 +108,18 @@ describe('run', () => {
   });
 });
 
+describe.skipIf(process.platform === 'win32')('a pipe that nobody writes to', () => {
+  test.each([
+    [['run', '-m', 'pipe', '-p', 'x'], /pipe" is no file but a pipe or a device/],
+    [['run', '-m', 'm.gguf', '-p', 'x', '--duo-gates', 'pipe'], /pipe: not a file or folder/],
+    [['pattern', 'show', 'pipe'], /pipe: not a file or folder/],
+  ])('%j is refused, and not waited for', (args, message) => {
+    const { status, stderr } = shell('[ -p pipe ] || mkfifo pipe; exec timeout 30 "$@"', ...args);
+    expect(status).toBe(1);
+    expect(stderr).toMatch(message);
+  });
+});
+
 describe.skipIf(process.platform === 'win32')('a full disk', () => {
   test('stdout that cannot be written is an error with a message', () => {
     for (const args of [
