@@ -107,7 +107,7 @@ void calibrate_model(job & j, const model & m, calibrate_options o) {
     llama_context_params params = llama_context_default_params();
     const std::string reason = duo_unsupported(m.ptr.get(), params);
     if (!reason.empty()) {
-        throw job_error("unsupported", "mixed heads do not apply to this model, so there is nothing to calibrate: " + reason);
+        throw job_error("unsupported", "mixed heads do not apply, so there is nothing to calibrate: " + reason);
     }
 
     o.params.cancelled = [&] { return j.cancelled(); };

@@ -61,6 +61,12 @@ describe('what is asked for is checked before any work', () => {
     [['eval', '-m', 'm.gguf', '-t', '0'], 2, '-t needs an integer of at least 1, got "0"'],
     [['eval', '-m', 'm.gguf', '--lengths', '1,024'], 2, 'commas stand between numbers'],
     [['run', '-m', 'm.gguf', '-p', 'x', '-n', '-5'], 2, '-n needs an integer of at least -1, got "-5"'],
+    [
+      ['run', '-m', 'm.gguf', '-p', 'x', '-fa', 'off', '--duo-sparsity', '1'],
+      1,
+      'mixed heads do not apply: flash attention is off (-fa off); mixed heads have their own attention, which needs it on or auto. Without duo options',
+    ],
+    [['eval', '-m', 'm.gguf', '-ctk', 'q4_0', '--task', 'longbench'], 1, '--data FOLDER'],
     // What only the library knows has the flag's name, too.
     [['run', '-m', 'm.gguf', '-p', 'x', '-b', '300000000000'], 2, 'Bad value for -b: expected'],
     [['run', '-m', 'm.gguf', '-p', 'x', '--duo-sparsity', '1', '--duo-sink', '99999999999'], 2, 'Bad value for --duo-sink: expected'],
