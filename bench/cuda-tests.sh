@@ -64,7 +64,7 @@ times() {
             exit failed || !n
         }'
 }
-agreement() { "$build/test-gpu-agreement" models/needle.gguf src/eval/language.json "$device"; }
+agreement() { "$build/test-gpu-agreement" models/needle.gguf src/synthetic/language.json "$device"; }
 exactness() { CUDA_VISIBLE_DEVICES='' "$build/test-exactness"; }
 sanitize() { timeout "${SANITIZER_SECONDS:-1800}" compute-sanitizer --tool "$1" --error-exitcode 1 "$build/test-attention" "$device" --quick; }
 memcheck() { sanitize memcheck; }

@@ -1,4 +1,4 @@
-"""The synthetic language of src/eval/language.json, in words and in tokens."""
+"""The synthetic language of src/synthetic/language.json, in words and in tokens."""
 
 import json
 import re
@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-PATH = Path(__file__).parent.parent / 'src/eval/language.json'
+PATH = Path(__file__).parent.parent / 'src/synthetic/language.json'
 BEGIN, END = '<|begin|>', '<|end|>'
 SLOT = re.compile(r'\{(\w+)\}')
 

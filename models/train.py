@@ -3,7 +3,7 @@
     python models/train.py --out out          train, evaluate (out/checkpoint.pt, tokenizer.json, log.jsonl, evaluation.json)
     python models/export.py out models/needle.gguf
 
-Ordinary training on the language of src/eval/language.json, in stages of rising length: the induction heads that find a
+Ordinary training on the language of src/synthetic/language.json, in stages of rising length: the induction heads that find a
 value form on short documents with many questions, and then learn to reach further. No head is pushed to be sparse.
 """
 

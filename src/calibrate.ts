@@ -49,7 +49,10 @@ export type CalibrateOptions = {
   masks?: number;
   /** CPU threads. Default: the machine's cores. */
   threads?: number;
-  /** A file for measurements as they come: a later call with the same options goes on from it, one with others begins it anew. It is the caller's to remove. Default: none. */
+  /**
+   * A file for measurements as they come. A later call with the same options goes on from it, and several calls may share it. A file with measurements of other
+   * options is refused and left as it is. The caller removes it. Default: none.
+   */
   partial?: string;
   /** Gets a number that grows from 0 to 1. */
   onProgress?: (progress: number) => void;

@@ -1,8 +1,8 @@
 import { ContextError, OptionError } from './errors.ts';
-import { Encoder } from './eval/encoder.ts';
-import { haystack } from './eval/haystack.ts';
-import { fill, keys, sentence, texts, value } from './eval/language.ts';
-import { Random } from './eval/random.ts';
+import { Encoder } from './synthetic/encoder.ts';
+import { haystack } from './synthetic/haystack.ts';
+import { fill, keys, sentence, texts, value } from './synthetic/language.ts';
+import { Random } from './synthetic/random.ts';
 import type { Model } from './model.ts';
 
 /** A text to calibrate on: a context, then questions whose answers can only be told from it. */

@@ -10,6 +10,7 @@ export type ErrorCode =
   | 'cancelled' // its reader left, or its context was disposed
   | 'disposed' // used after it was disposed
   | 'evaluation' // what is asked of an evaluation cannot be
+  | 'output' // a file cannot be written
   | 'library' // the native library is missing or cannot be opened
   | 'abi' // the native library is another version
   | 'internal'; // a bug in llama-duo
@@ -100,6 +101,13 @@ export class DisposedError extends LlamaDuoError {
 export class EvaluationError extends LlamaDuoError {
   constructor(message: string) {
     super('evaluation', message);
+  }
+}
+
+/** A file cannot be written, or must not be. */
+export class OutputError extends LlamaDuoError {
+  constructor(message: string, options?: ErrorOptions) {
+    super('output', message, options);
   }
 }
 

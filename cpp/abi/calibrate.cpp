@@ -90,7 +90,7 @@ static job_error job_error_of(const calibration_error & e, const calibrate_optio
         case calibration_error::samples:
             return job_error("option", message, { { "name", "samples" }, { "value", json() }, { "expected", "contexts, questions and answers" } });
         case calibration_error::file:
-            return job_error("option", message, { { "name", "partial" }, { "value", o.params.partial }, { "expected", "a file that is not there yet, or the partial results of another call" } });
+            return job_error("option", message, { { "name", "partial" }, { "value", o.params.partial }, { "expected", "a file that is not there yet, or the partial results of a call with the same options" } });
         case calibration_error::context:     return job_error("context", message);
         case calibration_error::unsupported: return job_error("unsupported", message);
         case calibration_error::decode:      return job_error("decode", message);
@@ -107,7 +107,7 @@ void calibrate_model(job & j, const model & m, calibrate_options o) {
     llama_context_params params = llama_context_default_params();
     const std::string reason = duo_unsupported(m.ptr.get(), params);
     if (!reason.empty()) {
-        throw job_error("unsupported", reason);
+        throw job_error("unsupported", "mixed heads do not apply, so there is nothing to calibrate: " + reason);
     }
 
     o.params.cancelled = [&] { return j.cancelled(); };

@@ -130,7 +130,7 @@ static void create_context(job & j, std::shared_ptr<model> m, const context_opti
     if (p.duo.enabled) {
         const std::string reason = duo_unsupported(m->ptr.get(), p);
         if (!reason.empty()) {
-            throw job_error("unsupported", reason);
+            throw job_error("unsupported", "mixed heads do not apply: " + reason + ". Without duo options the context is as in llama.cpp");
         }
         kv_size(*m, p);  // for its typed errors
     }

@@ -116,7 +116,7 @@ LLAMA_DUO_API int32_t llama_duo_gates_embed(const void * json, int32_t len, uint
 // Options: { "samples": [{ "tokens": [token], "context": integer (tokens before the questions), "answers": [[first, end], ...] }], "method"?: "combined" |
 //   "typical" | "ablation" | "greedy" | "masks" | "mass" | "kvzip" | "mean-qk", "sink"?, "recent"?, "strict"?: boolean (read the contexts under the restriction, too),
 //   "masks"?: integer (method masks: how many), "seed"?: 0 to 4294967295 (method masks), "threads"?, "partial"?: path (measurements are kept there, and a
-//   later job with the same options goes on from them, one with others begins anew; a file of anything else is refused), "modelId"?: string
+//   later job with the same options goes on from them, several at once, too; a file of other options or of anything else is refused), "modelId"?: string
 //   (tells models apart there) }
 // Result: { "pattern": the pattern's JSON (gates are the ranks of scores, from 0 to 1), "scores": [[...]], "correct": number | null (share of the
 //   answers' tokens that are the likeliest with every head seeing everything), "contextTokens", "tailTokens", "answerTokens", "passes" }

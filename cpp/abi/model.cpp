@@ -9,6 +9,7 @@
 
 #include <cerrno>
 #include <cstring>
+#include <filesystem>
 #include <fstream>
 
 namespace duo::abi {
@@ -35,6 +36,12 @@ model_options model_options::read(options o) {
 
 // llama.cpp reports a missing file and a wrong one alike, deep in its log.
 static void check_is_gguf(const std::string & path) {
+    namespace fs = std::filesystem;
+    std::error_code ignored; // what cannot be looked at cannot be opened either, which says why
+    const fs::file_type type = fs::status(fs::u8path(path), ignored).type();
+    if (type == fs::file_type::fifo || type == fs::file_type::socket || type == fs::file_type::character) {
+        throw job_error("model", "\"" + path + "\" is no file but a pipe or a device: a model is read at any place. Write it to a file first");
+    }
     errno = 0;
     std::ifstream file(path, std::ios::binary);
     char magic[4] = {};

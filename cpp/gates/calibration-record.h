@@ -6,6 +6,7 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <unordered_map>
 #include <vector>
 
 namespace duo {
@@ -13,30 +14,29 @@ namespace duo {
 // What the file of any calibration begins with.
 constexpr const char * record_magic = "llama-duo calibration ";
 
-// A calibration asks for its measurements in an order that depends on its parameters and earlier measurements alone, so the file is a list: a line that names
-// the parameters, then a line of numbers for each measurement.
+// The file is a line that names the parameters, then a line for each measurement: a checksum, the measurement's key, its numbers. The checksum is of the
+// parameters, too. So a line says by itself what it is, and whether it is whole: several runs may write to one file, in any order, and a line that an
+// interruption cut short is measured again.
 class calibration_record {
 public:
-    // parameters: a line that begins with record_magic. path "": nothing is kept. A file of other parameters is begun anew. Throws calibration_error where
-    // it cannot be written, and where it is something else than such a file.
+    // parameters: a line that begins with record_magic, of "name value" with commas between. path "": nothing is kept. Throws calibration_error where the
+    // file cannot be written, is something else, or has measurements of other parameters, which it never discards.
     calibration_record(const std::string & path, const std::string & parameters);
 
-    // The next measurement, of so many numbers: from the file as long as it has any, else measured and appended. Throws calibration_error where the file has
-    // another number of them.
-    std::vector<double> next(size_t n_values, const std::function<std::vector<double>()> & measure);
-
-    // Measurements that the file still holds.
-    size_t n_kept() const { return kept.size() - n_taken; }
+    // The measurement with a key of no spaces and so many numbers: from the file if it is there, else measured and appended.
+    std::vector<double> get(const std::string & key, size_t n_values, const std::function<std::vector<double>()> & measure);
 
 private:
     struct close { void operator()(FILE * file) const { fclose(file); } };
 
-    const std::string                path;
-    std::vector<std::vector<double>> kept;
-    size_t                           n_taken = 0;
-    std::unique_ptr<FILE, close>     file; // null: nothing is kept
+    const std::string path;
+    const std::string parameters;
+    std::unordered_map<std::string, std::vector<double>> kept; // by key
+    std::unique_ptr<FILE, close> file; // null: nothing is kept
 
-    void append(const std::string & line);
+    void read(std::istream & in);
+    std::string checksum(const std::string & rest) const;
+    void append(const std::string & text);
 };
 
 } // namespace duo

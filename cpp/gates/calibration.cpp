@@ -88,7 +88,7 @@ private:
     size_t             n_total = 0;
 };
 
-// All that the measurements depend on: two runs with the same line may share them.
+// All that the measurements and their number depend on: two runs with the same line share them.
 std::string describe(const calibration_params & p) {
     uint64_t hash = fnv1a(nullptr, 0);
     auto add = [&](uint64_t x) { hash = fnv1a(&x, sizeof(x), hash); };
@@ -104,7 +104,7 @@ std::string describe(const calibration_params & p) {
     }
     char samples[17];
     snprintf(samples, sizeof(samples), "%016llx", (unsigned long long) hash);
-    return record_magic + std::string("3, model ") + p.model_id + ", samples " + samples + ", method " + std::to_string(int(p.method)) + ", sink " +
+    return record_magic + std::string("4, model ") + p.model_id + ", samples " + samples + ", method " + calibration_method_names()[size_t(p.method)] + ", sink " +
            std::to_string(p.sink) + ", recent " + std::to_string(p.recent) + ", strict " + std::to_string(p.strict) + ", masks " +
            std::to_string(p.n_masks) + ", seed " + std::to_string(p.seed);
 }
@@ -217,6 +217,20 @@ calibration_error not_finite(const std::string & what) {
     return calibration_error(calibration_error::decode, "the model's " + what + " are not finite: the model is damaged, or made for other software");
 }
 
+// Names a loss in the record.
+std::string key_of_loss(const head_mask & contexts, const head_mask & windowed) {
+    const auto hash = [](const head_mask & mask) {
+        uint64_t h = fnv1a(nullptr, 0);
+        for (const auto & layer : mask) {
+            h = fnv1a(layer.data(), layer.size(), h);
+        }
+        return h;
+    };
+    char key[64];
+    snprintf(key, sizeof(key), "loss-%016llx-%016llx", (unsigned long long) hash(contexts), (unsigned long long) hash(windowed));
+    return key;
+}
+
 constexpr double least_mse = 1e-12; // below it differences mean nothing
 
 calibration_loss calibration::loss(const head_mask & windowed) {
@@ -224,7 +238,7 @@ calibration_loss calibration::loss(const head_mask & windowed) {
         set_contexts(windowed);
     }
     bool measured = false;
-    const std::vector<double> v = record.next(4, [&]() -> std::vector<double> {
+    const std::vector<double> v = record.get(key_of_loss(contexts, windowed), 4, [&]() -> std::vector<double> {
         measured = true;
         prepare();
         const auto out = passes->read_tails(windowed);
@@ -346,7 +360,7 @@ calibration::scores calibration::random_masks() {
 // --- methods that look at attention ---
 
 calibration::scores calibration::attention() {
-    const auto v = record.next(heads.size(), [&] {
+    const auto v = record.get("attention", heads.size(), [&] {
         passes.reset(); // there is memory for one
         passes = make_passes();
         const auto seen = attention_scores(*passes, params);

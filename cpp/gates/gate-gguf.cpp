@@ -19,6 +19,9 @@ namespace fs = std::filesystem;
 namespace duo {
 
 bool is_gguf(const std::string & path) {
+    if (!fs::is_regular_file(fs::u8path(path))) {
+        return false; // opening a pipe waits for whoever writes to it
+    }
     std::ifstream file(fs::u8path(path), std::ios::binary);
     char magic[4] = {};
     file.read(magic, sizeof(magic));

@@ -17,8 +17,10 @@
 #include <cstdio>
 #include <filesystem>
 #include <fstream>
+#include <functional>
 #include <numeric>
 #include <random>
+#include <sstream>
 #include <string>
 #include <vector>
 
@@ -219,6 +221,33 @@ struct temporary_file {
     void write(const std::string & text) const { std::ofstream(path, std::ios::binary) << text; }
 };
 
+std::vector<std::string> lines_of(const std::string & text) {
+    std::vector<std::string> lines;
+    std::istringstream in(text);
+    for (std::string line; std::getline(in, line);) {
+        lines.push_back(line);
+    }
+    return lines;
+}
+
+std::string join(const std::vector<std::string> & lines) {
+    std::string text;
+    for (const auto & line : lines) {
+        text += line + "\n";
+    }
+    return text;
+}
+
+// What a record of other measurements is told by, and what makes it one.
+const std::vector<std::pair<std::string, std::function<void(duo::calibration_params &)>>> other_parameters = {
+    { "recent 32 there and 40 here)", [](auto & p) { p.recent = 40; } },
+    { "sink 4 there and 5 here)",     [](auto & p) { p.sink = 5; } },
+    { "strict 0 there and 1 here)",   [](auto & p) { p.strict = true; } },
+    { "other samples)",               [](auto & p) { p.samples[0].tokens[7] ^= 1; } },
+    { "other model)",                 [](auto & p) { p.model_id = "another"; } },
+    { "method ",                      [](auto & p) { p.method = p.method == calibration_method::typical ? calibration_method::greedy : calibration_method::typical; } },
+};
+
 void test_resume(uint64_t seed) {
     const auto model = make_induction_model({});
     for (const calibration_method method : { calibration_method::combined, calibration_method::ablation, calibration_method::greedy, calibration_method::masks, calibration_method::mass }) {
@@ -231,11 +260,15 @@ void test_resume(uint64_t seed) {
 
         // it stops in the middle of a line
         file.write(record.substr(0, record.size() * 2 / 3));
-        double first_progress = -1;
-        p.progress = [&](double x) { first_progress = first_progress < 0 ? x : first_progress; };
-        const auto resumed = duo::calibrate(model.get(), p);
-        CHECK(resumed.scores == whole.scores);
-        CHECK_EQ(file.read(), record);
+        CHECK(duo::calibrate(model.get(), p).scores == whole.scores);
+
+        // several runs that write at once: lines in any order, some twice, one cut short by the next
+        std::vector<std::string> lines = lines_of(record);
+        std::mt19937_64 rng(seed);
+        std::shuffle(lines.begin() + 1, lines.end(), rng);
+        lines.insert(lines.begin() + 1, lines.back());
+        lines.insert(lines.begin() + 2, lines.back().substr(0, lines.back().size() / 2) + lines.back());
+        file.write(join(lines));
 
         // nothing is left to do but the regression
         bool asked = false;
@@ -244,18 +277,27 @@ void test_resume(uint64_t seed) {
         CHECK_EQ(asked, method == calibration_method::masks);
         p.cancelled = nullptr;
 
-        // other parameters begin anew
-        p.recent = 40;
-        duo::calibrate(model.get(), p);
-        CHECK(file.read() != record);
+        // other parameters never discard what is there
+        for (const auto & [wanted, spoil] : other_parameters) {
+            auto other = p;
+            spoil(other);
+            CHECK_THROWS(duo::calibrate(model.get(), other), duo::calibration_error, file.path + ": it has measurements that were made with other options (" + wanted);
+            CHECK_EQ(file.read(), join(lines));
+        }
 
-        // so does one that was cut off in its first line, or before it
-        p.recent = 32;
+        // a file that was cut off in its first line, or before it, is begun anew
         for (const size_t n : { size_t(0), size_t(9), size_t(40) }) {
             file.write(record.substr(0, n));
             CHECK(duo::calibrate(model.get(), p).scores == whole.scores);
             CHECK_EQ(file.read(), record);
         }
+
+        // a line that was changed is measured again
+        std::string changed = record;
+        changed[record.find('\n', record.find('\n') + 1) - 1] ^= 1; // the last digit of the first measurement
+        file.write(changed);
+        CHECK(duo::calibrate(model.get(), p).scores == whole.scores);
+        CHECK(file.read().size() > record.size());
 
         // a file that is something else is left alone
         for (const std::string text : { "a shopping list\n1 2 3\n", "llama\n" }) {
@@ -263,14 +305,45 @@ void test_resume(uint64_t seed) {
             CHECK_THROWS(duo::calibrate(model.get(), p), duo::calibration_error, file.path + ": this is no file of partial results");
             CHECK_EQ(file.read(), text);
         }
-
-        // and a line of too few numbers is not the model's fault
-        file.write(record.substr(0, record.find('\n') + 1) + "0.5\n");
-        CHECK_THROWS(duo::calibrate(model.get(), p), duo::calibration_error, file.path + ", line 2: 1 numbers; expected ");
     }
     auto p = make_params(calibration_method::ablation, seed);
     p.partial = "/no/such/folder/partial";
     CHECK_THROWS(duo::calibrate(model.get(), p), duo::calibration_error, "/no/such/folder/partial: cannot be written");
+}
+
+// Two runs that go on from one record at the same time, both interrupted: whoever goes on from it later gets what a single run would have got.
+void test_shared_record(uint64_t seed) {
+    const auto model = make_induction_model({});
+    for (const calibration_method method : { calibration_method::ablation, calibration_method::greedy }) {
+        const temporary_file file;
+        auto p = make_params(method, seed);
+        const auto whole = duo::calibrate(model.get(), p);
+        p.partial  = file.path;
+        p.model_id = "induction";
+
+        const auto until = [&](duo::calibration_params run, double share, const std::function<void(double)> & progress) {
+            bool enough = false;
+            run.progress  = [&](double x) {
+                progress(x);
+                enough = x > share;
+            };
+            run.cancelled = [&] { return enough; };
+            try {
+                duo::calibrate(model.get(), run);
+                CHECK(false);
+            } catch (const duo::calibration_cancelled &) {
+            }
+        };
+        until(p, 0.2, [](double) {});
+        int n_started = 0;
+        until(p, 0.6, [&](double x) {
+            if (x > 0.3 && n_started++ == 0) {
+                until(p, 0.8, [](double) {});
+            }
+        });
+        CHECK(n_started > 0);
+        CHECK(duo::calibrate(model.get(), p).scores == whole.scores);
+    }
 }
 
 void test_cancel(uint64_t seed) {
@@ -399,6 +472,7 @@ int main() {
     test_architectures(seed);
     test_windowed_is_streaming(seed);
     test_resume(seed);
+    test_shared_record(seed);
     test_cancel(seed);
     test_errors(seed);
     test_model_of_nan(seed);

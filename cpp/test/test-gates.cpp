@@ -17,6 +17,10 @@
 #include <numeric>
 #include <random>
 
+#ifndef _WIN32
+#include <sys/stat.h>
+#endif
+
 namespace fs = std::filesystem;
 
 using namespace duo;
@@ -324,6 +328,9 @@ static void test_files() {
     CHECK_THROWS(load_gate_pattern(huge), gate_error, "huge.gguf: 68719476736 bytes; expected a gate pattern of at most 16 MiB");
 #ifndef _WIN32
     CHECK_THROWS(load_gate_pattern("/dev/zero"), gate_error, "/dev/zero: not a file or folder");
+    // a pipe that nobody writes to: opening it would wait for ever
+    CHECK(mkfifo((folder.path / "pipe").c_str(), 0600) == 0);
+    CHECK_THROWS(load_gate_pattern((folder.path / "pipe").string()), gate_error, "pipe: not a file or folder");
     CHECK_THROWS(load_gate_pattern("/tmp/\x01\xFF"), gate_error, "/tmp/\\x01\\xff: no such file");
 #endif
 }

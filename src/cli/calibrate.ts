@@ -1,9 +1,10 @@
-import { existsSync } from 'node:fs';
-import { readFile, rm, writeFile } from 'node:fs/promises';
+import { readFile, rm } from 'node:fs/promises';
 
 import { calibrationMethods } from '../calibrate.ts';
 import { sidecarPath } from '../eval/gates.ts';
+import { requireMixedHeads } from '../eval/mixed-heads.ts';
 import { loadModel, type CalibrateOptions, type Calibration } from '../index.ts';
+import { checkOutput, writeOutput } from '../outputs.ts';
 import type { Command } from './command.ts';
 import { contextFlags, defined, modelOptions, modelPath } from './context-flags.ts';
 import { parseFlags, UsageError, type Flags, type Given } from './flags.ts';
@@ -11,6 +12,7 @@ import { gateMap, gateMapLegend } from './gate-map.ts';
 import { choices } from './lists.ts';
 import { formatCount, print, printJson } from './output.ts';
 import { resolveUserPath } from './paths.ts';
+import { formatOf } from './pattern-file.ts';
 import { ProgressBar } from './progress.ts';
 import { heading } from './table.ts';
 
@@ -25,18 +27,32 @@ const flags = {
     help: 'the pattern, JSON or .tsv (default: beside the model, where --duo-gates auto finds it)',
   },
   method: { names: ['--method'], kind: 'text', value: 'M', help: `${calibrationMethods.join(', ')} (default: combined)` },
-  contextSize: { names: ['-c', '--ctx', '--ctx-size'], kind: 'integer', value: 'N', help: 'tokens of a sample (default: 1024)' },
+  contextSize: { names: ['-c', '--ctx', '--ctx-size'], kind: 'integer', min: 1, value: 'N', help: 'tokens of a sample (default: 1024)' },
   samples: {
     names: ['--samples'],
     kind: 'integer',
+    min: 1,
     value: 'N',
     help: 'texts to look things up in (default: 2, more for models with few heads)',
   },
-  questions: { names: ['--questions'], kind: 'integer', value: 'N', help: 'things to look up in each (default: 6)' },
-  seed: { names: ['-s', '--seed'], kind: 'integer', value: 'N', help: 'the same seed gives the same texts (default: 1)' },
+  questions: { names: ['--questions'], kind: 'integer', min: 1, max: 20, value: 'N', help: 'things to look up in each (default: 6)' },
+  seed: {
+    names: ['-s', '--seed'],
+    kind: 'integer',
+    min: 0,
+    max: 2 ** 32 - 1,
+    value: 'N',
+    help: 'the same seed gives the same texts (default: 1)',
+  },
   text: { names: ['--text'], kind: 'path', value: 'FILE', help: 'running text to hide things in (default: made up)' },
   strict: { names: ['--strict'], kind: 'switch', help: 'read each text anew for every measurement: exact, and slow' },
-  masks: { names: ['--masks'], kind: 'integer', value: 'N', help: 'choices of heads that method masks tries (default: twice the heads)' },
+  masks: {
+    names: ['--masks'],
+    kind: 'integer',
+    min: 2,
+    value: 'N',
+    help: 'choices of heads that method masks tries (default: twice the heads)',
+  },
   duoSink: { ...duoSink, help: 'first keys that streaming heads will see (default: 64)' },
   duoRecent: { ...duoRecent, help: 'recent keys that they will see (default: 256)' },
   gpuLayers,
@@ -50,18 +66,24 @@ export const calibrateCommand: Command = {
   flags,
   async run(args, signal) {
     const given = parseFlags(args, flags);
-    const output = given.output === undefined ? sidecarPath(modelPath(given)) : resolveUserPath(given.output);
-    const options = await calibrateOptions(given);
+    const path = modelPath(given);
+    const output = given.output === undefined ? sidecarPath(path) : resolveUserPath(given.output);
+    const format = formatOf(output);
     const partial = `${output}.partial`;
+    const texts = given.text === undefined ? [] : [resolveUserPath(given.text)];
+    const name = given.output === undefined ? 'the pattern beside the model; -o FILE puts it elsewhere' : '-o';
+    await checkOutput({ path: output, name, inputs: [path, ...texts] });
+    await checkOutput({ path: partial, name: `what is measured on the way to ${name}`, inputs: [path, ...texts], appended: true });
+    const options = await calibrateOptions(given);
 
     await using model = await loadModel(modelOptions(given), { signal });
-    const found = await withBar(existsSync(partial), (onProgress) => model.calibrate({ ...options, partial, onProgress, signal })).catch(
-      (error: unknown) => {
-        if (signal.aborted) process.stderr.write(`Interrupted: the same command goes on from ${partial}.\n`);
-        throw error;
-      },
-    );
-    await writeFile(output, found.pattern.format(output.endsWith('.tsv') ? 'tsv' : 'json'));
+    // Every head streams, which needs no gates.
+    await requireMixedHeads(model, { duo: { sparsity: 1 } }, 'There is nothing to calibrate: it runs with full heads.');
+    const found = await withBar((onProgress) => model.calibrate({ ...options, partial, onProgress, signal })).catch((error: unknown) => {
+      if (signal.aborted) process.stderr.write(`Interrupted: the same command goes on from ${partial}.\n`);
+      throw error;
+    });
+    await writeOutput(output, found.pattern.format(format));
     await rm(partial, { force: true });
 
     if (found.correct !== null && found.correct < wantedCorrect) process.stderr.write(weakModel(found.correct));
@@ -79,22 +101,18 @@ async function calibrateOptions(given: CalibrateFlags): Promise<CalibrateOptions
   return defined({ method: methods?.[0], contextSize, samples, questions, seed, masks, threads, sink, recent, strict, text });
 }
 
-/** Shows progress. What is done at once is what an earlier run had measured. */
-async function withBar<T>(resumes: boolean, work: (onProgress: (progress: number) => void) => Promise<T>): Promise<T> {
+/** Shows progress. What is done at first is what an earlier run had measured. */
+async function withBar<T>(work: (onProgress: (progress: number) => void) => Promise<T>): Promise<T> {
   const bar = new ProgressBar();
-  const began = performance.now();
-  let resumed = 0;
+  bar.wait('reading the model file');
   try {
-    return await work((progress) => {
-      if (resumes && performance.now() - began < replayMs) resumed = progress;
-      bar.update({ done: progress, resumed, total: 1 }, 'looking for retrieval heads');
+    return await work((done) => {
+      bar.update({ done, total: 1 }, 'looking for retrieval heads');
     });
   } finally {
     bar.stop();
   }
 }
-
-const replayMs = 500;
 
 /** Of the answers' tokens: below this, what is measured is mostly how a model guesses. */
 const wantedCorrect = 0.5;

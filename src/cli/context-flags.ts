@@ -9,32 +9,64 @@ export const contextFlags = {
     names: ['-ngl', '--gpu-layers', '--n-gpu-layers'],
     kind: 'text',
     value: 'N',
-    help: 'layers on the GPU: a number, all or auto (default: auto)',
+    help: 'layers on the GPU: a number or all; auto means all (default: all)',
   },
-  contextSize: { names: ['-c', '--ctx-size'], kind: 'integer', value: 'N', help: 'tokens that the context holds (default: as trained)' },
-  batchSize: { names: ['-b', '--batch-size'], kind: 'integer', value: 'N', help: 'tokens submitted at once' },
-  ubatchSize: { names: ['-ub', '--ubatch-size'], kind: 'integer', value: 'N', help: 'tokens computed at once' },
-  threads: { names: ['-t', '--threads'], kind: 'integer', value: 'N', help: 'CPU threads' },
-  threadsBatch: { names: ['-tb', '--threads-batch'], kind: 'integer', value: 'N', help: 'CPU threads while the prompt is read' },
+  contextSize: {
+    names: ['-c', '--ctx-size'],
+    kind: 'integer',
+    min: 0,
+    value: 'N',
+    help: 'tokens that the context holds; 0: as many as the model was trained for (default: 0)',
+  },
+  batchSize: { names: ['-b', '--batch-size'], kind: 'integer', min: 1, value: 'N', help: 'tokens submitted at once' },
+  ubatchSize: { names: ['-ub', '--ubatch-size'], kind: 'integer', min: 1, value: 'N', help: 'tokens computed at once' },
+  threads: { names: ['-t', '--threads'], kind: 'integer', min: 1, value: 'N', help: 'CPU threads' },
+  threadsBatch: { names: ['-tb', '--threads-batch'], kind: 'integer', min: 1, value: 'N', help: 'CPU threads while the prompt is read' },
   typeK: { names: ['-ctk', '--cache-type-k'], kind: 'text', value: 'TYPE', help: 'type of the cache for K (default: f16)' },
   typeV: { names: ['-ctv', '--cache-type-v'], kind: 'text', value: 'TYPE', help: 'type of the cache for V (default: f16)' },
   flashAttention: { names: ['-fa', '--flash-attn'], kind: 'text', value: 'WHEN', help: 'flash attention: auto, on or off (default: auto)' },
-  duoGates: { names: ['--duo-gates'], kind: 'path', value: 'FILE|auto', help: 'gate pattern: DuoAttention folder, TSV or JSON' },
-  duoSparsity: { names: ['--duo-sparsity'], kind: 'number', value: 'S', help: 'share of KV heads that stream, 0 to 1 (default: 0.5)' },
-  duoThreshold: { names: ['--duo-threshold'], kind: 'number', value: 'T', help: 'a head with at least this gate keeps its whole cache' },
+  duoGates: {
+    names: ['--duo-gates'],
+    kind: 'path',
+    value: 'FILE|auto',
+    help: "gate pattern: DuoAttention folder, TSV, JSON or GGUF; auto: the model's own",
+  },
+  duoSparsity: {
+    names: ['--duo-sparsity'],
+    kind: 'number',
+    min: 0,
+    max: 1,
+    value: 'S',
+    help: 'share of KV heads that stream, 0 to 1 (default: 0.5)',
+  },
+  duoThreshold: {
+    names: ['--duo-threshold'],
+    kind: 'number',
+    min: 0,
+    value: 'T',
+    help: 'a head with at least this gate keeps its whole cache',
+  },
   duoSink: {
     names: ['--duo-sink'],
     kind: 'integer',
+    min: 0,
     value: 'N',
     help: 'first keys that streaming heads see (default: as in the gates, else 64)',
   },
   duoRecent: {
     names: ['--duo-recent'],
     kind: 'integer',
+    min: 0,
     value: 'N',
-    help: 'recent keys that they see (default: as in the gates, else 256)',
+    help: 'recent keys that streaming heads see (default: as in the gates, else 256)',
   },
-  duoChunk: { names: ['--duo-chunk'], kind: 'integer', value: 'N', help: 'their window moves in steps of this many (default: 1)' },
+  duoChunk: {
+    names: ['--duo-chunk'],
+    kind: 'integer',
+    min: 1,
+    value: 'N',
+    help: "streaming heads' window of recent keys moves in steps of N positions, so they see up to N - 1 more (default: 1)",
+  },
 } as const satisfies Flags;
 
 type ContextFlags = Given<typeof contextFlags>;
@@ -82,8 +114,6 @@ export function duoOptions(given: ContextFlags): DuoOptions | undefined {
   const asked = [duoGates, sparsity, threshold, sink, recent, chunk].some((value) => value !== undefined);
   if (!asked) return undefined;
   if (sparsity !== undefined && threshold !== undefined) throw new UsageError('Give --duo-sparsity or --duo-threshold, not both.');
-  if (sparsity !== undefined && !(sparsity >= 0 && sparsity <= 1))
-    throw new UsageError(`--duo-sparsity needs a number from 0 to 1, got ${sparsity}.`);
   if (duoGates === undefined && sparsity !== 0 && sparsity !== 1) {
     throw new UsageError(
       'Which heads stream? Name a gate pattern with --duo-gates FILE, or take the one of the model with --duo-gates auto. ' +

@@ -2,7 +2,6 @@ import { existsSync } from 'node:fs';
 import { relative } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
-import { EvaluationError } from '../errors.ts';
 import { evaluate } from '../eval/evaluate.ts';
 import { modelGates } from '../eval/gates.ts';
 import { planEvaluation, type Evaluation } from '../eval/plan.ts';
@@ -38,7 +37,7 @@ const flags = {
     value: 'N,N,...',
     help: 'tokens of prompt and answer (default: 1024,2048,4096; another model: 1024,2048)',
   },
-  plot: { names: ['--plot'], kind: 'path', value: 'FOLDER', help: 'where the pictures go (default: build/demo)' },
+  plot: { names: ['--plot'], kind: 'path', value: 'FOLDER', help: 'write pictures: heat map, accuracy against KV bytes, gates (SVG)' },
   json: { names: ['--json'], kind: 'switch', help: 'print one JSON object and nothing else' },
 } as const satisfies Flags;
 
@@ -53,7 +52,8 @@ export const demo: Command = {
     const say = (text: string): Promise<void> => (given.json ? Promise.resolve() : print(text));
     // OpenMP's barriers spin for long, which beside another program takes more time than the work. It reads this when the library is opened.
     process.env['GOMP_SPINCOUNT'] ??= '1000';
-    const pictures = await preparePictures(given);
+    const pictures = given.plot === undefined ? undefined : resolveUserPath(given.plot);
+    if (pictures !== undefined) await preparePlots(pictures, { png: false });
     await using model = await loadModel(modelOptions({ ...given, model: given.model ?? needleModel() }), { signal });
     const gates = await gatesOf(model, given);
     const evaluation = await plan(model, gates, given);
@@ -62,7 +62,9 @@ export const demo: Command = {
     const rows = await run(model, evaluation, given, signal);
     const answer = Object.fromEntries(modes.map((mode) => [mode, summary(rows.filter((row) => row.mode === mode))]));
     await (given.json ? printJson(answer) : print(`${comparison(answer)}\n`));
-    await say(`\n  ${await draw(rows, evaluation, pictures)}\n`);
+    if (pictures === undefined) return;
+    const [heatMap = ''] = await writePlots(pictures, { rows, gates: evaluation.gates, png: false });
+    await say(`\n  Heat map: ${relative(resolveUserPath('.'), heatMap)}\n`);
   },
 };
 
@@ -93,7 +95,6 @@ async function gatesOf(model: Model, { duoGates: asked }: DemoFlags): Promise<st
 function plan(model: Model, gates: string, given: DemoFlags): Promise<Evaluation> {
   const { lengths, depths, ...chosen } = given.model === undefined ? defaults.needle : defaults.other;
   const sparsity = given.duoSparsity ?? chosen.sparsity;
-  if (!(sparsity >= 0 && sparsity <= 1)) throw new UsageError(`--duo-sparsity needs a number from 0 to 1, got ${sparsity}.`);
   return planEvaluation(model, {
     tasks: ['needle'],
     modes,
@@ -143,25 +144,6 @@ async function run(model: Model, { variants, batches, settings }: Evaluation, gi
     bar.stop();
   }
   return rowsOf(store.all(), batches, variants, 1);
-}
-
-/** The pictures' folder; or, where none were asked for and none can be had, why. */
-async function preparePictures({ plot }: DemoFlags): Promise<string | EvaluationError> {
-  const folder = plot === undefined ? fileURLToPath(new URL('../../build/demo', import.meta.url)) : resolveUserPath(plot);
-  try {
-    await preparePlots(folder, { png: false });
-    return folder;
-  } catch (error) {
-    if (plot === undefined && error instanceof EvaluationError) return error;
-    throw error;
-  }
-}
-
-/** Writes the pictures, and tells where the heat map is. */
-async function draw(rows: readonly Row[], { gates }: Evaluation, folder: string | EvaluationError): Promise<string> {
-  if (folder instanceof EvaluationError) return `No heat map. ${folder.message}`;
-  const [heatMap = ''] = await writePlots(folder, { rows, gates, png: false });
-  return `Heat map: ${relative(resolveUserPath('.'), heatMap)}`;
 }
 
 type Summary = {

@@ -1,26 +1,25 @@
-import { existsSync } from 'node:fs';
-import { open, rm, writeFile } from 'node:fs/promises';
-
 // papaparse quotes what needs quotes, and reads tables of others as well.
 import Papa from 'papaparse';
 
-import { EvaluationError } from '../errors.ts';
 import { preparePlots, writePlots } from '../eval/plots.ts';
 import type { Row } from '../eval/rows.ts';
 import type { GatePatternJson } from '../gates.ts';
+import { checkOutput, writeOutput } from '../outputs.ts';
 import { evalTables } from './eval-table.ts';
 import { print, printJson } from './output.ts';
 
-/** Where results go besides stdout: a file and a folder, as absolute paths. */
-export type Outputs = { csv: string | undefined; plot: string | undefined; png: boolean };
+/** Where results go besides stdout: files and a folder, as absolute paths. */
+export type Outputs = { resume?: string | undefined; csv: string | undefined; plot: string | undefined; png: boolean };
 
 /**
  * Makes sure, before hours of work, that its results can be written.
  *
- * @throws EvaluationError that says what cannot be written, and what to do
+ * @param inputs files that are read, none of which an output may be
+ * @throws OutputError that says what cannot be written, and what to do
  */
-export async function prepareOutputs({ csv, plot, png }: Outputs): Promise<void> {
-  if (csv !== undefined) await requireWritable(csv);
+export async function prepareOutputs({ resume, csv, plot, png }: Outputs, inputs: readonly string[] = []): Promise<void> {
+  if (resume !== undefined) await checkOutput({ path: resume, name: '--resume', inputs, appended: true });
+  if (csv !== undefined) await checkOutput({ path: csv, name: '--csv', inputs: resume === undefined ? inputs : [...inputs, resume] });
   if (plot !== undefined) await preparePlots(plot, { png });
 }
 
@@ -32,18 +31,6 @@ export async function report(
 ): Promise<void> {
   const { csv, plot, png, json } = outputs;
   await (json ? printJson(rows) : print(evalTables(rows)));
-  if (csv !== undefined) await writeFile(csv, `${Papa.unparse([...rows], { newline: '\n' })}\n`);
+  if (csv !== undefined) await writeOutput(csv, `${Papa.unparse([...rows], { newline: '\n' })}\n`);
   if (plot !== undefined) await writePlots(plot, { rows, gates, png });
-}
-
-/** Nothing but opening a file tells whether it can be written. What is in it stays. */
-async function requireWritable(file: string): Promise<void> {
-  const isNew = !existsSync(file);
-  try {
-    await (await open(file, 'a')).close();
-    if (isNew) await rm(file);
-  } catch (error) {
-    const why = error instanceof Error ? error.message : String(error);
-    throw new EvaluationError(`The rows cannot be written to ${file} (${why}): name a file in a folder that is there with --csv.`);
-  }
 }

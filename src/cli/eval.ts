@@ -6,7 +6,7 @@ import { rowsOf } from '../eval/rows.ts';
 import { ResultStore } from '../eval/store.ts';
 import { loadModel } from '../index.ts';
 import type { Command } from './command.ts';
-import { contextFlags, modelOptions, workOptions } from './context-flags.ts';
+import { contextFlags, modelOptions, modelPath, workOptions } from './context-flags.ts';
 import { prepareOutputs, report, type Outputs } from './eval-report.ts';
 import { parseFlags, UsageError, type Flags, type Given } from './flags.ts';
 import { choices, different, numbers, texts } from './lists.ts';
@@ -35,17 +35,24 @@ const flags = {
   samples: {
     names: ['--samples'],
     kind: 'integer',
+    min: 1,
     value: 'N',
-    help: 'prompts for each length and depth (default: 5), or of each file of --data',
+    help: 'prompts for each length and depth (default: 5), of each file of --data (default: all), or windows that ppl reads (default: 5)',
   },
   seed: {
     names: ['-s', '--seed'],
     kind: 'integer',
+    min: 0,
     value: 'N',
     help: 'the same seed makes the same prompts and random heads (default: 1)',
   },
   chat: { names: ['--chat'], kind: 'switch', help: "put prompts into the model's chat template" },
-  file: { names: ['-f', '--file'], kind: 'path', value: 'FILE', help: 'the text that ppl reads' },
+  file: {
+    names: ['-f', '--file'],
+    kind: 'path',
+    value: 'FILE',
+    help: 'the text that ppl reads; of it the first --samples windows of --lengths tokens',
+  },
   data: { names: ['--data'], kind: 'path', value: 'FOLDER', help: "LongBench's JSONL files, or MMLU's tables" },
   duoGates: {
     names: ['--duo-gates'],
@@ -56,7 +63,12 @@ const flags = {
   duoSparsity: { names: ['--duo-sparsity'], kind: 'text', value: 'S,S,...', help: 'shares of KV heads that stream (default: 0.5)' },
   duoSink,
   duoRecent,
-  duoChunk: { names: ['--duo-chunk'], kind: 'text', value: 'N,N,...', help: 'steps of their windows; 1 is strict (default: 1)' },
+  duoChunk: {
+    names: ['--duo-chunk'],
+    kind: 'text',
+    value: 'N,N,...',
+    help: "steps in which streaming heads' windows of recent keys move (default: 1, strict)",
+  },
   typeK: { names: ['-ctk', '--cache-type-k'], kind: 'text', value: 'TYPE,...', help: 'types of the cache for K (default: f16)' },
   typeV: {
     names: ['-ctv', '--cache-type-v'],
@@ -86,10 +98,10 @@ export const evalCommand: Command = {
     if (given.png && given.plot === undefined)
       throw new UsageError('--png says how to write pictures: name their folder with --plot FOLDER.');
     const outputs = outputsOf(given);
-    await prepareOutputs(outputs);
+    await prepareOutputs(outputs, [modelPath(given), ...[options.file, options.gates].filter((path) => path !== undefined)]);
     await using model = await loadModel(modelOptions(given), { signal });
     const { variants, batches, settings, gates } = await planEvaluation(model, options);
-    const store = new ResultStore(settings, given.resume === undefined ? undefined : resolveUserPath(given.resume));
+    const store = new ResultStore(settings, outputs.resume);
 
     const bar = new ProgressBar();
     let last: Progress | undefined;
@@ -116,14 +128,13 @@ export const evalCommand: Command = {
 
 type EvalFlags = Given<typeof flags>;
 
-function outputsOf({ csv, plot, png = false, json = false }: EvalFlags): Outputs & { json: boolean } {
+function outputsOf({ resume, csv, plot, png = false, json = false }: EvalFlags): Outputs & { json: boolean } {
   const path = (given: string | undefined): string | undefined => (given === undefined ? undefined : resolveUserPath(given));
-  return { csv: path(csv), plot: path(plot), png, json };
+  return { resume: path(resume), csv: path(csv), plot: path(plot), png, json };
 }
 
 function evaluationOptions(given: EvalFlags): EvaluationOptions {
   const { samples, seed = 1, duoSink: sink, duoRecent: recent, duoGates, file, data } = given;
-  if (samples !== undefined && samples < 1) throw new UsageError(`--samples needs at least 1, got ${samples}.`);
   return {
     tasks: taskList(given.task) ?? ['needle'],
     modes: different('--modes', choices('--modes', given.modes, modes)),

@@ -1,17 +1,17 @@
-// yargs-parser, because llama.cpp's flags have one dash and several letters (-ctk, -ub), which other parsers read as groups.
-import yargsParser from 'yargs-parser';
-
 import { nearest } from '../options.ts';
 
 /** One flag of a command. */
 export type Flag = {
-  /** As typed, dashes included; the first is the one that messages name. */
+  /** As typed, dashes included; the first is the one that messages of the API are put into. */
   names: readonly [string, ...string[]];
   /** What its value is; a switch has none. */
   kind: 'text' | 'path' | 'integer' | 'number' | 'switch';
   help: string;
   /** How help names the value: N, FILE. */
   value?: string;
+  /** The least and the greatest that a number may be. */
+  min?: number;
+  max?: number;
 };
 
 /** A command's flags by the name that its code uses. */
@@ -26,78 +26,102 @@ export type Given<F extends Flags> = { [Key in keyof F]: Value<F[Key]> | undefin
 export class UsageError extends Error {}
 
 /**
- * Parses a command's arguments. As in llama.cpp a value may begin with a dash, long flags may have underscores, and the last of several counts.
+ * Parses a command's arguments. As in llama.cpp a flag with a value takes the next argument, whatever it looks like, long flags may have underscores, and the
+ * last of several counts.
  *
  * @throws UsageError that names the flag, and the one that was probably meant
  */
 export function parseFlags<const F extends Flags>(args: readonly string[], flags: F): Given<F> {
-  const entries = Object.entries<Flag>(flags);
-  const keys = ({ names: [name, ...others] }: Flag): [string, ...string[]] => [withoutDashes(name), ...others.map(withoutDashes)];
-  const valued = entries.filter(([, { kind }]) => kind !== 'switch').flatMap(([, flag]) => keys(flag));
-  const switches = entries.filter(([, { kind }]) => kind === 'switch').flatMap(([, flag]) => keys(flag));
-  const { argv, error } = yargsParser.detailed(args.map(withDashes), {
-    string: valued,
-    boolean: switches,
-    alias: Object.fromEntries(entries.map(([, flag]) => [keys(flag)[0], keys(flag)])),
-    narg: Object.fromEntries(valued.map((key) => [key, 1])),
-    configuration: {
-      'short-option-groups': false,
-      'boolean-negation': false,
-      'camel-case-expansion': false,
-      'dot-notation': false,
-      'duplicate-arguments-array': false,
-      'parse-numbers': false,
-      'parse-positional-numbers': false,
-      'unknown-options-as-args': true,
-    },
-  });
-  if (error) throw new UsageError(missingValue(args, entries) ?? error.message);
+  const { given, others } = parseArguments(args, flags);
+  const [stray] = others;
+  if (stray !== undefined) throw new UsageError(unexpected(stray, flags));
+  return given;
+}
 
-  const known = entries.flatMap(([, { names }]) => names);
-  const [stray] = argv._.map(String);
-  if (stray !== undefined) throw new UsageError(unknown(stray, known));
-
+/** The same for a command that takes arguments besides, files for instance: before, between or after the flags. */
+export function parseArguments<const F extends Flags>(args: readonly string[], flags: F): { given: Given<F>; others: string[] } {
   const given: Record<string, string | number | boolean | undefined> = {};
-  for (const [key, flag] of entries) {
-    const raw = argv[keys(flag)[0]] as string | boolean | undefined;
-    given[key] = raw === undefined ? undefined : value(flag, raw);
+  const others: string[] = [];
+  for (const { argument, found } of read(args, flags)) {
+    if (!found && argument.startsWith('-') && argument !== '-') throw new UsageError(unknown(argument, flags));
+    if (!found) others.push(argument);
+    else given[found.key] = valueOf(found);
   }
-  return given as Given<F>;
+  return { given: given as Given<F>, others };
 }
 
-function withoutDashes(name: string): string {
-  return name.replace(/^-+/, '');
+/** Whether one of these stands where a flag may, and is no other flag's value: `-p --help` is a prompt. */
+export function hasFlag(args: readonly string[], flags: Flags, ...names: readonly string[]): boolean {
+  return read(args, flags).some(({ argument, found }) => !found && names.includes(argument));
 }
 
-/** --top_k is --top-k; a value after = stays as it is. */
-function withDashes(argument: string): string {
-  const [, name, rest = ''] = /^(--[\w-]+)(=.*)?$/s.exec(argument) ?? [];
-  return name === undefined ? argument : name.replaceAll('_', '-') + rest;
+/** A flag as it was given. */
+type Found = { key: string; flag: Flag; name: string; text: string | undefined };
+
+/** The arguments in turn; a flag takes its value along. */
+function read(args: readonly string[], flags: Flags): { argument: string; found: Found | undefined }[] {
+  const byName = new Map(Object.entries(flags).flatMap(([key, flag]) => flag.names.map((name) => [name, { key, flag }] as const)));
+  const result: { argument: string; found: Found | undefined }[] = [];
+  for (let index = 0; index < args.length; index++) {
+    const argument = args[index] ?? '';
+    const [, written = '', attached] = /^([^=]*)(?:=(.*))?$/s.exec(argument) ?? [];
+    const name = written.startsWith('--') ? written.replaceAll('_', '-') : written;
+    const known = byName.get(name);
+    const takesNext = known && known.flag.kind !== 'switch' && attached === undefined;
+    const text = takesNext ? args[++index] : attached;
+    result.push({ argument, found: known && { ...known, name: written, text } });
+  }
+  return result;
 }
 
-function value(flag: Flag, raw: string | boolean): string | number | boolean {
-  if (typeof raw === 'boolean' || flag.kind === 'text' || flag.kind === 'path') return raw;
-  const number = Number(raw);
-  const right = raw.trim() !== '' && (flag.kind === 'integer' ? Number.isSafeInteger(number) : Number.isFinite(number));
-  if (!right)
-    throw new UsageError(`${flag.names[0]} needs ${flag.kind === 'integer' ? 'an integer' : 'a number'}, got ${JSON.stringify(raw)}.`);
+function valueOf({ flag, name, text }: Found): string | number | boolean {
+  if (flag.kind === 'switch') {
+    if (text !== undefined) throw new UsageError(`${name} takes no value, got ${JSON.stringify(text)}.`);
+    return true;
+  }
+  if (text === undefined) throw new UsageError(`${name} needs a value (${flag.value ?? flag.kind}).`);
+  if (flag.kind === 'text' || flag.kind === 'path') return text;
+  const { min = -Infinity, max = Infinity } = flag;
+  const number = Number(text);
+  const isNumber = text.trim() !== '' && (flag.kind === 'integer' ? Number.isSafeInteger(number) : Number.isFinite(number));
+  if (!isNumber || number < min || number > max) throw new UsageError(`${name} needs ${expected(flag)}, got ${JSON.stringify(text)}.`);
   return number;
 }
 
-function missingValue(args: readonly string[], entries: [string, Flag][]): string | undefined {
-  const last = args.at(-1);
-  const flag = entries.find(([, { names, kind }]) => kind !== 'switch' && names.includes(last ?? ''))?.[1];
-  return flag && `${last ?? ''} needs a value (${flag.value ?? flag.kind}).`;
+function expected({ kind, min, max }: Flag): string {
+  const what = kind === 'integer' ? 'an integer' : 'a number';
+  if (min === undefined) return what;
+  return max === undefined ? `${what} of at least ${min}` : `${what} from ${min} to ${max}`;
 }
 
-function unknown(argument: string, known: readonly string[]): string {
-  if (!argument.startsWith('-')) {
-    const advice = known.includes('-p') ? ': give a prompt with -p.' : argument.endsWith('.gguf') ? ': name a model with -m.' : '.';
-    return `Unexpected argument ${JSON.stringify(argument)}${advice}`;
-  }
+function namesOf(flags: Flags): string[] {
+  return Object.values(flags).flatMap(({ names }) => names);
+}
+
+function unexpected(argument: string, flags: Flags): string {
+  const advice = namesOf(flags).includes('-p') ? ': give a prompt with -p.' : argument.endsWith('.gguf') ? ': name a model with -m.' : '.';
+  return `Unexpected argument ${JSON.stringify(argument)}${advice}`;
+}
+
+function unknown(argument: string, flags: Flags): string {
   const [name = argument] = argument.split('=');
-  const meant = nearest(name, known);
+  const meant = nearest(name, namesOf(flags));
   return `Unknown flag ${name}.${meant ? ` Did you mean ${meant}?` : ''}`;
+}
+
+/**
+ * A message of the API in the words of the command line: `contextSize` is -c, `duo.sink` is --duo-sink.
+ *
+ * @param option the option that the message is about, whose name may be an everyday word
+ */
+export function inFlags(message: string, flags: Flags, option?: string): string {
+  let text = message;
+  for (const [key, { names }] of Object.entries(flags)) {
+    const nested = key.replace(/^duo([A-Z])/, (_, first: string) => `duo.${first.toLowerCase()}`);
+    const words = nested !== key ? [nested, key] : /[A-Z]/.test(key) || key === option ? [key] : [];
+    for (const word of words) text = text.replaceAll(new RegExp(`(?<![\\w.])${word.replace('.', '\\.')}(?!\\w)`, 'g'), names[0]);
+  }
+  return text;
 }
 
 /** The lines of help for a command's flags. */

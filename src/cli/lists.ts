@@ -18,7 +18,12 @@ export function numbers(
 ): number[] | undefined {
   const values = texts(flag, given)?.map((item) => {
     const value = Number(item);
-    if (!Number.isFinite(value) || !accepts(value)) throw new UsageError(`${flag} needs ${expected}, got ${JSON.stringify(item)}.`);
+    // 1,024 is two items, of which no number begins as the second does.
+    const grouped = /^0\d/.test(item);
+    if (grouped || !Number.isFinite(value) || !accepts(value))
+      throw new UsageError(
+        `${flag} needs ${expected}, got ${JSON.stringify(item)}${grouped ? ': commas stand between numbers, not within them' : ''}.`,
+      );
     return value;
   });
   return different(flag, values);

@@ -4,7 +4,8 @@ import { readFileSync } from 'node:fs';
 import { LlamaDuoError, OptionError } from '../errors.ts';
 import { nearest } from '../options.ts';
 import { commandHelp, type Command } from './command.ts';
-import { UsageError } from './flags.ts';
+import { hasFlag, inFlags, UsageError } from './flags.ts';
+import { print, stdoutMessage } from './output.ts';
 
 const exitCode = { success: 0, failure: 1, usage: 2, interrupted: 130 };
 
@@ -18,6 +19,9 @@ const commands: Record<string, () => Promise<Command>> = {
   demo: async () => (await import('./demo.ts')).demo,
 };
 
+/** The command that runs: errors name its flags. */
+let command: Command | undefined;
+
 /** Does what a command line says, and returns the exit code. */
 async function main(args: readonly string[]): Promise<number> {
   const [name = '--help', ...rest] = args;
@@ -25,9 +29,9 @@ async function main(args: readonly string[]): Promise<number> {
   if (name === '--help' || name === '-h' || name === 'help') return say(await help());
   const load = Object.hasOwn(commands, name) ? commands[name] : undefined;
   if (!load) throw new UsageError(unknownCommand(name));
-  const command = await load();
-  if (rest.includes('--version')) return say(`${version()}\n`);
-  if (rest.includes('--help') || rest.includes('-h')) return say(commandHelp(command));
+  command = await load();
+  if (hasFlag(rest, command.flags, '--version')) return say(`${version()}\n`);
+  if (hasFlag(rest, command.flags, '--help', '-h')) return say(commandHelp(command));
 
   const interrupt = new AbortController();
   const interrupted = new UserInterrupt();
@@ -46,8 +50,8 @@ async function main(args: readonly string[]): Promise<number> {
 
 class UserInterrupt extends Error {}
 
-function say(text: string): number {
-  process.stdout.write(text);
+async function say(text: string): Promise<number> {
+  await print(text);
   return exitCode.success;
 }
 
@@ -71,7 +75,8 @@ function report(error: unknown): number {
   const wrongUsage = error instanceof UsageError || error instanceof OptionError;
   const expected = wrongUsage || (error instanceof LlamaDuoError && error.code !== 'internal') || isSystemError(error);
   const text = error instanceof Error ? (expected ? error.message : (error.stack ?? error.message)) : String(error);
-  process.stderr.write(`llama-duo: ${text}\n`);
+  const option = error instanceof OptionError ? error.option : undefined;
+  process.stderr.write(`llama-duo: ${expected && command ? inFlags(text, command.flags, option) : text}\n`);
   return wrongUsage ? exitCode.usage : exitCode.failure;
 }
 
@@ -80,9 +85,11 @@ function isSystemError(error: unknown): boolean {
   return error instanceof Error && 'syscall' in error;
 }
 
-// A reader who has seen enough (head, less) is no failure.
 process.stdout.on('error', (error: NodeJS.ErrnoException) => {
-  process.exit(error.code === 'EPIPE' ? exitCode.success : exitCode.failure);
+  // A reader who has seen enough (head, less) is no failure.
+  if (error.code === 'EPIPE') process.exit(exitCode.success);
+  process.stderr.write(`llama-duo: ${stdoutMessage(error)}\n`);
+  process.exit(exitCode.failure);
 });
 
 process.exitCode = await main(process.argv.slice(2)).catch(report);

@@ -1,8 +1,25 @@
 import { once } from 'node:events';
 
-/** Writes to stdout, at the reader's pace. */
+import { OutputError } from '../errors.ts';
+
+/**
+ * Writes to stdout, at the reader's pace.
+ *
+ * @throws OutputError where the runtime throws what others tell the stream's listeners
+ */
 export async function print(text: string): Promise<void> {
-  if (text !== '' && !process.stdout.write(text)) await once(process.stdout, 'drain');
+  if (text === '') return;
+  let goesOn: boolean;
+  try {
+    goesOn = process.stdout.write(text);
+  } catch (error) {
+    throw new OutputError(stdoutMessage(error), { cause: error });
+  }
+  if (!goesOn) await once(process.stdout, 'drain');
+}
+
+export function stdoutMessage(error: unknown): string {
+  return `stdout cannot be written: ${error instanceof Error ? error.message : String(error)}`;
 }
 
 export async function printJson(value: unknown): Promise<void> {

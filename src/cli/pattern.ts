@@ -1,16 +1,15 @@
-import { writeFile } from 'node:fs/promises';
-import { extname } from 'node:path';
-
 import { sidecarPath } from '../eval/gates.ts';
 import { readGates, type GatePattern } from '../index.ts';
+import { checkOutput, writeOutput } from '../outputs.ts';
 import { comparePatterns } from '../pattern-comparison.ts';
 import type { Command } from './command.ts';
 import { contextFlags, modelPath } from './context-flags.ts';
-import { parseFlags, UsageError, type Flags, type Given } from './flags.ts';
+import { parseArguments, UsageError, type Flags, type Given } from './flags.ts';
 import { gateMap, gateMapLegend } from './gate-map.ts';
 import { numbers } from './lists.ts';
 import { formatCount, print, printJson } from './output.ts';
 import { resolveUserPath } from './paths.ts';
+import { formatOf } from './pattern-file.ts';
 import { ProgressBar } from './progress.ts';
 import { heading, table } from './table.ts';
 
@@ -53,7 +52,7 @@ export const patternCommand: Command = {
     const [name, ...rest] = args;
     const action = name !== undefined && Object.hasOwn(actions, name) ? actions[name] : undefined;
     if (!action) throw new UsageError(`What is to be done with a pattern? Known: ${Object.keys(actions).join(', ')}.`);
-    const { files, given } = split(rest);
+    const { others: files, given } = parseArguments(rest, flags);
     if (files.length !== action.files.length) {
       throw new UsageError(
         `llama-duo pattern ${name} takes ${action.files.join(' and ')}, got ${files.length === 0 ? 'nothing' : files.join(' ')}.`,
@@ -62,13 +61,6 @@ export const patternCommand: Command = {
     await action.run(files.map(resolveUserPath), given, signal);
   },
 };
-
-/** Files come before flags. */
-function split(args: readonly string[]): { files: string[]; given: PatternFlags } {
-  const first = args.findIndex((arg) => arg.startsWith('-'));
-  const end = first < 0 ? args.length : first;
-  return { files: args.slice(0, end), given: parseFlags(args.slice(end), flags) };
-}
 
 function sparsitiesOf({ duoSparsity }: PatternFlags, otherwise: number[]): number[] {
   return numbers('--duo-sparsity', duoSparsity, 'numbers from 0 to 1', (value) => value >= 0 && value <= 1) ?? otherwise;
@@ -108,15 +100,10 @@ function facts({ layers, kvHeads, sink, recent, provenance = {} }: GatePattern):
 }
 
 async function convert([from = '', to = '']: string[]): Promise<void> {
-  const as = formats[extname(to).toLowerCase()];
-  if (!as) {
-    const hint = /\.gguf$/i.test(to) ? ' llama-duo pattern embed FILE -m MODEL -o COPY puts a pattern into a model.' : '';
-    throw new UsageError(`A pattern is written as .json or .tsv, not as ${extname(to) || 'a file without an ending'}.${hint}`);
-  }
-  await writeFile(to, (await readGates(from)).format(as));
+  const format = formatOf(to);
+  await checkOutput({ path: to, name: 'TO' });
+  await writeOutput(to, (await readGates(from)).format(format));
 }
-
-const formats: Record<string, 'json' | 'tsv'> = { '.json': 'json', '.tsv': 'tsv' };
 
 async function compare(files: string[], given: PatternFlags): Promise<void> {
   const [a, b] = await Promise.all(files.map((file) => readGates(file)));
@@ -139,20 +126,24 @@ async function compare(files: string[], given: PatternFlags): Promise<void> {
 }
 
 async function embed([file = '']: string[], given: PatternFlags, signal: AbortSignal): Promise<void> {
-  const pattern = await readGates(file);
   const model = modelPath(given);
-  if (given.output === undefined) {
-    await writeFile(sidecarPath(model), pattern.format('json'));
-    await print(`Written to ${sidecarPath(model)}, where --duo-gates auto finds it.\n`);
+  const target = given.output === undefined ? sidecarPath(model) : resolveUserPath(given.output);
+  const copies = given.output !== undefined;
+  await checkOutput({
+    path: target,
+    name: copies ? '-o' : 'the pattern beside the model',
+    inputs: copies ? [model, file] : [model],
+    model: copies,
+  });
+  const pattern = await readGates(file);
+  if (!copies) {
+    await writeOutput(target, pattern.format('json'));
+    await print(`Written to ${target}, where --duo-gates auto finds it.\n`);
     return;
   }
-  const target = resolveUserPath(given.output);
   const bar = new ProgressBar();
   try {
-    await pattern.embed(model, target, {
-      signal,
-      onProgress: (done) => bar.update({ done, resumed: 0, total: 1 }, 'copying the model'),
-    });
+    await pattern.embed(model, target, { signal, onProgress: (done) => bar.update({ done, total: 1 }, 'copying the model') });
   } finally {
     bar.stop();
   }

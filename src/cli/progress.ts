@@ -19,20 +19,26 @@ export class ProgressBar {
     },
     Presets.shades_classic,
   );
-  readonly #began = performance.now();
+  /** When work began, and what was done by then: by an earlier run that this one goes on from. */
+  #began: { at: number; done: number } | undefined;
   #started = false;
 
-  /**
-   * @param progress what is done, what of it an earlier run did, and what there is to do
-   * @param what is under way
-   */
-  update({ done, resumed, total }: { done: number; resumed: number; total: number }, what: string): void {
-    const seconds = (performance.now() - this.#began) / 1000;
-    const fresh = done - resumed;
-    const left = fresh > 0 ? duration(((total - done) * seconds) / fresh) : '?';
+  /** Shows what is under way before the work whose time is told: the reading of a file, for instance. */
+  wait(what: string): void {
+    this.#show(0, 1, '?', what);
+  }
+
+  /** What is done and what there is to do. What is done at the first call took no time of this run. */
+  update({ done, total }: { done: number; total: number }, what: string): void {
+    this.#began ??= { at: performance.now(), done };
+    this.#show(done, total, timeLeft(this.#began, { done, total }, performance.now()), what);
+  }
+
+  #show(done: number, total: number, left: string, what: string): void {
     const payload = { left, what };
-    if (this.#started) this.#bar.update(done, payload);
-    else this.#bar.start(total, done, payload);
+    if (!this.#started) this.#bar.start(total, done, payload);
+    this.#bar.setTotal(total);
+    this.#bar.update(done, payload);
     this.#started = true;
   }
 
@@ -44,6 +50,12 @@ export class ProgressBar {
 /** What an evaluation is at. */
 export function underWay({ task, length, variant }: Progress): string {
   return `${task}, ${formatCount(length)} tokens, ${variant}`;
+}
+
+/** In the pace since work began. */
+export function timeLeft(began: { at: number; done: number }, { done, total }: { done: number; total: number }, now: number): string {
+  const fresh = done - began.done;
+  return fresh > 0 ? duration(((total - done) * (now - began.at)) / 1000 / fresh) : '?';
 }
 
 /** 75 is 1:15. */

@@ -1,30 +1,60 @@
 import { readFile } from 'node:fs/promises';
 
-import { drainLog, loadModel, type Context, type GenerateOptions } from '../index.ts';
+import { ContextFullError, drainLog, loadModel, type Context, type GenerateOptions } from '../index.ts';
 import type { Command } from './command.ts';
 import { contextFlags, defined, duoOptions, modelOptions, planOptions } from './context-flags.ts';
 import { parseFlags, UsageError, type Flags, type Given } from './flags.ts';
-import { print, printJson } from './output.ts';
+import { formatCount, print, printJson } from './output.ts';
+import { withoutEscapes } from './escapes.ts';
 import { resolveUserPath } from './paths.ts';
+
+/** A context takes memory for all of its tokens at once, and recent models are trained for 131,072 and more. */
+const defaultContextSize = 8192;
 
 const flags = {
   ...contextFlags,
-  prompt: { names: ['-p', '--prompt'], kind: 'text', value: 'TEXT', help: 'the prompt, as it is: no chat template' },
+  contextSize: {
+    ...contextFlags.contextSize,
+    help: `tokens that the context holds; 0: as many as the model was trained for (default: that, at most ${formatCount(defaultContextSize)})`,
+  },
+  prompt: { names: ['-p', '--prompt'], kind: 'text', value: 'TEXT', help: 'the prompt, which is continued: no chat template' },
   promptFile: { names: ['-f', '--file'], kind: 'path', value: 'FILE', help: 'a file with the prompt' },
+  escape: {
+    names: ['-e', '--escape'],
+    kind: 'switch',
+    help: `in the prompt, \\n, \\r, \\t, \\', \\", \\\\ and \\xHH are what they stand for (default)`,
+  },
+  noEscape: { names: ['--no-escape'], kind: 'switch', help: 'take the prompt as it is' },
   maxTokens: {
     names: ['-n', '--predict', '--n-predict'],
     kind: 'integer',
+    min: -1,
     value: 'N',
     help: 'tokens to generate (default: -1, until the end)',
   },
   ignoreEos: { names: ['--ignore-eos'], kind: 'switch', help: 'go on after the end of the text' },
-  temperature: { names: ['--temp', '--temperature'], kind: 'number', value: 'T', help: '0 is greedy (default: 0.8)' },
-  topK: { names: ['--top-k'], kind: 'integer', value: 'K', help: 'sample from the K likeliest tokens (default: 40)' },
-  topP: { names: ['--top-p'], kind: 'number', value: 'P', help: 'sample from tokens of this joint probability (default: 0.95)' },
-  minP: { names: ['--min-p'], kind: 'number', value: 'P', help: 'leave out tokens below this share of the likeliest (default: 0.05)' },
+  temperature: { names: ['--temp', '--temperature'], kind: 'number', min: 0, value: 'T', help: '0 is greedy (default: 0.8)' },
+  topK: { names: ['--top-k'], kind: 'integer', min: 0, value: 'K', help: 'sample from the K likeliest tokens (default: 40)' },
+  topP: {
+    names: ['--top-p'],
+    kind: 'number',
+    min: 0,
+    max: 1,
+    value: 'P',
+    help: 'sample from tokens of this joint probability (default: 0.95)',
+  },
+  minP: {
+    names: ['--min-p'],
+    kind: 'number',
+    min: 0,
+    max: 1,
+    value: 'P',
+    help: 'leave out tokens below this share of the likeliest (default: 0.05)',
+  },
   seed: {
     names: ['-s', '--seed'],
     kind: 'integer',
+    min: -1,
     value: 'N',
     help: 'the same seed gives the same text (default: -1, another each time)',
   },
@@ -40,16 +70,19 @@ export const run: Command = {
   flags,
   async run(args, signal) {
     const given = parseFlags(args, flags);
-    const contextOptions = { ...planOptions(given), ...defined({ duo: duoOptions(given) }), signal };
+    const plan = { ...planOptions(given), ...defined({ duo: duoOptions(given) }), signal };
     const generateOptions = { ...samplingOptions(given), signal };
     const source = modelOptions(given);
     const prompt = await readPrompt(given);
 
     try {
       await using model = await loadModel(source, { signal });
-      await using context = await model.createContext(contextOptions);
+      const contextSize = given.contextSize ?? Math.min(model.info.contextSize, defaultContextSize);
+      await using context = await model.createContext({ ...plan, contextSize });
       if (given.json) await printJson(await answer(context, prompt, generateOptions));
       else await stream(context, prompt, generateOptions);
+    } catch (error) {
+      throw error instanceof ContextFullError ? new ContextFullError(`${error.message}: give a larger one with -c N.`) : error;
     } finally {
       if (given.verbose) await printLog();
     }
@@ -93,8 +126,13 @@ function samplingOptions(given: RunFlags): GenerateOptions {
 
 async function readPrompt(given: RunFlags): Promise<string> {
   if (given.prompt !== undefined && given.promptFile !== undefined) throw new UsageError('Give the prompt with -p or with -f, not both.');
-  if (given.prompt !== undefined) return given.prompt;
-  if (given.promptFile === undefined) throw new UsageError('Which prompt? Give it with -p TEXT or -f FILE.');
+  if (given.escape && given.noEscape) throw new UsageError('Give --escape or --no-escape, not both.');
+  const text = given.prompt ?? (await readPromptFile(given.promptFile));
+  return given.noEscape ? text : withoutEscapes(text);
+}
+
+async function readPromptFile(file: string | undefined): Promise<string> {
+  if (file === undefined) throw new UsageError('Which prompt? Give it with -p TEXT or -f FILE.');
   // As llama.cpp does: the line break that editors put at the end of a file is not meant.
-  return (await readFile(resolveUserPath(given.promptFile), 'utf8')).replace(/\n$/, '');
+  return (await readFile(resolveUserPath(file), 'utf8')).replace(/\n$/, '');
 }

@@ -1,4 +1,5 @@
 import type { Context } from '../context.ts';
+import { EvaluationError } from '../errors.ts';
 
 /** Work done in a time. */
 export type Pace = { tokens: number; seconds: number };
@@ -43,6 +44,18 @@ export type Batch = {
   measure: 'accuracy' | 'perplexity';
   cells: Cell[];
 };
+
+/**
+ * Tokens that a prompt may have in a context of a length.
+ *
+ * @throws EvaluationError where its answer may take all of them
+ */
+export function roomForPrompt(length: number, maxTokens: number): number {
+  if (length > maxTokens) return length - maxTokens;
+  throw new EvaluationError(
+    `A length of ${length} tokens has no room for a prompt: its answer may take ${maxTokens}. Take a greater length.`,
+  );
+}
 
 /** An item whose answer is generated, greedily. */
 export function answering(

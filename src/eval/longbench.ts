@@ -2,7 +2,7 @@ import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { basename, join } from 'node:path';
 
 import { EvaluationError } from '../errors.ts';
-import { answering, type Batch } from './item.ts';
+import { answering, roomForPrompt, type Batch } from './item.ts';
 import { loadSegmenter, metricsWith } from './longbench-metrics.ts';
 import type { PromptWriter } from './prompt.ts';
 
@@ -127,7 +127,7 @@ export async function longBenchBatches(
           item(index) {
             const { context, input, answers, classes } = asked[index] ?? none;
             const text = set.prompt.replaceAll(/\{(context|input)\}/g, (_, slot) => (slot === 'context' ? context : input));
-            return answering(writer.text(text, length - set.maxTokens), {
+            return answering(writer.text(text, roomForPrompt(length, set.maxTokens)), {
               maxTokens: set.maxTokens,
               depth: null,
               score(answer) {
@@ -206,7 +206,7 @@ function configured<Kind extends 'string' | 'number'>(
 function parse(text: string, where: string): Partial<Record<string, unknown>> {
   let value: unknown;
   try {
-    value = JSON.parse(text);
+    value = JSON.parse(text.replace(/^\ufeff/, '')); // some editors put a byte order mark before a file
   } catch (error) {
     throw new EvaluationError(`${where}: ${error instanceof Error ? error.message : String(error)}`);
   }

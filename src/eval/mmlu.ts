@@ -77,10 +77,11 @@ function choosing(text: string, answer: string, writer: PromptWriter): Item {
     async run(context, { signal, onProgress }) {
       const prefill = { tokens: 0, seconds: 0 };
       let best = { letter: '', likelihood: -Infinity };
-      for (const { letter, tokens } of options) {
-        // The prompt is in the cache from the second letter on.
+      for (const [index, { letter, tokens }] of options.entries()) {
+        // The prompt is in the cache from the second letter on, so the first one's progress is that of all.
         const whole = Int32Array.from([...prompt, ...tokens]);
-        const score = await context.score(whole, { from: prompt.length, ...(signal && { signal }), ...(onProgress && { onProgress }) });
+        const progress = index === 0 && onProgress ? { onProgress } : {};
+        const score = await context.score(whole, { from: prompt.length, ...(signal && { signal }), ...progress });
         const likelihood = score.logProbabilities.reduce((sum, value) => sum + value, 0);
         if (likelihood > best.likelihood) best = { letter, likelihood };
         prefill.tokens += whole.length - 1 - score.reusedTokens;

@@ -1,7 +1,7 @@
 import type { CacheType, DuoOptions } from '../context.ts';
 import { OptionError } from '../errors.ts';
 import type { GatePatternJson } from '../gates.ts';
-import { Random } from './random.ts';
+import { Random } from '../synthetic/random.ts';
 
 /**
  * Which heads keep everything:

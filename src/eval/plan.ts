@@ -10,6 +10,7 @@ import { chatFrame, rawFrame } from './frame.ts';
 import { modelGates, sidecarPath } from './gates.ts';
 import type { Batch } from './item.ts';
 import { longBenchBatches, longBenchSources } from './longbench.ts';
+import { requireMixedHeads } from './mixed-heads.ts';
 import { mmluBatches, mmluSources } from './mmlu.ts';
 import { evenGates, variants, type Mode, type Variant } from './modes.ts';
 import { perplexityBatches } from './perplexity.ts';
@@ -83,6 +84,11 @@ export async function planEvaluation(model: Model, options: EvaluationOptions): 
   if (!gates && modes.some((mode) => mode === 'duo' || mode === 'inverted')) throw noGates(model);
 
   const all = variants({ ...options, modes, gates, kvHeads, sink, recent });
+  for (const { typeK, typeV, duo } of all) {
+    const plan = { ...options.plan, typeK, typeV };
+    if (duo) await requireMixedHeads(model, { ...plan, duo: duo(0) }, 'llama-duo eval --modes full measures it with full heads.');
+    else await model.planContext(plan);
+  }
   const sight = sightOf({ sink, recent, chunk: Math.max(...options.chunks) });
   const frame = options.chat ? await chatFrame(model) : rawFrame(model);
   const { lengths, depths, samples = defaultSamples, seed, extraTokens = 0 } = options;

@@ -1,10 +1,10 @@
-import { access, constants, mkdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 
 import type { TopLevelSpec } from 'vega-lite';
 
 import { EvaluationError } from '../errors.ts';
 import type { GatePatternJson } from '../gates.ts';
+import { checkFolder, writeOutput } from '../outputs.ts';
 import type { Row } from './rows.ts';
 
 /** What pictures are made of. */
@@ -13,16 +13,11 @@ export type Pictured = { rows: readonly Row[]; gates: GatePatternJson | undefine
 /**
  * Makes the folder and loads what draws, so that what is missing is known before the work whose results are to be drawn.
  *
- * @throws EvaluationError where a package that draws is not installed, or the folder cannot be made or written to
+ * @throws EvaluationError where a package that draws is not installed, OutputError where the folder cannot be made or written to
  */
 export async function preparePlots(folder: string, { png }: { png: boolean }): Promise<void> {
   await Promise.all([loadVega(), loadVegaLite(), ...(png ? [loadResvg()] : [])]);
-  try {
-    await mkdir(folder, { recursive: true });
-    await access(folder, constants.W_OK);
-  } catch (error) {
-    throw new EvaluationError(`Pictures cannot go into ${folder} (${textOf(error)}): name another folder with --plot.`);
-  }
+  await checkFolder(folder, '--plot');
 }
 
 /**
@@ -30,7 +25,7 @@ export async function preparePlots(folder: string, { png }: { png: boolean }): P
  *
  * @param png whether to write each as PNG too
  * @returns the paths of the files
- * @throws EvaluationError as {@link preparePlots} does
+ * @throws EvaluationError, OutputError as {@link preparePlots} does
  */
 export async function writePlots(folder: string, { rows, gates, png }: Pictured & { png: boolean }): Promise<string[]> {
   await preparePlots(folder, { png });
@@ -43,7 +38,7 @@ export async function writePlots(folder: string, { rows, gates, png }: Pictured 
     ];
     for (const [file, content] of pictures) {
       files.push(join(folder, file));
-      await writeFile(join(folder, file), content);
+      await writeOutput(join(folder, file), content);
     }
   }
   return files;

@@ -1,9 +1,9 @@
 import { EvaluationError } from '../errors.ts';
-import { Encoder, type Tokenizer } from './encoder.ts';
+import { Encoder, type Tokenizer } from '../synthetic/encoder.ts';
 import type { Frame } from './frame.ts';
-import { haystack } from './haystack.ts';
-import { sentence } from './language.ts';
-import type { Random } from './random.ts';
+import { haystack } from '../synthetic/haystack.ts';
+import { sentence } from '../synthetic/language.ts';
+import type { Random } from '../synthetic/random.ts';
 
 /** What streaming heads see in any of the modes that a prompt is for. */
 export type Sight = {

@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto';
 import { appendFileSync, existsSync, readFileSync, truncateSync, writeFileSync } from 'node:fs';
 
-import { EvaluationError } from '../errors.ts';
+import { EvaluationError, OutputError } from '../errors.ts';
 import type { MemoryReport } from '../context.ts';
 import type { Outcome } from './item.ts';
 
@@ -33,7 +33,7 @@ export class ResultStore {
     this.#file = file;
     if (file === undefined) return;
     if (existsSync(file) && readFileSync(file).length > 0) this.#read(file, settings);
-    else writeFileSync(file, line(header(settings)));
+    else this.#write(file, () => writeFileSync(file, line(header(settings))));
   }
 
   get size(): number {
@@ -47,11 +47,23 @@ export class ResultStore {
   /** Keeps a result; it is in the file before the next prompt begins. */
   add(result: Result): void {
     this.#results.set(keyOf(result), result);
-    if (this.#file !== undefined) appendFileSync(this.#file, line(result));
+    const file = this.#file;
+    if (file !== undefined) this.#write(file, () => appendFileSync(file, line(result)));
   }
 
   all(): Result[] {
     return [...this.#results.values()];
+  }
+
+  #write(file: string, write: () => void): void {
+    try {
+      write();
+    } catch (error) {
+      // The messages of writing name no file. What was written before is kept; a line that was cut short is dropped when the file is read.
+      throw new OutputError(`${file} (--resume) cannot be written: ${error instanceof Error ? error.message : String(error)}.`, {
+        cause: error,
+      });
+    }
   }
 
   #read(file: string, settings: Settings): void {

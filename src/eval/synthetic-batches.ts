@@ -1,9 +1,9 @@
 import type { Model } from '../model.ts';
 import type { Frame } from './frame.ts';
-import { answering, type Batch, type Item } from './item.ts';
-import { keys } from './language.ts';
+import { answering, roomForPrompt, type Batch, type Item } from './item.ts';
+import { keys } from '../synthetic/language.ts';
 import { PromptWriter, type Sight } from './prompt.ts';
-import { Random } from './random.ts';
+import { Random } from '../synthetic/random.ts';
 import { scoreAnswer } from './scoring.ts';
 import type { SyntheticTask } from './synthetic.ts';
 
@@ -31,7 +31,7 @@ export function syntheticBatches(name: string, task: SyntheticTask, model: Model
   const item = (length: number, depth: number | null, index: number): Item => {
     const { expected, write } = task.sketch(new Random(seed, name, length, depth ?? 'any', index));
     const maxTokens = writer.encoder.next(expected.text).length + (frame.chat ? slack.chat : slack.raw) + extraTokens;
-    const prompt = write(writer, length - maxTokens, depth);
+    const prompt = write(writer, roomForPrompt(length, maxTokens), depth);
     return answering(prompt, {
       maxTokens,
       ignoreEos: extraTokens > 0,

@@ -1,6 +1,6 @@
-import { fill, keys, list, texts, value, type TaskTexts } from './language.ts';
+import { fill, keys, list, texts, value, type TaskTexts } from '../synthetic/language.ts';
 import type { PromptWriter, Question } from './prompt.ts';
-import type { Random } from './random.ts';
+import type { Random } from '../synthetic/random.ts';
 import type { Expected } from './scoring.ts';
 
 /** A prompt before it is written: what is asked for, and what writes the prompt in a number of tokens. */

@@ -48,6 +48,9 @@ export function cannotOpen(path: string, cause: unknown): LibraryError {
   const advice: string[] = [];
   if (/GLIBC|GLIBCXX/.test(reason)) {
     advice.push('- It was built against a newer C library than this system has: build it here with "npm run setup".');
+  } else if (/^Error (relocating|loading shared library)\b/m.test(reason)) {
+    // These are musl's words; glibc has others for what is missing.
+    advice.push('- It was built for glibc, and this system has musl (as Alpine does): build it here with "npm run setup".');
   } else if (/wrong ELF class|invalid ELF header|mach-o|incompatible architecture/i.test(reason)) {
     advice.push(
       `- It was built for another system or processor than ${process.platform}-${process.arch}: build it here with "npm run setup".`,
@@ -64,18 +67,10 @@ export function cannotOpen(path: string, cause: unknown): LibraryError {
   });
 }
 
-/** The error for what calls the library that cannot be loaded: koffi on Node, an optional package, since Bun and Deno need none. */
-export function cannotBind(cause: unknown): LibraryError {
+/** The error for what calls the library, where it cannot be loaded itself: it is none of the library's. */
+export function cannotBind(what: string, cause: unknown, solutions: readonly string[]): LibraryError {
   const reason = cause instanceof Error ? cause.message : String(cause);
-  return new LibraryError(
-    [
-      `koffi, which calls the llama-duo library on Node, could not be loaded: ${reason}`,
-      'Possible solutions:',
-      '- Install it: "npm install koffi". "npm install --omit=optional" leaves it out.',
-      '- Use Bun or Deno, which need no such package.',
-    ].join('\n'),
-    { cause },
-  );
+  return new LibraryError([`${what} could not be loaded: ${reason}`, 'Possible solutions:', ...solutions].join('\n'), { cause });
 }
 
 /** This file lies two folders below the package's root, as source in src/ffi and compiled in dist/ffi. */

@@ -1,4 +1,4 @@
-import { AbiError, DisposedError, LlamaDuoError, OptionError } from '../errors.ts';
+import { AbiError, DisposedError, LibraryError, LlamaDuoError, OptionError } from '../errors.ts';
 import { cannotBind, cannotOpen, findLibrary } from './library.ts';
 import type { BoundSymbols } from './symbols.ts';
 
@@ -39,13 +39,15 @@ export async function openNative(explicit?: string): Promise<Native> {
 
 async function open(path: string): Promise<Native> {
   const { bind } = await runtimeBinding().catch((cause: unknown) => {
-    throw cannotBind(cause);
+    throw cannotBind('What calls the llama-duo library on this runtime', cause, [
+      '- Install llama-duo again: a file of it is missing or damaged.',
+    ]);
   });
   let bound: BoundSymbols;
   try {
-    bound = bind(path);
+    bound = await bind(path);
   } catch (cause) {
-    throw cannotOpen(path, cause);
+    throw cause instanceof LibraryError ? cause : cannotOpen(path, cause);
   }
   const found = bound.llama_duo_abi_version();
   if (found !== abiVersion) throw new AbiError(path, abiVersion, found);
@@ -53,7 +55,7 @@ async function open(path: string): Promise<Native> {
 }
 
 /** What binds the library in this runtime. Each import is written out, so that bundlers see it; only the one that is taken is loaded. */
-export function runtimeBinding(): Promise<{ bind: (path: string) => BoundSymbols }> {
+export function runtimeBinding(): Promise<{ bind: (path: string) => BoundSymbols | Promise<BoundSymbols> }> {
   if ('Deno' in globalThis) return import('./deno.ts');
   if (process.versions['bun']) return import('./bun.ts');
   return import('./koffi.ts');

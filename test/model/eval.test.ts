@@ -6,7 +6,8 @@ import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 
 import type { Row } from '../../src/eval/rows.ts';
-import { chequered, dist, longText, modelPath, patternOf } from './setup.ts';
+import { loadModel } from '../../src/index.ts';
+import { chequered, dist, longText, modelPath, patternOf, threads } from './setup.ts';
 
 const main = join(dist, 'cli/main.js');
 const folder = mkdtempSync(join(tmpdir(), 'llama-duo-eval-'));
@@ -190,10 +191,43 @@ describe('data of others', () => {
     writeFileSync(join(folder, 'longbench/hotpotqa.jsonl'), JSON.stringify(line));
   });
 
-  test('MMLU and LongBench are scored', { timeout: 120_000 }, () => {
+  /** The share of the questions whose right letter is the likeliest, by a prompt that is written out here. */
+  async function mmluByHand(): Promise<number> {
+    const choices = (words: string): string =>
+      words
+        .split(' ')
+        .map((word, index) => `${'ABCD'[index] ?? ''}. ${word}\n`)
+        .join('');
+    const shown =
+      'The following are multiple choice questions (with answers) about world.\n\n' +
+      `Two and two are?\n${choices('4 5 6 7')}Answer: A\n\n` +
+      `Ice is?\n${choices('hot cold loud red')}Answer: B\n\n` +
+      `Grass is?\n${choices('blue black green red')}Answer: C\n\n` +
+      `Fish live in?\n${choices('trees air sand water')}Answer: D\n\n` +
+      `Snow is?\n${choices('white black green red')}Answer: A\n\n`;
+    const asked = [
+      { text: `The sun is?\n${choices('cold hot blue small')}Answer:`, right: 'B' },
+      { text: `Milk is?\n${choices('white black green red')}Answer:`, right: 'A' },
+    ];
+    await using model = await loadModel(modelPath);
+    await using context = await model.createContext({ contextSize: 512, threads });
+    let count = 0;
+    for (const { text, right } of asked) {
+      const likelihoods: [string, number][] = [];
+      for (const letter of 'ABCD') {
+        const { logProbabilities } = await context.score(model.tokenize(`${shown}${text} ${letter}`, { addSpecial: true }));
+        likelihoods.push([letter, logProbabilities.at(-1) ?? NaN]);
+      }
+      likelihoods.sort(([, a], [, b]) => b - a);
+      if (likelihoods[0]?.[0] === right) count++;
+    }
+    return count / asked.length;
+  }
+
+  test('MMLU and LongBench are scored', { timeout: 120_000 }, async () => {
     const [mmlu] = rows('--task', 'mmlu', '--data', 'mmlu', '--modes', 'full');
     expect(mmlu).toMatchObject({ task: 'mmlu/world', n: 2, depth: null });
-    expect([0, 0.5, 1]).toContain(mmlu?.accuracy);
+    expect(mmlu?.accuracy).toBe(await mmluByHand());
     const [longbench] = rows('--task', 'longbench', '--data', 'longbench', '--modes', 'full', '--lengths', '512');
     expect(longbench).toMatchObject({ task: 'longbench/hotpotqa', length: 512, n: 1 });
     expect(longbench?.accuracy).toBeGreaterThan(0);

@@ -13,7 +13,7 @@ let c: BoundSymbols;
 
 beforeAll(async () => {
   native = await openNative();
-  c = (await runtimeBinding()).bind(findLibrary());
+  c = await (await runtimeBinding()).bind(findLibrary());
 });
 
 describe('the library', () => {

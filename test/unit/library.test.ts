@@ -1,7 +1,7 @@
 import { resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
-import { expect, test } from 'vitest';
+import { expect, test, vi } from 'vitest';
 
 import { LibraryError } from '../../src/errors.ts';
 import { cannotBind, cannotOpen, findLibrary } from '../../src/ffi/library.ts';
@@ -36,10 +36,24 @@ test('nothing found: the error lists what was tried and what to do', () => {
   expect(find).toThrow(/npm run setup[^]*LLAMA_DUO_LIBRARY/);
 });
 
-test('without koffi: what it is for, and how to get it', () => {
-  const error = cannotBind(new Error("Cannot find package 'koffi'"));
+test('without koffi: what it is for, and how to get it', async () => {
+  vi.doMock('koffi', () => {
+    throw new Error("Cannot find package 'koffi'");
+  });
+  const { bind } = await import('../../src/ffi/koffi.ts');
+  const bound = bind('/a/lib.so');
+  await expect(bound).rejects.toThrow(LibraryError);
+  await expect(bound).rejects.toThrow(/koffi.* on Node, could not be loaded: [^]*npm install koffi/);
+  vi.doUnmock('koffi');
+});
+
+test('what fails on Bun and Deno is not put on koffi', () => {
+  const error = cannotBind('What calls the llama-duo library on this runtime', new Error("Cannot find module './bun.js'"), [
+    '- Install it again.',
+  ]);
   expect(error).toBeInstanceOf(LibraryError);
-  expect(error.message).toMatch(/could not be loaded: Cannot find package 'koffi'[^]*npm install koffi/);
+  expect(error.message).toMatch(/on this runtime could not be loaded: Cannot find module '\.\/bun\.js'[^]*- Install it again/);
+  expect(error.message).not.toContain('koffi');
 });
 
 test('a path that was asked for is never replaced by another', () => {
@@ -52,6 +66,8 @@ test('a path that was asked for is never replaced by another', () => {
 test.each([
   ["version `GLIBC_2.38' not found", /newer C library/],
   ['invalid ELF header', /another system or processor/],
+  ['Error relocating /a/lib.so: __printf_chk: symbol not found', /built for glibc, and this system has musl/],
+  ['Error loading shared library libgomp.so.1: No such file or directory (needed by /a/lib.so)', /musl/],
   ['undefined symbol: llama_duo_generate', /another version of llama-duo/],
   ['Requires ffi access, run again with the --allow-ffi flag', /Deno needs --allow-ffi/],
   ['libgomp.so.1: cannot open shared object file', /ldd/],

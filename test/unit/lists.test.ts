@@ -30,6 +30,7 @@ describe('a value that is there twice is refused by name', () => {
 test.each([
   ['a,,b', /needs values with commas between, got "a,,b"/],
   ['1,x', /needs numbers, got "x"/],
+  ['1,024', /needs numbers, got "024": commas stand between numbers, not within them/],
 ])('%s is refused', (given, message) => {
   expect(() => numbers('--lengths', given, 'numbers', any)).toThrow(message);
 });

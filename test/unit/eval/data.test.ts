@@ -52,6 +52,7 @@ class FakeContext {
   score(tokens: Int32Array, options: ScoreOptions) {
     this.prompts.push(tokens);
     this.options.push(options);
+    for (const share of [0.5, 1]) options.onProgress?.(share);
     const last = tokenizer.detokenize(tokens.slice(-1));
     return Promise.resolve({ logProbabilities: Float64Array.of(last === this.#answer ? -1 : -2), reusedTokens: 0, seconds: 1 });
   }
@@ -61,11 +62,16 @@ class FakeContext {
   }
 }
 
-async function ask(batch: Batch | undefined, index: number, answer: string): Promise<{ outcome: Outcome; context: FakeContext }> {
+async function ask(
+  batch: Batch | undefined,
+  index: number,
+  answer: string,
+  onProgress?: (progress: number) => void,
+): Promise<{ outcome: Outcome; context: FakeContext }> {
   const context = new FakeContext(answer);
   const item = batch?.cells[0]?.item(index);
   if (!item) throw new Error('no such prompt');
-  return { outcome: await item.run(context as unknown as Context, {}), context };
+  return { outcome: await item.run(context as unknown as Context, { onProgress }), context };
 }
 
 describe('LongBench', () => {
@@ -144,6 +150,11 @@ describe('LongBench', () => {
     ]);
   });
 
+  test('a byte order mark, as some editors write, is no part of the data', async () => {
+    write('hotpotqa.jsonl', `\ufeff${line()}\n`);
+    expect((await load()).map(({ cells }) => cells[0]?.count)).toEqual([1]);
+  });
+
   test.each([
     ['hotpotqa.jsonl', '{"context":', /hotpotqa\.jsonl, line 1: /],
     ['hotpotqa.jsonl', `${line()}\n{"context": "x", "input": 5, "answers": []}`, /hotpotqa\.jsonl, line 2: expected the texts/],
@@ -182,6 +193,15 @@ describe('MMLU', () => {
     expect(text).toContain('What is 0, or "so"?\nA. one\nB. two, 2\nC. three\nD. four\nAnswer: A');
     expect(batches[0]?.contextSize).toBe(context.prompts[0]?.length);
     expect((await ask(batches[0], 1, ' C')).outcome.scores[0]?.value).toBe(0);
+  });
+
+  test('progress grows over the four letters of a question', async () => {
+    write('dev/world_dev.csv', rows('A'));
+    write('test/world_test.csv', rows('C'));
+    const shares: number[] = [];
+    await ask(load()[0], 0, ' C', (share) => shares.push(share));
+    expect(shares).toEqual([...shares].sort((a, b) => a - b));
+    expect(shares.at(-1)).toBe(1);
   });
 
   test('in a chat template the letter is the first that the model says', async () => {

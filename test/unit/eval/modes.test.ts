@@ -3,7 +3,7 @@ import { describe, expect, test } from 'vitest';
 import { OptionError } from '../../../src/errors.ts';
 import { sidecarPath } from '../../../src/eval/gates.ts';
 import { evenGates, inverted, modes, randomGates, variants, type VariantOptions } from '../../../src/eval/modes.ts';
-import { Random } from '../../../src/eval/random.ts';
+import { Random } from '../../../src/synthetic/random.ts';
 
 const kvHeads = [4, 4, 2];
 const gates = {

@@ -25,7 +25,7 @@ function write(path: string, content: string): void {
 }
 
 /** What planning asks of a model. */
-function fakeModel(chatTemplate: string | null = null): Model {
+function fakeModel(chatTemplate: string | null = null, unsupported: string | null = null): Model {
   const tokenizer = new WordTokenizer();
   const info = {
     path: join(folder, 'model.gguf'),
@@ -36,7 +36,11 @@ function fakeModel(chatTemplate: string | null = null): Model {
     metadata: {},
     chatTemplate,
   };
-  return { info, tokenize: (text: string) => tokenizer.tokenize(text) } as unknown as Model;
+  const planContext: Model['planContext'] = (plan) => {
+    const reason = plan?.duo ? unsupported : null;
+    return Promise.resolve({ supported: reason === null, reason } as Awaited<ReturnType<Model['planContext']>>);
+  };
+  return { info, tokenize: (text: string) => tokenizer.tokenize(text), planContext } as unknown as Model;
 }
 
 const options: EvaluationOptions = {
@@ -121,10 +125,29 @@ describe('what has no room is told before anything is run', () => {
     await expect(settings({ lengths: [256, 32] })).rejects.toThrow(/A prompt of \d+ tokens has no room/);
   });
 
+  test('a length that its answer alone takes', async () => {
+    await expect(settings({ lengths: [4] })).rejects.toThrow(/A length of 4 tokens has no room for a prompt: its answer may take \d+/);
+  });
+
   test('a summary of 512 tokens in 512', async () => {
     write('gov_report.jsonl', JSON.stringify({ context: 'Ann lives in Rome.', input: '', answers: ['Ann.'] }));
     await expect(settings({ tasks: ['longbench'], data: folder, lengths: [1024, 512] })).rejects.toThrow(
-      /A prompt of 0 tokens has no room/,
+      /A length of 512 tokens has no room for a prompt: its answer may take 512/,
     );
+  });
+});
+
+describe('a model that mixed heads do not apply to', () => {
+  const model = (): Model => fakeModel(null, 'the architecture gemma3 has sliding-window layers');
+
+  test('is refused before anything is run, with the way out', async () => {
+    await expect(planEvaluation(model(), options)).rejects.toThrow(
+      'Mixed heads do not apply to this model: the architecture gemma3 has sliding-window layers. llama-duo eval --modes full',
+    );
+  });
+
+  test('is measured with full heads', async () => {
+    const { variants } = await planEvaluation(model(), { ...options, gates: undefined, modes: ['full'] });
+    expect(variants.map(({ mode }) => mode)).toEqual(['full']);
   });
 });

@@ -1,11 +1,11 @@
 import { describe, expect, test } from 'vitest';
 
 import { EvaluationError } from '../../../src/errors.ts';
-import { Encoder } from '../../../src/eval/encoder.ts';
-import { haystack } from '../../../src/eval/haystack.ts';
-import { keys } from '../../../src/eval/language.ts';
+import { Encoder } from '../../../src/synthetic/encoder.ts';
+import { haystack } from '../../../src/synthetic/haystack.ts';
+import { keys } from '../../../src/synthetic/language.ts';
 import { PromptWriter, sightOf } from '../../../src/eval/prompt.ts';
-import { Random } from '../../../src/eval/random.ts';
+import { Random } from '../../../src/synthetic/random.ts';
 import { scoreAnswer } from '../../../src/eval/scoring.ts';
 import { syntheticTasks } from '../../../src/eval/synthetic.ts';
 import { SpacingTokenizer, WordTokenizer } from './word-tokenizer.ts';

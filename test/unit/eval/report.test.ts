@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
 
 import { prepareOutputs, report } from '../../../src/cli/eval-report.ts';
-import { EvaluationError } from '../../../src/errors.ts';
+import { OutputError } from '../../../src/errors.ts';
 import { rowsOf } from '../../../src/eval/rows.ts';
 import { batch, duo, result } from './results.ts';
 
@@ -42,13 +42,14 @@ describe('before the work', () => {
   });
 
   test.each([
-    ['csv', 'none/rows.csv', /none\/rows\.csv \(ENOENT.*--csv/],
-    ['csv', '.', /EISDIR.*--csv/],
-    ['plot', 'file/pictures', /file\/pictures \(ENOTDIR.*--plot/],
+    ['csv', 'none/rows.csv', /none\/rows\.csv \(--csv\).*ENOENT/],
+    ['csv', '.', /\(--csv\) is a folder/],
+    ['resume', 'none/rows.jsonl', /none\/rows\.jsonl \(--resume\).*ENOENT/],
+    ['plot', 'file/pictures', /file\/pictures \(--plot\).*ENOTDIR/],
   ])('--%s %s is refused', async (flag, path, message) => {
     writeFileSync(join(folder, 'file'), '');
     const prepared = prepareOutputs({ ...nothing, [flag]: join(folder, path) });
-    await expect(prepared).rejects.toThrow(EvaluationError);
+    await expect(prepared).rejects.toThrow(OutputError);
     await expect(prepared).rejects.toThrow(message);
   });
 

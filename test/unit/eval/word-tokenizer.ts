@@ -1,4 +1,4 @@
-import type { Tokenizer } from '../../../src/eval/encoder.ts';
+import type { Tokenizer } from '../../../src/synthetic/encoder.ts';
 
 /** A tokenizer for tests: a word with the space before it is a token, as is a digit, a line break or any other sign. */
 export class WordTokenizer implements Tokenizer {
