@@ -99,9 +99,7 @@ static job_error job_error_of(const calibration_error & e, const calibrate_optio
 }
 
 void calibrate_model(job & j, const model & m, calibrate_options o) {
-    if (m.vocab_only) {
-        throw job_error("context", "the model was loaded with vocabOnly: it has no weights to calibrate");
-    }
+    require_weights(m, "calibrate");
     start_backends();
 
     llama_context_params params = llama_context_default_params();
