@@ -1,7 +1,7 @@
 import { OptionError } from './errors.ts';
 import type { Handle, Native } from './ffi/native.ts';
 import { GatePattern, headChoiceChecks, refuseBoth, type GatePatternJson, type HeadChoice } from './gates.ts';
-import { Generation, type GenerateOptions } from './generation.ts';
+import { generateChecks, Generation, type GenerateOptions } from './generation.ts';
 import { runJob, type Job } from './job.ts';
 import type { Model } from './model.ts';
 import { abortSignal, absolutePath, checkOptions, filePath, integer, oneOf, toJson, type Check } from './options.ts';
@@ -199,6 +199,7 @@ export class Context {
    */
   generate(prompt: string | Int32Array | readonly number[], options: GenerateOptions = {}): Generation {
     this.#owned.assertLive();
+    checkOptions(options, generateChecks);
     const tokens = this.#tokens('prompt', prompt, options.parseSpecial);
     if (tokens.length === 0) throw new OptionError('prompt', prompt, 'at least one token');
     return new Generation(this.#native, () => this.#owned.handle, tokens, options, this.#jobs);

@@ -22,13 +22,13 @@ export type GatePatternJson = {
  * How heads are chosen (default: sparsity 0.5): a share of all KV heads that streams (those with the lowest gates), or a gate from which a head keeps its whole cache.
  * Never both.
  */
-export type HeadChoice = { sparsity?: number; threshold?: undefined } | { sparsity?: undefined; threshold: number };
+export type HeadChoice = { sparsity?: number | undefined; threshold?: undefined } | { sparsity?: undefined; threshold: number };
 
 /** Which KV heads stream: `streaming[layer][kvHead]`. */
 export type HeadSelection = { streaming: boolean[][]; retrievalHeads: number; streamingHeads: number };
 
 /** A pattern's text, where it isn't in a file. `source` names it in messages. */
-export type GatesText = { text: string; source?: string };
+export type GatesText = { text: string; source?: string | undefined };
 
 export type ReadGatesOptions = {
   signal?: AbortSignal | undefined;

@@ -2,10 +2,11 @@ import { readFile } from 'node:fs/promises';
 
 import { drainLog, loadModel, type Context, type GenerateOptions } from '../index.ts';
 import type { Command } from './command.ts';
-import { contextFlags, defined, duoOptions, modelOptions, planOptions } from './context-flags.ts';
+import { contextFlags, duoOptions, modelOptions, planOptions } from './context-flags.ts';
 import { parseFlags, UsageError, type Flags, type Given } from './flags.ts';
 import { print, printJson } from './output.ts';
 import { resolveUserPath } from './paths.ts';
+import { warn } from './warnings.ts';
 
 const flags = {
   ...contextFlags,
@@ -40,7 +41,7 @@ export const run: Command = {
   flags,
   async run(args, signal) {
     const given = parseFlags(args, flags);
-    const contextOptions = { ...planOptions(given), ...defined({ duo: duoOptions(given) }), signal };
+    const contextOptions = { ...planOptions(given), duo: duoOptions(given), signal };
     const generateOptions = { ...samplingOptions(given), signal };
     const source = modelOptions(given);
     const prompt = await readPrompt(given);
@@ -48,6 +49,7 @@ export const run: Command = {
     try {
       await using model = await loadModel(source, { signal });
       await using context = await model.createContext(contextOptions);
+      warn(context.info.warnings);
       if (given.json) await printJson(await answer(context, prompt, generateOptions));
       else await stream(context, prompt, generateOptions);
     } finally {
@@ -88,7 +90,8 @@ function samplingOptions(given: RunFlags): GenerateOptions {
   const { maxTokens, ignoreEos, temperature, topK, topP, minP } = given;
   // llama.cpp's own word for another seed each time.
   const seed = given.seed === -1 ? undefined : given.seed;
-  return defined({ maxTokens, ignoreEos, temperature, topK, topP, minP, seed });
+  // Special tokens are read, as in llama.cpp's own completion: who writes a prompt on the command line may write a template by hand.
+  return { maxTokens, ignoreEos, temperature, topK, topP, minP, seed, parseSpecial: true };
 }
 
 async function readPrompt(given: RunFlags): Promise<string> {

@@ -80,7 +80,7 @@ function choosing(text: string, answer: string, writer: PromptWriter): Item {
       for (const { letter, tokens } of options) {
         // The prompt is in the cache from the second letter on.
         const whole = Int32Array.from([...prompt, ...tokens]);
-        const score = await context.score(whole, { from: prompt.length, ...(signal && { signal }), ...(onProgress && { onProgress }) });
+        const score = await context.score(whole, { from: prompt.length, signal, onProgress });
         const likelihood = score.logProbabilities.reduce((sum, value) => sum + value, 0);
         if (likelihood > best.likelihood) best = { letter, likelihood };
         prefill.tokens += whole.length - 1 - score.reusedTokens;
