@@ -18,8 +18,12 @@ export const texts: Check = {
 };
 export const callback: Check = { accepts: (value) => typeof value === 'function', expected: 'a function' };
 export const abortSignal: Check = { accepts: (value) => value instanceof AbortSignal, expected: 'an AbortSignal' };
+/** Half of a surrogate pair: there is no UTF-8 for it, and runtimes differ on what becomes of it in a path. */
+const halfPair = /\p{Surrogate}/u;
+
 export const filePath: Check = {
-  accepts: (value) => (value instanceof URL ? isFileUrl(value) : typeof value === 'string' && value !== '' && !value.includes('\0')),
+  accepts: (value) =>
+    value instanceof URL ? isFileUrl(value) : typeof value === 'string' && value !== '' && !value.includes('\0') && !halfPair.test(value),
   expected: 'a path or a file URL',
 };
 
@@ -83,7 +87,7 @@ export function toJson(options: object): string {
 }
 
 function refuseHalfPairs(name: string, value: unknown): void {
-  if (typeof value === 'string' && /\p{Surrogate}/u.test(value)) {
+  if (typeof value === 'string' && halfPair.test(value)) {
     throw new OptionError(name, value, 'text without halves of surrogate pairs');
   }
   if (typeof value !== 'object' || value === null) return;

@@ -524,7 +524,7 @@ static void test_generate(const loaded & m, const std::string & context_options)
 
     // stop strings
     const std::string middle = first.text.substr(first.text.size() / 2, 4);
-    job = submit(generate(c, prompt), dump({ { "maxTokens", 12 }, { "temperature", 0 }, { "stop", { "never", middle } } }));
+    job = submit(generate(c, prompt), dump({ { "maxTokens", 12 }, { "temperature", 0 }, { "reuse", false }, { "stop", { "never", middle } } }));
     const drained stopped = drain_all(job);
     r = take_result(job);
     CHECK_EQ(r.at("stop"), "text");
