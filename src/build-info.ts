@@ -13,7 +13,7 @@ export type BuildInfo = {
 };
 
 /** Tells what the native library was built from. */
-export async function buildInfo(options: { library?: string } = {}): Promise<BuildInfo> {
+export async function buildInfo(options: { library?: string | undefined } = {}): Promise<BuildInfo> {
   const native = await openNative(options.library);
   return JSON.parse(native.buildInfo()) as BuildInfo;
 }

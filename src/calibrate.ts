@@ -10,7 +10,7 @@ import type { Handle, Native } from './ffi/native.ts';
 import { GatePattern, type GatePatternJson } from './gates.ts';
 import { runJob } from './job.ts';
 import type { Model } from './model.ts';
-import { abortSignal, boolean, callback, checkOptions, integer, oneOf, text as string } from './options.ts';
+import { abortSignal, absolutePath, boolean, callback, checkOptions, filePath, integer, oneOf, text as string, toJson } from './options.ts';
 
 /**
  * How heads are scored; docs/calibration.md compares them.
@@ -29,35 +29,35 @@ export type CalibrationMethod = (typeof calibrationMethods)[number];
 
 export type CalibrateOptions = {
   /** Default: 'combined'. */
-  method?: CalibrationMethod;
+  method?: CalibrationMethod | undefined;
   /** Tokens of a sample. Default: 1024, or what the window needs, at most what the model was trained for. */
-  contextSize?: number;
+  contextSize?: number | undefined;
   /** Default: 2, or more where the model has fewer than 72 KV heads: 180 divided by their number. */
-  samples?: number;
+  samples?: number | undefined;
   /** Facts that are hidden in each sample and asked for. Default: 6. */
-  questions?: number;
+  questions?: number | undefined;
   /** The same seed gives the same samples. Default: 1. */
-  seed?: number;
+  seed?: number | undefined;
   /** A running text to hide facts in. Default: it is made up. */
-  text?: string;
+  text?: string | undefined;
   /** What a streaming head sees: first keys and recent ones. Defaults: 64 and 256. */
-  sink?: number;
-  recent?: number;
+  sink?: number | undefined;
+  recent?: number | undefined;
   /** Read contexts, too, with the heads restricted that are measured, instead of once with all heads seeing everything: slow. Default: false. */
-  strict?: boolean;
+  strict?: boolean | undefined;
   /** How many choices method masks makes. Default: twice the number of KV heads. */
-  masks?: number;
+  masks?: number | undefined;
   /** CPU threads. Default: the machine's cores. */
-  threads?: number;
+  threads?: number | undefined;
   /**
    * A file for measurements as they come. A later call with the same options goes on from it, and several calls may share it. A file with measurements of other
    * options is refused and left as it is. The caller removes it. Default: none.
    */
-  partial?: string;
+  partial?: string | URL | undefined;
   /** Gets a number that grows from 0 to 1. */
-  onProgress?: (progress: number) => void;
+  onProgress?: ((progress: number) => void) | undefined;
   /** Stops the work; the promise rejects with `signal.reason`. */
-  signal?: AbortSignal;
+  signal?: AbortSignal | undefined;
 };
 
 export type Calibration = {
@@ -76,28 +76,30 @@ export type Calibration = {
   seconds: number;
 };
 
-const checks = {
+/** @internal */
+export const calibrateChecks = {
   method: oneOf(...calibrationMethods),
   contextSize: integer(1),
   samples: integer(1),
   questions: integer(1, 20),
   seed: integer(0, 2 ** 32 - 1),
   text: string,
-  sink: integer(0),
-  recent: integer(0),
+  sink: integer(0, 2 ** 24),
+  recent: integer(0, 2 ** 24),
   strict: boolean,
-  masks: integer(2),
-  threads: integer(1),
-  partial: string,
+  masks: integer(2, 2 ** 20),
+  threads: integer(1, 512),
+  partial: filePath,
   onProgress: callback,
   signal: abortSignal,
 };
 
 /** @internal {@link Model.calibrate} */
 export async function calibrate(native: Native, model: Model, handle: () => Handle, options: CalibrateOptions): Promise<Calibration> {
-  checkOptions(options, checks);
+  checkOptions(options, calibrateChecks);
   const { method = 'combined', questions = 6, seed = 1, sink = 64, recent = 256, strict = false } = options;
-  const { samples: count = defaultSamples(model), text, masks, threads, partial, onProgress, signal } = options;
+  const { samples: count = defaultSamples(model), text, masks, threads, onProgress, signal } = options;
+  const partial = options.partial === undefined ? undefined : absolutePath('partial', options.partial);
   const contextSize = options.contextSize ?? defaultContextSize(model, sink, recent);
   const samples = calibrationSamples(model, count, { contextSize, questions, sink, recent, seed, text });
   const began = performance.now();
@@ -106,7 +108,7 @@ export async function calibrate(native: Native, model: Model, handle: () => Hand
   const request = { method, samples, sink, recent, strict, masks, seed, threads, partial, modelId: modelSha256 };
   const found = await runJob<Omit<Calibration, 'pattern' | 'seconds'> & { pattern: GatePatternJson }>(
     native,
-    () => native.calibrate(handle(), JSON.stringify(request)),
+    () => native.calibrate(handle(), toJson(request)),
     { signal, onProgress },
   );
   const provenance = {

@@ -1,10 +1,10 @@
 import { OptionError } from './errors.ts';
 import type { Handle, Native } from './ffi/native.ts';
 import { GatePattern, headChoiceChecks, refuseBoth, type GatePatternJson, type HeadChoice } from './gates.ts';
-import { Generation, type GenerateOptions } from './generation.ts';
+import { generateChecks, Generation, type GenerateOptions } from './generation.ts';
 import { runJob, type Job } from './job.ts';
 import type { Model } from './model.ts';
-import { abortSignal, checkOptions, integer, oneOf, type Check } from './options.ts';
+import { abortSignal, absolutePath, checkOptions, filePath, integer, oneOf, toJson, type Check } from './options.ts';
 import { abandoned, Owned } from './owned.ts';
 import { pump } from './pump.ts';
 import { checkScoreOptions, score, type Score, type ScoreOptions } from './score.ts';
@@ -17,42 +17,40 @@ export type CacheType = (typeof cacheTypes)[number];
 /** Mixed heads: which KV heads keep the whole cache, and what the others, which stream, see. */
 export type DuoOptions = {
   /**
-   * A pattern; the path of a DuoAttention folder, a TSV or JSON file; or `'auto'`: the model's own, from its metadata or `model.duo.json` beside it.
+   * A pattern; the path or file URL of a DuoAttention folder, a TSV or JSON file; or `'auto'`: the model's own, from its metadata or `model.duo.json` beside it.
    * Not needed with sparsity 0 (every head keeps all) or 1 (every head streams).
    */
-  gates?: 'auto' | (string & {}) | GatePattern | GatePatternJson;
+  gates?: 'auto' | (string & {}) | URL | GatePattern | GatePatternJson | undefined;
   /** First keys that a streaming head always sees. Default: the pattern's, else 64. */
-  sink?: number;
+  sink?: number | undefined;
   /** Keys before the query that a streaming head sees. Default: the pattern's, else 256. */
-  recent?: number;
+  recent?: number | undefined;
   /** The window of a streaming head moves in steps of this many positions. Default: 1. */
-  chunk?: number;
+  chunk?: number | undefined;
 } & HeadChoice;
 
 /** A context's sizes, as for planning. */
 export type PlanOptions = {
-  /** Tokens that the context holds, all sequences together; 0: what the model was trained for. Default: 0. */
-  contextSize?: number;
-  /** Sequences side by side. Default: 1. */
-  sequences?: number;
+  /** Tokens that the context holds, rounded up to a multiple of 256; 0: what the model was trained for. Default: 0. */
+  contextSize?: number | undefined;
   /** Tokens submitted at once, and computed at once. Larger computed batches widen streaming heads' rings. Defaults: 2048 and 512. */
-  batchSize?: number;
-  ubatchSize?: number;
+  batchSize?: number | undefined;
+  ubatchSize?: number | undefined;
   /** CPU threads for one token, and for many. Default: the machine's cores. */
-  threads?: number;
-  threadsBatch?: number;
+  threads?: number | undefined;
+  threadsBatch?: number | undefined;
   /** Types of the cache's K and V rows. Default: 'f16'. */
-  typeK?: CacheType;
-  typeV?: CacheType;
+  typeK?: CacheType | undefined;
+  typeV?: CacheType | undefined;
   /** Default: 'auto'. Mixed heads need it not to be 'off'. */
-  flashAttention?: 'auto' | 'on' | 'off';
+  flashAttention?: 'auto' | 'on' | 'off' | undefined;
   /** Mixed heads. Default: none, llama.cpp's own cache. */
-  duo?: DuoOptions;
+  duo?: DuoOptions | undefined;
 };
 
 export type ContextOptions = PlanOptions & {
   /** Stops the creation; the promise rejects with `signal.reason`. */
-  signal?: AbortSignal;
+  signal?: AbortSignal | undefined;
 };
 
 /** What a KV cache takes, and what it would take if every head kept all. */
@@ -76,6 +74,14 @@ export type MemoryReport = {
   chunk: number;
 };
 
+/** What a caller should know of a context that can be had all the same. */
+export type ContextWarning = {
+  /** `beyond-training`: the context holds more tokens than the model was trained for. */
+  code: 'beyond-training';
+  /** In words, with the numbers. */
+  message: string;
+};
+
 /** A context's sizes as they came out. */
 export type ContextInfo = {
   contextSize: number;
@@ -87,36 +93,43 @@ export type ContextInfo = {
   threadsBatch: number;
   typeK: string;
   typeV: string;
+  /** Empty where there is nothing to warn of. */
+  warnings: readonly ContextWarning[];
 };
 
 /** What a context would be. */
 export type ContextPlan =
-  | { supported: true; reason: null; kv: MemoryReport }
+  | { supported: true; reason: null; kv: MemoryReport; warnings: readonly ContextWarning[] }
   | {
       supported: false;
       /** Why not, in words. */
       reason: string;
-      kv: MemoryReport | null;
+      kv: null;
+      warnings: readonly ContextWarning[];
     };
 
 const gates: Check = {
-  accepts: (value) => (typeof value === 'string' && value !== '') || (typeof value === 'object' && value !== null && !Array.isArray(value)),
-  expected: "'auto', a path or a gate pattern",
+  accepts: (value) =>
+    typeof value === 'string' || value instanceof URL
+      ? filePath.accepts(value)
+      : typeof value === 'object' && value !== null && !Array.isArray(value),
+  expected: '"auto", a path or a gate pattern',
 };
 
-const duoChecks = { gates, ...headChoiceChecks, sink: integer(0), recent: integer(0), chunk: integer(1) };
+/** @internal */
+export const duoChecks = { gates, ...headChoiceChecks, sink: integer(0), recent: integer(0), chunk: integer(1) };
 
-const planChecks = {
-  contextSize: integer(0),
-  sequences: integer(1),
+/** @internal */
+export const planChecks = {
+  contextSize: integer(0, 2 ** 31 - 256), // so that it can be rounded up
   batchSize: integer(1),
   ubatchSize: integer(1),
-  threads: integer(1),
-  threadsBatch: integer(1),
+  threads: integer(1, 512),
+  threadsBatch: integer(1, 512),
   typeK: oneOf(...cacheTypes),
   typeV: oneOf(...cacheTypes),
   flashAttention: oneOf('auto', 'on', 'off'),
-  duo: { accepts: (value: unknown) => typeof value === 'object' && value !== null, expected: 'an object' },
+  duo: { accepts: (value: unknown) => typeof value === 'object' && value !== null && !Array.isArray(value), expected: 'an object' },
 };
 
 /** @internal {@link Model.createContext} */
@@ -139,11 +152,13 @@ export async function planContext(native: Native, handle: Handle, options: PlanO
 }
 
 function planRequest(options: PlanOptions): string {
-  if (options.duo) {
-    checkOptions<DuoOptions>(options.duo, duoChecks, 'duo.');
-    refuseBoth(options.duo, 'duo.');
-  }
-  return JSON.stringify(options);
+  const { duo } = options;
+  if (!duo) return toJson(options);
+  checkOptions<DuoOptions>(duo, duoChecks, 'duo.');
+  refuseBoth(duo, 'duo.');
+  const { gates } = duo;
+  const isPath = gates instanceof URL || (typeof gates === 'string' && gates !== 'auto');
+  return toJson({ ...options, duo: { ...duo, gates: isPath ? absolutePath('duo.gates', gates) : gates } });
 }
 
 type CreatedContext = ContextInfo & { context: Handle; kv: MemoryReport };
@@ -179,12 +194,13 @@ export class Context {
   /**
    * Continues a prompt. The work starts when the first chunk is asked for; see {@link Generation} for how it ends.
    *
-   * @param prompt text, read with special tokens as the model wants them, or token ids
+   * @param prompt text, with BOS and EOS added as the model wants them, or token ids
    * @throws OptionError at once for bad options and an empty prompt, DisposedError; the rest comes with the stream
    */
   generate(prompt: string | Int32Array | readonly number[], options: GenerateOptions = {}): Generation {
     this.#owned.assertLive();
-    const tokens = this.#tokens('prompt', prompt);
+    checkOptions(options, generateChecks);
+    const tokens = this.#tokens('prompt', prompt, options.parseSpecial);
     if (tokens.length === 0) throw new OptionError('prompt', prompt, 'at least one token');
     return new Generation(this.#native, () => this.#owned.handle, tokens, options, this.#jobs);
   }
@@ -197,11 +213,11 @@ export class Context {
    */
   async score(text: string | Int32Array | readonly number[], options: ScoreOptions = {}): Promise<Score> {
     checkScoreOptions(options);
-    return score(this.#native, this.#owned.handle, this.#tokens('text', text), options, this.#jobs);
+    return score(this.#native, this.#owned.handle, this.#tokens('text', text, options.parseSpecial), options, this.#jobs);
   }
 
-  #tokens(name: string, text: string | Int32Array | readonly number[]): Int32Array {
-    return typeof text === 'string' ? this.#model.tokenize(text, { parseSpecial: true }) : tokenIds(name, text).slice();
+  #tokens(name: string, text: string | Int32Array | readonly number[], parseSpecial: boolean | undefined): Int32Array {
+    return typeof text === 'string' ? this.#model.tokenize(text, { parseSpecial }) : tokenIds(name, text).slice();
   }
 
   /** Ends what is under way and gives the context back; resolves once nothing works on it any more. */

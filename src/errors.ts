@@ -6,6 +6,7 @@ export type ErrorCode =
   | 'unsupported' // mixed heads cannot apply to this model
   | 'context' // the context cannot be created
   | 'full' // the prompt or the answer does not fit the context
+  | 'grammar' // the grammar allows no token of the model's vocabulary
   | 'decode' // the engine failed while it computed
   | 'cancelled' // its reader left, or its context was disposed
   | 'disposed' // used after it was disposed
@@ -48,7 +49,7 @@ export class GatesError extends LlamaDuoError {
   }
 }
 
-/** A model file that is missing, damaged or not understood. */
+/** A model file that is missing, damaged or not understood, or a model that has not what is asked of it: no vocabulary for a text, for instance. */
 export class ModelError extends LlamaDuoError {
   constructor(message: string) {
     super('model', message);
@@ -73,6 +74,17 @@ export class ContextError extends LlamaDuoError {
 export class ContextFullError extends LlamaDuoError {
   constructor(message: string) {
     super('full', message);
+  }
+}
+
+/** A grammar came to where it allows no token of the model's vocabulary, before its text was complete. */
+export class GrammarError extends LlamaDuoError {
+  /** All that was generated. */
+  readonly text: string;
+
+  constructor(message: string, text: string) {
+    super('grammar', message);
+    this.text = text;
   }
 }
 
@@ -134,14 +146,15 @@ export class AbiError extends LlamaDuoError {
 }
 
 /** What a failed job says of itself. */
-type JobFailure = { code: string; message: string; name?: string; value?: unknown; expected?: string };
+type JobFailure = { code: string; message: string; name?: string; value?: unknown; expected?: string; text?: string };
 
-const byCode: Record<string, (message: string) => LlamaDuoError> = {
+const byCode: Record<string, (message: string, failure: JobFailure) => LlamaDuoError> = {
   gates: (message) => new GatesError(message),
   model: (message) => new ModelError(message),
   unsupported: (message) => new UnsupportedError(message),
   context: (message) => new ContextError(message),
   full: (message) => new ContextFullError(message),
+  grammar: (message, { text }) => new GrammarError(message, text ?? ''),
   decode: (message) => new DecodeError(message),
 };
 
@@ -151,13 +164,14 @@ export function errorFromJob(json: string): LlamaDuoError {
   if (failure.code === 'option') {
     return new OptionError(failure.name ?? '', failure.value, failure.expected ?? '', failure.message);
   }
-  return byCode[failure.code]?.(failure.message) ?? new LlamaDuoError('internal', failure.message);
+  return byCode[failure.code]?.(failure.message, failure) ?? new LlamaDuoError('internal', failure.message);
 }
 
 /** A value as a message shows it: short, and telling a string from a number. */
 export function describe(value: unknown): string {
   if (typeof value === 'string') return JSON.stringify(value.length > 60 ? `${value.slice(0, 60)}...` : value);
   if (typeof value === 'function') return 'a function';
+  if (value instanceof URL) return value.href;
   if (Array.isArray(value)) return `an array of ${value.length}`;
   if (typeof value === 'object' && value !== null) return 'an object';
   if (typeof value === 'bigint') return `${value}n`;

@@ -1,9 +1,7 @@
-import { fileURLToPath } from 'node:url';
-
 import { OptionError } from './errors.ts';
 import { openNative, type Native } from './ffi/native.ts';
 import { runJob } from './job.ts';
-import { abortSignal, callback, checkOptions, filePath, number, text } from './options.ts';
+import { abortSignal, absolutePath, callback, checkOptions, number, oneOf, text, toJson } from './options.ts';
 
 /** A gate pattern as JSON: the form of llama-duo's pattern files. */
 export type GatePatternJson = {
@@ -14,28 +12,28 @@ export type GatePatternJson = {
   /** `gates[layer][kvHead]`, 0 (streams well) to 1 (needs the whole cache). */
   gates: number[][];
   /** The number of first keys, and of recent keys, that the gates were found with. */
-  sink?: number;
-  recent?: number;
+  sink?: number | undefined;
+  recent?: number | undefined;
   /** Where it comes from: model, method, data, seed, version, date. */
-  provenance?: Record<string, unknown>;
+  provenance?: Record<string, unknown> | undefined;
 };
 
 /**
  * How heads are chosen (default: sparsity 0.5): a share of all KV heads that streams (those with the lowest gates), or a gate from which a head keeps its whole cache.
  * Never both.
  */
-export type HeadChoice = { sparsity?: number; threshold?: undefined } | { sparsity?: undefined; threshold: number };
+export type HeadChoice = { sparsity?: number | undefined; threshold?: undefined } | { sparsity?: undefined; threshold: number };
 
 /** Which KV heads stream: `streaming[layer][kvHead]`. */
 export type HeadSelection = { streaming: boolean[][]; retrievalHeads: number; streamingHeads: number };
 
 /** A pattern's text, where it isn't in a file. `source` names it in messages. */
-export type GatesText = { text: string; source?: string };
+export type GatesText = { text: string; source?: string | undefined };
 
 export type ReadGatesOptions = {
-  signal?: AbortSignal;
+  signal?: AbortSignal | undefined;
   /** The path of the native library. Default: LLAMA_DUO_LIBRARY, else the local build. */
-  library?: string;
+  library?: string | undefined;
 };
 
 /**
@@ -46,15 +44,15 @@ export type ReadGatesOptions = {
  */
 export async function readGates(source: string | URL | GatesText, options: ReadGatesOptions = {}): Promise<GatePattern> {
   checkOptions(options, { signal: abortSignal, library: text });
-  const request = JSON.stringify(gatesRequest(source));
+  const request = toJson(gatesRequest(source));
   const native = await openNative(options.library);
   const json = await runJob<GatePatternJson>(native, () => native.gatesRead(request), { signal: options.signal });
   return new GatePattern(native, json);
 }
 
 function gatesRequest(source: unknown): { path: string } | GatesText {
-  if (source instanceof URL) return { path: fileURLToPath(source) };
-  if (typeof source === 'string' && source !== '') return /^\s*\{|[\t\n]/.test(source) ? { text: source } : { path: source };
+  if (typeof source === 'string' && /^\s*\{|[\t\n]/.test(source)) return { text: source };
+  if (typeof source === 'string' || source instanceof URL) return { path: absolutePath('source', source) };
   if (typeof source === 'object' && source !== null && 'text' in source) return source as GatesText;
   throw new OptionError('source', source, 'a path, a file URL or { text }');
 }
@@ -91,7 +89,7 @@ export class GatePattern {
    */
   async select(choice: HeadChoice = {}): Promise<HeadSelection> {
     checkHeadChoice(choice);
-    const request = JSON.stringify({ pattern: this, sparsity: choice.sparsity, threshold: choice.threshold });
+    const request = toJson({ pattern: this, sparsity: choice.sparsity, threshold: choice.threshold });
     const selection = await runJob<Omit<HeadSelection, 'streaming'> & { streaming: number[][] }>(this.#native, () =>
       this.#native.gatesSelect(request),
     );
@@ -100,6 +98,8 @@ export class GatePattern {
 
   /** The content of a pattern file: this project's JSON, or DuoAttention's table, which has the gates alone. */
   format(as: 'json' | 'tsv'): string {
+    const formats = oneOf('json', 'tsv');
+    if (!formats.accepts(as)) throw new OptionError('as', as, formats.expected);
     return as === 'json' ? jsonText(this.toJSON()) : tsvText(this.gates);
   }
 
@@ -110,8 +110,7 @@ export class GatePattern {
    */
   async embed(model: string | URL, target: string | URL, options: EmbedOptions = {}): Promise<void> {
     checkOptions(options, { onProgress: callback, signal: abortSignal });
-    const [from, to] = [path('model', model), path('target', target)];
-    const request = JSON.stringify({ pattern: this, model: from, target: to });
+    const request = toJson({ pattern: this, model: absolutePath('model', model), target: absolutePath('target', target) });
     await runJob(this.#native, () => this.#native.gatesEmbed(request), options);
   }
 
@@ -131,9 +130,9 @@ export class GatePattern {
 
 export type EmbedOptions = {
   /** Gets a number that grows from 0 to 1. */
-  onProgress?: (progress: number) => void;
+  onProgress?: ((progress: number) => void) | undefined;
   /** Stops the copying; nothing is left of the copy. */
-  signal?: AbortSignal;
+  signal?: AbortSignal | undefined;
 };
 
 /** A row of gates a line, for people who look into the file. */
@@ -153,12 +152,7 @@ function tsvText(gates: readonly (readonly number[])[]): string {
   return gates.map((row) => `${row.map(number).join('\t')}\n`).join('');
 }
 
-function path(name: string, value: string | URL): string {
-  if (!filePath.accepts(value)) throw new OptionError(name, value, filePath.expected);
-  return value instanceof URL ? fileURLToPath(value) : value;
-}
-
-export const headChoiceChecks = { sparsity: number(0, 1), threshold: number(0) };
+export const headChoiceChecks = { sparsity: number(0, 1), threshold: number(0, 1) };
 
 /** @throws OptionError where both a sparsity and a threshold are given, or one is out of range */
 function checkHeadChoice(choice: HeadChoice): void {
@@ -168,9 +162,5 @@ function checkHeadChoice(choice: HeadChoice): void {
 
 export function refuseBoth(choice: { sparsity?: number | undefined; threshold?: number | undefined }, prefix = ''): void {
   if (choice.sparsity === undefined || choice.threshold === undefined) return;
-  throw new OptionError(
-    `${prefix}threshold`,
-    choice.threshold,
-    `none beside ${prefix}sparsity (${choice.sparsity}): a context takes one of the two`,
-  );
+  throw new OptionError(`${prefix}threshold`, choice.threshold, 'no threshold beside a sparsity: they are two ways to choose heads');
 }

@@ -1,50 +1,58 @@
 import { CancelledError } from './errors.ts';
 import { decode, type Drained, type Handle, type Native } from './ffi/native.ts';
 import { hasEnded, Job } from './job.ts';
-import { abortSignal, boolean, callback, checkOptions, integer, number, text, texts } from './options.ts';
+import { abortSignal, boolean, callback, checkOptions, integer, number, text, texts, toJson } from './options.ts';
 import { abandoned } from './owned.ts';
 import { pump } from './pump.ts';
 
 export type SamplingOptions = {
   /** 0 is greedy: always the likeliest token. Default: 0.8. */
-  temperature?: number;
+  temperature?: number | undefined;
   /** Sample from the K likeliest tokens, 0 for all. Default: 40. */
-  topK?: number;
+  topK?: number | undefined;
   /** Sample from the likeliest tokens that together have this probability. Default: 0.95. */
-  topP?: number;
+  topP?: number | undefined;
   /** Leave out tokens less likely than this share of the likeliest. Default: 0.05. */
-  minP?: number;
+  minP?: number | undefined;
   /** Locally typical sampling, 1 for none. Default: 1. */
-  typicalP?: number;
-  /** Above 1 makes tokens less likely that occur in the last `repeatLastN`. Default: 1, none. */
-  repeatPenalty?: number;
+  typicalP?: number | undefined;
+  /** Above 1 makes tokens less likely that occur in the last `repeatLastN`. 0.001 to 1000. Default: 1, none. */
+  repeatPenalty?: number | undefined;
   /** Tokens that penalties look back on, -1 for the context's size. Default: 64. */
-  repeatLastN?: number;
-  frequencyPenalty?: number;
-  presencePenalty?: number;
+  repeatLastN?: number | undefined;
+  frequencyPenalty?: number | undefined;
+  presencePenalty?: number | undefined;
   /** 0 to 4294967295; the same seed gives the same text. Default: another each time. */
-  seed?: number;
-  /** A GBNF grammar that the text has to follow. */
-  grammar?: string;
+  seed?: number | undefined;
+  /**
+   * A GBNF grammar that the text has to follow. Its end is the end of the text (`eos`), with `ignoreEos`, too. Where it allows no token before that, reading
+   * throws a GrammarError, which has the text so far.
+   */
+  grammar?: string | undefined;
 };
 
 export type GenerateOptions = SamplingOptions & {
   /** Tokens to generate at most, -1: until the context is full. Default: -1. */
-  maxTokens?: number;
+  maxTokens?: number | undefined;
   /** Go on after the token that ends a text. Default: false. */
-  ignoreEos?: boolean;
-  /** Generation ends before a text that is one of these. */
-  stop?: string[];
+  ignoreEos?: boolean | undefined;
+  /** Generation ends before a text that is one of these. None may be empty. */
+  stop?: string[] | undefined;
   /** Write special tokens as their names. Default: false. */
-  specialTokens?: boolean;
+  specialTokens?: boolean | undefined;
+  /**
+   * Read the names of special tokens in a prompt that is text, such as `<|im_start|>`, as those tokens. Only for prompts that the program has made itself: in
+   * a user's text they could end a turn and begin another. Default: false, as in {@link Model.tokenize}.
+   */
+  parseSpecial?: boolean | undefined;
   /** Reuse what the cache holds of the prompt already. Default: true. */
-  reuse?: boolean;
+  reuse?: boolean | undefined;
   /** Tokens that may wait for the reader before the engine pauses. Default: 256. */
-  window?: number;
+  window?: number | undefined;
   /** Gets a number that grows from 0 to 1 while the prompt is read. */
-  onProgress?: (progress: number) => void;
+  onProgress?: ((progress: number) => void) | undefined;
   /** Ends the generation; the reader gets `signal.reason` thrown. */
-  signal?: AbortSignal;
+  signal?: AbortSignal | undefined;
 };
 
 /** A piece of the answer. `text` holds whole characters, so it may lag behind `tokens`; either may be empty. */
@@ -66,22 +74,24 @@ export type GenerationResult = {
   decodeTokensPerSecond: number;
 };
 
-const checks = {
+/** @internal */
+export const generateChecks = {
   temperature: number(0),
   topK: integer(0),
   topP: number(0, 1),
   minP: number(0, 1),
   typicalP: number(0, 1),
-  repeatPenalty: number(0),
+  repeatPenalty: number(0.001, 1000),
   repeatLastN: integer(-1),
-  frequencyPenalty: number(-Infinity),
-  presencePenalty: number(-Infinity),
+  frequencyPenalty: number(),
+  presencePenalty: number(),
   seed: integer(0, 2 ** 32 - 1),
   grammar: text,
   maxTokens: integer(-1),
   ignoreEos: boolean,
   stop: texts,
   specialTokens: boolean,
+  parseSpecial: boolean,
   reuse: boolean,
   window: integer(1),
   onProgress: callback,
@@ -117,9 +127,9 @@ export class Generation implements AsyncIterableIterator<GenerationChunk, void, 
    * @param siblings the context's jobs, for it to wait for
    */
   constructor(native: Native, context: () => Handle, tokens: Int32Array, options: GenerateOptions, siblings: Set<Job>) {
-    checkOptions(options, checks);
+    checkOptions(options, generateChecks);
     // What is for this side only is left out.
-    const json = JSON.stringify({ ...options, onProgress: undefined, signal: undefined });
+    const json = toJson({ ...options, onProgress: undefined, signal: undefined });
     this.promptTokens = tokens;
     this.#native = native;
     this.#submit = () => native.generate(context(), tokens, json);

@@ -3,7 +3,17 @@
 export { loadModel } from './model.ts';
 export type { DetokenizeOptions, LoadModelOptions, Model, ModelInfo, ModelOptions, TokenizeOptions } from './model.ts';
 
-export type { CacheType, Context, ContextInfo, ContextOptions, ContextPlan, DuoOptions, MemoryReport, PlanOptions } from './context.ts';
+export type {
+  CacheType,
+  Context,
+  ContextInfo,
+  ContextOptions,
+  ContextPlan,
+  ContextWarning,
+  DuoOptions,
+  MemoryReport,
+  PlanOptions,
+} from './context.ts';
 
 export type { GenerateOptions, Generation, GenerationChunk, GenerationResult, SamplingOptions } from './generation.ts';
 
@@ -26,6 +36,7 @@ export {
   DisposedError,
   EvaluationError,
   GatesError,
+  GrammarError,
   LibraryError,
   LlamaDuoError,
   ModelError,

@@ -61,9 +61,9 @@ export type JobOptions<T> = {
   /** Gets a number from 0 to 1, each time that it has grown. What it throws ends the work, as aborting does. */
   onProgress?: ((progress: number) => void) | undefined;
   /** Gives back what was made by a job that came to its end although it was stopped. */
-  discard?: (result: T) => void;
+  discard?: ((result: T) => void) | undefined;
   /** The jobs of a context, to be among while it is under way. */
-  among?: Set<Job>;
+  among?: Set<Job> | undefined;
 };
 
 /**

@@ -6,7 +6,7 @@ export type LogLine = { level: 'debug' | 'info' | 'warn' | 'error'; message: str
  * Takes the lines that the library has logged since the last call, oldest first. It keeps 64 KiB of them and drops the oldest; it never writes to the
  * terminal.
  */
-export async function drainLog(options: { library?: string } = {}): Promise<LogLine[]> {
+export async function drainLog(options: { library?: string | undefined } = {}): Promise<LogLine[]> {
   const native = await openNative(options.library);
   const lines: LogLine[] = [];
   for (let text = native.logDrain(); text !== ''; text = native.logDrain()) {

@@ -1,31 +1,34 @@
-import { fileURLToPath } from 'node:url';
-
 import { calibrate, type CalibrateOptions, type Calibration } from './calibrate.ts';
 import { createContext, planContext, type Context, type ContextOptions, type ContextPlan, type PlanOptions } from './context.ts';
 import { decode, openNative, type Handle, type Native } from './ffi/native.ts';
 import { runJob } from './job.ts';
-import { abortSignal, boolean, callback, checkOptions, filePath, integer, text } from './options.ts';
+import { abortSignal, absolutePath, boolean, callback, checkOptions, filePath, integer, text, toJson } from './options.ts';
 import { abandoned, Owned } from './owned.ts';
 import { tokenIds } from './tokens.ts';
 
 export type ModelOptions = {
-  /** A GGUF file; of a split model the first part. Relative to the process's folder. */
+  /** A GGUF file; of a split model the first part. Relative to the folder that the process is in now. */
   path: string | URL;
   /** Layers kept on the GPU, -1 for all. Default: llama.cpp's own choice. */
-  gpuLayers?: number;
+  gpuLayers?: number | undefined;
   /** Map the file into memory instead of reading it. Default: true. */
-  useMmap?: boolean;
+  useMmap?: boolean | undefined;
   /** Load the vocabulary only: enough to tokenize. Default: false. */
-  vocabOnly?: boolean;
+  vocabOnly?: boolean | undefined;
+  /** Load the weights. Without them a model tells what it is, tokenizes and plans contexts, and takes next to no memory. Default: true. */
+  weights?: boolean | undefined;
 };
+
+/** @internal */
+export const modelChecks = { path: filePath, gpuLayers: integer(-1), useMmap: boolean, vocabOnly: boolean, weights: boolean };
 
 export type LoadModelOptions = {
   /** Gets a number that grows from 0 to 1. */
-  onProgress?: (progress: number) => void;
+  onProgress?: ((progress: number) => void) | undefined;
   /** Stops the loading; the promise rejects with `signal.reason`. */
-  signal?: AbortSignal;
+  signal?: AbortSignal | undefined;
   /** The path of the native library. Default: LLAMA_DUO_LIBRARY, else the local build. */
-  library?: string;
+  library?: string | undefined;
 };
 
 /** What the library tells of a model. */
@@ -34,6 +37,7 @@ export type ModelInfo = {
   description: string;
   /** The name of the architecture in GGUF: `llama`, `qwen2`. */
   architecture: string;
+  /** Absolute. */
   path: string;
   sizeBytes: number;
   parameters: number;
@@ -60,16 +64,16 @@ export type ModelInfo = {
 
 export type TokenizeOptions = {
   /** Add BOS and EOS as the model wants them. Default: true. */
-  addSpecial?: boolean;
+  addSpecial?: boolean | undefined;
   /** Read `<|im_start|>` and the like as the tokens that they name. Default: false. */
-  parseSpecial?: boolean;
+  parseSpecial?: boolean | undefined;
 };
 
 export type DetokenizeOptions = {
   /** Leave special tokens out. Default: false. */
-  removeSpecial?: boolean;
+  removeSpecial?: boolean | undefined;
   /** Write special tokens as their names. Default: false. */
-  renderSpecial?: boolean;
+  renderSpecial?: boolean | undefined;
 };
 
 /**
@@ -79,13 +83,12 @@ export type DetokenizeOptions = {
  */
 export async function loadModel(source: string | URL | ModelOptions, options: LoadModelOptions = {}): Promise<Model> {
   const model = typeof source === 'string' || source instanceof URL ? { path: source } : source;
-  checkOptions<Partial<ModelOptions>>(model, { path: filePath, gpuLayers: integer(-1), useMmap: boolean, vocabOnly: boolean });
+  checkOptions<Partial<ModelOptions>>(model, modelChecks);
   checkOptions(options, { onProgress: callback, signal: abortSignal, library: text });
   const { onProgress, signal, library } = options;
 
+  const request = toJson({ ...model, path: absolutePath('path', model.path) });
   const native = await openNative(library);
-  const path = model.path instanceof URL ? fileURLToPath(model.path) : model.path;
-  const request = JSON.stringify({ ...model, path });
   const loaded = await runJob<ModelInfo & { model: Handle }>(native, () => native.modelLoad(request), {
     signal,
     onProgress,
@@ -112,18 +115,26 @@ export class Model {
     abandoned.register(this, this.#owned, this);
   }
 
-  /** The token ids of a text. */
+  /**
+   * The token ids of a text.
+   *
+   * @throws ModelError where the model has no vocabulary
+   */
   tokenize(text: string, options: TokenizeOptions = {}): Int32Array {
     checkOptions(options, { addSpecial: boolean, parseSpecial: boolean });
     const flags = ((options.addSpecial ?? true) ? 1 : 0) | (options.parseSpecial ? 2 : 0);
     return this.#native.tokenize(this.#owned.handle, text, flags);
   }
 
-  /** The text of tokens. A character whose bytes are not all there becomes U+FFFD. */
+  /**
+   * The text of tokens. A character whose bytes are not all there becomes U+FFFD.
+   *
+   * @throws OptionError for an id that is none of the vocabulary's, ModelError where the model has no vocabulary
+   */
   detokenize(tokens: Int32Array | readonly number[], options: DetokenizeOptions = {}): string {
     checkOptions(options, { removeSpecial: boolean, renderSpecial: boolean });
     const flags = (options.removeSpecial ? 1 : 0) | (options.renderSpecial ? 2 : 0);
-    return decode(this.#native.detokenize(this.#owned.handle, tokenIds('tokens', tokens), flags));
+    return decode(this.#native.detokenize(this.#owned.handle, tokenIds('tokens', tokens, this.info.vocabularySize), flags));
   }
 
   /**
@@ -135,7 +146,12 @@ export class Model {
     return createContext(this.#native, this, this.#owned.handle, options);
   }
 
-  /** What {@link createContext} would make, and what its KV cache would take, without making it. */
+  /**
+   * What {@link createContext} would make, and what its KV cache would take, without making it. Where llama.cpp's own cache is asked for and it is not the
+   * standard one (sliding windows, recurrent layers), the model's file is read again, without its weights.
+   *
+   * @throws what createContext throws of bad options and gates
+   */
   async planContext(options: PlanOptions = {}): Promise<ContextPlan> {
     return planContext(this.#native, this.#owned.handle, options);
   }

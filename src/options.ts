@@ -1,3 +1,6 @@
+import { resolve } from 'node:path';
+import { fileURLToPath } from 'node:url';
+
 import { describe, OptionError } from './errors.ts';
 
 /** What a value must be: its test, and the words for a message. */
@@ -6,35 +9,92 @@ export type Check = { accepts: (value: unknown) => boolean; expected: string };
 /** One check for each key of an options object. */
 export type Checks<Options> = { readonly [Key in keyof Options]-?: Check };
 
+// cpp/abi checks the same options again, for callers of other languages. test/native/options.test.ts compares what the two say, word by word.
 export const boolean: Check = { accepts: (value) => typeof value === 'boolean', expected: 'true or false' };
 export const text: Check = { accepts: (value) => typeof value === 'string', expected: 'a string' };
 export const texts: Check = {
-  accepts: (value) => Array.isArray(value) && value.every((item) => typeof item === 'string'),
-  expected: 'an array of strings',
+  accepts: (value) => Array.isArray(value) && value.every((item) => typeof item === 'string' && item !== ''),
+  expected: 'an array of non-empty strings',
 };
 export const callback: Check = { accepts: (value) => typeof value === 'function', expected: 'a function' };
 export const abortSignal: Check = { accepts: (value) => value instanceof AbortSignal, expected: 'an AbortSignal' };
+/** Half of a surrogate pair: there is no UTF-8 for it, and runtimes differ on what becomes of it in a path. */
+const halfPair = /\p{Surrogate}/u;
+
 export const filePath: Check = {
-  accepts: (value) => (typeof value === 'string' && value !== '') || value instanceof URL,
+  accepts: (value) =>
+    value instanceof URL ? isFileUrl(value) : typeof value === 'string' && value !== '' && !value.includes('\0') && !halfPair.test(value),
   expected: 'a path or a file URL',
 };
 
-export function integer(minimum: number, maximum = 2 ** 31 - 1): Check {
+const integerMaximum = 2 ** 31 - 1;
+/** The largest number that the library, which computes with 32 bits, tells from infinity. */
+const floatMaximum = 2 ** 128 - 2 ** 104;
+
+export function integer(minimum: number, maximum = integerMaximum): Check {
   return {
     accepts: (value) => Number.isInteger(value) && (value as number) >= minimum && (value as number) <= maximum,
-    expected: maximum === 2 ** 31 - 1 ? `an integer of at least ${minimum}` : `an integer from ${minimum} to ${maximum}`,
+    expected: maximum === integerMaximum ? `an integer of at least ${minimum}` : `an integer from ${minimum} to ${maximum}`,
   };
 }
 
-export function number(minimum: number, maximum = Infinity): Check {
+export function number(minimum = -floatMaximum, maximum = floatMaximum): Check {
+  const range = maximum === floatMaximum ? `a number of at least ${minimum}` : `a number from ${minimum} to ${maximum}`;
   return {
     accepts: (value) => Number.isFinite(value) && (value as number) >= minimum && (value as number) <= maximum,
-    expected: maximum === Infinity ? `a number of at least ${minimum}` : `a number from ${minimum} to ${maximum}`,
+    expected: minimum === -floatMaximum ? 'a finite number' : range,
   };
 }
 
 export function oneOf(...values: string[]): Check {
   return { accepts: (value) => values.includes(value as string), expected: `one of ${values.join(', ')}` };
+}
+
+/** Whether a URL names a file here: not one of the web, nor of another machine. */
+function isFileUrl(url: URL): boolean {
+  try {
+    return fileURLToPath(url) !== '';
+  } catch {
+    return false;
+  }
+}
+
+/**
+ * A path that means the same file whatever becomes of the process's folder.
+ *
+ * @throws OptionError for what is neither a path nor a file URL
+ */
+export function absolutePath(name: string, value: string | URL): string {
+  if (!filePath.accepts(value)) throw new OptionError(name, value, filePath.expected);
+  return value instanceof URL ? fileURLToPath(value) : resolve(value);
+}
+
+/**
+ * Options as the library takes them, in JSON.
+ *
+ * @throws OptionError for what JSON has no form for (a bigint, a cycle), and for a string with half of a surrogate pair, which UTF-8 has none for
+ */
+export function toJson(options: object): string {
+  let json: string;
+  try {
+    json = JSON.stringify(options);
+  } catch (error) {
+    throw new OptionError('options', options, `values that JSON has (${String(error)})`);
+  }
+  // JSON writes such halves as escapes, and whole pairs as they are.
+  if (/\\ud[89a-f]/.test(json)) refuseHalfPairs('', JSON.parse(json));
+  return json;
+}
+
+function refuseHalfPairs(name: string, value: unknown): void {
+  if (typeof value === 'string' && halfPair.test(value)) {
+    throw new OptionError(name, value, 'text without halves of surrogate pairs');
+  }
+  if (typeof value !== 'object' || value === null) return;
+  for (const [key, inner] of Object.entries(value)) {
+    refuseHalfPairs('a key', key);
+    refuseHalfPairs(Array.isArray(value) ? `${name}[${key}]` : name === '' ? key : `${name}.${key}`, inner);
+  }
 }
 
 /**

@@ -287,9 +287,9 @@ int32_t llama_duo_score(
 
         submit(json, len, job_handle, [&](std::shared_ptr<job> j, options given) {
             if (n_tokens < 2) {
-                throw option_error("tokens", std::vector<int32_t>(tokens, tokens + n_tokens), "at least two tokens");
+                throw option_error("text", std::vector<int32_t>(tokens, tokens + n_tokens), "at least two tokens");
             }
-            check_tokens("tokens", *c->mdl, tokens, n_tokens);
+            check_tokens("text", *c->mdl, tokens, n_tokens);
             const bool taken = c->thread->post(j,
                     [c, text = std::vector<llama_token>(tokens, tokens + n_tokens), o = score_options::read(given, size_t(n_tokens))](job & j) {
                         score(j, *c, text, o);

@@ -70,9 +70,11 @@ calibrate_options calibrate_options::read(options o, const model & m) {
     p.seed      = uint64_t(o.integer("seed", 0, UINT32_MAX).value_or(int64_t(p.seed)));
     p.n_threads = int32_t(o.integer("threads", 1, GGML_MAX_N_THREADS).value_or(common_cpu_get_num_math()));
     p.model_id  = o.string("modelId").value_or("");
-    p.partial   = o.string("partial").value_or("");
-    if (p.partial.find('\0') != std::string::npos) {
-        throw o.error("partial", "a path");
+    if (const auto path = o.string("partial")) {
+        if (path->empty() || path->find('\0') != std::string::npos) {
+            throw o.error("partial", "a path");
+        }
+        p.partial = *path;
     }
     if (p.model_id.find('\n') != std::string::npos) {
         throw o.error("modelId", "a text on one line");
@@ -99,9 +101,7 @@ static job_error job_error_of(const calibration_error & e, const calibrate_optio
 }
 
 void calibrate_model(job & j, const model & m, calibrate_options o) {
-    if (m.vocab_only) {
-        throw job_error("context", "the model was loaded with vocabOnly: it has no weights to calibrate");
-    }
+    require_weights(m, "calibrate");
     start_backends();
 
     llama_context_params params = llama_context_default_params();

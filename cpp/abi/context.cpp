@@ -34,7 +34,7 @@ static void read_duo(options o, context_options & result) {
     if (const json * gates = o.value("gates")) {
         const bool is_path = gates->is_string() && *gates != "" && gates->get<std::string>().find('\0') == std::string::npos;
         if (!is_path && !gates->is_object()) {
-            throw o.error("gates", "\"auto\", a path or a gate pattern object");
+            throw o.error("gates", "\"auto\", a path or a gate pattern");
         }
         result.gates = is_path ? gates->get<std::string>() : dump(*gates);
     }
@@ -51,13 +51,18 @@ static void read_duo(options o, context_options & result) {
     o.finish();
 }
 
+static constexpr int64_t max_context = INT32_MAX - 255; // so that it can be padded
+
 context_options context_options::read(options o) {
     context_options result = { llama_context_default_params(), {} };
     llama_context_params & p = result.params;
 
-    p.n_ctx     = uint32_t(o.integer("contextSize", 0, INT32_MAX - 255).value_or(0));  // llama.cpp pads it to 256
+    p.n_ctx     = uint32_t(o.integer("contextSize", 0, max_context).value_or(0));
     p.n_seq_max = uint32_t(o.integer("sequences", 1, int64_t(llama_max_parallel_sequences())).value_or(p.n_seq_max));
     p.n_batch   = uint32_t(o.integer("batchSize", 1, INT32_MAX).value_or(p.n_batch));
+    if (p.n_batch < p.n_seq_max) {
+        throw o.error("batchSize", "an integer of at least " + std::to_string(p.n_seq_max) + ": a token for each of the sequences");
+    }
     p.n_ubatch  = uint32_t(o.integer("ubatchSize", 1, INT32_MAX).value_or(p.n_ubatch));
 
     p.n_threads       = int32_t(o.integer("threads", 1, GGML_MAX_N_THREADS).value_or(common_cpu_get_num_math()));
@@ -77,9 +82,19 @@ context_options context_options::read(options o) {
     return result;
 }
 
-llama_context_params context_options::use() const {
+llama_context_params context_options::use(const model & m) const {
     llama_context_params p = params;
     p.duo.gates = gates ? gates->c_str() : nullptr;
+
+    if (p.n_ctx == 0) {
+        const int64_t n_ctx_train = llama_model_n_ctx_train(m.ptr.get());
+        if (n_ctx_train < 1 || n_ctx_train > max_context) {
+            throw option_error("contextSize", p.n_ctx, "a number of tokens: the model says that it was trained for " + std::to_string(n_ctx_train));
+        }
+        p.n_ctx = uint32_t(n_ctx_train);
+    }
+    // llama.cpp does so itself, but only after it has cut the batch to what was asked for: 300 tokens would get a context of 512 and batches of 300
+    p.n_ctx = GGML_PAD(p.n_ctx, 256);
     return p;
 }
 
@@ -113,9 +128,23 @@ static duo_kv_size kv_size(const model & m, const llama_context_params & p) {
     }
 }
 
+// What a caller should know of a context that works.
+static json warnings_of(const model & m, uint32_t n_ctx_seq) {
+    json warnings = json::array();
+    const auto n_ctx_train = uint32_t(llama_model_n_ctx_train(m.ptr.get()));
+    if (n_ctx_seq > GGML_PAD(n_ctx_train, 256)) { // what was added to fill 256 is no wish for more
+        warnings.push_back({
+            { "code",    "beyond-training" },
+            { "message", "the context holds " + std::to_string(n_ctx_seq) + " tokens, and the model was trained for " + std::to_string(n_ctx_train) +
+                         ": what it makes of later ones may be nonsense" },
+        });
+    }
+    return warnings;
+}
+
 static void check_can_have_context(const model & m) {
-    if (m.vocab_only) {
-        throw job_error("context", "the model was loaded with vocabOnly: it has no weights to make a context with");
+    if (m.params.vocab_only) {
+        require_weights(m, "make a context with");
     }
     if (llama_model_has_encoder(m.ptr.get()) || !llama_model_has_decoder(m.ptr.get()) || llama_model_is_diffusion(m.ptr.get())) {
         throw job_error("context", "the model does not generate text token by token: encoders and diffusion models have no use for a context here");
@@ -124,9 +153,10 @@ static void check_can_have_context(const model & m) {
 
 static void create_context(job & j, std::shared_ptr<model> m, const context_options & o, std::shared_ptr<engine_thread> thread) {
     check_can_have_context(*m);
+    require_weights(*m, "make a context with");
     start_backends();
 
-    const llama_context_params p = o.use();
+    const llama_context_params p = o.use(*m);
     if (p.duo.enabled) {
         const std::string reason = duo_unsupported(m->ptr.get(), p);
         if (!reason.empty()) {
@@ -163,6 +193,7 @@ static void create_context(job & j, std::shared_ptr<model> m, const context_opti
         { "typeK",              ggml_type_name(p.type_k) },
         { "typeV",              ggml_type_name(p.type_v) },
         { "kv",                 describe(duo_kv_size_of(ctx)) },
+        { "warnings",           warnings_of(*c->mdl, llama_n_ctx_seq(ctx)) },
     };
     j.finish([&] {
         result["context"] = handles().add(c);
@@ -197,22 +228,61 @@ void submit_context(std::shared_ptr<job> j, std::shared_ptr<model> m, context_op
     });
 }
 
+// --- planning ---
+
+namespace {
+
+struct plan {
+    std::string                reason; // why there can be no such context, "" if there can
+    std::optional<duo_kv_size> kv;
+};
+
+} // namespace
+
+// The context itself, of a copy of the model without weights, and with nothing allocated: what llama.cpp says and takes, whatever kind of cache it is.
+static plan simulate(const model & m, const llama_context_params & p) {
+    llama_model_ptr weightless;
+    if (!m.params.no_alloc) {
+        llama_model_params params = m.params;
+        params.no_alloc  = true;
+        params.load_mode = LLAMA_LOAD_MODE_NONE;
+
+        log_capture errors;
+        weightless.reset(llama_model_load_from_file(m.path.c_str(), params));
+        if (!weightless) {
+            throw job_error("model", "cannot load \"" + m.path + "\" again: " + errors.reason("llama.cpp gave no reason"));
+        }
+    }
+
+    log_capture errors;
+    const llama_context_ptr ctx(llama_init_from_model(weightless ? weightless.get() : m.ptr.get(), p));
+    if (!ctx) {
+        return { errors.reason("llama.cpp could not create the context and gave no reason"), {} };
+    }
+    return { "", duo_kv_size_of(ctx.get()) };
+}
+
+static plan plan_of(const model & m, const llama_context_params & p) {
+    if (p.duo.enabled) {
+        const std::string reason = duo_unsupported(m.ptr.get(), p);
+        return reason.empty() ? plan { "", kv_size(m, p) } : plan { reason, {} };
+    }
+
+    // what could have mixed heads has the standard cache, whose size needs no more than arithmetic
+    return duo_unsupported(m.ptr.get(), p).empty() ? plan { "", kv_size(m, p) } : simulate(m, p);
+}
+
 void plan_context(job & j, const model & m, const context_options & o) {
     check_can_have_context(m);
     start_backends();
 
-    const llama_context_params p = o.use();
-    const std::string reason = duo_unsupported(m.ptr.get(), p);
-
-    json kv;
-    if (reason.empty()) { // else the cache may not be the standard one, whose size this is
-        kv = describe(kv_size(m, p));
-    }
+    const plan planned = plan_of(m, o.use(m));
     j.finish([&] {
         return json {
-            { "supported", reason.empty() },
-            { "reason",    reason.empty() ? json() : json(reason) },
-            { "kv",        kv },
+            { "supported", planned.kv.has_value() },
+            { "reason",    planned.kv ? json() : json(planned.reason) },
+            { "kv",        planned.kv ? describe(*planned.kv) : json() },
+            { "warnings",  planned.kv ? warnings_of(m, planned.kv->n_ctx_seq) : json::array() },
         };
     });
 }

@@ -21,12 +21,14 @@ struct context_options {
 
     static context_options read(options o);
 
-    // The parameters, valid as long as this object stays where it is.
-    llama_context_params use() const;
+    // The parameters for a model, valid as long as this object stays where it is. Throws where the model does not say how large a context is to be.
+    llama_context_params use(const model & m) const;
 };
 
 // Everything but `thread` belongs to that thread.
 class context {
+    heap_trim trimmed; // after ptr, which is destroyed first
+
 public:
     context(std::shared_ptr<model> m, llama_context_ptr ptr, std::shared_ptr<engine_thread> thread)
         : mdl(std::move(m)), thread(std::move(thread)), ptr(std::move(ptr)) {}

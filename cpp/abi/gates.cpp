@@ -28,7 +28,7 @@ void read_selection(options & o, std::optional<double> & sparsity, std::optional
     sparsity  = o.number("sparsity", 0, 1);
     threshold = o.number("threshold", 0, 1);
     if (sparsity && threshold) {
-        throw o.error("threshold", "no threshold where a sparsity is given: they are two ways to choose heads");
+        throw o.error("threshold", "no threshold beside a sparsity: they are two ways to choose heads");
     }
 }
 

@@ -2,13 +2,16 @@
 
 #include "log.h"
 #include "stop-text.h"
+#include "utf8-assembler.h"
 #include "utf8.h"
 
+#include "llama-grammar.h"
 #include "sampling.h"
 
 #include <algorithm>
 #include <cfloat>
 #include <chrono>
+#include <cmath>
 #include <cstring>
 
 namespace duo::abi {
@@ -48,6 +51,7 @@ generate_options generate_options::read(options o, const model & m) {
     result.max_tokens     = o.integer("maxTokens", -1, INT32_MAX).value_or(result.max_tokens);
     result.ignore_eos     = o.boolean("ignoreEos").value_or(result.ignore_eos);
     result.special_tokens = o.boolean("specialTokens").value_or(result.special_tokens);
+    result.parse_special  = o.boolean("parseSpecial").value_or(result.parse_special);
     result.reuse          = o.boolean("reuse").value_or(result.reuse);
     result.window         = size_t(o.integer("window", 1, INT32_MAX).value_or(int64_t(result.window)));
 
@@ -100,8 +104,6 @@ generate_options generate_options::read(options o, const model & m) {
     return result;
 }
 
-// --- the loop ---
-
 namespace {
 
 class stopwatch {
@@ -119,20 +121,49 @@ double rate(size_t n, double seconds) {
 
 } // namespace
 
+// --- grammars ---
+
+struct grammar_deleter {
+    void operator()(llama_grammar * g) const { llama_grammar_free_impl(g); }
+};
+using grammar_ptr = std::unique_ptr<llama_grammar, grammar_deleter>;
+
+static grammar_ptr parse_grammar(const model & m, const common_params_sampling & params) {
+    log_capture errors;
+    const std::string & text = common_grammar_value(params.grammar);
+    grammar_ptr parsed(llama_grammar_init_impl(m.vocab, text.c_str(), "root", /*lazy=*/ false, nullptr, 0, nullptr, 0));
+    if (!parsed) {
+        throw option_error("grammar", text, "a GBNF grammar with a root rule (" + errors.reason("it does not parse") + ")");
+    }
+    return parsed;
+}
+
+// Whether the text of these tokens, which the grammar allows, is one that the grammar describes in full. The sampler does not tell, so they are read again.
+static bool is_complete(const model & m, const common_params_sampling & params, const std::vector<llama_token> & tokens) {
+    const grammar_ptr grammar = parse_grammar(m, params);
+    for (const llama_token t : tokens) {
+        llama_grammar_accept_impl(*grammar, t);
+    }
+    const auto & stacks = llama_grammar_get_stacks(grammar.get());
+    return std::any_of(stacks.begin(), stacks.end(), [](const auto & stack) { return stack.empty(); });
+}
+
+// --- the loop ---
+
+// A sampler that has nothing to choose from chooses all the same: what it took then has a probability of 0.
+static bool nothing_allowed(common_sampler * sampler) {
+    const llama_token_data_array * candidates = common_sampler_get_candidates(sampler, /*do_sort=*/ false);
+    return candidates->selected < 0 || candidates->data[candidates->selected].logit == -INFINITY;
+}
+
 static common_sampler_ptr make_sampler(const context & c, const std::vector<llama_token> & prompt, const generate_options & o) {
     common_params_sampling params = o.sampling;
     // -1 is the whole context, and no more than that can ever be looked back on
     const int32_t n_ctx = int32_t(llama_n_ctx_seq(c.ptr.get()));
     params.penalty_last_n = params.penalty_last_n < 0 ? n_ctx : std::min(params.penalty_last_n, n_ctx);
 
-    // common_sampler_init leaks where the grammar is wrong, so it only gets one that parses
     if (!params.grammar.empty()) {
-        log_capture errors;
-        const std::string & text = common_grammar_value(params.grammar);
-        const llama_sampler_ptr parsed(llama_sampler_init_grammar(c.mdl->vocab, text.c_str(), "root"));
-        if (!parsed) {
-            throw option_error("grammar", text, "a GBNF grammar with a root rule (" + errors.reason("it does not parse") + ")");
-        }
+        parse_grammar(*c.mdl, params); // common_sampler_init leaks where the grammar is wrong, so it only gets one that parses
     }
 
     common_sampler_ptr sampler(common_sampler_init(c.mdl->ptr.get(), params));
@@ -189,13 +220,21 @@ void generate(job & j, context & c, const std::vector<llama_token> & prompt, con
     stop_text      stops(o.stop);
     std::string    stop           = "length";
     llama_token    token          = LLAMA_TOKEN_NULL;
-    size_t         n_generated    = 0;
     size_t         n_decoded      = 0;
     double         paused_seconds = 0;
 
+    std::vector<llama_token> generated;
+    std::string              answer;
+    const auto hand_on = [&](llama_token token, const std::string & text) {
+        const stopwatch pause;
+        answer += text;
+        j.push(token, text);
+        paused_seconds += pause.seconds();
+    };
+
     const stopwatch decode_time;
-    while (int64_t(n_generated) != o.max_tokens) {
-        if (n_generated > 0) {
+    while (int64_t(generated.size()) != o.max_tokens) {
+        if (!generated.empty()) {
             if (c.cached().size() == n_ctx || !c.append(j, &token, 1, 1)) {
                 stop = "full";
                 break;
@@ -205,10 +244,17 @@ void generate(job & j, context & c, const std::vector<llama_token> & prompt, con
         j.throw_if_cancelled();
 
         token = common_sampler_sample(sampler.get(), c.ptr.get(), -1);
-        // with ignoreEos it can still come, where a grammar leaves nothing else
-        if (llama_vocab_is_eog(c.mdl->vocab, token)) {
+        const bool stuck = !o.sampling.grammar.empty() && nothing_allowed(sampler.get());
+        // the end of a grammar is an end with ignoreEos, too, which leaves no token for it
+        if (stuck ? is_complete(*c.mdl, o.sampling, generated) : llama_vocab_is_eog(c.mdl->vocab, token)) {
             stop = "eos";
             break;
+        }
+        if (stuck) {
+            const std::string rest = stops.feed(utf8.flush());
+            hand_on(LLAMA_TOKEN_NULL, rest + stops.flush());
+            throw job_error("grammar", "the grammar allows no token of the model's vocabulary after " + std::to_string(generated.size()) +
+                    " tokens, and the text is not complete by then: " + excerpt(dump(answer), 200), { { "text", answer } });
         }
         common_sampler_accept(sampler.get(), token, /*is_generated=*/ true);
 
@@ -216,11 +262,8 @@ void generate(job & j, context & c, const std::vector<llama_token> & prompt, con
         const std::string bytes = c.mdl->has_vocab() ? common_token_to_piece(c.mdl->vocab, token, o.special_tokens) : "";
         const std::string text  = stops.feed(utf8.feed(bytes));
 
-        const stopwatch pause;
-        j.push(token, text);
-        paused_seconds += pause.seconds();
-        n_generated++;
-
+        generated.push_back(token);
+        hand_on(token, text);
         if (stops.found()) {
             break;
         }
@@ -229,7 +272,7 @@ void generate(job & j, context & c, const std::vector<llama_token> & prompt, con
 
     if (!stops.found()) {
         const std::string rest = stops.feed(utf8.flush());
-        j.push(LLAMA_TOKEN_NULL, rest + stops.flush());
+        hand_on(LLAMA_TOKEN_NULL, rest + stops.flush());
     }
     if (stops.found()) {
         stop = "text";
@@ -242,7 +285,7 @@ void generate(job & j, context & c, const std::vector<llama_token> & prompt, con
             { "stopText",               stops.found() ? json(*stops.found()) : json() },
             { "promptTokens",           prompt.size() },
             { "reusedTokens",           n_reused },
-            { "generatedTokens",        n_generated },
+            { "generatedTokens",        generated.size() },
             { "prefillSeconds",         prefill_seconds },
             { "decodeSeconds",          decode_seconds },
             { "prefillTokensPerSecond", rate(n_prefilled, prefill_seconds) },

@@ -7,8 +7,9 @@
 // - Text goes in as (pointer, bytes), UTF-8, no NUL needed. Text comes out into (buffer, capacity); *needed gets the bytes of the whole text,
 //   and if they exceed the capacity nothing is written and the status is LLAMA_DUO_E_SPACE. The buffer may be NULL with capacity 0.
 // - Whatever can take long is a job: submit returns at once, the library's own threads work, and the caller polls. Nothing calls back.
-// - Options are one JSON object (at least "{}"), checked here: an unknown key, a wrong type or a value out of range fails the job with a message
-//   that names the key, the value and what was expected. null counts as not given.
+// - Options are one JSON object (at least "{}"), checked here: an unknown key, a wrong type (null is one for every key) or a value out of range fails the job
+//   with a message that names the key, the value and what was expected.
+// - Nothing is ever printed: what llama.cpp has to say is in the log.
 // - A submit copies its input and a drain copies its output: no caller's buffer is used after the call returns.
 // - Calls may come from any thread.
 #pragma once
@@ -64,9 +65,10 @@ LLAMA_DUO_API int32_t llama_duo_job_poll(uint32_t job, int32_t * state, double *
 LLAMA_DUO_API int32_t llama_duo_job_result(uint32_t job, void * buf, int32_t cap, int32_t * needed);
 
 // { "code", "message" } once the job has failed. code is one of: option (bad option), gates (bad gate pattern), model (cannot be loaded),
-// unsupported (mixed heads cannot apply), context (cannot be created), full (the prompt does not fit the context), decode, internal (what
-// should not have happened). code "option" adds "name" (the key, "duo.sink" for one within another, "prompt" for llama_duo_generate's
-// tokens, "" where the options are no JSON object), "value" and "expected".
+// unsupported (mixed heads cannot apply), context (cannot be created), full (the prompt does not fit the context), grammar (it allows no token of the
+// vocabulary), decode, internal (what should not have happened). code "option" adds "name" (the key, "duo.sink" for one within another, "prompt" for
+// llama_duo_generate's tokens and "text" for llama_duo_score's, "" where the options are no JSON object), "value" and "expected"; code "grammar" adds
+// "text", all that was generated.
 LLAMA_DUO_API int32_t llama_duo_job_error(uint32_t job, void * buf, int32_t cap, int32_t * needed);
 
 // Asks the job to stop; it ends as cancelled unless it had ended already. Returns at once.
@@ -77,7 +79,8 @@ LLAMA_DUO_API int32_t llama_duo_job_free(uint32_t job);
 
 // --- models ---
 
-// Options: { "path": string, "gpuLayers"?: integer >= -1 (-1: all), "useMmap"?: boolean, "vocabOnly"?: boolean }
+// Options: { "path": string, "gpuLayers"?: integer >= -1 (-1: all), "useMmap"?: boolean, "vocabOnly"?: boolean, "weights"?: boolean (true; false: the
+//   model can tell what it is, tokenize and be planned with, and takes no memory for weights) }
 // Result: { "model": handle, "description", "architecture", "path", "sizeBytes", "parameters", "layers", "embeddingSize", "contextSize" (trained),
 //   "vocabularySize", "heads": [per layer], "kvHeads": [per layer], "headSizeK", "headSizeV", "bosToken", "eosToken" (or null), "addBos": boolean,
 //   "chatTemplate": string | null, "metadata": { key: value } }
@@ -124,17 +127,19 @@ LLAMA_DUO_API int32_t llama_duo_calibrate(uint32_t model, const void * json, int
 
 // --- contexts ---
 
-// Options: { "contextSize"?: integer >= 0 (all sequences together; 0, the default: as trained), "sequences"?: integer >= 1, "batchSize"?,
-//   "ubatchSize"?, "threads"?, "threadsBatch"?, "typeK"?, "typeV"?: "f32" | "f16" | "bf16" | "q8_0" | ..., "flashAttention"?: "auto" | "on" | "off",
+// Options: { "contextSize"?: integer >= 0 (all sequences together; 0, the default: as trained; it is rounded up to 256 before batches are cut to it),
+//   "sequences"?: integer >= 1, "batchSize"?: integer >= sequences, "ubatchSize"?, "threads"?, "threadsBatch"?, "typeK"?, "typeV"?: "f32" | "f16" | "bf16" | "q8_0" | ..., "flashAttention"?: "auto" | "on" | "off",
 //   "duo"?: { "gates"?: "auto" | path | pattern object, "sparsity"?, "threshold"?, "sink"?, "recent"?, "chunk"? } }
 // Result: { "context": handle, "contextSize", "sequences", "contextPerSequence", "batchSize", "ubatchSize", "threads", "threadsBatch",
-//   "typeK", "typeV", "kv": KV }
+//   "typeK", "typeV", "kv": KV, "warnings": WARNINGS }
 // KV: { "retrievalBytes", "streamingBytes", "totalBytes", "fullBytes", "retrievalHeads", "streamingHeads", "retrievalCells", "streamingCells",
 //   "sequences", "sink", "recent", "chunk" }
+// WARNINGS: [{ "code": "beyond-training" (the context is larger than what the model was trained for), "message" }]
 LLAMA_DUO_API int32_t llama_duo_context_create(uint32_t model, const void * json, int32_t len, uint32_t * job);
 
 // What llama_duo_context_create would make, without making it. Same options.
-// Result: { "supported": boolean, "reason": string | null, "kv": KV | null }
+// Result: { "supported": boolean, "reason": string | null, "kv": KV | null, "warnings": WARNINGS }. Where llama.cpp's own cache is asked for and it is not
+//   the standard one, the model's file is read again, without its weights.
 LLAMA_DUO_API int32_t llama_duo_context_plan(uint32_t model, const void * json, int32_t len, uint32_t * job);
 
 // Ends the context's job, then frees it, on the context's own thread. Returns at once.
@@ -145,10 +150,12 @@ LLAMA_DUO_API int32_t llama_duo_context_free(uint32_t context);
 // Options: { "maxTokens"?: integer >= -1 (-1: until the context is full), "ignoreEos"?: boolean, "temperature"?: >= 0 (0: greedy), "topK"?, "topP"?,
 //   "minP"?, "typicalP"?, "repeatPenalty"?, "repeatLastN"?, "frequencyPenalty"?, "presencePenalty"?, "seed"?: 0 to 4294967295, "grammar"?: string,
 //   "stop"?: [string] (generation ends before the text that matches), "specialTokens"?: boolean (render special tokens in text),
+//   "parseSpecial"?: boolean (read special tokens in a prompt that is text; false),
 //   "reuse"?: boolean, "window"?: integer >= 1 (tokens that may wait undrained before the engine pauses; 256) }
 // Result: { "stop": "length" | "eos" | "text" | "full", "stopText": string | null, "promptTokens", "reusedTokens", "generatedTokens",
 //   "prefillSeconds", "decodeSeconds", "prefillTokensPerSecond", "decodeTokensPerSecond" } (a rate without tokens is 0)
-//   The token that ends a generation ("eos") is neither counted nor drained. decodeSeconds leaves out waiting for the reader.
+//   The token that ends a generation ("eos") is neither counted nor drained. A grammar whose text is complete ends it so as well, with ignoreEos too. One that
+//   allows no token before that fails the job with code "grammar". decodeSeconds leaves out waiting for the reader.
 LLAMA_DUO_API int32_t llama_duo_generate(
         uint32_t context, const int32_t * tokens, int32_t n_tokens, const void * json, int32_t len, uint32_t * job);
 
@@ -160,7 +167,7 @@ LLAMA_DUO_API int32_t llama_duo_job_drain(
 
 // The logarithms of the probabilities of given tokens, each after those before it, on sequence 0 of the context. What the cache already holds
 // of the tokens before the first scored one is reused. tokens: at least 2, at most one more than a sequence holds.
-// Options: { "from"?: integer from 1 to n_tokens - 1 (the first token to score; 1) }
+// Options: { "from"?: integer from 1 to n_tokens - 1 (the first token to score; 1), "parseSpecial"?: boolean (as for llama_duo_generate) }
 // Result: { "logProbabilities": [natural logarithms of tokens from .. n_tokens - 1], "reusedTokens", "seconds" }
 LLAMA_DUO_API int32_t llama_duo_score(
         uint32_t context, const int32_t * tokens, int32_t n_tokens, const void * json, int32_t len, uint32_t * job);

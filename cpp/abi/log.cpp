@@ -1,5 +1,8 @@
 #include "log.h"
 
+#include "utf8.h"
+
+#include "../common/log.h"
 #include "ggml.h"
 #include "llama.h"
 
@@ -82,9 +85,11 @@ static void on_log(ggml_log_level level, const char * text, void *) {
     }
 }
 
-void log_start() {
+static const bool listening = [] {
     llama_log_set(on_log, nullptr);
-}
+    common_log_set_verbosity_thold(-1); // llama-common's own log can only print
+    return true;
+}();
 
 int32_t log_drain(char * buf, int32_t cap) {
     log_store & s = store();
@@ -113,9 +118,9 @@ log_capture::~log_capture() {
 }
 
 void log_capture::add(const std::string & text) {
-    lines += (lines.empty() ? "" : "; ") + text;
-    if (lines.size() > max_captured) {
-        lines.erase(0, lines.size() - max_captured);
+    if (lines.size() < max_captured) {
+        lines += (lines.empty() ? "" : "; ") + text;
+        lines.resize(utf8_cut(lines, max_captured));
     }
 }
 

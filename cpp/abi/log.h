@@ -1,13 +1,11 @@
-// llama.cpp's log: kept for the caller to drain, and listened to for the reason when a call fails.
+// llama.cpp's log: kept for the caller to drain, and listened to for the reason when a call fails. It comes here from the moment that the library is
+// loaded, so nothing is ever printed.
 #pragma once
 
 #include <cstdint>
 #include <string>
 
 namespace duo::abi {
-
-// Sends llama.cpp's and ggml's messages here.
-void log_start();
 
 // Takes whole lines that fit, oldest first, and returns their bytes; where not even the first fits, takes none and returns minus its bytes.
 int32_t log_drain(char * buf, int32_t cap);
@@ -19,7 +17,7 @@ public:
     ~log_capture();
     log_capture(const log_capture &) = delete;
 
-    // The last lines, joined; `otherwise` if there are none.
+    // The first lines, joined, for what went wrong first is the cause; `otherwise` if there are none.
     std::string reason(const std::string & otherwise) const;
 
     void add(const std::string & line);

@@ -3,7 +3,6 @@
 #include "engine-thread.h"
 #include "handle-table.h"
 #include "log.h"
-#include "process.h"
 
 #include "llama-model.h"
 
@@ -30,6 +29,10 @@ model_options model_options::read(options o) {
         result.params.load_mode = *use ? LLAMA_LOAD_MODE_MMAP : LLAMA_LOAD_MODE_NONE;
     }
     result.params.vocab_only = o.boolean("vocabOnly").value_or(false);
+    if (!o.boolean("weights").value_or(true)) {
+        result.params.no_alloc  = true;
+        result.params.load_mode = LLAMA_LOAD_MODE_NONE; // nothing is there to be mapped
+    }
     o.finish();
     return result;
 }
@@ -89,7 +92,7 @@ static json describe(const model & m) {
     const auto template_text = llama_model_chat_template(ptr, nullptr);
 
     // with vocabOnly nothing about layers was read
-    const uint32_t n_layer = m.vocab_only ? 0 : uint32_t(llama_model_n_layer(ptr));
+    const uint32_t n_layer = m.params.vocab_only ? 0 : uint32_t(llama_model_n_layer(ptr));
 
     json heads    = json::array();
     json kv_heads = json::array();
@@ -120,6 +123,13 @@ static json describe(const model & m) {
     };
 }
 
+void require_weights(const model & m, const std::string & what) {
+    if (!m.has_weights()) {
+        throw job_error("context", std::string("the model was loaded with ") + (m.params.vocab_only ? "vocabOnly" : "weights: false") +
+                ": it has no weights to " + what);
+    }
+}
+
 void load_model(job & j, const model_options & o) {
     check_is_gguf(o.path);
     start_backends();
@@ -145,7 +155,7 @@ void load_model(job & j, const model_options & o) {
     }
 
     const auto * vocab = llama_model_get_vocab(ptr.get());
-    const auto   m     = std::make_shared<model>(model { std::move(ptr), vocab, o.path, o.params.vocab_only });
+    const auto   m     = std::make_shared<model>(model { {}, std::move(ptr), vocab, o.path, o.params });
 
     json result = { { "model", 0 } };
     result.update(describe(*m));

@@ -3,6 +3,7 @@
 
 #include "job.h"
 #include "options.h"
+#include "process.h"
 
 #include "llama-cpp.h"
 
@@ -12,11 +13,14 @@
 namespace duo::abi {
 
 struct model {
+    heap_trim           trimmed; // after ptr, which is destroyed first
     llama_model_ptr     ptr;
     const llama_vocab * vocab;
     std::string         path;
-    bool                vocab_only;
+    llama_model_params  params;  // what it was loaded with
 
+    // Whether it can compute, and not only tell what it is.
+    bool has_weights() const { return !params.vocab_only && !params.no_alloc; }
     bool has_vocab() const { return llama_vocab_type(vocab) != LLAMA_VOCAB_TYPE_NONE; }
     bool is_token(int32_t token) const { return token >= 0 && token < llama_vocab_n_tokens(vocab); }
 };
@@ -27,6 +31,9 @@ struct model_options {
 
     static model_options read(options o);
 };
+
+// Throws where the model was loaded without what this needs weights for: "make a context".
+void require_weights(const model & m, const std::string & what);
 
 // The job's work: loads, and makes the result of llama_duo_model_load.
 void load_model(job & j, const model_options & o);

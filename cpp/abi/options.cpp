@@ -10,14 +10,7 @@
 
 namespace duo::abi {
 
-static std::string shortened(std::string text) {
-    static constexpr size_t max = 80;
-    if (text.size() > max) {
-        text.resize(utf8_cut(text, max));
-        text += "...";
-    }
-    return text;
-}
+static constexpr size_t longest_value = 80; // bytes of a value that a message shows
 
 template <class T> static std::string range(const char * kind, T min, T max, bool bounded) {
     std::ostringstream out;
@@ -30,7 +23,7 @@ template <class T> static std::string range(const char * kind, T min, T max, boo
 }
 
 job_error option_error(const std::string & name, const json & value, const std::string & expected) {
-    return job_error("option", "option \"" + name + "\" is " + shortened(dump(value)) + ", expected " + expected,
+    return job_error("option", "option \"" + name + "\" is " + excerpt(dump(value), longest_value) + ", expected " + expected,
             { { "name", name }, { "value", value }, { "expected", expected } });
 }
 
@@ -39,7 +32,7 @@ options options::parse(const void * text, int32_t len) {
 
     const auto refuse = [&](const std::string & problem, const std::string & expected) {
         const std::string given(begin, size_t(len));
-        throw job_error("option", problem + ": " + shortened(dump(given)), { { "name", "" }, { "value", given }, { "expected", expected } });
+        throw job_error("option", problem + ": " + excerpt(dump(given), longest_value), { { "name", "" }, { "value", given }, { "expected", expected } });
     };
     // parsing is a loop, but copying and printing what was parsed recurse
     const auto check_depth = [&](int depth, json::parse_event_t event, const json &) {
@@ -49,7 +42,13 @@ options options::parse(const void * text, int32_t len) {
         }
         return true;
     };
-    json values = json::parse(begin, begin + len, check_depth, /*allow_exceptions=*/ false);
+    json values;
+    try {
+        values = json::parse(begin, begin + len, check_depth);
+    } catch (const json::parse_error & e) {
+        const std::string what = e.what(); // after the library's own tag
+        refuse("options are not JSON (" + excerpt(what.substr(what.find("] ") + 2), 200) + ")", "a JSON object");
+    }
     if (!values.is_object()) {
         refuse("options are not a JSON object", "a JSON object");
     }
@@ -59,7 +58,7 @@ options options::parse(const void * text, int32_t len) {
 const json * options::value(const char * key) {
     known.push_back(key);
     const auto it = values.find(key);
-    return it == values.end() || it->is_null() ? nullptr : &*it;
+    return it == values.end() ? nullptr : &*it;
 }
 
 job_error options::error(const char * key, const std::string & expected) const {
@@ -82,7 +81,7 @@ std::optional<int64_t> options::integer(const char * key, int64_t min, int64_t m
     if (!v) {
         return {};
     }
-    const auto expected = range("an integer", min, max, true);
+    const auto expected = range("an integer", min, max, max != INT32_MAX);
     // JavaScript writes large whole numbers as 1e21, and a number is one whatever its spelling
     const double d = v->is_number() ? v->get<double>() : NAN;
     if (!(d >= double(min) && d <= double(max) && d == std::floor(d))) {
@@ -122,7 +121,7 @@ std::optional<std::string> options::one_of(const char * key, const std::vector<s
     if (!v->is_string() || std::find(choices.begin(), choices.end(), v->get<std::string>()) == choices.end()) {
         std::string expected = "one of";
         for (const auto & choice : choices) {
-            expected += (&choice == &choices.front() ? " \"" : ", \"") + choice + "\"";
+            expected += (&choice == &choices.front() ? " " : ", ") + choice;
         }
         throw error(key, expected);
     }

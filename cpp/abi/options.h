@@ -25,7 +25,7 @@ public:
     std::optional<std::string> one_of(const char * key, const std::vector<std::string> & choices);
     std::optional<options>     object(const char * key);
 
-    // Any value, for what needs its own checks; null where the key is absent.
+    // Any value, for what needs its own checks; a null pointer where the key is absent. A key that is JSON's null is there, with a value of no right type.
     const json * value(const char * key);
 
     // For those checks.

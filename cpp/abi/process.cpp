@@ -1,10 +1,13 @@
 #include "process.h"
 
 #include "engine-thread.h"
-#include "log.h"
 
 #include "ggml-backend.h"
 #include "llama.h"
+
+#if defined(__GLIBC__)
+#    include <malloc.h>
+#endif
 
 #include <cstring>
 #include <mutex>
@@ -14,10 +17,17 @@ namespace duo::abi {
 void start_backends() {
     static std::once_flag once;
     std::call_once(once, [] {
-        log_start();
         llama_backend_init();
         arm_exit_handler();
     });
+}
+
+heap_trim::~heap_trim() {
+#if defined(__GLIBC__)
+    if (armed) {
+        malloc_trim(0);
+    }
+#endif
 }
 
 // Names of the instruction sets that the CPU backend uses.

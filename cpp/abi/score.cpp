@@ -1,8 +1,9 @@
 #include "score.h"
 
+#include "log-softmax.h"
+
 #include <algorithm>
 #include <chrono>
-#include <cmath>
 
 namespace duo::abi {
 
@@ -12,18 +13,9 @@ static constexpr size_t max_logits = size_t(1) << 26;
 score_options score_options::read(options o, size_t n_tokens) {
     score_options result;
     result.from = size_t(o.integer("from", 1, std::max<int64_t>(1, int64_t(n_tokens) - 1)).value_or(1));
+    result.parse_special = o.boolean("parseSpecial").value_or(result.parse_special);
     o.finish();
     return result;
-}
-
-// The logarithm of softmax(logits)[token].
-static double log_softmax(const float * logits, size_t n, llama_token token) {
-    const float max = *std::max_element(logits, logits + n);
-    double sum = 0;
-    for (size_t i = 0; i < n; i++) {
-        sum += std::exp(logits[i] - max);
-    }
-    return double(logits[token]) - double(max) - std::log(sum);
 }
 
 void score(job & j, context & c, const std::vector<llama_token> & tokens, const score_options & o) {

@@ -3,12 +3,12 @@
 #include "duo-heads.h"
 #include "duo-report.h"
 #include "head-selection.h"
+#include "log-softmax.h"
 
 #include "ggml-backend.h"
 #include "llama-model.h"
 
 #include <algorithm>
-#include <cmath>
 #include <cstring>
 #include <string>
 
@@ -86,16 +86,6 @@ bool calibration_passes::on_node(ggml_tensor * t, bool ask) {
     return !(params.cancelled && params.cancelled());
 }
 
-// The log-probability of a token, and whether none is likelier.
-static std::pair<float, bool> foretold(const float * logits, size_t n_vocab, llama_token token) {
-    const float max = *std::max_element(logits, logits + n_vocab);
-    double sum = 0;
-    for (size_t i = 0; i < n_vocab; ++i) {
-        sum += std::exp(double(logits[i]) - max);
-    }
-    return { float(double(logits[token]) - max - std::log(sum)), logits[token] == max };
-}
-
 void calibration_passes::decode(const std::vector<token> & tokens, outputs * out) {
     const size_t n_vocab = size_t(llama_vocab_n_tokens(llama_model_get_vocab(model)));
     const size_t n_embd  = size_t(llama_model_n_embd(model));
@@ -150,9 +140,10 @@ void calibration_passes::decode(const std::vector<token> & tokens, outputs * out
         for (size_t i = 0; i < asked.size(); ++i) {
             const float * row = hidden.data() + (all_rows ? asked[i] : i) * n_embd;
             out->hidden.insert(out->hidden.end(), row, row + n_embd);
-            const auto [logp, correct] = foretold(llama_get_logits_ith(ctx.get(), int32_t(asked[i])), n_vocab, tokens[begin + asked[i]].next);
-            out->logp.push_back(logp);
-            out->correct.push_back(correct);
+            const float *     logits = llama_get_logits_ith(ctx.get(), int32_t(asked[i]));
+            const llama_token next   = tokens[begin + asked[i]].next;
+            out->logp.push_back(float(log_softmax(logits, n_vocab, next)));
+            out->correct.push_back(logits[next] == *std::max_element(logits, logits + n_vocab)); // none is likelier
         }
     }
 }

@@ -174,6 +174,9 @@ bool embed_gate_pattern(const gate_pattern & pattern, const std::string & model,
     if (fs::equivalent(fs::u8path(model), fs::u8path(target), ignored)) {
         throw gate_error(printable(target) + ": this is the model itself; expected the path of a copy");
     }
+    if (const auto there = fs::status(fs::u8path(target), ignored); fs::exists(there) && !fs::is_regular_file(there)) {
+        throw gate_error(printable(target) + ": this is no file that a copy could take the place of, but a folder or a device; expected the path of a copy");
+    }
 
     // tensors keep their places behind the metadata, which grow
     const size_t data_offset = gguf_get_data_offset(gguf.get());

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "gate-pattern.h"
+#include "utf8.h"
 
 #include <cstddef>
 #include <cstdint>
@@ -23,15 +24,6 @@ struct gate_text {
     // Throws gate_error: "source, line 3, column 27: problem". Lines and columns count from 1, columns in characters.
     [[noreturn]] void fail(size_t offset, const std::string & problem) const;
 };
-
-// Input as a message may show it: always valid UTF-8 on one line. Control characters and bytes that are not UTF-8 are escaped.
-std::string printable(std::string_view piece);
-
-// The same, cut where it is long.
-std::string excerpt(std::string_view piece, size_t longest = 40);
-
-// Offset of the first byte that is not UTF-8, npos if there is none.
-size_t find_not_utf8(std::string_view text);
 
 // Clips what an optimiser's last step left just outside [0, 1] (DuoAttention clamps before a step, never after the last one: published patterns
 // go down to -0.0014). False for NaN and for values too far out to be that.

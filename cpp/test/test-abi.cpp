@@ -1,4 +1,5 @@
 // The C ABI, called as a runtime calls it. What needs a model runs on the one named by the first argument or LLAMA_DUO_TEST_MODEL.
+#include "abi-calls.h"
 #include "check.h"
 
 #include "handle-table.h"
@@ -7,6 +8,7 @@
 #include "log.h"
 #include "options.h"
 #include "stop-text.h"
+#include "utf8-assembler.h"
 #include "utf8.h"
 
 #include "ggml.h"
@@ -27,128 +29,6 @@
 #include <thread>
 #include <vector>
 
-using namespace duo::abi;
-using clk = std::chrono::steady_clock;
-
-// --- calling ---
-
-static double seconds_since(clk::time_point t) {
-    return std::chrono::duration<double>(clk::now() - t).count();
-}
-
-static void sleep_ms(int ms) {
-    std::this_thread::sleep_for(std::chrono::milliseconds(ms));
-}
-
-static std::string text_of(const std::function<int32_t(void *, int32_t, int32_t *)> & read) {
-    int32_t needed = -1;
-    const int32_t status = read(nullptr, 0, &needed);
-    if (status != LLAMA_DUO_E_SPACE) {
-        return "status " + std::to_string(status);
-    }
-    std::string s(size_t(needed), '?');
-    CHECK_EQ(read(s.data(), needed, &needed), LLAMA_DUO_OK);
-    return s;
-}
-
-static json result_of(uint32_t job) {
-    return json::parse(text_of([&](void * b, int32_t c, int32_t * n) { return llama_duo_job_result(job, b, c, n); }));
-}
-
-static json error_of(uint32_t job) {
-    return json::parse(text_of([&](void * b, int32_t c, int32_t * n) { return llama_duo_job_error(job, b, c, n); }));
-}
-
-static int32_t state_of(uint32_t job) {
-    int32_t state    = -1;
-    double  progress = -2;
-    CHECK_EQ(llama_duo_job_poll(job, &state, &progress), LLAMA_DUO_OK);
-    CHECK(progress >= -1 && progress <= 1);
-    return state;
-}
-
-static int32_t wait_for(uint32_t job, double timeout = 120) {
-    const auto t = clk::now();
-    int32_t state;
-    while ((state = state_of(job)) < LLAMA_DUO_JOB_DONE && seconds_since(t) < timeout) {
-        sleep_ms(1);
-    }
-    return state;
-}
-
-using json_call = std::function<int32_t(const void *, int32_t, uint32_t *)>;
-
-static uint32_t submit(const json_call & call, const std::string & options) {
-    uint32_t job = 0;
-    CHECK_EQ(call(options.data(), int32_t(options.size()), &job), LLAMA_DUO_OK);
-    CHECK(job != 0);
-    return job;
-}
-
-static json take_result(uint32_t job) {
-    const int32_t state = wait_for(job);
-    CHECK_EQ(state, LLAMA_DUO_JOB_DONE);
-    const json result = state == LLAMA_DUO_JOB_DONE ? result_of(job) : error_of(job);
-    if (state != LLAMA_DUO_JOB_DONE) {
-        fprintf(stderr, "    %s\n", dump(result).c_str());
-    }
-    CHECK_EQ(llama_duo_job_free(job), LLAMA_DUO_OK);
-    return result;
-}
-
-static json take_error(uint32_t job) {
-    const int32_t state = wait_for(job);
-    CHECK_EQ(state, LLAMA_DUO_JOB_FAILED);
-    const json error = state == LLAMA_DUO_JOB_FAILED ? error_of(job) : json::object();
-    CHECK_EQ(llama_duo_job_free(job), LLAMA_DUO_OK);
-    return error;
-}
-
-static bool contains(const json & text, const std::string & part) {
-    const bool found = text.is_string() && text.get<std::string>().find(part) != std::string::npos;
-    if (!found) {
-        fprintf(stderr, "    \"%s\" not in %s\n", part.c_str(), dump(text).c_str());
-    }
-    return found;
-}
-
-// The options fail the job with an error that names the key, its value and what is expected.
-static void check_refused(const json_call & call, const std::string & options, const std::string & name, const std::string & expected) {
-    const json e = take_error(submit(call, options));
-    CHECK_EQ(e.value("code", ""), "option");
-    CHECK_EQ(e.value("name", "?"), name);
-    CHECK(e.contains("value"));
-    CHECK(contains(e.value("expected", json()), expected));
-    CHECK(contains(e.value("message", json()), name));
-}
-
-struct drained {
-    std::vector<int32_t> tokens;
-    std::string          text;
-    int32_t              state = -1;
-    bool                 more  = false;
-};
-
-static void drain(uint32_t job, drained & d, int32_t cap = 64) {
-    std::vector<int32_t> tokens(size_t(cap), -1);
-    std::string text(4096, '?');
-    int32_t info[4] = { -1, -1, -1, -1 };
-    CHECK_EQ(llama_duo_job_drain(job, tokens.data(), cap, text.data(), int32_t(text.size()), info), LLAMA_DUO_OK);
-    d.tokens.insert(d.tokens.end(), tokens.begin(), tokens.begin() + info[0]);
-    d.text.append(text, 0, size_t(info[1]));
-    d.state = info[2];
-    d.more  = info[3] != 0;
-}
-
-static drained drain_all(uint32_t job) {
-    drained d;
-    do {
-        drain(job, d);
-        sleep_ms(1);
-    } while (d.state < LLAMA_DUO_JOB_DONE || d.more);
-    return d;
-}
-
 // --- without a model ---
 
 static void test_utf8() {
@@ -164,9 +44,9 @@ static void test_utf8() {
     CHECK_EQ(u.flush(), "\xEF\xBF\xBD");
     CHECK_EQ(u.flush(), "");
 
-    CHECK_EQ(utf8_cut("a\xE2\x82\xAC", 3), size_t(1));
-    CHECK_EQ(utf8_cut("a\xE2\x82\xAC", 4), size_t(4));
-    CHECK_EQ(utf8_cut("", 4), size_t(0));
+    CHECK_EQ(duo::utf8_cut("a\xE2\x82\xAC", 3), size_t(1));
+    CHECK_EQ(duo::utf8_cut("a\xE2\x82\xAC", 4), size_t(4));
+    CHECK_EQ(duo::utf8_cut("", 4), size_t(0));
 }
 
 static void test_stop_text() {
@@ -309,6 +189,9 @@ static void test_log() {
 static void test_model_load_errors() {
     check_refused(llama_duo_model_load, "[1]", "", "a JSON object");
     check_refused(llama_duo_model_load, "{", "", "a JSON object");
+    const json half = take_error(submit(llama_duo_model_load, R"({"path":"\ud83d"})"));
+    CHECK(contains(half.at("message"), "surrogate"));
+    check_refused(llama_duo_model_load, R"({"path":"x","useMmap":null})", "useMmap", "true or false");
     for (const int deep : { 64, 1000000 }) { // the object around them counts, too
         const std::string nested = R"({"path":)" + std::string(size_t(deep), '[') + std::string(size_t(deep), ']') + "}";
         check_refused(llama_duo_model_load, nested, "", "at most 64 arrays and objects");
@@ -316,10 +199,10 @@ static void test_model_load_errors() {
     check_refused(llama_duo_model_load, R"({"path":)" + std::string(63, '[') + std::string(63, ']') + "}", "path", "a string");
     check_refused(llama_duo_model_load, "{}", "path", "GGUF");
     check_refused(llama_duo_model_load, R"({"path":5})", "path", "a string");
-    check_refused(llama_duo_model_load, R"({"path":"x","gpuLayers":-2})", "gpuLayers", "an integer from -1");
+    check_refused(llama_duo_model_load, R"({"path":"x","gpuLayers":-2})", "gpuLayers", "an integer of at least -1");
     check_refused(llama_duo_model_load, R"({"path":"x","gpuLayers":1.5})", "gpuLayers", "an integer");
     check_refused(llama_duo_model_load, R"({"path":"x","useMmap":1})", "useMmap", "true or false");
-    check_refused(llama_duo_model_load, R"({"path":"x","usemmap":true})", "usemmap", "known are path, gpuLayers, useMmap, vocabOnly");
+    check_refused(llama_duo_model_load, R"({"path":"x","usemmap":true})", "usemmap", "known are path, gpuLayers, useMmap, vocabOnly, weights");
 
     json e = take_error(submit(llama_duo_model_load, R"({"path":"/nowhere/model.gguf"})"));
     CHECK_EQ(e.at("code"), "model");
@@ -531,14 +414,14 @@ static void test_context_options(const loaded & m) {
     check_refused(m.create(), R"({"sequences":0})", "sequences", "an integer from 1");
     check_refused(m.create(), R"({"threads":0})", "threads", "an integer from 1");
     check_refused(m.create(), R"({"threads":100000})", "threads", "an integer from 1 to");
-    check_refused(m.create(), R"({"typeK":"q3_0"})", "typeK", "\"q8_0\"");
-    check_refused(m.create(), R"({"flashAttention":true})", "flashAttention", "\"auto\"");
+    check_refused(m.create(), R"({"typeK":"q3_0"})", "typeK", "one of f32, f16, bf16, q8_0");
+    check_refused(m.create(), R"({"flashAttention":true})", "flashAttention", "one of auto, on, off");
     check_refused(m.create(), R"({"duo":true})", "duo", "an object");
-    check_refused(m.create(), R"({"duo":{"gates":7}})", "duo.gates", "pattern object");
+    check_refused(m.create(), R"({"duo":{"gates":7}})", "duo.gates", "a gate pattern");
     check_refused(m.create(), R"({"duo":{"gates":""}})", "duo.gates", "a path");
     check_refused(m.create(), R"({"duo":{"sparsity":1.01}})", "duo.sparsity", "a number from 0 to 1");
     check_refused(m.create(), R"({"duo":{"sparsity":0.5,"threshold":0.5}})", "duo.threshold", "sparsity");
-    check_refused(m.create(), R"({"duo":{"chunk":0}})", "duo.chunk", "an integer from 1");
+    check_refused(m.create(), R"({"duo":{"chunk":0}})", "duo.chunk", "an integer of at least 1");
     check_refused(m.create(), R"({"duo":{"sinks":4}})", "duo.sinks", "known are gates, sparsity, threshold, sink, recent, chunk");
 
     const json gates = take_error(submit(m.create(), R"({"contextSize":512,"duo":{"gates":"/nowhere"}})"));
@@ -585,7 +468,7 @@ static void test_generate(const loaded & m, const std::string & context_options)
 
     check_refused(generate(c, {}), "{}", "prompt", "at least one token");
     check_refused(generate(c, { -5 }), "{}", "prompt", "tokens from 0");
-    check_refused(generate(c, prompt), R"({"maxTokens":-2})", "maxTokens", "an integer from -1");
+    check_refused(generate(c, prompt), R"({"maxTokens":-2})", "maxTokens", "an integer of at least -1");
     check_refused(generate(c, prompt), R"({"temperature":-1})", "temperature", "at least 0");
     check_refused(generate(c, prompt), R"({"repeatPenalty":0})", "repeatPenalty", "a number from");
     check_refused(generate(c, prompt), R"({"seed":-1})", "seed", "4294967295");
@@ -605,7 +488,7 @@ static void test_generate(const loaded & m, const std::string & context_options)
         check_refused(generate(c, prompt), with_grammar(text), "grammar", "at most 256 parentheses open at once, found");
     }
     check_refused(generate(c, prompt), with_grammar("root ::= \"" + std::string(256 * 1024, 'a') + "\""), "grammar", "at most 262144 bytes, found 262155");
-    check_refused(generate(c, prompt), R"({"window":0})", "window", "an integer from 1");
+    check_refused(generate(c, prompt), R"({"window":0})", "window", "an integer of at least 1");
     check_refused(generate(c, prompt), R"({"temp":0})", "temp", "temperature");
 
     // greedy, twice: the same tokens, the second time from the cache
@@ -641,7 +524,7 @@ static void test_generate(const loaded & m, const std::string & context_options)
 
     // stop strings
     const std::string middle = first.text.substr(first.text.size() / 2, 4);
-    job = submit(generate(c, prompt), dump({ { "maxTokens", 12 }, { "temperature", 0 }, { "stop", { "never", middle } } }));
+    job = submit(generate(c, prompt), dump({ { "maxTokens", 12 }, { "temperature", 0 }, { "reuse", false }, { "stop", { "never", middle } } }));
     const drained stopped = drain_all(job);
     r = take_result(job);
     CHECK_EQ(r.at("stop"), "text");
@@ -653,6 +536,31 @@ static void test_generate(const loaded & m, const std::string & context_options)
     const drained word = drain_all(job);
     CHECK(word.text == "yes" || word.text == "no");
     CHECK_EQ(take_result(job).at("stop"), "eos");
+
+    // with ignoreEos, too: there is no token for it then
+    for (const char * temperature : { "0", "1" }) {
+        const std::string how = std::string(R"("ignoreEos":true,"temperature":)") + temperature;
+        job = submit(generate(c, prompt), R"x({"grammar":"root ::= \" yes\" | \" no\"",)x" + how + "}");
+        const drained end = drain_all(job);
+        CHECK(end.text == " yes" || end.text == " no");
+        r = take_result(job);
+        CHECK_EQ(r.at("stop"), "eos");
+        CHECK_EQ(r.at("generatedTokens"), end.tokens.size());
+
+        // a grammar that no token satisfies, at once or later, is an error that keeps what there was
+        for (const std::string & begin : { std::string(), std::string("yes") }) {
+            job = submit(generate(c, prompt), dump({ { "grammar", "root ::= \"" + begin + "\" \"\\x00\"" }, { "temperature", temperature[0] - '0' }, { "ignoreEos", begin.empty() } }));
+            CHECK_EQ(drain_all(job).text, begin);
+            const json e = take_error(job);
+            CHECK_EQ(e.at("code"), "grammar");
+            CHECK_EQ(e.at("text"), begin);
+        }
+    }
+    // one that may end and may go on goes on
+    job = submit(generate(c, prompt), R"x({"grammar":"root ::= \"a\"*","ignoreEos":true,"maxTokens":5})x");
+    const drained as = drain_all(job);
+    CHECK(!as.text.empty() && as.text.find_first_not_of('a') == std::string::npos);
+    CHECK_EQ(take_result(job).at("stop"), "length");
 
     // neither do the largest overflow its stack
     std::string deepest = "root ::= " + groups(256) + " \"" + std::string(300, '(') + "\" [" + std::string(300, '(') + "] # " + std::string(300, '(') + "\nroot1 ::= a0\n";
@@ -700,8 +608,8 @@ static void test_score(const loaded & m, const std::string & context_options) {
     const uint32_t c = make_context(m, context_options);
     const auto text = tokens_of(m.model, "The capital of France is Paris. The capital of Italy is Rome. The capital of Spain is Madrid.");
 
-    check_refused(score(c, { 1 }), "{}", "tokens", "at least two");
-    check_refused(score(c, { 1, -5 }), "{}", "tokens", "tokens from 0");
+    check_refused(score(c, { 1 }), "{}", "text", "at least two");
+    check_refused(score(c, { 1, -5 }), "{}", "text", "tokens from 0");
     check_refused(score(c, text), R"({"from":0})", "from", "an integer from 1");
     check_refused(score(c, text), dump({ { "from", text.size() } }), "from", "an integer from 1 to " + std::to_string(text.size() - 1));
     check_refused(score(c, text), R"({"form":1})", "form", "from");

@@ -6,7 +6,7 @@ import { requireMixedHeads } from '../eval/mixed-heads.ts';
 import { loadModel, type CalibrateOptions, type Calibration } from '../index.ts';
 import { checkOutput, writeOutput } from '../outputs.ts';
 import type { Command } from './command.ts';
-import { contextFlags, defined, modelOptions, modelPath } from './context-flags.ts';
+import { contextFlags, modelOptions, modelPath } from './context-flags.ts';
 import { parseFlags, UsageError, type Flags, type Given } from './flags.ts';
 import { gateMap, gateMapLegend } from './gate-map.ts';
 import { choices } from './lists.ts';
@@ -98,7 +98,7 @@ async function calibrateOptions(given: CalibrateFlags): Promise<CalibrateOptions
   const methods = choices('--method', given.method, calibrationMethods);
   if (methods && methods.length > 1) throw new UsageError(`--method needs one method, got ${methods.join(',')}.`);
   const text = given.text === undefined ? undefined : await readFile(resolveUserPath(given.text), 'utf8');
-  return defined({ method: methods?.[0], contextSize, samples, questions, seed, masks, threads, sink, recent, strict, text });
+  return { method: methods?.[0], contextSize, samples, questions, seed, masks, threads, sink, recent, strict, text };
 }
 
 /** Shows progress. What is done at first is what an earlier run had measured. */

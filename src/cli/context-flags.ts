@@ -78,8 +78,8 @@ export function modelPath(given: Pick<ContextFlags, 'model'>): string {
 }
 
 /** The model as `loadModel` takes it. */
-export function modelOptions(given: Pick<ContextFlags, 'model' | 'gpuLayers'>): { path: string; gpuLayers?: number } {
-  return { path: modelPath(given), ...defined({ gpuLayers: gpuLayersOf(given.gpuLayers) }) };
+export function modelOptions(given: Pick<ContextFlags, 'model' | 'gpuLayers'>): { path: string; gpuLayers: number | undefined } {
+  return { path: modelPath(given), gpuLayers: gpuLayersOf(given.gpuLayers) };
 }
 
 function gpuLayersOf(text: string | undefined): number | undefined {
@@ -92,7 +92,7 @@ function gpuLayersOf(text: string | undefined): number | undefined {
 /** How work is split: of a command that chooses the context's size and types itself. */
 export function workOptions(given: Pick<ContextFlags, 'batchSize' | 'ubatchSize' | 'threads' | 'threadsBatch'>): PlanOptions {
   const { batchSize, ubatchSize, threads, threadsBatch } = given;
-  return defined({ batchSize, ubatchSize, threads, threadsBatch });
+  return { batchSize, ubatchSize, threads, threadsBatch };
 }
 
 /** The context without mixed heads. */
@@ -101,7 +101,7 @@ export function planOptions(given: ContextFlags): PlanOptions {
   const typeK = oneOf('-ctk', given.typeK, cacheTypes);
   const typeV = oneOf('-ctv', given.typeV, cacheTypes);
   const flashAttention = oneOf('-fa', given.flashAttention, ['auto', 'on', 'off']);
-  return { ...workOptions(given), ...defined({ contextSize, typeK, typeV, flashAttention }) };
+  return { ...workOptions(given), contextSize, typeK, typeV, flashAttention };
 }
 
 /**
@@ -121,8 +121,8 @@ export function duoOptions(given: ContextFlags): DuoOptions | undefined {
     );
   }
   const gates = duoGates === undefined || duoGates === 'auto' ? duoGates : resolveUserPath(duoGates);
-  const choice = threshold === undefined ? defined({ sparsity }) : { threshold };
-  return { ...choice, ...defined({ gates, sink, recent, chunk }) };
+  const choice = threshold === undefined ? { sparsity } : { threshold };
+  return { ...choice, gates, sink, recent, chunk };
 }
 
 function oneOf<const T extends string>(flag: string, value: string | undefined, choices: readonly T[]): T | undefined {
@@ -130,11 +130,4 @@ function oneOf<const T extends string>(flag: string, value: string | undefined, 
   if (value !== undefined && known === undefined)
     throw new UsageError(`${flag} needs one of ${choices.join(', ')}, got ${JSON.stringify(value)}.`);
   return known;
-}
-
-/** Without the keys that are undefined: an option that isn't given is left out. */
-export function defined<T extends object>(options: T): { [Key in keyof T]?: Exclude<T[Key], undefined> } {
-  return Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined)) as {
-    [Key in keyof T]?: Exclude<T[Key], undefined>;
-  };
 }

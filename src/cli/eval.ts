@@ -13,6 +13,7 @@ import { choices, different, numbers, texts } from './lists.ts';
 import { formatCount } from './output.ts';
 import { resolveUserPath } from './paths.ts';
 import { ProgressBar, underWay } from './progress.ts';
+import { warn } from './warnings.ts';
 
 const { model, gpuLayers, batchSize, ubatchSize, threads, threadsBatch, duoSink, duoRecent } = contextFlags;
 
@@ -104,6 +105,7 @@ export const evalCommand: Command = {
     const store = new ResultStore(settings, outputs.resume);
 
     const bar = new ProgressBar();
+    warn((await model.planContext({ ...options.plan, contextSize: Math.max(...batches.map(({ contextSize }) => contextSize)) })).warnings);
     let last: Progress | undefined;
     try {
       await evaluate(model, batches, variants, store, {

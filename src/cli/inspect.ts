@@ -4,6 +4,7 @@ import { contextFlags, duoOptions, modelOptions, planOptions } from './context-f
 import { parseFlags, type Flags } from './flags.ts';
 import { formatBytes, formatCount, print, printJson } from './output.ts';
 import { heading, table } from './table.ts';
+import { warn } from './warnings.ts';
 
 const flags = {
   ...contextFlags,
@@ -18,7 +19,9 @@ export const inspect: Command = {
     const given = parseFlags(args, flags);
     const plan = planOptions(given);
     const duo = duoOptions(given);
-    await using model = await loadModel(modelOptions(given), { signal });
+    // Nothing is computed, so no weights are needed.
+    await using model = await loadModel({ ...modelOptions(given), weights: false }, { signal });
+    if (plan.contextSize) warn((await model.planContext(plan)).warnings);
     const report = await inspectModel(model, plan, duo);
     await (given.json ? printJson(report) : print(render(report)));
   },

@@ -2,11 +2,12 @@ import { readFile } from 'node:fs/promises';
 
 import { ContextFullError, drainLog, loadModel, type Context, type GenerateOptions } from '../index.ts';
 import type { Command } from './command.ts';
-import { contextFlags, defined, duoOptions, modelOptions, planOptions } from './context-flags.ts';
+import { contextFlags, duoOptions, modelOptions, planOptions } from './context-flags.ts';
 import { parseFlags, UsageError, type Flags, type Given } from './flags.ts';
 import { formatCount, print, printJson } from './output.ts';
 import { withoutEscapes } from './escapes.ts';
 import { resolveUserPath } from './paths.ts';
+import { warn } from './warnings.ts';
 
 /** A context takes memory for all of its tokens at once, and recent models are trained for 131,072 and more. */
 const defaultContextSize = 8192;
@@ -70,7 +71,7 @@ export const run: Command = {
   flags,
   async run(args, signal) {
     const given = parseFlags(args, flags);
-    const plan = { ...planOptions(given), ...defined({ duo: duoOptions(given) }), signal };
+    const plan = { ...planOptions(given), duo: duoOptions(given), signal };
     const generateOptions = { ...samplingOptions(given), signal };
     const source = modelOptions(given);
     const prompt = await readPrompt(given);
@@ -79,6 +80,7 @@ export const run: Command = {
       await using model = await loadModel(source, { signal });
       const contextSize = given.contextSize ?? Math.min(model.info.contextSize, defaultContextSize);
       await using context = await model.createContext({ ...plan, contextSize });
+      warn(context.info.warnings);
       if (given.json) await printJson(await answer(context, prompt, generateOptions));
       else await stream(context, prompt, generateOptions);
     } catch (error) {
@@ -121,7 +123,8 @@ function samplingOptions(given: RunFlags): GenerateOptions {
   const { maxTokens, ignoreEos, temperature, topK, topP, minP } = given;
   // llama.cpp's own word for another seed each time.
   const seed = given.seed === -1 ? undefined : given.seed;
-  return defined({ maxTokens, ignoreEos, temperature, topK, topP, minP, seed });
+  // Special tokens are read, as in llama.cpp's own completion: who writes a prompt on the command line may write a template by hand.
+  return { maxTokens, ignoreEos, temperature, topK, topP, minP, seed, parseSpecial: true };
 }
 
 async function readPrompt(given: RunFlags): Promise<string> {

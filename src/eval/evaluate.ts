@@ -61,7 +61,7 @@ function contextOptions(
   draw: number,
   { plan, signal }: EvaluateOptions,
 ): ContextOptions {
-  return { ...plan, contextSize, typeK, typeV, ...(duo && { duo: duo(draw) }), ...(signal && { signal }) };
+  return { ...plan, contextSize, typeK, typeV, duo: duo?.(draw), signal };
 }
 
 function promptsOf(batch: Batch, variant: Variant) {

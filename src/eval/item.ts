@@ -70,8 +70,8 @@ export function answering(
         maxTokens,
         temperature: 0,
         ignoreEos,
-        ...(signal && { signal }),
-        ...(onProgress && { onProgress }),
+        signal,
+        onProgress,
       });
       const { text, promptTokens, reusedTokens, prefillSeconds, decodeSeconds, decodeTokensPerSecond } = await generation.collect();
       return {

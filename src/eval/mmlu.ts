@@ -80,8 +80,7 @@ function choosing(text: string, answer: string, writer: PromptWriter): Item {
       for (const [index, { letter, tokens }] of options.entries()) {
         // The prompt is in the cache from the second letter on, so the first one's progress is that of all.
         const whole = Int32Array.from([...prompt, ...tokens]);
-        const progress = index === 0 && onProgress ? { onProgress } : {};
-        const score = await context.score(whole, { from: prompt.length, ...(signal && { signal }), ...progress });
+        const score = await context.score(whole, { from: prompt.length, signal, onProgress: index === 0 ? onProgress : undefined });
         const likelihood = score.logProbabilities.reduce((sum, value) => sum + value, 0);
         if (likelihood > best.likelihood) best = { letter, likelihood };
         prefill.tokens += whole.length - 1 - score.reusedTokens;

@@ -38,8 +38,8 @@ function scoring(tokens: Int32Array): Item {
     tokens: tokens.length,
     async run(context, { signal, onProgress }) {
       const { logProbabilities, reusedTokens, seconds } = await context.score(tokens, {
-        ...(signal && { signal }),
-        ...(onProgress && { onProgress }),
+        signal,
+        onProgress,
       });
       return {
         scores: byPosition(logProbabilities, tokens.length),

@@ -1,4 +1,4 @@
-import { AbiError, DisposedError, LibraryError, LlamaDuoError, OptionError } from '../errors.ts';
+import { AbiError, DisposedError, LibraryError, LlamaDuoError, ModelError, OptionError } from '../errors.ts';
 import { cannotBind, cannotOpen, findLibrary } from './library.ts';
 import type { BoundSymbols } from './symbols.ts';
 
@@ -141,6 +141,7 @@ export class Native {
     for (;;) {
       const status = this.#c.llama_duo_tokenize(checked, orNull(bytes), bytes.length, flags, tokens, tokens.length, needed);
       if (status !== Status.space) {
+        checkVocabulary(status);
         check(status, 'model');
         return tokens.slice(0, needed[0]);
       }
@@ -153,10 +154,11 @@ export class Native {
     const checked = handle('model', model);
     array('tokens', tokens, Int32Array);
     integer('flags', flags, 0, 3);
-    return this.#bytes(
-      (buffer, capacity, needed) => this.#c.llama_duo_detokenize(checked, orNull(tokens), tokens.length, flags, buffer, capacity, needed),
-      'model',
-    );
+    return this.#bytes((buffer, capacity, needed) => {
+      const status = this.#c.llama_duo_detokenize(checked, orNull(tokens), tokens.length, flags, buffer, capacity, needed);
+      checkVocabulary(status);
+      return status;
+    }, 'model');
   }
 
   gatesRead(options: string): Handle {
@@ -277,6 +279,11 @@ function array<T extends Int32Array | Uint8Array>(name: string, value: T, type: 
 /** Empty arrays have an address in Bun and none elsewhere. */
 function orNull<T extends { length: number }>(array: T): T | null {
   return array.length > 0 ? array : null;
+}
+
+/** Of a function on tokens and text: it can do nothing but count where a model has no vocabulary. */
+function checkVocabulary(status: number): void {
+  if (status === Status.state) throw new ModelError('The model has no vocabulary: give it token ids, and take token ids from it.');
 }
 
 function check(status: number, owner: string): void {

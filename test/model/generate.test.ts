@@ -88,7 +88,12 @@ describe('text', () => {
   });
 
   test('a token that is not the vocabulary’s is refused', async () => {
-    await expect(context.generate([49152]).collect()).rejects.toThrow();
+    await expect(context.generate([49152]).collect()).rejects.toMatchObject({
+      code: 'option',
+      option: 'prompt',
+      value: 49152,
+      expected: 'tokens from 0 to 49151',
+    });
   });
 });
 

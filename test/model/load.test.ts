@@ -68,7 +68,7 @@ test('special tokens are read and written where that is asked for', async () => 
 
 test('a token that never was is refused', async () => {
   await using model = await loadModel({ path: modelPath, vocabOnly: true });
-  expect(() => model.detokenize([49152])).toThrow();
+  expect(() => model.detokenize([49152])).toThrow('Bad value for tokens[0]: expected a token id, from 0 to 49151, got 49152');
   expect(() => model.detokenize([-1])).toThrow(/a token id/);
   expect(() => model.detokenize([1.5])).toThrow(/a token id/);
 });

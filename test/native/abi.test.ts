@@ -1,11 +1,14 @@
 import { execFileSync } from 'node:child_process';
+import { mkdtempSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 
 import { beforeAll, describe, expect, test } from 'vitest';
 
 import { findLibrary } from '../../src/ffi/library.ts';
 import { abiVersion, Native, openNative, runtimeBinding, Status } from '../../src/ffi/native.ts';
 import { symbols, type BoundSymbols } from '../../src/ffi/symbols.ts';
-import { AbiError, buildInfo, DisposedError, drainLog, LibraryError, OptionError, readGates } from '../../src/index.ts';
+import { AbiError, buildInfo, DisposedError, drainLog, GatesError, LibraryError, OptionError, readGates } from '../../src/index.ts';
 
 let native: Native;
 /** The same functions without the checks of src/ffi. */
@@ -56,10 +59,17 @@ describe('the library', () => {
   });
 
   test('gives its log in lines', async () => {
-    for (const { level, message } of await drainLog()) {
+    await drainLog();
+    const broken = join(mkdtempSync(join(tmpdir(), 'llama-duo-')), 'broken.gguf');
+    writeFileSync(broken, 'GGUF');
+    await expect(readGates(broken)).rejects.toThrow(GatesError);
+    const lines = await drainLog();
+    expect(lines.length).toBeGreaterThan(0);
+    for (const { level, message } of lines) {
       expect(['debug', 'info', 'warn', 'error']).toContain(level);
-      expect(message).not.toContain('\n');
+      expect(message).toMatch(/^[^\n]+$/);
     }
+    expect(lines).toContainEqual({ level: 'error', message: expect.stringContaining('gguf') as string });
     expect(await drainLog()).toEqual([]);
   });
 });

@@ -70,8 +70,8 @@ describe('what cannot be read is a GatesError that says where', () => {
     ['NaN', '0.5\tnan\n', /nan/i],
     ['a gate above 1', '0.5\t1.5\n', /1\.5/],
     ['rows that differ', '0.5\t0.5\n0.5\n', /2/],
-    ['nothing', '\n', /./],
-    ['JSON that ends early', '{"llamaDuoPattern": 1, "layers"', /./],
+    ['nothing', '\n', /there is no text; expected a gate pattern/],
+    ['JSON that ends early', '{"llamaDuoPattern": 1, "layers"', /line 1, column \d+: .*unexpected end of input/],
     ['JSON of another kind', '{"layers": 1}', /llamaDuoPattern/],
     ['JSON whose shape is wrong', JSON.stringify({ llamaDuoPattern: 1, layers: 2, kvHeads: 1, gates: [[0.5]] }), /2/],
   ])('%s', async (_, text, message) => {
@@ -171,7 +171,7 @@ describe('selecting', () => {
   test.each([
     [{ sparsity: 1.5 }, /sparsity: expected a number from 0 to 1, got 1.5/],
     [{ sparsity: NaN }, /got NaN/],
-    [{ sparsity: 0.5, threshold: 0.5 }, /none beside sparsity/],
+    [{ sparsity: 0.5, threshold: 0.5 }, /no threshold beside a sparsity/],
     [{ sparcity: 0.5 }, /Did you mean sparsity/],
   ])('%o is refused', async (choice, message) => {
     const pattern = await readGates(tsv);

@@ -195,7 +195,7 @@ describe('a generation', () => {
     [{ temperature: NaN }, /got NaN/],
     [{ maxTokens: -2 }, /maxTokens/],
     [{ seed: 2 ** 32 }, /seed: expected an integer from 0 to 4294967295/],
-    [{ stop: 'x' as unknown as string[] }, /stop: expected an array of strings/],
+    [{ stop: 'x' as unknown as string[] }, /stop: expected an array of non-empty strings/],
     [{ maxToken: 5 } as GenerateOptions, /Did you mean maxTokens/],
   ])('bad options %o throw at once', async (options, message) => {
     const { context } = await open();

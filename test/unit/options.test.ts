@@ -4,7 +4,7 @@ import type { DuoOptions } from '../../src/context.ts';
 import { OptionError } from '../../src/errors.ts';
 import type { HeadChoice } from '../../src/gates.ts';
 import { Model, loadModel, type ModelInfo } from '../../src/model.ts';
-import { checkOptions, integer, nearest, number, text } from '../../src/options.ts';
+import { checkOptions, integer, nearest, number, text, toJson } from '../../src/options.ts';
 import { tokenIds } from '../../src/tokens.ts';
 import { FakeLibrary } from './fake-library.ts';
 
@@ -51,6 +51,19 @@ test.each([null, [], 5, 'text'])('%o is no options object', (options) => {
   }).toThrow(/expected an object/);
 });
 
+test.each([
+  [{ stop: ['a', '\ud83d'] }, 'stop[1]'],
+  [{ duo: { gates: { provenance: { by: '\udc00' } } } }, 'duo.gates.provenance.by'],
+  [{ duo: { gates: { '\ud83d': 1 } } }, 'a key'],
+])('half of a surrogate pair has no UTF-8: %j', (options, name) => {
+  expect(() => toJson(options)).toThrow(OptionError);
+  expect(() => toJson(options)).toThrow(`Bad value for ${name}: expected text without halves of surrogate pairs`);
+});
+
+test('what looks like one in JSON may be none', () => {
+  expect(JSON.parse(toJson({ a: '\\ud83d', b: '\u{1f600}' }))).toEqual({ a: '\\ud83d', b: '\u{1f600}' });
+});
+
 test('the nearest name is offered only where it is near', () => {
   expect(nearest('--duo-sparcity', ['--duo-sink', '--duo-sparsity'])).toBe('--duo-sparsity');
   expect(nearest('contextsize', ['contextSize'])).toBe('contextSize');
@@ -66,6 +79,10 @@ describe('token ids', () => {
   test.each([[[1.5]], [[-1]], [[2 ** 31]], [[NaN]], [['1']]])('%o is refused', (tokens) => {
     expect(() => tokenIds('prompt', tokens as number[])).toThrow(/Bad value for prompt\[0\]: expected a token id/);
   });
+  test('those of an Int32Array are looked at, too, and all may have to be of a vocabulary', () => {
+    expect(() => tokenIds('tokens', Int32Array.of(1, -1))).toThrow(/tokens\[1\]: expected a token id, got -1/);
+    expect(() => tokenIds('tokens', [1, 10], 10)).toThrow(/tokens\[1\]: expected a token id, from 0 to 9, got 10/);
+  });
   test.each([null, {}, new Uint8Array(2), 5])('%o is refused', (tokens) => {
     expect(() => tokenIds('prompt', tokens as unknown as number[])).toThrow(/Int32Array or an array/);
   });
@@ -76,6 +93,7 @@ describe('public functions check before they call the library', () => {
     [{ path: '' }, /path: expected a path or a file URL/],
     [{ path: 'm.gguf', gpuLayers: -2 }, /gpuLayers: expected an integer of at least -1/],
     [{ path: 'm.gguf', gpuLayer: 1 }, /Did you mean gpuLayers/],
+    [{ path: new URL('http://example.org/m.gguf') }, /path: expected a path or a file URL, got http:\/\/example\.org\/m\.gguf/],
     [{ path: 'm.gguf', useMmap: 1 }, /useMmap: expected true or false/],
     [undefined, /expected an object/],
   ])('loadModel(%o)', async (options, message) => {
@@ -85,14 +103,17 @@ describe('public functions check before they call the library', () => {
   const { native } = new FakeLibrary();
   const model = new Model(native, { model: 1 } as ModelInfo & { model: number });
   test.each([
-    [{ contextSize: -1 }, /contextSize: expected an integer of at least 0/],
+    [{ contextSize: -1 }, /contextSize: expected an integer from 0 to 2147483392/],
     [{ typeK: 'f15' }, /typeK: expected one of f32, f16/],
     [{ duo: 5 }, /duo: expected an object/],
     [{ duo: { sparsity: 2 } }, /duo\.sparsity: expected a number from 0 to 1, got 2/],
-    [{ duo: { sparsity: 0.5, threshold: 0.5 } }, /duo\.threshold: expected none beside duo\.sparsity/],
-    [{ duo: { gates: 5 } }, /duo\.gates: expected 'auto', a path or a gate pattern/],
+    [{ duo: { sparsity: 0.5, threshold: 0.5 } }, /duo\.threshold: expected no threshold beside a sparsity/],
+    [{ duo: { gates: 5 } }, /duo\.gates: expected "auto", a path or a gate pattern/],
     [{ duo: { chunk: 0 } }, /duo\.chunk: expected an integer of at least 1/],
     [{ duo: { sinks: 4 } }, /Did you mean duo\.sink\?/],
+    [{ duo: [] }, /duo: expected an object/],
+    [{ duo: { gates: new URL('https://example.org/') } }, /duo\.gates: expected .*, got https:\/\/example\.org\//],
+    [{ sequences: 2 }, /Unknown option sequences/],
     [{ signal: {} }, /signal: expected an AbortSignal/],
   ])('createContext(%o)', async (options, message) => {
     await expect(model.createContext(options as object)).rejects.toThrow(message);

@@ -1,0 +1,133 @@
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+
+import { calibrateChecks } from '../../src/calibrate.ts';
+import { duoChecks, planChecks } from '../../src/context.ts';
+import { OptionError, errorFromJob } from '../../src/errors.ts';
+import { openNative, type Handle, type Native } from '../../src/ffi/native.ts';
+import { headChoiceChecks } from '../../src/gates.ts';
+import { generateChecks } from '../../src/generation.ts';
+import { JobState } from '../../src/ffi/native.ts';
+import { modelChecks } from '../../src/model.ts';
+import type { Check } from '../../src/options.ts';
+import { scoreChecks } from '../../src/score.ts';
+import { needlePath } from './needle-model.ts';
+
+// Options are checked twice: in TypeScript, and in C++ for callers of other languages. Both are asked the same here, and have to say the same.
+
+let native: Native;
+let model: Handle;
+let context: Handle;
+
+async function resultOf(job: Handle): Promise<Record<string, unknown>> {
+  while (native.jobPoll(job).state < JobState.done) await new Promise((resolve) => setTimeout(resolve, 5));
+  const result = JSON.parse(native.jobResult(job)) as Record<string, unknown>;
+  native.jobFree(job);
+  return result;
+}
+
+beforeAll(async () => {
+  native = await openNative();
+  model = (await resultOf(native.modelLoad(JSON.stringify({ path: needlePath }))))['model'] as Handle;
+  const options = JSON.stringify({ contextSize: 256, threads: 1 });
+  context = (await resultOf(native.contextCreate(model, options)))['context'] as Handle;
+});
+afterAll(() => {
+  native.contextFree(context);
+  native.modelFree(model);
+});
+
+type Table = {
+  checks: Record<string, Check>;
+  submit: (options: Record<string, unknown>) => Handle;
+  /** Keys that stand for a handle or for this side only, and those that only C++ has. */
+  here?: string[];
+  there?: string[];
+  /** Keys whose words differ with reason: a path may be a URL here; a bound may come from the text. */
+  otherWords?: string[];
+};
+
+const tokens = Int32Array.of(5, 6, 7);
+const pattern = { llamaDuoPattern: 1, layers: 1, kvHeads: 2, gates: [[0.25, 0.75]] };
+const json = JSON.stringify;
+
+const tables: Record<string, Table> = {
+  loadModel: {
+    checks: modelChecks,
+    submit: (o) => native.modelLoad(json({ path: needlePath, vocabOnly: true, ...o })),
+    otherWords: ['path'],
+  },
+  planContext: { checks: planChecks, submit: (o) => native.contextPlan(model, json({ contextSize: 256, ...o })), there: ['sequences'] },
+  duo: { checks: duoChecks, submit: (o) => native.contextPlan(model, json({ contextSize: 256, duo: o })) },
+  generate: {
+    checks: generateChecks,
+    submit: (o) => native.generate(context, tokens, json({ maxTokens: 0, ...o })),
+    here: ['onProgress', 'signal'],
+  },
+  score: {
+    checks: scoreChecks,
+    submit: (o) => native.score(context, tokens, json(o)),
+    here: ['onProgress', 'signal'],
+    otherWords: ['from'],
+  },
+  select: { checks: headChoiceChecks, submit: (o) => native.gatesSelect(json({ pattern, ...o })), there: ['pattern', 'kvHeads'] },
+  calibrate: {
+    checks: calibrateChecks,
+    submit: (o) => native.calibrate(model, json({ samples: [{ tokens: [5, 6, 7], context: 1, answers: [[2, 3]] }], ...o })),
+    here: ['contextSize', 'questions', 'samples', 'text', 'onProgress', 'signal'],
+    there: ['samples', 'modelId'],
+    otherWords: ['partial'],
+  },
+};
+
+const values: unknown[] = [
+  ...[null, true, false, 0, 1, -1, -2, 2, 3, 0.5, 1.5, -0.5, 1e-9, 0.001, 20, 512, 513, 1000, 1001, 1e9, 1e21, 1e39, -1e39],
+  ...[2 ** 20, 2 ** 20 + 1, 2 ** 24, 2 ** 24 + 1, 2 ** 31 - 256, 2 ** 31 - 255, 2 ** 31 - 1, 2 ** 31, 2 ** 32 - 1, 2 ** 32],
+  ...['', 'x', 'a\0b', 'auto', 'on', 'f16', 'f15', 'combined', [], ['a'], [''], [1], ['a', null], {}, { sparsity: 1 }],
+];
+
+/** What the library says of an option's value: its error, or undefined where it takes it. What the job comes to later does not matter. */
+function refusal(job: Handle, option: string): OptionError | undefined {
+  const { state } = native.jobPoll(job);
+  const error = state === JobState.failed ? errorFromJob(native.jobError(job)) : undefined;
+  native.jobFree(job);
+  return error instanceof OptionError && error.option === option ? error : undefined;
+}
+
+describe.each(Object.entries(tables))('%s', (name, { checks, submit, here = [], there = [], otherWords = [] }) => {
+  const prefix = name === 'duo' ? 'duo.' : '';
+  const shared = Object.keys(checks).filter((key) => !here.includes(key));
+
+  test('both sides know the same options', () => {
+    const expected = refusal(submit({ noSuchOption: 1 }), `${prefix}noSuchOption`)?.expected ?? '';
+    const known = expected.replace('no such option; known are ', '').split(', ');
+    expect(known.sort()).toEqual([...shared, ...there].sort());
+  });
+
+  test.each(shared)('%s', (key) => {
+    const check = checks[key] as Check;
+    let refused = 0;
+    for (const value of values) {
+      // What a grammar says is looked at later, and then is an error of the same name.
+      if (key === 'grammar' && typeof value === 'string' && value !== '') continue;
+      const error = refusal(submit({ [key]: value }), prefix + key);
+      const told = `${key}: ${json(value)}`;
+      if (key === 'from' && !error) continue; // there the length of the text counts, too
+      if (key !== 'from' || !check.accepts(value)) expect([told, error === undefined]).toEqual([told, check.accepts(value)]);
+      if (error && !otherWords.includes(key)) expect([told, error.expected]).toEqual([told, check.expected]);
+      if (error) refused++;
+    }
+    expect(refused).toBeGreaterThan(0);
+  });
+});
+
+test('one of sparsity and threshold, in the same words', () => {
+  const error = refusal(native.contextPlan(model, json({ duo: { sparsity: 0.5, threshold: 0.5 } })), 'duo.threshold');
+  expect(error?.expected).toBe('no threshold beside a sparsity: they are two ways to choose heads');
+});
+
+test('more sequences than a batch has tokens are refused, where a context is planned and where it is made', () => {
+  for (const submit of [native.contextPlan.bind(native), native.contextCreate.bind(native)]) {
+    const error = refusal(submit(model, json({ contextSize: 4096, sequences: 2, batchSize: 1 })), 'batchSize');
+    expect(error?.expected).toBe('an integer of at least 2: a token for each of the sequences');
+  }
+});

@@ -1,0 +1,95 @@
+import { spawnSync } from 'node:child_process';
+import { readdirSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
+
+import { describe, expect, expectTypeOf, test } from 'vitest';
+
+import { root } from '../../scripts/places.mjs';
+import {
+  GrammarError,
+  loadModel,
+  readGates,
+  type Calibration,
+  type Context,
+  type ContextInfo,
+  type ContextPlan,
+  type ContextWarning,
+  type DuoOptions,
+  type ErrorCode,
+  type GatePattern,
+  type Generation,
+  type GenerationChunk,
+  type GenerationResult,
+  type HeadChoice,
+  type HeadSelection,
+  type MemoryReport,
+  type Model,
+  type Score,
+} from '../../src/index.ts';
+
+describe('what calls give', () => {
+  test('models and contexts', () => {
+    expectTypeOf(loadModel).returns.resolves.toEqualTypeOf<Model>();
+    expectTypeOf<Model['createContext']>().returns.resolves.toEqualTypeOf<Context>();
+    expectTypeOf<Model['planContext']>().returns.resolves.toEqualTypeOf<ContextPlan>();
+    expectTypeOf<Model['tokenize']>().returns.toEqualTypeOf<Int32Array>();
+    expectTypeOf<Model['detokenize']>().parameter(0).toEqualTypeOf<Int32Array | readonly number[]>();
+    expectTypeOf<Model['calibrate']>().returns.resolves.toEqualTypeOf<Calibration>();
+    expectTypeOf<Context['memory']>().returns.toEqualTypeOf<MemoryReport>();
+    expectTypeOf<Context['score']>().returns.resolves.toEqualTypeOf<Score>();
+    expectTypeOf<ContextInfo['warnings']>().toEqualTypeOf<readonly ContextWarning[]>();
+  });
+
+  test('a plan tells its two ends apart', () => {
+    expectTypeOf<Extract<ContextPlan, { supported: true }>['kv']>().toEqualTypeOf<MemoryReport>();
+    expectTypeOf<Extract<ContextPlan, { supported: true }>['reason']>().toEqualTypeOf<null>();
+    expectTypeOf<Extract<ContextPlan, { supported: false }>['reason']>().toEqualTypeOf<string>();
+  });
+
+  test('generations', () => {
+    expectTypeOf<Context['generate']>().returns.toEqualTypeOf<Generation>();
+    expectTypeOf<Generation>().toExtend<AsyncIterable<GenerationChunk>>();
+    expectTypeOf<Generation['result']>().resolves.toEqualTypeOf<GenerationResult>();
+    expectTypeOf<GenerationResult['stop']>().toEqualTypeOf<'length' | 'eos' | 'text' | 'full'>();
+  });
+
+  test('gates and errors', () => {
+    expectTypeOf(readGates).returns.resolves.toEqualTypeOf<GatePattern>();
+    expectTypeOf<GatePattern['select']>().returns.resolves.toEqualTypeOf<HeadSelection>();
+    expectTypeOf<GrammarError['text']>().toEqualTypeOf<string>();
+    expectTypeOf<GrammarError['code']>().toEqualTypeOf<ErrorCode>();
+  });
+});
+
+test('heads are chosen by one of sparsity and threshold', () => {
+  expectTypeOf<{ sparsity: number }>().toExtend<HeadChoice>();
+  expectTypeOf<{ sparsity: undefined }>().toExtend<HeadChoice>();
+  expectTypeOf<{ threshold: number }>().toExtend<HeadChoice>();
+  expectTypeOf<{ threshold: number; sink: undefined }>().toExtend<DuoOptions>();
+  expectTypeOf<{ sparsity: number; threshold: number }>().not.toExtend<HeadChoice>();
+});
+
+describe('the compiled types', () => {
+  const dist = join(root, 'dist');
+
+  test('compile in the strictest of projects', { timeout: 120_000 }, () => {
+    const { stdout, status } = spawnSync(
+      process.execPath,
+      [join(root, 'node_modules/typescript/bin/tsc'), '-p', join(root, 'test/consumer')],
+      {
+        encoding: 'utf8',
+      },
+    );
+    expect(stdout).toBe('');
+    expect(status).toBe(0);
+  });
+
+  test('have no constructors of what a program cannot make', () => {
+    const classes = readdirSync(dist)
+      .filter((file) => file.endsWith('.d.ts') && file !== 'errors.d.ts')
+      .map((file) => readFileSync(join(dist, file), 'utf8'))
+      .filter((types) => /export declare class (Model|Context|Generation|GatePattern) /.test(types));
+    expect(classes).toHaveLength(4);
+    for (const types of classes) expect(types).not.toContain('constructor(');
+  });
+});
