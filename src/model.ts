@@ -15,7 +15,7 @@ export type ModelOptions = {
   useMmap?: boolean | undefined;
   /** Load the vocabulary only: enough to tokenize. Default: false. */
   vocabOnly?: boolean | undefined;
-  /** Load the weights. Without them a model tells what it is, tokenizes and plans contexts, and takes next to no memory. Default: true. */
+  /** Load the weights. Without them a model tells what it is, tokenizes and plans contexts, and takes memory for its vocabulary only. Default: true. */
   weights?: boolean | undefined;
 };
 
