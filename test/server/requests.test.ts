@@ -205,12 +205,12 @@ test('a slot saved without mixed heads is refused, and the other way round', asy
 
 test('drafts longer than what may be taken back', async () => {
   // n-grams of the prompt are proposed, more of them than the 64 positions of a rollback
-  const speculative = ['--spec-type', 'ngram-simple', '--spec-ngram-simple-size-m', '100'];
+  const speculative = ['--spec-type', 'ngram-simple', '--spec-ngram-simple-size-m', '200'];
   const pair = await Pair.start(needleF32(), [...exact, ...small], [...speculative, '-np', '1']);
   try {
     // one beginning that goes on in two ways, in both orders: what is proposed is right in one and wrong in the other
     const random = new Random(5);
-    const [begin, one, other] = [random.tokens(40), random.tokens(110), random.tokens(110)];
+    const [begin, one, other] = [random.tokens(40), random.tokens(220), random.tokens(220)];
     const first = [...begin, ...one];
     const second = [...begin, ...other];
     let taken = 0;
@@ -223,7 +223,7 @@ test('drafts longer than what may be taken back', async () => {
       [second, second, first, second],
     ]) {
       const prompt = [...parts.flat(), ...begin];
-      const { drafted, accepted } = await pair.ask(prompt, `${prompt.length} tokens that repeat themselves`, { tokens: 150 });
+      const { drafted, accepted } = await pair.ask(prompt, `${prompt.length} tokens that repeat themselves`, { tokens: 250 });
       console.log(`${accepted} of ${drafted} drafted tokens accepted`);
       taken += accepted;
       refused += drafted - accepted;
