@@ -1,6 +1,7 @@
 #include "generate.h"
 
 #include "log.h"
+#include "duo-interrupt.h"
 #include "stop-text.h"
 #include "utf8.h"
 
@@ -192,6 +193,9 @@ void generate(job & j, context & c, const std::vector<llama_token> & prompt, con
     size_t         n_generated    = 0;
     size_t         n_decoded      = 0;
     double         paused_seconds = 0;
+
+    // a grammar may take long for a token
+    const duo_interrupt interrupt([&] { j.throw_if_cancelled(); });
 
     const stopwatch decode_time;
     while (int64_t(n_generated) != o.max_tokens) {

@@ -16,6 +16,7 @@ struct model {
     const llama_vocab * vocab;
     std::string         path;
     bool                vocab_only;
+    size_t              max_token_bytes;  // bytes of text that a token stands for, at most; SIZE_MAX where there is no such bound
 
     bool has_vocab() const { return llama_vocab_type(vocab) != LLAMA_VOCAB_TYPE_NONE; }
     bool is_token(int32_t token) const { return token >= 0 && token < llama_vocab_n_tokens(vocab); }
@@ -31,8 +32,15 @@ struct model_options {
 // The job's work: loads, and makes the result of llama_duo_model_load.
 void load_model(job & j, const model_options & o);
 
-// The model must have a vocabulary; every token must be one of it.
-std::vector<llama_token> tokenize(const model & m, const char * text, int32_t len, bool add_special, bool parse_special);
+// Runs llama_duo_model_free as the job, on a thread of its own.
+void free_model(std::shared_ptr<model> m, std::shared_ptr<job> j);
+
+// The model must have a vocabulary; every token must be one of it. Cancelling the job, if there is one, ends the tokenizing.
+std::vector<llama_token> tokenize(const model & m, const char * text, int32_t len, bool add_special, bool parse_special,
+        const job * j = nullptr);
 std::string detokenize(const model & m, const llama_token * tokens, int32_t n_tokens, bool remove_special, bool render_special);
+
+// The work of llama_duo_tokenize_long.
+void tokenize_long(job & j, const model & m, const std::string & text, bool add_special, bool parse_special);
 
 } // namespace duo::abi

@@ -9,6 +9,10 @@
 #include <cstring>
 #include <mutex>
 
+#if defined(__GLIBC__)
+#    include <malloc.h>
+#endif
+
 namespace duo::abi {
 
 void start_backends() {
@@ -18,6 +22,12 @@ void start_backends() {
         llama_backend_init();
         arm_exit_handler();
     });
+}
+
+void return_memory() {
+#if defined(__GLIBC__)
+    malloc_trim(0);
+#endif
 }
 
 // Names of the instruction sets that the CPU backend uses.
