@@ -33,7 +33,7 @@ const sentences = 'The sea is wide, and the ships are small.\nA lamp <|end|> bur
 
 test('while 1.25 million tokens of text are submitted', { timeout: 300_000 }, async () => {
   const perSentence = model.tokenize(sentences.repeat(100), { parseSpecial: true, addSpecial: false }).length / 100;
-  const text = sentences.repeat(Math.ceil(1_250_000 / perSentence));
+  const text = sentences.repeat(Math.ceil(1_260_000 / perSentence));
   await lateness.expectPrompt(async () => {
     await expect(context.generate(text).text()).rejects.toMatchObject({ code: 'full' });
     await expect(context.score(text)).rejects.toMatchObject({ code: 'full' });
