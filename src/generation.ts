@@ -108,7 +108,7 @@ export class Generation implements AsyncIterableIterator<GenerationChunk, void, 
     const { onProgress, signal, ...request } = options;
     const json = JSON.stringify(request);
     this.#stream = new TokenStream(native, () => native.generate(context(), prompt, json), { onProgress, signal }, siblings);
-    abandoned.register(this, this.#stream, this);
+    abandoned.register(this, this.#stream, this.#stream);
   }
 
   next(): Promise<IteratorResult<GenerationChunk, void>> {

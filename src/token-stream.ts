@@ -3,6 +3,7 @@ import { CancelledError } from './errors.ts';
 import { decode, type Handle, type Native } from './ffi/native.ts';
 import type { GenerationChunk, GenerationResult } from './generation.ts';
 import { hasEnded, Job } from './job.ts';
+import { abandoned } from './owned.ts';
 import { pump } from './pump.ts';
 
 // One drain takes at most this much; text is the larger, since a token may be long.
@@ -153,6 +154,7 @@ export class TokenStream {
   #end(outcome: { result: GenerationResult } | { reason: unknown }): void {
     if (this.#over) return;
     this.#over = true;
+    abandoned.unregister(this); // it would wait for a collection, and keep this until then
     this.#siblings.delete(this);
     this.#stopListening?.();
     this.#job?.free();
