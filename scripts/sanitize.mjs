@@ -1,17 +1,49 @@
-// Builds everything with AddressSanitizer and UndefinedBehaviorSanitizer into build-sanitize/ and runs the ctest programs that need no model.
+// Builds with sanitizers and runs the ctest programs under them.
 //
-//   node scripts/sanitize.mjs
+//   node scripts/sanitize.mjs [address | thread]...    (both if none is named)
+//
+// address: AddressSanitizer and UndefinedBehaviorSanitizer, all programs that need no model, in build-sanitize/
+// thread:  ThreadSanitizer, the C ABI's on models/needle.gguf, since that is where threads meet, in build-sanitize-thread/
 
 import { join } from 'node:path';
 import { buildTargets, configure } from './cmake.mjs';
 import { root } from './places.mjs';
-import { passThrough, runMain } from './tools.mjs';
+import { passThrough, runMain, SetupError } from './tools.mjs';
+
+/** @type {Record<string, () => void>} */
+const sanitizers = {
+  address() {
+    const build = folder('build-sanitize', 'address', ['duo-tests']);
+    const env = { ...process.env, UBSAN_OPTIONS: 'print_stacktrace=1:halt_on_error=1' };
+    passThrough('ctest', ['--test-dir', build, '-LE', 'model', '--no-tests=error', '--output-on-failure'], { env });
+  },
+  thread() {
+    const build = folder('build-sanitize-thread', 'thread', ['test-abi']);
+    const suppressions = join(root, 'cpp/test/thread-sanitizer.supp');
+    const env = { ...process.env, TSAN_OPTIONS: `suppressions=${suppressions}:halt_on_error=0:exitcode=66`, LLAMA_DUO_TEST_ROUNDS: '40' };
+    passThrough(join(build, 'test-abi'), [join(root, 'models/needle.gguf')], { env });
+  },
+};
+
+/**
+ * @param {string} name
+ * @param {string} sanitizer
+ * @param {string[]} targets
+ */
+function folder(name, sanitizer, targets) {
+  const build = join(root, name);
+  // -O1 keeps stacks readable and the build short
+  configure(root, build, [`-DLLAMA_DUO_SANITIZE=${sanitizer}`, '-DCMAKE_C_FLAGS_RELEASE=-O1', '-DCMAKE_CXX_FLAGS_RELEASE=-O1']);
+  buildTargets(build, targets);
+  return build;
+}
 
 runMain(() => {
-  const build = join(root, 'build-sanitize');
-  // -O1 keeps stacks readable and the build short
-  configure(root, build, ['-DLLAMA_DUO_SANITIZE=ON', '-DCMAKE_C_FLAGS_RELEASE=-O1', '-DCMAKE_CXX_FLAGS_RELEASE=-O1']);
-  buildTargets(build, ['duo-tests']);
-  const env = { ...process.env, UBSAN_OPTIONS: 'print_stacktrace=1:halt_on_error=1' };
-  passThrough('ctest', ['--test-dir', build, '-LE', 'model', '--no-tests=error', '--output-on-failure'], { env });
+  const named = process.argv.slice(2);
+  for (const name of named.length > 0 ? named : Object.keys(sanitizers)) {
+    const run = sanitizers[name];
+    if (!run) throw new SetupError(`Unknown sanitizer '${name}'. There are: ${Object.keys(sanitizers).join(', ')}`);
+    console.log(`=== ${name} ===`);
+    run();
+  }
 });

@@ -11,6 +11,7 @@ import { GatePattern, type GatePatternJson } from './gates.ts';
 import { runJob } from './job.ts';
 import type { Model } from './model.ts';
 import { abortSignal, absolutePath, boolean, callback, checkOptions, filePath, integer, oneOf, text as string, toJson } from './options.ts';
+import { inSlices } from './slices.ts';
 
 /**
  * How heads are scored; docs/calibration.md compares them.
@@ -101,7 +102,7 @@ export async function calibrate(native: Native, model: Model, handle: () => Hand
   const { samples: count = defaultSamples(model), text, masks, threads, onProgress, signal } = options;
   const partial = options.partial === undefined ? undefined : absolutePath('partial', options.partial);
   const contextSize = options.contextSize ?? defaultContextSize(model, sink, recent);
-  const samples = calibrationSamples(model, count, { contextSize, questions, sink, recent, seed, text });
+  const samples = await calibrationSamples(model, count, { contextSize, questions, sink, recent, seed, text }, signal);
   const began = performance.now();
   const modelSha256 = await sha256Of(model.info.path, signal);
 
@@ -109,7 +110,7 @@ export async function calibrate(native: Native, model: Model, handle: () => Hand
   const found = await runJob<Omit<Calibration, 'pattern' | 'seconds'> & { pattern: GatePatternJson }>(
     native,
     () => native.calibrate(handle(), toJson(request)),
-    { signal, onProgress },
+    { signal, onProgress, owner: model },
   );
   const provenance = {
     model: basename(model.info.path),
@@ -117,7 +118,7 @@ export async function calibrate(native: Native, model: Model, handle: () => Hand
     modelSha256,
     method,
     data: {
-      text: text === undefined ? 'generated' : createHash('sha256').update(text).digest('hex'),
+      text: text === undefined ? 'generated' : await inSlices(sha256OfText(text), signal),
       samples: count,
       contextSize,
       questions,
@@ -156,6 +157,16 @@ function defaultContextSize({ info }: Model, sink: number, recent: number): numb
 
 /** About what facts, questions and answers take at least, beside the window. */
 const smallestRest = 384;
+
+function* sha256OfText(text: string): Generator<void, string, void> {
+  const hash = createHash('sha256');
+  const bytes = new TextEncoder().encode(text);
+  for (let at = 0; at < bytes.length; at += 1 << 20) {
+    hash.update(bytes.subarray(at, at + (1 << 20)));
+    yield;
+  }
+  return hash.digest('hex');
+}
 
 async function sha256Of(path: string, signal: AbortSignal | undefined): Promise<string> {
   signal?.throwIfAborted();

@@ -1,9 +1,10 @@
 import { ContextError, OptionError } from './errors.ts';
 import { Encoder } from './synthetic/encoder.ts';
-import { haystack } from './synthetic/haystack.ts';
+import { haystackSteps } from './synthetic/haystack.ts';
 import { fill, keys, sentence, texts, value } from './synthetic/language.ts';
 import { Random } from './synthetic/random.ts';
 import type { Model } from './model.ts';
+import { inSlices } from './slices.ts';
 
 /** A text to calibrate on: a context, then questions whose answers can only be told from it. */
 export type CalibrationSample = {
@@ -28,11 +29,24 @@ export type SampleOptions = {
 };
 
 /**
- * Samples of one size. The same options always give the same.
+ * Samples of one size. The same options always give the same. The event loop goes on meanwhile.
  *
- * @throws ContextError where the model was trained for fewer tokens, OptionError where the size has no room for what it should hold
+ * @throws ContextError where the model was trained for fewer tokens, OptionError where the size has no room for what it should hold; `signal.reason`
  */
-export function calibrationSamples(model: Pick<Model, 'tokenize' | 'info'>, count: number, options: SampleOptions): CalibrationSample[] {
+export async function calibrationSamples(
+  model: Pick<Model, 'tokenize' | 'info'>,
+  count: number,
+  options: SampleOptions,
+  signal?: AbortSignal,
+): Promise<CalibrationSample[]> {
+  return inSlices(sampling(model, count, options), signal);
+}
+
+function* sampling(
+  model: Pick<Model, 'tokenize' | 'info'>,
+  count: number,
+  options: SampleOptions,
+): Generator<void, CalibrationSample[], void> {
   const { contextSize: trained, addBos, bosToken } = model.info;
   if (options.contextSize > trained) {
     throw new ContextError(
@@ -41,22 +55,24 @@ export function calibrationSamples(model: Pick<Model, 'tokenize' | 'info'>, coun
   }
   const before = addBos && bosToken !== null ? [bosToken] : [];
   const encoder = new Encoder(model);
-  const running = options.text === undefined ? undefined : sentencesOf(options.text, encoder);
-  return Array.from({ length: count }, (_, index) =>
-    sample(encoder, before, running, options, new Random(options.seed, 'calibration', index)),
-  );
+  const running = options.text === undefined ? undefined : yield* sentencesOf(options.text);
+  const samples: CalibrationSample[] = [];
+  for (let index = 0; index < count; index++) {
+    samples.push(yield* sample(encoder, before, running, options, new Random(options.seed, 'calibration', index)));
+  }
+  return samples;
 }
 
 /** What is hidden in a context, what asks for it, and the answer. */
 type Fact = { statement: string; question: string; answer: string };
 
-function sample(
+function* sample(
   encoder: Encoder,
   before: readonly number[],
-  running: number[][] | undefined,
+  running: string[] | undefined,
   options: SampleOptions,
   random: Random,
-): CalibrationSample {
+): Generator<void, CalibrationSample, void> {
   const { contextSize, questions, sink, recent } = options;
   const facts = random.shuffle([...numbers(Math.ceil(questions / 2), random), ...passkeys(Math.floor(questions / 2), random)]);
   const statements = facts.map(({ statement }) => encoder.next(` ${statement}`));
@@ -72,7 +88,7 @@ function sample(
   }
 
   const room = contextSize - head.length - statements.flat().length - tail.length;
-  const { tokens, gaps } = room > recent ? filler(room, encoder, random, running) : { tokens: [], gaps: [] };
+  const { tokens, gaps } = room > recent ? yield* filler(room, encoder, random, running) : { tokens: [], gaps: [] };
   // Behind the sinks, and before what the first question's tokens see.
   const places = gaps.filter((gap) => gap >= sink - head.length && gap <= room - recent);
   if (places.length < facts.length) {
@@ -100,22 +116,39 @@ function sample(
 /** About what a sentence takes. */
 const tokensOfSentence = 16;
 
-function filler(room: number, encoder: Encoder, random: Random, running: number[][] | undefined): { tokens: number[]; gaps: number[] } {
-  if (!running) return haystack(room, encoder, random);
-  const total = running.reduce((sum, { length }) => sum + length, 0);
-  if (total < room) throw new OptionError('text', `${total} tokens`, `a text of at least ${room} tokens`);
+function* filler(
+  room: number,
+  encoder: Encoder,
+  random: Random,
+  running: string[] | undefined,
+): Generator<void, { tokens: number[]; gaps: number[] }, void> {
+  if (!running) return yield* haystackSteps(room, encoder, random);
   const tokens: number[] = [];
   const gaps = [0];
-  for (let next = random.below(running.length); tokens.length < room; next++) {
-    for (const token of running[next % running.length] ?? []) tokens.push(token);
+  // Only what is needed of the text becomes tokens: it may be a book.
+  const first = random.below(Math.max(1, running.length));
+  for (let read = 0; tokens.length < room; read++) {
+    if (read === running.length) throw new OptionError('text', `${tokens.length} tokens`, `a text of at least ${room} tokens`);
+    for (const token of encoder.next(running[(first + read) % running.length] ?? '')) tokens.push(token);
     if (tokens.length <= room) gaps.push(tokens.length);
+    yield;
   }
   return { tokens: tokens.slice(0, room), gaps };
 }
 
-/** The sentences of a text, each with the white space before it. */
-function sentencesOf(text: string, encoder: Encoder): number[][] {
-  return (text.match(/\s*\S[^.!?\n]*[.!?]*/g) ?? []).map((part) => encoder.next(/^\s/.test(part) ? part : ` ${part}`));
+/** The sentences of a text, each with the white space before it. One that goes on for thousands of characters is cut, so that none takes long. */
+function* sentencesOf(text: string): Generator<void, string[], void> {
+  const sentences: string[] = [];
+  let space = '';
+  for (const [part] of text.matchAll(/\s+|\S[^.!?\n]{0,4000}[.!?]{0,1000}/gu)) {
+    if (/^\s/.test(part)) space = part.slice(-1000);
+    else {
+      sentences.push((space || ' ') + part);
+      space = '';
+    }
+    yield;
+  }
+  return sentences;
 }
 
 /** Numbers that go with words. */

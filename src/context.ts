@@ -1,13 +1,13 @@
-import { OptionError } from './errors.ts';
+import { CancelledError, OptionError } from './errors.ts';
 import type { Handle, Native } from './ffi/native.ts';
 import { GatePattern, headChoiceChecks, refuseBoth, type GatePatternJson, type HeadChoice } from './gates.ts';
 import { generateChecks, Generation, type GenerateOptions } from './generation.ts';
-import { runJob, type Job } from './job.ts';
+import { Job, runJob } from './job.ts';
 import type { Model } from './model.ts';
 import { abortSignal, absolutePath, checkOptions, filePath, integer, oneOf, toJson, type Check } from './options.ts';
 import { abandoned, Owned } from './owned.ts';
-import { pump } from './pump.ts';
 import { checkScoreOptions, score, type Score, type ScoreOptions } from './score.ts';
+import { TokenStream } from './token-stream.ts';
 import { tokenIds } from './tokens.ts';
 
 /** The types that a cache's rows may have. */
@@ -139,16 +139,19 @@ export async function createContext(native: Native, model: Model, handle: Handle
   const request = planRequest(plan);
   const created = await runJob<CreatedContext>(native, () => native.contextCreate(handle, request), {
     signal,
-    discard: ({ context }) => native.contextFree(context),
+    discard: ({ context }) => {
+      new Job(native, native.contextFree(context)).free();
+    },
+    owner: model,
   });
-  return new Context(native, model, created);
+  return new Context(native, created);
 }
 
 /** @internal {@link Model.planContext} */
-export async function planContext(native: Native, handle: Handle, options: PlanOptions): Promise<ContextPlan> {
+export async function planContext(native: Native, model: Model, handle: Handle, options: PlanOptions): Promise<ContextPlan> {
   checkOptions(options, planChecks);
   const request = planRequest(options);
-  return runJob<ContextPlan>(native, () => native.contextPlan(handle, request));
+  return runJob<ContextPlan>(native, () => native.contextPlan(handle, request), { owner: model });
 }
 
 function planRequest(options: PlanOptions): string {
@@ -171,18 +174,16 @@ export class Context {
   readonly info: Readonly<ContextInfo>;
   readonly #kv: MemoryReport;
   readonly #native: Native;
-  readonly #model: Model;
   readonly #owned: Owned;
-  readonly #jobs = new Set<Job>();
+  readonly #streams = new Set<TokenStream>();
 
   /** @internal */
-  constructor(native: Native, model: Model, created: CreatedContext) {
+  constructor(native: Native, created: CreatedContext) {
     const { context, kv, ...info } = created;
     this.info = info;
     this.#kv = kv;
     this.#native = native;
-    this.#model = model;
-    this.#owned = new Owned('context', context, (handle) => native.contextFree(handle));
+    this.#owned = new Owned(native, 'context', context, (handle) => native.contextFree(handle));
     abandoned.register(this, this.#owned, this);
   }
 
@@ -192,17 +193,17 @@ export class Context {
   }
 
   /**
-   * Continues a prompt. The work starts when the first chunk is asked for; see {@link Generation} for how it ends.
+   * Continues a prompt. The work starts when the first chunk, or the result, is asked for; see {@link Generation} for how it ends.
    *
-   * @param prompt text, with BOS and EOS added as the model wants them, or token ids
-   * @throws OptionError at once for bad options and an empty prompt, DisposedError; the rest comes with the stream
+   * @param prompt text, which the context's thread tokenizes, with BOS and EOS added as the model wants them, or token ids
+   * @throws OptionError at once for bad options and an empty list of ids, DisposedError; the rest comes with the stream
    */
   generate(prompt: string | Int32Array | readonly number[], options: GenerateOptions = {}): Generation {
     this.#owned.assertLive();
     checkOptions(options, generateChecks);
-    const tokens = this.#tokens('prompt', prompt, options.parseSpecial);
-    if (tokens.length === 0) throw new OptionError('prompt', prompt, 'at least one token');
-    return new Generation(this.#native, () => this.#owned.handle, tokens, options, this.#jobs);
+    const given = textOrIds('prompt', prompt);
+    if (given.length === 0 && typeof given !== 'string') throw new OptionError('prompt', prompt, 'at least one token');
+    return new Generation(this.#native, () => this.#owned.handle, given, options, this.#streams);
   }
 
   /**
@@ -213,21 +214,23 @@ export class Context {
    */
   async score(text: string | Int32Array | readonly number[], options: ScoreOptions = {}): Promise<Score> {
     checkScoreOptions(options);
-    return score(this.#native, this.#owned.handle, this.#tokens('text', text, options.parseSpecial), options, this.#jobs);
+    return score(this.#native, this, this.#owned.handle, textOrIds('text', text), options);
   }
 
-  #tokens(name: string, text: string | Int32Array | readonly number[], parseSpecial: boolean | undefined): Int32Array {
-    return typeof text === 'string' ? this.#model.tokenize(text, { parseSpecial }) : tokenIds(name, text).slice();
-  }
-
-  /** Ends what is under way and gives the context back; resolves once nothing works on it any more. */
-  async dispose(): Promise<void> {
+  /** Ends what is under way and gives the context back; resolves when its memory is free. */
+  dispose(): Promise<void> {
     abandoned.unregister(this);
-    this.#owned.free();
-    await pump.until(() => [...this.#jobs].every((job) => job.over) || undefined);
+    const freed = this.#owned.dispose();
+    for (const stream of [...this.#streams]) stream.stop(new CancelledError('The context was disposed of before the end.'));
+    return freed;
   }
 
   [Symbol.asyncDispose](): Promise<void> {
     return this.dispose();
   }
+}
+
+/** What the library reads; ids that are changed after the call stay as they were. */
+function textOrIds(name: string, given: string | Int32Array | readonly number[]): string | Int32Array {
+  return typeof given === 'string' ? given : tokenIds(name, given).slice();
 }

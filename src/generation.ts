@@ -1,9 +1,7 @@
-import { CancelledError } from './errors.ts';
-import { decode, type Drained, type Handle, type Native } from './ffi/native.ts';
-import { hasEnded, Job } from './job.ts';
-import { abortSignal, boolean, callback, checkOptions, integer, number, text, texts, toJson } from './options.ts';
+import type { Handle, Native } from './ffi/native.ts';
+import { abortSignal, boolean, callback, integer, number, text, texts, toJson } from './options.ts';
 import { abandoned } from './owned.ts';
-import { pump } from './pump.ts';
+import { TokenStream } from './token-stream.ts';
 
 export type SamplingOptions = {
   /** 0 is greedy: always the likeliest token. Default: 0.8. */
@@ -99,72 +97,60 @@ export const generateChecks = {
 };
 
 /**
- * An answer as it comes. Read it with `for await`, once. The engine works ahead of the reader by `window` tokens, then pauses.
+ * An answer as it comes. Read it once: with `for await`, or all of it with {@link text} or {@link collect}. The engine works ahead of the reader by
+ * `window` tokens, then pauses; where other work of the context waits, it does not pause but goes on, and what was not read is kept.
  *
- * - Leaving the loop cancels the work. So does the signal, and then the loop throws `signal.reason`.
+ * - Leaving the loop cancels the work. So does the signal, and then the loop throws `signal.reason`. So does disposing of the context.
  * - Generations of one context take turns, in the order in which reading began.
  */
 export class Generation implements AsyncIterableIterator<GenerationChunk, void, void> {
-  /** The ids of the prompt, special tokens included. */
-  readonly promptTokens: Int32Array;
-  /** Settles when the reader has come to the end. Rejects with what was thrown, or CancelledError where the reader left before. */
-  readonly result: Promise<GenerationResult>;
-
-  readonly #native: Native;
-  readonly #submit: () => Handle;
-  readonly #options: GenerateOptions;
-  readonly #siblings: Set<Job>;
-  readonly #stream: AsyncGenerator<GenerationChunk, void, void>;
-  #job: Job | undefined;
-  #left = false;
-  #progress = 0;
-  #resolve!: (result: GenerationResult) => void;
-  #reject!: (reason: unknown) => void;
+  readonly #stream: TokenStream;
+  #turn: Promise<unknown> = Promise.resolve();
+  #collected: Promise<GenerationResult & { text: string; tokens: Int32Array }> | undefined;
 
   /**
    * @internal
    * @param context gives the context's handle, or throws where it has been disposed
-   * @param siblings the context's jobs, for it to wait for
+   * @param siblings the context's streams, for it to end them
    */
-  constructor(native: Native, context: () => Handle, tokens: Int32Array, options: GenerateOptions, siblings: Set<Job>) {
-    checkOptions(options, generateChecks);
-    // What is for this side only is left out.
-    const json = toJson({ ...options, onProgress: undefined, signal: undefined });
-    this.promptTokens = tokens;
-    this.#native = native;
-    this.#submit = () => native.generate(context(), tokens, json);
-    this.#options = options;
-    this.#siblings = siblings;
-    this.#stream = this.#read();
-    this.result = new Promise((resolve, reject) => {
-      this.#resolve = resolve;
-      this.#reject = reject;
-    });
-    // Who only reads the stream has been told already.
-    this.result.catch(() => {});
+  constructor(native: Native, context: () => Handle, prompt: string | Int32Array, options: GenerateOptions, siblings: Set<TokenStream>) {
+    const { onProgress, signal, ...request } = options;
+    const json = toJson(request);
+    this.#stream = new TokenStream(native, () => native.generate(context(), prompt, json), { onProgress, signal }, siblings);
+    abandoned.register(this, this.#stream, this.#stream);
   }
 
   next(): Promise<IteratorResult<GenerationChunk, void>> {
-    return this.#stream.next();
+    const next = this.#turn.then(() => this.#next());
+    this.#turn = next.catch(() => {});
+    return next;
   }
 
   /** Ends the generation; a `next()` that waits is done. */
   return(): Promise<IteratorResult<GenerationChunk, void>> {
-    this.#left = true;
-    this.#job?.cancel();
-    this.#reject(new CancelledError('The generation was left before its end.'));
-    return this.#stream.return();
+    this.#stream.free();
+    return Promise.resolve({ done: true, value: undefined });
   }
 
-  /** Reads to the end and gives everything at once. */
-  async collect(): Promise<GenerationResult & { text: string; tokens: Int32Array }> {
-    let text = '';
-    const tokens: number[] = [];
-    for await (const chunk of this) {
-      text += chunk.text;
-      tokens.push(...chunk.tokens);
-    }
-    return { text, tokens: Int32Array.from(tokens), ...(await this.result) };
+  /**
+   * How it ended. Waits for the end and needs no reader: what nobody has read is kept for one.
+   *
+   * @throws CancelledError where its reader left or its context was disposed of before the end; else as reading does
+   */
+  result(): Promise<GenerationResult> {
+    void this.#stream.drain(this);
+    return this.#stream.result;
+  }
+
+  /** Reads to the end and gives the text, as {@link collect} does. */
+  async text(): Promise<string> {
+    return (await this.collect()).text;
+  }
+
+  /** Reads to the end and gives everything at once that was not read before; the same whenever it is called. */
+  collect(): Promise<GenerationResult & { text: string; tokens: Int32Array }> {
+    this.#collected ??= this.#collect();
+    return this.#collected;
   }
 
   [Symbol.asyncIterator](): this {
@@ -175,80 +161,25 @@ export class Generation implements AsyncIterableIterator<GenerationChunk, void, 
     await this.return();
   }
 
-  async *#read(): AsyncGenerator<GenerationChunk, void, void> {
-    const { signal } = this.#options;
-    let job: Job | undefined;
-    try {
-      signal?.throwIfAborted();
-      job = this.#begin();
-      const cancel = cancels(job);
-      signal?.addEventListener('abort', cancel, { once: true });
-      try {
-        yield* this.#chunks(job);
-      } finally {
-        signal?.removeEventListener('abort', cancel);
-      }
-    } catch (error) {
-      this.#reject(error);
-      throw error;
-    } finally {
-      if (job) this.#end(job);
-    }
-  }
-
-  async *#chunks(job: Job): AsyncGenerator<GenerationChunk, void, void> {
-    const { signal } = this.#options;
-    // One drain takes at most this much; text is the larger, since a token may be long.
-    const tokens = new Int32Array(256);
-    const text = new Uint8Array(16384);
+  async #next(): Promise<IteratorResult<GenerationChunk, void>> {
     for (;;) {
-      const drained = await pump.until(() => this.#take(job, tokens, text));
-      signal?.throwIfAborted();
-      if (drained === 'left') return;
-      if (drained.tokens.length > 0 || drained.text.length > 0) yield { text: decode(drained.text), tokens: drained.tokens.slice() };
-      if (hasEnded(drained.state) && !drained.more) {
-        this.#resolve(job.result(drained.state) as GenerationResult);
-        return;
+      const value = this.#stream.shift();
+      if (value) return { done: false, value };
+      if (this.#stream.over) {
+        this.#stream.throwError();
+        return { done: true, value: undefined };
       }
+      await this.#stream.more(this);
     }
   }
 
-  /** What waits, if anything does. */
-  #take(job: Job, tokens: Int32Array, text: Uint8Array): Drained | 'left' | undefined {
-    if (this.#left || this.#options.signal?.aborted) return 'left';
-    const drained = job.drain(tokens, text);
-    if (drained.tokens.length > 0 || drained.text.length > 0 || hasEnded(drained.state)) return drained;
-    this.#reportProgress(job);
-    return undefined;
+  async #collect(): Promise<GenerationResult & { text: string; tokens: Int32Array }> {
+    let text = '';
+    const tokens: number[] = [];
+    for await (const chunk of this) {
+      text += chunk.text;
+      for (const token of chunk.tokens) tokens.push(token);
+    }
+    return { text, tokens: Int32Array.from(tokens), ...(await this.result()) };
   }
-
-  #reportProgress(job: Job): void {
-    const { onProgress } = this.#options;
-    if (!onProgress) return;
-    const { progress } = job.poll();
-    if (progress <= this.#progress) return;
-    this.#progress = progress;
-    onProgress(progress);
-  }
-
-  #begin(): Job {
-    const job = new Job(this.#native, this.#submit());
-    this.#job = job;
-    this.#siblings.add(job);
-    abandoned.register(this, job, this);
-    return job;
-  }
-
-  #end(job: Job): void {
-    abandoned.unregister(this);
-    this.#siblings.delete(job);
-    job.free();
-  }
-}
-
-/** Apart from the generation, so that a signal that lives long does not keep it alive. */
-function cancels(job: Job): () => void {
-  return () => {
-    job.cancel();
-  };
 }

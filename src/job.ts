@@ -1,3 +1,4 @@
+import { onAbort } from './abort.ts';
 import { CancelledError, errorFromJob } from './errors.ts';
 import { JobState, type Drained, type Handle, type Native } from './ffi/native.ts';
 import { pump } from './pump.ts';
@@ -12,11 +13,6 @@ export class Job {
   constructor(native: Native, handle: Handle) {
     this.#native = native;
     this.#handle = handle;
-  }
-
-  /** Whether it has ended, or nobody asks any more. */
-  get over(): boolean {
-    return this.#freed || hasEnded(this.poll().state);
   }
 
   poll(): { state: JobState; progress: number } {
@@ -38,12 +34,18 @@ export class Job {
     return JSON.parse(this.#native.jobResult(this.#handle));
   }
 
+  /** The numbers that belong to the result. */
+  data(): Uint8Array<ArrayBuffer> {
+    return this.#native.jobData(this.#handle);
+  }
+
   cancel(): void {
     if (this.#freed) return;
     this.#native.jobCancel(this.#handle);
     pump.wake();
   }
 
+  /** Gives the handle back, and cancels the job if it has not ended. */
   free(): void {
     if (this.#freed) return;
     this.#freed = true;
@@ -62,8 +64,10 @@ export type JobOptions<T> = {
   onProgress?: ((progress: number) => void) | undefined;
   /** Gives back what was made by a job that came to its end although it was stopped. */
   discard?: ((result: T) => void) | undefined;
-  /** The jobs of a context, to be among while it is under way. */
-  among?: Set<Job> | undefined;
+  /** Reads more of a job that is done than its result. */
+  read?: ((job: Job, result: unknown) => T) | undefined;
+  /** Whose work it is: not collected as garbage while it is under way, since that would end it. */
+  owner?: object | undefined;
 };
 
 /**
@@ -72,10 +76,9 @@ export type JobOptions<T> = {
  * @throws the job's typed error; `signal.reason` or what `onProgress` threw at once: the engine stops in its own time
  */
 export async function runJob<T>(native: Native, submit: () => Handle, options: JobOptions<T> = {}): Promise<T> {
-  const { signal, onProgress, discard, among } = options;
+  const { signal, onProgress, discard, read = (_, result) => result as T, owner } = options;
   signal?.throwIfAborted();
   const job = new Job(native, submit());
-  among?.add(job);
   return new Promise<T>((resolve, reject) => {
     let stopped = false;
     const stop = (reason: unknown): void => {
@@ -84,9 +87,6 @@ export async function runJob<T>(native: Native, submit: () => Handle, options: J
       job.cancel();
       // eslint-disable-next-line @typescript-eslint/prefer-promise-reject-errors -- whatever the caller chose
       reject(reason);
-    };
-    const abort = (): void => {
-      stop(signal?.reason);
     };
     let reported = 0;
     const report = (progress: number): void => {
@@ -98,17 +98,20 @@ export async function runJob<T>(native: Native, submit: () => Handle, options: J
         stop(error);
       }
     };
-    signal?.addEventListener('abort', abort, { once: true });
+    const stopListening =
+      signal &&
+      onAbort(signal, () => {
+        stop(signal.reason);
+      });
     pump
       .until((): T | undefined => {
         const { state, progress } = job.poll();
         report(progress);
-        return hasEnded(state) ? (job.result(state) as T) : undefined;
-      })
+        return hasEnded(state) ? read(job, job.result(state)) : undefined;
+      }, owner)
       .finally(() => {
-        among?.delete(job);
         job.free();
-        signal?.removeEventListener('abort', abort);
+        stopListening?.();
       })
       .then((result) => {
         if (stopped) discard?.(result);

@@ -1,7 +1,7 @@
 import { calibrate, type CalibrateOptions, type Calibration } from './calibrate.ts';
 import { createContext, planContext, type Context, type ContextOptions, type ContextPlan, type PlanOptions } from './context.ts';
 import { decode, openNative, type Handle, type Native } from './ffi/native.ts';
-import { runJob } from './job.ts';
+import { Job, runJob } from './job.ts';
 import { abortSignal, absolutePath, boolean, callback, checkOptions, filePath, integer, text, toJson } from './options.ts';
 import { abandoned, Owned } from './owned.ts';
 import { tokenIds } from './tokens.ts';
@@ -76,6 +76,12 @@ export type DetokenizeOptions = {
   renderSpecial?: boolean | undefined;
 };
 
+const tokenizeChecks = { addSpecial: boolean, parseSpecial: boolean };
+
+function tokenizeFlags({ addSpecial = true, parseSpecial = false }: TokenizeOptions): number {
+  return (addSpecial ? 1 : 0) | (parseSpecial ? 2 : 0);
+}
+
 /**
  * Loads a model. Nothing blocks: the library's threads work.
  *
@@ -92,7 +98,9 @@ export async function loadModel(source: string | URL | ModelOptions, options: Lo
   const loaded = await runJob<ModelInfo & { model: Handle }>(native, () => native.modelLoad(request), {
     signal,
     onProgress,
-    discard: ({ model }) => native.modelFree(model),
+    discard: ({ model }) => {
+      new Job(native, native.modelFree(model)).free();
+    },
   });
   return new Model(native, loaded);
 }
@@ -111,19 +119,33 @@ export class Model {
     const { model, ...info } = loaded;
     this.info = info;
     this.#native = native;
-    this.#owned = new Owned('model', model, (handle) => native.modelFree(handle));
+    this.#owned = new Owned(native, 'model', model, (handle) => native.modelFree(handle));
     abandoned.register(this, this.#owned, this);
   }
 
   /**
-   * The token ids of a text.
+   * The token ids of a text, at once: for text up to some ten kilobytes, which takes a few milliseconds. {@link tokenizeAsync} is for more.
    *
    * @throws ModelError where the model has no vocabulary
    */
   tokenize(text: string, options: TokenizeOptions = {}): Int32Array {
-    checkOptions(options, { addSpecial: boolean, parseSpecial: boolean });
-    const flags = ((options.addSpecial ?? true) ? 1 : 0) | (options.parseSpecial ? 2 : 0);
-    return this.#native.tokenize(this.#owned.handle, text, flags);
+    checkOptions(options, tokenizeChecks);
+    return this.#native.tokenize(this.#owned.handle, text, tokenizeFlags(options));
+  }
+
+  /**
+   * The token ids of a text of any length, worked out on a thread of the library's.
+   *
+   * @throws `signal.reason` when aborted
+   */
+  async tokenizeAsync(text: string, options: TokenizeOptions & { signal?: AbortSignal | undefined } = {}): Promise<Int32Array> {
+    checkOptions(options, { ...tokenizeChecks, signal: abortSignal });
+    const { signal } = options;
+    return runJob<Int32Array>(this.#native, () => this.#native.tokenizeLong(this.#owned.handle, text, tokenizeFlags(options)), {
+      signal,
+      owner: this,
+      read: (job) => new Int32Array(job.data().buffer),
+    });
   }
 
   /**
@@ -153,7 +175,7 @@ export class Model {
    * @throws what createContext throws of bad options and gates
    */
   async planContext(options: PlanOptions = {}): Promise<ContextPlan> {
-    return planContext(this.#native, this.#owned.handle, options);
+    return planContext(this.#native, this, this.#owned.handle, options);
   }
 
   /**
@@ -166,11 +188,13 @@ export class Model {
     return calibrate(this.#native, this, () => this.#owned.handle, options);
   }
 
-  /** Gives the model back. Contexts made from it keep its weights alive, but take token ids only as prompts. */
+  /**
+   * Gives the model back; resolves when its memory is free. Contexts made from it, and calibrations under way, keep its weights and go on: then it
+   * resolves at once, and the memory is free when they have ended.
+   */
   dispose(): Promise<void> {
     abandoned.unregister(this);
-    this.#owned.free();
-    return Promise.resolve();
+    return this.#owned.dispose();
   }
 
   [Symbol.asyncDispose](): Promise<void> {

@@ -5,15 +5,19 @@ const slowestMs = 8;
 
 /** Polls what is pending, all of it with one timer: after 1 ms while something happens, else less and less often, down to every 8 ms. */
 export class Pump {
-  readonly #steps = new Set<() => boolean>();
+  /** Each step, with what it keeps alive. */
+  readonly #steps = new Map<() => boolean, object | undefined>();
   #timer: ReturnType<typeof setTimeout> | undefined;
+  #dueAt = 0;
   #delayMs = fastestMs;
 
   /**
    * Calls `step` at each turn until it returns something else than undefined, and resolves with that. The first call comes after a turn, so that a
    * reader who always finds data still leaves time for others. While a step waits its timer keeps the process alive; with none there is no timer.
+   *
+   * @param owner is not collected as garbage before that: its finaliser would end the work that the step waits for
    */
-  until<T>(step: () => T | undefined): Promise<T> {
+  until<T>(step: () => T | undefined, owner?: object): Promise<T> {
     return new Promise<T>((resolve, reject) => {
       const attempt = (): boolean => {
         try {
@@ -27,7 +31,7 @@ export class Pump {
         this.#steps.delete(attempt);
         return true;
       };
-      this.#steps.add(attempt);
+      this.#steps.set(attempt, owner);
       this.wake();
     });
   }
@@ -37,15 +41,21 @@ export class Pump {
     this.#schedule(fastestMs);
   }
 
+  /** Polls after a time, or sooner where that is due already: waking often must not put a poll off. */
   #schedule(delayMs: number): void {
-    clearTimeout(this.#timer);
     this.#delayMs = delayMs;
-    this.#timer = this.#steps.size > 0 ? setTimeout(() => this.#turn(), delayMs) : undefined;
+    if (this.#steps.size === 0) return;
+    const dueAt = performance.now() + delayMs;
+    if (this.#timer !== undefined && this.#dueAt <= dueAt) return;
+    clearTimeout(this.#timer);
+    this.#dueAt = dueAt;
+    this.#timer = setTimeout(() => this.#turn(), delayMs);
   }
 
   #turn(): void {
+    this.#timer = undefined;
     let busy = false;
-    for (const attempt of [...this.#steps]) busy = attempt() || busy;
+    for (const attempt of [...this.#steps.keys()]) busy = attempt() || busy;
     this.#schedule(busy ? fastestMs : Math.min(this.#delayMs * 2, slowestMs));
   }
 }

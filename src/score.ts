@@ -1,5 +1,5 @@
 import type { Native, Handle } from './ffi/native.ts';
-import { runJob, type Job } from './job.ts';
+import { runJob } from './job.ts';
 import { abortSignal, boolean, callback, checkOptions, integer, toJson } from './options.ts';
 
 export type ScoreOptions = {
@@ -23,14 +23,14 @@ export type Score = {
 };
 
 /** @internal {@link Context.score} */
-export async function score(native: Native, context: Handle, tokens: Int32Array, options: ScoreOptions, jobs: Set<Job>): Promise<Score> {
+export function score(native: Native, owner: object, context: Handle, text: string | Int32Array, options: ScoreOptions): Promise<Score> {
   const { from, parseSpecial, onProgress, signal } = options;
-  const result = await runJob<Omit<Score, 'logProbabilities'> & { logProbabilities: number[] }>(
-    native,
-    () => native.score(context, tokens, toJson({ from, parseSpecial })),
-    { onProgress, signal, among: jobs },
-  );
-  return { ...result, logProbabilities: Float64Array.from(result.logProbabilities) };
+  return runJob<Score>(native, () => native.score(context, text, toJson({ from, parseSpecial })), {
+    onProgress,
+    signal,
+    owner,
+    read: (job, result) => ({ ...(result as Omit<Score, 'logProbabilities'>), logProbabilities: new Float64Array(job.data().buffer) }),
+  });
 }
 
 /** @internal */

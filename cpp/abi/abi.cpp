@@ -11,7 +11,9 @@
 #include "log.h"
 #include "model.h"
 #include "process.h"
+#include "prompt.h"
 #include "score.h"
+#include "thread-owner.h"
 
 #include <cstdlib>
 #include <cstring>
@@ -69,12 +71,31 @@ void copy_out(const std::string & text, void * buf, int32_t cap, int32_t * neede
     copy_out(text.data(), text.size(), 1, buf, cap, needed);
 }
 
+// Takes a model or context and gives it to the function that frees it as a job.
+template <class T, class F> void give_back(uint32_t handle, uint32_t * job_handle, F && free) {
+    check(job_handle);
+    live<T>(handle);
+    const auto j = std::make_shared<job>(this_owner());
+    *job_handle = handles().add(j, j->owner);
+    try {
+        free(taken<T>(handle), j);
+    } catch (...) {
+        handles().take<job>(std::exchange(*job_handle, 0));
+        throw;
+    }
+}
+
+void check_prompt(const int32_t * tokens, int32_t n_tokens, const void * text, int32_t n_bytes) {
+    check(n_tokens >= -1);
+    check(n_tokens >= 0 ? tokens || n_tokens == 0 : n_bytes >= 0 && (text || n_bytes == 0));
+}
+
 // Makes a job and calls start(job), which reads the options and posts the work; what is wrong with them is the job's failure.
 template <class F> void submit(const void * json, int32_t len, uint32_t * handle, F && start) {
     check(json && len > 0 && handle);
 
-    const auto j = std::make_shared<job>();
-    *handle = handles().add(j);
+    const auto j = std::make_shared<job>(this_owner());
+    *handle = handles().add(j, j->owner);
     try {
         start(j, options::parse(json, len));
     } catch (const status_error &) {
@@ -84,15 +105,6 @@ template <class F> void submit(const void * json, int32_t len, uint32_t * handle
         j->fail(e);
     } catch (const std::exception & e) {
         j->fail(job_error("internal", e.what()));
-    }
-}
-
-// Every token is one of the model's.
-void check_tokens(const char * name, const model & m, const int32_t * tokens, int32_t n_tokens) {
-    for (int32_t i = 0; i < n_tokens; i++) {
-        if (!m.is_token(tokens[i])) {
-            throw option_error(name, tokens[i], "tokens from 0 to " + std::to_string(llama_vocab_n_tokens(m.vocab) - 1));
-        }
     }
 }
 
@@ -134,6 +146,14 @@ int32_t llama_duo_job_result(uint32_t handle, void * buf, int32_t cap, int32_t *
     });
 }
 
+int32_t llama_duo_job_data(uint32_t handle, void * buf, int32_t cap, int32_t * needed) {
+    return guarded([&] {
+        const auto j = live<job>(handle);
+        check(j->state() == LLAMA_DUO_JOB_DONE, LLAMA_DUO_E_STATE);
+        copy_out(j->data().data(), j->data().size(), 1, buf, cap, needed);
+    });
+}
+
 int32_t llama_duo_job_error(uint32_t handle, void * buf, int32_t cap, int32_t * needed) {
     return guarded([&] {
         const auto j = live<job>(handle);
@@ -171,8 +191,8 @@ int32_t llama_duo_model_load(const void * json, int32_t len, uint32_t * handle) 
     });
 }
 
-int32_t llama_duo_model_free(uint32_t handle) {
-    return guarded([&] { release_elsewhere(taken<model>(handle)); });
+int32_t llama_duo_model_free(uint32_t handle, uint32_t * job_handle) {
+    return guarded([&] { give_back<model>(handle, job_handle, free_model); });
 }
 
 int32_t llama_duo_tokenize(uint32_t handle, const void * text, int32_t len, int32_t flags, int32_t * tokens, int32_t cap, int32_t * needed) {
@@ -182,6 +202,19 @@ int32_t llama_duo_tokenize(uint32_t handle, const void * text, int32_t len, int3
         check(m->has_vocab(), LLAMA_DUO_E_STATE);
         const auto result = tokenize(*m, static_cast<const char *>(len ? text : ""), len, flags & 1, flags & 2);
         copy_out(result.data(), result.size(), sizeof(llama_token), tokens, cap, needed);
+    });
+}
+
+int32_t llama_duo_tokenize_long(uint32_t handle, const void * text, int32_t len, int32_t flags, uint32_t * job_handle) {
+    return guarded([&] {
+        check(len >= 0 && (text || len == 0) && (flags & ~3) == 0);
+        const auto m = live<model>(handle);
+        check(m->has_vocab(), LLAMA_DUO_E_STATE);
+        submit("{}", 2, job_handle, [&](std::shared_ptr<job> j, options) {
+            run_alone(j, [m, text = std::string(static_cast<const char *>(len ? text : ""), size_t(len)), flags](job & j) {
+                tokenize_long(j, *m, text, flags & 1, flags & 2);
+            });
+        });
     });
 }
 
@@ -226,8 +259,12 @@ int32_t llama_duo_gates_embed(const void * json, int32_t len, uint32_t * handle)
 int32_t llama_duo_calibrate(uint32_t handle, const void * json, int32_t len, uint32_t * job_handle) {
     return guarded([&] {
         const auto m = live<model>(handle);
-        submit(json, len, job_handle, [&](std::shared_ptr<job> j, options given) {
-            run_alone(j, [m, o = calibrate_options::read(given, *m)](job & j) { calibrate_model(j, *m, o); });
+        check(json && len > 0);
+        // the samples are large: they are read on the job's thread
+        submit("{}", 2, job_handle, [&](std::shared_ptr<job> j, options) {
+            run_alone(j, [m, text = std::string(static_cast<const char *>(json), size_t(len))](job & j) {
+                calibrate_model(j, *m, calibrate_options::read(options::parse(text.data(), int32_t(text.size())), *m));
+            });
         });
     });
 }
@@ -250,56 +287,49 @@ int32_t llama_duo_context_plan(uint32_t handle, const void * json, int32_t len, 
     });
 }
 
-int32_t llama_duo_context_free(uint32_t handle) {
-    return guarded([&] {
-        auto c = taken<context>(handle);
-        const auto thread = c->thread;
-        thread->cancel();
-        thread->close([c = std::move(c)] {});
-    });
+int32_t llama_duo_context_free(uint32_t handle, uint32_t * job_handle) {
+    return guarded([&] { give_back<context>(handle, job_handle, free_context); });
 }
 
-int32_t llama_duo_generate(
-        uint32_t handle, const int32_t * tokens, int32_t n_tokens, const void * json, int32_t len, uint32_t * job_handle) {
+int32_t llama_duo_generate(uint32_t handle, const int32_t * tokens, int32_t n_tokens, const void * text, int32_t n_bytes, const void * json,
+        int32_t len, uint32_t * job_handle) {
     return guarded([&] {
-        check(n_tokens >= 0 && (tokens || n_tokens == 0));
+        check_prompt(tokens, n_tokens, text, n_bytes);
         const auto c = live<context>(handle);
 
         submit(json, len, job_handle, [&](std::shared_ptr<job> j, options given) {
-            if (n_tokens == 0) {
-                throw option_error("prompt", nlohmann::json::array(), "at least one token");
-            }
-            check_tokens("prompt", *c->mdl, tokens, n_tokens);
-            const bool taken = c->thread->post(j,
-                    [c, prompt = std::vector<llama_token>(tokens, tokens + n_tokens), o = generate_options::read(given, *c->mdl)](job & j) {
-                        generate(j, *c, prompt, o);
-                    });
+            prompt p("prompt", *c->mdl, tokens, n_tokens, text, n_bytes, llama_n_ctx_seq(c->ptr.get()), given);
+            const bool taken = c->thread->post(j, [c, p = std::move(p), o = generate_options::read(given, *c->mdl)](job & j) {
+                generate(j, *c, p.tokens(j, *c->mdl, 1), o);
+            });
             check(taken, LLAMA_DUO_E_HANDLE);
         });
     });
 }
 
-int32_t llama_duo_score(
-        uint32_t handle, const int32_t * tokens, int32_t n_tokens, const void * json, int32_t len, uint32_t * job_handle) {
+int32_t llama_duo_score(uint32_t handle, const int32_t * tokens, int32_t n_tokens, const void * text, int32_t n_bytes, const void * json,
+        int32_t len, uint32_t * job_handle) {
     return guarded([&] {
-        check(n_tokens >= 0 && (tokens || n_tokens == 0));
+        check_prompt(tokens, n_tokens, text, n_bytes);
         const auto c = live<context>(handle);
 
         submit(json, len, job_handle, [&](std::shared_ptr<job> j, options given) {
-            if (n_tokens < 2) {
-                throw option_error("text", std::vector<int32_t>(tokens, tokens + n_tokens), "at least two tokens");
-            }
-            check_tokens("text", *c->mdl, tokens, n_tokens);
-            const bool taken = c->thread->post(j,
-                    [c, text = std::vector<llama_token>(tokens, tokens + n_tokens), o = score_options::read(given, size_t(n_tokens))](job & j) {
-                        score(j, *c, text, o);
-                    });
+            // nothing is read after the last token
+            prompt p("text", *c->mdl, tokens, n_tokens, text, n_bytes, size_t(llama_n_ctx_seq(c->ptr.get())) + 1, given);
+            const size_t n_max = p.max_size();
+            const bool taken = c->thread->post(j, [c, p = std::move(p), o = score_options::read(given, n_max)](job & j) {
+                score(j, *c, p.tokens(j, *c->mdl, 2), o);
+            });
             check(taken, LLAMA_DUO_E_HANDLE);
         });
     });
 }
 
 // --- process ---
+
+int32_t llama_duo_own_by_this_thread(void) {
+    return guarded(own_by_this_thread);
+}
 
 int32_t llama_duo_shutdown(int32_t timeout_ms) {
     return guarded([&] {

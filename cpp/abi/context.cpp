@@ -196,7 +196,7 @@ static void create_context(job & j, std::shared_ptr<model> m, const context_opti
         { "warnings",           warnings_of(*c->mdl, llama_n_ctx_seq(ctx)) },
     };
     j.finish([&] {
-        result["context"] = handles().add(c);
+        result["context"] = handles().add(c, j.owner);
         return result;
     });
 }
@@ -225,6 +225,15 @@ void submit_context(std::shared_ptr<job> j, std::shared_ptr<model> m, context_op
     guard->thread->post(std::move(j), [guard, m = std::move(m), o = std::move(o)](job & j) {
         create_context(j, m, o, guard->thread);
         guard->owned = true;
+    });
+}
+
+void free_context(std::shared_ptr<context> c, std::shared_ptr<job> j) {
+    const auto thread = c->thread;
+    thread->cancel();
+    thread->close([c = std::move(c), j = std::move(j)]() mutable {
+        c.reset();  // also where nobody waits for the job any more
+        j->run([](job & j) { j.finish([] { return json::object(); }); });
     });
 }
 

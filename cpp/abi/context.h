@@ -55,6 +55,9 @@ private:
     void roll_back(size_t n);
 };
 
+// Ends the context's jobs and runs llama_duo_context_free as the job, on the context's own thread.
+void free_context(std::shared_ptr<context> c, std::shared_ptr<job> j);
+
 // Runs llama_duo_context_create as the job, on a new thread that the context keeps.
 void submit_context(std::shared_ptr<job> j, std::shared_ptr<model> m, context_options o);
 

@@ -152,6 +152,9 @@ bool engine_thread::post(std::shared_ptr<job> j, work w) {
         return false;
     }
     queue.push_back({ std::move(j), std::move(w) });
+    if (running) {
+        running->set_waited_for(true);
+    }
     wake.notify_one();
     return true;
 }
@@ -191,6 +194,7 @@ void engine_thread::loop() {
         work w  = std::move(queue.front().w);
         running = std::move(queue.front().j);
         queue.pop_front();
+        running->set_waited_for(!queue.empty());
 
         lock.unlock();
         running->run(w);
@@ -216,11 +220,6 @@ void run_alone(std::shared_ptr<job> j, engine_thread::work w) {
     const auto t = engine_thread::start();
     t->post(std::move(j), std::move(w));
     t->close();
-}
-
-void release_elsewhere(std::shared_ptr<void> object) {
-    const auto t = engine_thread::start();
-    t->close([object = std::move(object)] {});
 }
 
 bool cancel_all_jobs(int32_t timeout_ms) {

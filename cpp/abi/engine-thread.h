@@ -49,9 +49,6 @@ private:
 // A thread for one job.
 void run_alone(std::shared_ptr<job> j, engine_thread::work w);
 
-// A thread for freeing what may take long to free.
-void release_elsewhere(std::shared_ptr<void> object);
-
 // Cancels all jobs and waits until no thread has work; false after timeout_ms.
 bool cancel_all_jobs(int32_t timeout_ms);
 

@@ -1,6 +1,7 @@
 #include "generate.h"
 
 #include "log.h"
+#include "duo-interrupt.h"
 #include "stop-text.h"
 #include "utf8-assembler.h"
 #include "utf8.h"
@@ -51,7 +52,6 @@ generate_options generate_options::read(options o, const model & m) {
     result.max_tokens     = o.integer("maxTokens", -1, INT32_MAX).value_or(result.max_tokens);
     result.ignore_eos     = o.boolean("ignoreEos").value_or(result.ignore_eos);
     result.special_tokens = o.boolean("specialTokens").value_or(result.special_tokens);
-    result.parse_special  = o.boolean("parseSpecial").value_or(result.parse_special);
     result.reuse          = o.boolean("reuse").value_or(result.reuse);
     result.window         = size_t(o.integer("window", 1, INT32_MAX).value_or(int64_t(result.window)));
 
@@ -231,6 +231,8 @@ void generate(job & j, context & c, const std::vector<llama_token> & prompt, con
         j.push(token, text);
         paused_seconds += pause.seconds();
     };
+    // a grammar may take long for a token
+    const duo_interrupt interrupt([&] { j.throw_if_cancelled(); });
 
     const stopwatch decode_time;
     while (int64_t(generated.size()) != o.max_tokens) {

@@ -16,7 +16,6 @@ struct generate_options {
     int64_t                  max_tokens = -1;  // -1: until the context is full
     bool                     ignore_eos = false;
     bool                     special_tokens = false;
-    bool                     parse_special = false; // of a prompt that is text
     bool                     reuse = true;
     size_t                   window = 256;
     std::vector<std::string> stop;

@@ -11,7 +11,7 @@ static constexpr uint32_t max_generation = (1u << (32 - slot_bits)) - 1;
 // A slot rests until this many others were freed after it, so that generations come round only after 2^8 * 2^18 handles.
 static constexpr size_t min_rest = 256;
 
-uint32_t handle_table::insert(any_object object) {
+uint32_t handle_table::insert(any_object object, uint32_t owner) {
     std::lock_guard lock(mutex);
 
     uint32_t i;
@@ -26,6 +26,7 @@ uint32_t handle_table::insert(any_object object) {
     }
 
     slots[i].object = std::move(object);
+    slots[i].owner  = owner;
     return slots[i].generation << slot_bits | i;
 }
 

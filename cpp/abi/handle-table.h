@@ -17,8 +17,9 @@ struct model;
 // A handle is a slot in its low bits and, above, how often that slot was used: a stale handle finds another generation and so nothing.
 class handle_table {
 public:
-    template <class T> uint32_t add(std::shared_ptr<T> object) {
-        return insert(std::move(object));
+    // owner: as this_owner() says
+    template <class T> uint32_t add(std::shared_ptr<T> object, uint32_t owner = 0) {
+        return insert(std::move(object), owner);
     }
 
     // The object, or null where the handle is stale, of another kind or never was one.
@@ -42,11 +43,26 @@ public:
         return object;
     }
 
+    // Takes all objects of a kind that an owner has.
+    template <class T> std::vector<std::shared_ptr<T>> take_all(uint32_t owner) {
+        std::lock_guard lock(mutex);
+        std::vector<std::shared_ptr<T>> taken;
+        for (uint32_t i = 0; i < slots.size(); i++) {
+            auto * held = slots[i].owner == owner ? std::get_if<std::shared_ptr<T>>(&slots[i].object) : nullptr;
+            if (held) {
+                taken.push_back(std::move(*held));
+                release(i);
+            }
+        }
+        return taken;
+    }
+
 private:
     using any_object = std::variant<std::monostate, std::shared_ptr<job>, std::shared_ptr<model>, std::shared_ptr<context>>;
 
     struct slot {
         uint32_t   generation = 1;  // never 0, so no handle is 0
+        uint32_t   owner      = 0;
         any_object object;
     };
 
@@ -54,7 +70,7 @@ private:
     std::vector<slot>    slots;
     std::deque<uint32_t> free_slots;  // longest free first
 
-    uint32_t insert(any_object object);
+    uint32_t insert(any_object object, uint32_t owner);
     slot *   find(uint32_t handle);
     void     release(uint32_t handle);
 };

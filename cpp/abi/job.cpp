@@ -22,7 +22,7 @@ void job::cancel() {
     if (state_ == LLAMA_DUO_JOB_QUEUED) {
         state_ = LLAMA_DUO_JOB_CANCELLED;
     }
-    drained_or_cancelled.notify_all();
+    may_go_on.notify_all();
 }
 
 int32_t job::state() const {
@@ -58,7 +58,7 @@ job::drained job::drain(int32_t * tokens, int32_t cap, char * text, int32_t text
     d.n_text = int32_t(n);
     d.more   = !pieces.empty() || !text_.empty();
 
-    drained_or_cancelled.notify_all();
+    may_go_on.notify_all();
     return d;
 }
 
@@ -80,6 +80,8 @@ void job::run(const std::function<void(job &)> & work) {
         fail(e);
     } catch (const std::exception & e) {
         fail(job_error("internal", e.what()));
+    } catch (...) {
+        fail(job_error("internal", "something that is no std::exception was thrown"));
     }
 }
 
@@ -106,6 +108,12 @@ void job::finish(const std::function<json()> & make_result) {
     state_  = LLAMA_DUO_JOB_DONE;
 }
 
+void job::set_waited_for(bool waited_for) {
+    std::lock_guard lock(mutex);
+    waited_for_ = waited_for;
+    may_go_on.notify_all();
+}
+
 void job::push(int32_t token, const std::string & text) {
     std::unique_lock lock(mutex);
 
@@ -114,7 +122,7 @@ void job::push(int32_t token, const std::string & text) {
         return;
     }
 
-    drained_or_cancelled.wait(lock, [&] { return pieces.size() < window_ || cancelled_; });
+    may_go_on.wait(lock, [&] { return pieces.size() < window_ || waited_for_ || cancelled_; });
     throw_if_cancelled();
     pieces.push_back({ token, text });
 }

@@ -12,6 +12,7 @@
 #include <mutex>
 #include <stdexcept>
 #include <string>
+#include <vector>
 
 namespace duo::abi {
 
@@ -34,6 +35,10 @@ struct job_cancelled {};
 
 class job {
 public:
+    const uint32_t owner;  // who has the job's handle, and those of what it makes (this_owner)
+
+    explicit job(uint32_t owner = 0) : owner(owner) {}
+
     // --- the caller's side ---
 
     void cancel();
@@ -42,6 +47,9 @@ public:
     double      progress() const { return progress_; }
     std::string result() const;  // JSON, "" unless done
     std::string error() const;   // JSON, "" unless failed
+
+    // Numbers of the result that JSON would be slow for; never changed once the job is done.
+    const std::vector<char> & data() const { return data_; }
 
     struct drained {
         int32_t n_tokens;
@@ -69,10 +77,20 @@ public:
     // (a model, a context) is handed over or dropped, never lost.
     void finish(const std::function<json()> & make_result);
 
+    // For the work to call before finish.
+    template <class T> void set_data(const std::vector<T> & numbers) {
+        const char * bytes = reinterpret_cast<const char *>(numbers.data());
+        data_.assign(bytes, bytes + numbers.size() * sizeof(T));
+    }
+
     // Hands on a token and the text that is due with it; text alone where token is LLAMA_TOKEN_NULL. Waits while `window` tokens wait
-    // to be drained. Throws job_cancelled.
+    // to be drained, unless another job waits for this one. Throws job_cancelled.
     void push(int32_t token, const std::string & text);
     void set_window(size_t window) { window_ = window; }
+
+    // Whether another job waits for this one to end. A reader that is slow, or has gone, then holds nobody up: the work goes on, and all that it
+    // makes is kept, which is at most what the context holds.
+    void set_waited_for(bool waited_for);
 
 private:
     struct piece {
@@ -83,15 +101,17 @@ private:
     bool ended() const { return state_ >= LLAMA_DUO_JOB_DONE; }
 
     mutable std::mutex      mutex;
-    std::condition_variable drained_or_cancelled;
+    std::condition_variable may_go_on;  // drained, cancelled or waited for
 
     std::atomic<bool>   cancelled_ = false;
     std::atomic<double> progress_  = -1;
 
     int32_t           state_  = LLAMA_DUO_JOB_QUEUED;
     size_t            window_ = 256;
+    bool              waited_for_ = false;
     std::string       result_;
     std::string       error_;
+    std::vector<char> data_;
     std::deque<piece> pieces;
     std::string       text_;  // text of tokens that were drained already
 };

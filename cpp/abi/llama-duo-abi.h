@@ -26,7 +26,7 @@
 extern "C" {
 #endif
 
-#define LLAMA_DUO_ABI_VERSION 1
+#define LLAMA_DUO_ABI_VERSION 2
 
 enum llama_duo_status {
     LLAMA_DUO_OK         =  0,
@@ -64,6 +64,9 @@ LLAMA_DUO_API int32_t llama_duo_job_poll(uint32_t job, int32_t * state, double *
 // The result's JSON once the job is done; each submit below says what it holds.
 LLAMA_DUO_API int32_t llama_duo_job_result(uint32_t job, void * buf, int32_t cap, int32_t * needed);
 
+// Numbers that belong to the result, as bytes in the machine's order, once the job is done; a submit that makes any says so. *needed counts bytes.
+LLAMA_DUO_API int32_t llama_duo_job_data(uint32_t job, void * buf, int32_t cap, int32_t * needed);
+
 // { "code", "message" } once the job has failed. code is one of: option (bad option), gates (bad gate pattern), model (cannot be loaded),
 // unsupported (mixed heads cannot apply), context (cannot be created), full (the prompt does not fit the context), grammar (it allows no token of the
 // vocabulary), decode, internal (what should not have happened). code "option" adds "name" (the key, "duo.sink" for one within another, "prompt" for
@@ -86,13 +89,17 @@ LLAMA_DUO_API int32_t llama_duo_job_free(uint32_t job);
 //   "chatTemplate": string | null, "metadata": { key: value } }
 LLAMA_DUO_API int32_t llama_duo_model_load(const void * json, int32_t len, uint32_t * job);
 
-// A context keeps its model alive; freeing is safe in any order.
-LLAMA_DUO_API int32_t llama_duo_model_free(uint32_t model);
+// Gives the model back at once and is done when its memory is free, or at once where a context or a job still uses it: then its memory is free once
+// they are. Freeing is safe in any order. Result: {}
+LLAMA_DUO_API int32_t llama_duo_model_free(uint32_t model, uint32_t * job);
 
 // Token ids of a text. flags: 1 add special tokens as the model wants them, 2 parse special tokens in the text. *needed counts tokens.
 // LLAMA_DUO_E_STATE: the model has no vocabulary.
 LLAMA_DUO_API int32_t llama_duo_tokenize(
         uint32_t model, const void * text, int32_t len, int32_t flags, int32_t * tokens, int32_t cap, int32_t * needed);
+
+// As llama_duo_tokenize, for a text that takes long. Result: { "tokens": how many }; data: the ids, int32_t
+LLAMA_DUO_API int32_t llama_duo_tokenize_long(uint32_t model, const void * text, int32_t len, int32_t flags, uint32_t * job);
 
 // The bytes of tokens; they may end within a UTF-8 sequence. flags: 1 leave special tokens out, 2 render special tokens as text.
 // LLAMA_DUO_E_STATE: the model has no vocabulary. LLAMA_DUO_E_ARGUMENT: an id is not in it.
@@ -142,22 +149,25 @@ LLAMA_DUO_API int32_t llama_duo_context_create(uint32_t model, const void * json
 //   the standard one, the model's file is read again, without its weights.
 LLAMA_DUO_API int32_t llama_duo_context_plan(uint32_t model, const void * json, int32_t len, uint32_t * job);
 
-// Ends the context's job, then frees it, on the context's own thread. Returns at once.
-LLAMA_DUO_API int32_t llama_duo_context_free(uint32_t context);
+// Gives the context back at once, ends its jobs, and is done when its memory is free. Result: {}
+LLAMA_DUO_API int32_t llama_duo_context_free(uint32_t context, uint32_t * job);
 
 // Generates from a prompt on sequence 0 of the context; jobs of a context run one after the other in the order of their submits. What the cache
 // already holds of the prompt is reused where it can be.
-// Options: { "maxTokens"?: integer >= -1 (-1: until the context is full), "ignoreEos"?: boolean, "temperature"?: >= 0 (0: greedy), "topK"?, "topP"?,
+// The prompt: n_tokens ids, or, where n_tokens is -1, n_bytes of text, which the context's thread tokenizes when it is the job's turn. A text that
+// cannot fit, whatever its tokens are, is refused before that.
+// Options: { "addSpecial"?: boolean (true), "parseSpecial"?: boolean (false; both as llama_duo_tokenize's flags, of a prompt that is text),
+//   "maxTokens"?: integer >= -1 (-1: until the context is full), "ignoreEos"?: boolean, "temperature"?: >= 0 (0: greedy), "topK"?, "topP"?,
 //   "minP"?, "typicalP"?, "repeatPenalty"?, "repeatLastN"?, "frequencyPenalty"?, "presencePenalty"?, "seed"?: 0 to 4294967295, "grammar"?: string,
 //   "stop"?: [string] (generation ends before the text that matches), "specialTokens"?: boolean (render special tokens in text),
-//   "parseSpecial"?: boolean (read special tokens in a prompt that is text; false),
-//   "reuse"?: boolean, "window"?: integer >= 1 (tokens that may wait undrained before the engine pauses; 256) }
+//   "reuse"?: boolean, "window"?: integer >= 1 (tokens that may wait undrained before the engine pauses; 256. It
+//   does not pause while another job of the context waits: what the reader does not take is kept) }
 // Result: { "stop": "length" | "eos" | "text" | "full", "stopText": string | null, "promptTokens", "reusedTokens", "generatedTokens",
 //   "prefillSeconds", "decodeSeconds", "prefillTokensPerSecond", "decodeTokensPerSecond" } (a rate without tokens is 0)
 //   The token that ends a generation ("eos") is neither counted nor drained. A grammar whose text is complete ends it so as well, with ignoreEos too. One that
 //   allows no token before that fails the job with code "grammar". decodeSeconds leaves out waiting for the reader.
-LLAMA_DUO_API int32_t llama_duo_generate(
-        uint32_t context, const int32_t * tokens, int32_t n_tokens, const void * json, int32_t len, uint32_t * job);
+LLAMA_DUO_API int32_t llama_duo_generate(uint32_t context, const int32_t * tokens, int32_t n_tokens, const void * text, int32_t n_bytes,
+        const void * json, int32_t len, uint32_t * job);
 
 // Takes tokens that wait, and their text: whole UTF-8 sequences, so text may lag behind its tokens but never runs ahead; when the job has
 // ended the last drain gives the rest. info[0] tokens written, info[1] bytes of text written, info[2] the job's state, info[3] 1 if more waits;
@@ -166,13 +176,17 @@ LLAMA_DUO_API int32_t llama_duo_job_drain(
         uint32_t job, int32_t * tokens, int32_t cap, void * text, int32_t text_cap, int32_t * info);
 
 // The logarithms of the probabilities of given tokens, each after those before it, on sequence 0 of the context. What the cache already holds
-// of the tokens before the first scored one is reused. tokens: at least 2, at most one more than a sequence holds.
-// Options: { "from"?: integer from 1 to n_tokens - 1 (the first token to score; 1), "parseSpecial"?: boolean (as for llama_duo_generate) }
-// Result: { "logProbabilities": [natural logarithms of tokens from .. n_tokens - 1], "reusedTokens", "seconds" }
-LLAMA_DUO_API int32_t llama_duo_score(
-        uint32_t context, const int32_t * tokens, int32_t n_tokens, const void * json, int32_t len, uint32_t * job);
+// of the tokens before the first scored one is reused. Ids or text as for llama_duo_generate: at least 2 tokens, at most one more than a sequence holds.
+// Options: { "addSpecial"?, "parseSpecial"?, "from"?: integer from 1 to the number of tokens - 1 (the first token to score; 1) }
+// Result: { "reusedTokens", "seconds" }; data: natural logarithms of the tokens from `from` on, double
+LLAMA_DUO_API int32_t llama_duo_score(uint32_t context, const int32_t * tokens, int32_t n_tokens, const void * text, int32_t n_bytes,
+        const void * json, int32_t len, uint32_t * job);
 
 // --- process ---
+
+// From now on what the calling thread submits, and what comes of it, ends with that thread: its jobs are cancelled, its models and contexts freed. For
+// a JavaScript worker, which may end without another call. Other threads may use those handles as before.
+LLAMA_DUO_API int32_t llama_duo_own_by_this_thread(void);
 
 // Cancels all jobs and waits, at most timeout_ms, until the library's threads rest; LLAMA_DUO_E_STATE where some still work then. The library
 // does this itself at exit; a caller may do so earlier, and go on using it.

@@ -4,12 +4,14 @@
 #include "handle-table.h"
 #include "log.h"
 
+#include "duo-interrupt.h"
 #include "llama-model.h"
 
 #include <cerrno>
 #include <cstring>
 #include <filesystem>
 #include <fstream>
+#include <optional>
 
 namespace duo::abi {
 
@@ -130,6 +132,23 @@ void require_weights(const model & m, const std::string & what) {
     }
 }
 
+// Of the tokenizers that leave out nothing of a text: others normalize it. A token's text has at least as many bytes as what it stands for, since bytes
+// and spaces are written as longer characters there.
+static size_t max_token_bytes_of(const llama_vocab * vocab) {
+    const auto type = llama_vocab_type(vocab);
+    if (type != LLAMA_VOCAB_TYPE_BPE && type != LLAMA_VOCAB_TYPE_SPM) {
+        return SIZE_MAX;
+    }
+    size_t max = 1;
+    for (llama_token t = 0; t < llama_vocab_n_tokens(vocab); t++) {
+        if (llama_vocab_get_attr(vocab, t) & (LLAMA_TOKEN_ATTR_LSTRIP | LLAMA_TOKEN_ATTR_RSTRIP)) {
+            return SIZE_MAX;  // it swallows the spaces beside it
+        }
+        max = std::max(max, strlen(llama_vocab_get_text(vocab, t)));
+    }
+    return max;
+}
+
 void load_model(job & j, const model_options & o) {
     check_is_gguf(o.path);
     start_backends();
@@ -155,17 +174,28 @@ void load_model(job & j, const model_options & o) {
     }
 
     const auto * vocab = llama_model_get_vocab(ptr.get());
-    const auto   m     = std::make_shared<model>(model { {}, std::move(ptr), vocab, o.path, o.params });
+    const auto   m     = std::make_shared<model>(model { {}, std::move(ptr), vocab, o.path, o.params, max_token_bytes_of(vocab) });
 
     json result = { { "model", 0 } };
     result.update(describe(*m));
     j.finish([&] {
-        result["model"] = handles().add(m);
+        result["model"] = handles().add(m, j.owner);
         return result;
     });
 }
 
-std::vector<llama_token> tokenize(const model & m, const char * text, int32_t len, bool add_special, bool parse_special) {
+void free_model(std::shared_ptr<model> m, std::shared_ptr<job> j) {
+    run_alone(std::move(j), [m = std::move(m)](job & j) mutable {
+        m.reset();
+        j.finish([] { return json::object(); });
+    });
+}
+
+std::vector<llama_token> tokenize(const model & m, const char * text, int32_t len, bool add_special, bool parse_special, const job * j) {
+    std::optional<duo_interrupt> interrupt;
+    if (j) {
+        interrupt.emplace([j] { j->throw_if_cancelled(); });
+    }
     // as many as there can be: one for each byte, and those that are added
     std::vector<llama_token> tokens(size_t(len) + 2);
     int32_t n = llama_tokenize(m.vocab, text, len, tokens.data(), int32_t(tokens.size()), add_special, parse_special);
@@ -189,6 +219,12 @@ std::string detokenize(const model & m, const llama_token * tokens, int32_t n_to
     }
     text.resize(size_t(std::max(n, 0)));
     return text;
+}
+
+void tokenize_long(job & j, const model & m, const std::string & text, bool add_special, bool parse_special) {
+    const auto tokens = tokenize(m, text.data(), int32_t(text.size()), add_special, parse_special, &j);
+    j.set_data(tokens);
+    j.finish([&] { return json { { "tokens", tokens.size() } }; });
 }
 
 } // namespace duo::abi

@@ -18,6 +18,7 @@ struct model {
     const llama_vocab * vocab;
     std::string         path;
     llama_model_params  params;  // what it was loaded with
+    size_t              max_token_bytes;  // bytes of text that a token stands for, at most; SIZE_MAX where there is no such bound
 
     // Whether it can compute, and not only tell what it is.
     bool has_weights() const { return !params.vocab_only && !params.no_alloc; }
@@ -38,8 +39,15 @@ void require_weights(const model & m, const std::string & what);
 // The job's work: loads, and makes the result of llama_duo_model_load.
 void load_model(job & j, const model_options & o);
 
-// The model must have a vocabulary; every token must be one of it.
-std::vector<llama_token> tokenize(const model & m, const char * text, int32_t len, bool add_special, bool parse_special);
+// Runs llama_duo_model_free as the job, on a thread of its own.
+void free_model(std::shared_ptr<model> m, std::shared_ptr<job> j);
+
+// The model must have a vocabulary; every token must be one of it. Cancelling the job, if there is one, ends the tokenizing.
+std::vector<llama_token> tokenize(const model & m, const char * text, int32_t len, bool add_special, bool parse_special,
+        const job * j = nullptr);
 std::string detokenize(const model & m, const llama_token * tokens, int32_t n_tokens, bool remove_special, bool render_special);
+
+// The work of llama_duo_tokenize_long.
+void tokenize_long(job & j, const model & m, const std::string & text, bool add_special, bool parse_special);
 
 } // namespace duo::abi

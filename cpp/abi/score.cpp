@@ -13,7 +13,6 @@ static constexpr size_t max_logits = size_t(1) << 26;
 score_options score_options::read(options o, size_t n_tokens) {
     score_options result;
     result.from = size_t(o.integer("from", 1, std::max<int64_t>(1, int64_t(n_tokens) - 1)).value_or(1));
-    result.parse_special = o.boolean("parseSpecial").value_or(result.parse_special);
     o.finish();
     return result;
 }
@@ -26,6 +25,10 @@ void score(job & j, context & c, const std::vector<llama_token> & tokens, const 
                 std::to_string(n_ctx));
     }
 
+    if (o.from > n_input) { // a text's number of tokens is not known before
+        throw option_error("from", o.from, "an integer from 1 to " + std::to_string(n_input));
+    }
+
     // token i is predicted at position i - 1: all before that of the first scored token may be in the cache already
     c.keep_prefix({ tokens.begin(), tokens.begin() + int64_t(o.from) });
 
@@ -34,7 +37,8 @@ void score(job & j, context & c, const std::vector<llama_token> & tokens, const 
     const size_t n_vocab  = size_t(llama_vocab_n_tokens(c.mdl->vocab));
     const size_t n_piece  = std::clamp<size_t>(max_logits / n_vocab, 1, llama_n_ubatch(c.ptr.get()));
 
-    json scores = json::array();
+    std::vector<double> scores;
+    scores.reserve(n_input + 1 - o.from);
     for (size_t n_done = n_reused; n_done < n_input;) {
         j.throw_if_cancelled();
         j.set_progress(double(n_done) / double(n_input));
@@ -57,13 +61,8 @@ void score(job & j, context & c, const std::vector<llama_token> & tokens, const 
     }
 
     const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-    j.finish([&] {
-        return json {
-            { "logProbabilities", std::move(scores) },
-            { "reusedTokens",     n_reused },
-            { "seconds",          seconds },
-        };
-    });
+    j.set_data(scores);
+    j.finish([&] { return json { { "reusedTokens", n_reused }, { "seconds", seconds } }; });
 }
 
 } // namespace duo::abi

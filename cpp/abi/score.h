@@ -11,7 +11,6 @@ namespace duo::abi {
 
 struct score_options {
     size_t from          = 1;     // the first token that is scored
-    bool   parse_special = false; // of what is text
 
     static score_options read(options o, size_t n_tokens);
 };

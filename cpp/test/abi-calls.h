@@ -7,6 +7,7 @@
 #include "llama-duo-abi.h"
 
 #include <chrono>
+#include <cstring>
 #include <functional>
 #include <string>
 #include <thread>
@@ -18,6 +19,13 @@ using clk = std::chrono::steady_clock;
 [[maybe_unused]] static double seconds_since(clk::time_point t) {
     return std::chrono::duration<double>(clk::now() - t).count();
 }
+
+// What sanitizers make of a second, and a busy machine besides.
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+static constexpr int slowness = 20;
+#else
+static constexpr int slowness = 1;
+#endif
 
 [[maybe_unused]] static void sleep_ms(int ms) {
     std::this_thread::sleep_for(std::chrono::milliseconds(ms));
@@ -53,7 +61,7 @@ using clk = std::chrono::steady_clock;
 [[maybe_unused]] static int32_t wait_for(uint32_t job, double timeout = 120) {
     const auto t = clk::now();
     int32_t state;
-    while ((state = state_of(job)) < LLAMA_DUO_JOB_DONE && seconds_since(t) < timeout) {
+    while ((state = state_of(job)) < LLAMA_DUO_JOB_DONE && seconds_since(t) < timeout * slowness) {
         sleep_ms(1);
     }
     return state;
@@ -85,6 +93,26 @@ using json_call = std::function<int32_t(const void *, int32_t, uint32_t *)>;
     const json error = state == LLAMA_DUO_JOB_FAILED ? error_of(job) : json::object();
     CHECK_EQ(llama_duo_job_free(job), LLAMA_DUO_OK);
     return error;
+}
+
+// The data of a job that is done, and its result.
+template <class T> [[maybe_unused]] static std::vector<T> take_data(uint32_t job, json * result = nullptr) {
+    CHECK_EQ(wait_for(job), LLAMA_DUO_JOB_DONE);
+    const std::string bytes = text_of([&](void * b, int32_t c, int32_t * n) { return llama_duo_job_data(job, b, c, n); });
+    std::vector<T> data(bytes.size() / sizeof(T));
+    memcpy(data.data(), bytes.data(), bytes.size());
+    const json r = take_result(job);
+    if (result) {
+        *result = r;
+    }
+    return data;
+}
+
+// Frees a model or context, and waits until its memory is free.
+[[maybe_unused]] static void give_back(int32_t (*free)(uint32_t, uint32_t *), uint32_t handle) {
+    uint32_t job = 0;
+    CHECK_EQ(free(handle, &job), LLAMA_DUO_OK);
+    take_result(job);
 }
 
 [[maybe_unused]] static bool contains(const json & text, const std::string & part) {

@@ -52,11 +52,11 @@ static outcome made(uint32_t model, const json & options) {
     if (o.what == "made") {
         const uint32_t c = o.value.at("context");
         const int32_t  prompt[] = { 5, 6, 7 };
-        const uint32_t job = submit([=](const void * j, int32_t n, uint32_t * job) { return llama_duo_generate(c, prompt, 3, j, n, job); },
+        const uint32_t job = submit([=](const void * j, int32_t n, uint32_t * job) { return llama_duo_generate(c, prompt, 3, nullptr, 0, j, n, job); },
                 R"({"maxTokens":2,"temperature":0,"ignoreEos":true})");
         CHECK_EQ(drain_all(job).tokens.size(), size_t(2));
         take_result(job);
-        CHECK_EQ(llama_duo_context_free(c), LLAMA_DUO_OK);
+        give_back(llama_duo_context_free, c);
     }
     return o;
 }
@@ -153,7 +153,7 @@ static void test_sizes(uint32_t model) {
         const json c = take_result(submit(create(model), with(R"("contextSize":300)")));
         CHECK_EQ(c.at("contextSize"), 512);
         CHECK_EQ(c.at("batchSize"), 512);
-        CHECK_EQ(llama_duo_context_free(c.at("context")), LLAMA_DUO_OK);
+        give_back(llama_duo_context_free, c.at("context"));
     }
 }
 
@@ -188,7 +188,7 @@ static void test_small_model() {
     CHECK_EQ(warnings(257).size(), size_t(1));
     CHECK_EQ(warnings(257).at(0).at("code"), "beyond-training");
     CHECK(contains(warnings(257).at(0).at("message"), "512 tokens, and the model was trained for 32"));
-    CHECK_EQ(llama_duo_model_free(model), LLAMA_DUO_OK);
+    give_back(llama_duo_model_free, model);
 }
 
 // --- architectures ---
@@ -209,8 +209,8 @@ static void check_architecture(const random_model_file & file, const std::string
         }
     }
     CHECK_EQ(take_error(submit(create(weightless), "{}")).at("code"), "context");
-    CHECK_EQ(llama_duo_model_free(model), LLAMA_DUO_OK);
-    CHECK_EQ(llama_duo_model_free(weightless), LLAMA_DUO_OK);
+    give_back(llama_duo_model_free, model);
+    give_back(llama_duo_model_free, weightless);
 }
 
 static void test_architectures(uint64_t seed) {
@@ -230,7 +230,7 @@ static void test_architectures(uint64_t seed) {
 
         const uint32_t model = load(file.path());
         CHECK_EQ(compare(model, { { "contextSize", 1024 }, { "duo", { { "sparsity", 1 } } } }), "unsupported");
-        CHECK_EQ(llama_duo_model_free(model), LLAMA_DUO_OK);
+        give_back(llama_duo_model_free, model);
     }
 }
 

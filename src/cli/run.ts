@@ -81,7 +81,7 @@ export const run: Command = {
       const contextSize = given.contextSize ?? Math.min(model.info.contextSize, defaultContextSize);
       await using context = await model.createContext({ ...plan, contextSize });
       warn(context.info.warnings);
-      if (given.json) await printJson(await answer(context, prompt, generateOptions));
+      if (given.json) await printJson(await answer(context, model.tokenize(prompt, { parseSpecial: true }), generateOptions));
       else await stream(context, prompt, generateOptions);
     } catch (error) {
       throw error instanceof ContextFullError ? new ContextFullError(`${error.message}: give a larger one with -c N.`) : error;
@@ -103,13 +103,12 @@ async function printLog(): Promise<void> {
 }
 
 /** What --json prints. */
-async function answer(context: Context, prompt: string, options: GenerateOptions): Promise<Record<string, unknown>> {
-  const generation = context.generate(prompt, options);
-  const { text, tokens, stop, prefillTokensPerSecond, decodeTokensPerSecond } = await generation.collect();
+async function answer(context: Context, promptTokens: Int32Array, options: GenerateOptions): Promise<Record<string, unknown>> {
+  const { text, tokens, stop, prefillTokensPerSecond, decodeTokensPerSecond } = await context.generate(promptTokens, options).collect();
   const { retrievalBytes, streamingBytes, totalBytes, fullBytes, retrievalHeads, streamingHeads } = context.memory();
   return {
     text,
-    promptTokens: generation.promptTokens,
+    promptTokens,
     tokens,
     stop,
     prefillTokensPerSecond,

@@ -3,7 +3,7 @@ import { cannotBind, cannotOpen, findLibrary } from './library.ts';
 import type { BoundSymbols } from './symbols.ts';
 
 /** LLAMA_DUO_ABI_VERSION of the header that this code was written for. */
-export const abiVersion = 1;
+export const abiVersion = 2;
 
 /** llama_duo_status. */
 export const Status = { ok: 0, argument: -1, handle: -2, space: -3, state: -4, internal: -5 } as const;
@@ -51,7 +51,9 @@ async function open(path: string): Promise<Native> {
   }
   const found = bound.llama_duo_abi_version();
   if (found !== abiVersion) throw new AbiError(path, abiVersion, found);
-  return new Native(bound, path);
+  const native = new Native(bound, path);
+  native.ownByThisThread();
+  return native;
 }
 
 /** What binds the library in this runtime. Each import is written out, so that bundlers see it; only the one that is taken is loaded. */
@@ -104,6 +106,12 @@ export class Native {
     return this.#text((buffer, capacity, needed) => this.#c.llama_duo_job_error(checked, buffer, capacity, needed), 'job');
   }
 
+  /** A done job's numbers, in a buffer of their own. */
+  jobData(job: Handle): Uint8Array<ArrayBuffer> {
+    const checked = handle('job', job);
+    return this.#bytes((buffer, capacity, needed) => this.#c.llama_duo_job_data(checked, buffer, capacity, needed), 'job').slice();
+  }
+
   jobCancel(job: Handle): void {
     check(this.#c.llama_duo_job_cancel(handle('job', job)), 'job');
   }
@@ -126,8 +134,11 @@ export class Native {
     return this.#submit(options, (json, length, job) => this.#c.llama_duo_model_load(json, length, job));
   }
 
-  modelFree(model: Handle): void {
-    check(this.#c.llama_duo_model_free(handle('model', model)), 'model');
+  /** The job is done when the model's memory is free. */
+  modelFree(model: Handle): Handle {
+    const job = new Uint32Array(1);
+    check(this.#c.llama_duo_model_free(handle('model', model), job), 'model');
+    return job[0] ?? 0;
   }
 
   /** @param flags 1: add special tokens as the model wants them, 2: parse special tokens in the text */
@@ -147,6 +158,15 @@ export class Native {
       }
       tokens = new Int32Array(needed[0] ?? 0);
     }
+  }
+
+  /** As {@link tokenize}, as a job whose data are the ids. */
+  tokenizeLong(model: Handle, text: string, flags: number): Handle {
+    const bytes = encode('text', text);
+    integer('flags', flags, 0, 3);
+    const job = new Uint32Array(1);
+    check(this.#c.llama_duo_tokenize_long(handle('model', model), orNull(bytes), bytes.length, flags, job), 'model');
+    return job[0] ?? 0;
   }
 
   /** @param flags 1: leave special tokens out, 2: render special tokens as text */
@@ -188,28 +208,38 @@ export class Native {
     return this.#submit(options, (json, length, job) => this.#c.llama_duo_context_plan(checked, json, length, job), 'model');
   }
 
-  contextFree(context: Handle): void {
-    check(this.#c.llama_duo_context_free(handle('context', context)), 'context');
+  /** The job is done when the context's memory is free. */
+  contextFree(context: Handle): Handle {
+    const job = new Uint32Array(1);
+    check(this.#c.llama_duo_context_free(handle('context', context), job), 'context');
+    return job[0] ?? 0;
   }
 
-  generate(context: Handle, tokens: Int32Array, options: string): Handle {
+  /** @param prompt token ids, or text, which the context's thread tokenizes */
+  generate(context: Handle, prompt: Int32Array | string, options: string): Handle {
+    const { tokens, count, text, bytes } = given(prompt);
     const checked = handle('context', context);
-    array('tokens', tokens, Int32Array);
     return this.#submit(
       options,
-      (json, length, job) => this.#c.llama_duo_generate(checked, orNull(tokens), tokens.length, json, length, job),
+      (json, length, job) => this.#c.llama_duo_generate(checked, tokens, count, text, bytes, json, length, job),
       'context',
     );
   }
 
-  score(context: Handle, tokens: Int32Array, options: string): Handle {
+  /** @param prompt as for {@link generate} */
+  score(context: Handle, prompt: Int32Array | string, options: string): Handle {
+    const { tokens, count, text, bytes } = given(prompt);
     const checked = handle('context', context);
-    array('tokens', tokens, Int32Array);
     return this.#submit(
       options,
-      (json, length, job) => this.#c.llama_duo_score(checked, orNull(tokens), tokens.length, json, length, job),
+      (json, length, job) => this.#c.llama_duo_score(checked, tokens, count, text, bytes, json, length, job),
       'context',
     );
+  }
+
+  /** What this thread makes from now on ends with it: a worker may end without another word. */
+  ownByThisThread(): void {
+    check(this.#c.llama_duo_own_by_this_thread(), 'library');
   }
 
   /** Cancels all jobs and waits until the library's threads rest. */
@@ -260,6 +290,16 @@ function encode(name: string, value: string): Uint8Array {
   const bytes = encoder.encode(value);
   if (bytes.length > int32Max) throw new OptionError(name, value, 'at most 2 GiB of text');
   return bytes;
+}
+
+/** Token ids or text, as the functions take them that take either. */
+function given(prompt: Int32Array | string): { tokens: Int32Array | null; count: number; text: Uint8Array | null; bytes: number } {
+  if (typeof prompt === 'string') {
+    const text = encode('prompt', prompt);
+    return { tokens: null, count: -1, text: orNull(text), bytes: text.length };
+  }
+  array('tokens', prompt, Int32Array);
+  return { tokens: orNull(prompt), count: prompt.length, text: null, bytes: 0 };
 }
 
 function handle(name: string, value: number): number {

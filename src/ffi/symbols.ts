@@ -9,13 +9,15 @@ export const symbols = {
 
   llama_duo_job_poll: ['uint32_t', 'int32_t *', 'double *'],
   llama_duo_job_result: ['uint32_t', 'void *', 'int32_t', 'int32_t *'],
+  llama_duo_job_data: ['uint32_t', 'void *', 'int32_t', 'int32_t *'],
   llama_duo_job_error: ['uint32_t', 'void *', 'int32_t', 'int32_t *'],
   llama_duo_job_cancel: ['uint32_t'],
   llama_duo_job_free: ['uint32_t'],
 
   llama_duo_model_load: ['const void *', 'int32_t', 'uint32_t *'],
-  llama_duo_model_free: ['uint32_t'],
+  llama_duo_model_free: ['uint32_t', 'uint32_t *'],
   llama_duo_tokenize: ['uint32_t', 'const void *', 'int32_t', 'int32_t', 'int32_t *', 'int32_t', 'int32_t *'],
+  llama_duo_tokenize_long: ['uint32_t', 'const void *', 'int32_t', 'int32_t', 'uint32_t *'],
   llama_duo_detokenize: ['uint32_t', 'const int32_t *', 'int32_t', 'int32_t', 'void *', 'int32_t', 'int32_t *'],
 
   llama_duo_gates_read: ['const void *', 'int32_t', 'uint32_t *'],
@@ -25,11 +27,12 @@ export const symbols = {
 
   llama_duo_context_create: ['uint32_t', 'const void *', 'int32_t', 'uint32_t *'],
   llama_duo_context_plan: ['uint32_t', 'const void *', 'int32_t', 'uint32_t *'],
-  llama_duo_context_free: ['uint32_t'],
-  llama_duo_generate: ['uint32_t', 'const int32_t *', 'int32_t', 'const void *', 'int32_t', 'uint32_t *'],
-  llama_duo_score: ['uint32_t', 'const int32_t *', 'int32_t', 'const void *', 'int32_t', 'uint32_t *'],
+  llama_duo_context_free: ['uint32_t', 'uint32_t *'],
+  llama_duo_generate: ['uint32_t', 'const int32_t *', 'int32_t', 'const void *', 'int32_t', 'const void *', 'int32_t', 'uint32_t *'],
+  llama_duo_score: ['uint32_t', 'const int32_t *', 'int32_t', 'const void *', 'int32_t', 'const void *', 'int32_t', 'uint32_t *'],
   llama_duo_job_drain: ['uint32_t', 'int32_t *', 'int32_t', 'void *', 'int32_t', 'int32_t *'],
 
+  llama_duo_own_by_this_thread: [],
   llama_duo_shutdown: ['int32_t'],
 } as const satisfies Record<string, readonly ParameterType[]>;
 

@@ -219,7 +219,7 @@ describe('streams', () => {
       expect(chunk.tokens.length + chunk.text.length).toBeGreaterThan(0);
       if (++chunks === 3) break;
     }
-    await expect(generation.result).rejects.toThrow(CancelledError);
+    await expect(generation.result()).rejects.toThrow(CancelledError);
     const { text } = await context.generate(prompt, greedy).collect();
     expect(text).toContain('Paris');
   });
@@ -274,7 +274,7 @@ describe('streams', () => {
     // What came while the reader slept was the window, and no more.
     expect(sizes[1]).toBeLessThanOrEqual(16);
     expect(sizes.reduce((sum, size) => sum + size, 0)).toBe(200);
-    expect((await generation.result).stop).toBe('length');
+    expect((await generation.result()).stop).toBe('length');
   });
 
   test('disposing of a context ends what is under way', async () => {

@@ -1,7 +1,8 @@
 import { expect, test } from 'vitest';
 
-import { DisposedError, loadModel } from '../../src/index.ts';
-import { modelPath } from './setup.ts';
+import { ContextFullError, DisposedError, loadModel } from '../../src/index.ts';
+import { Lateness } from '../lateness.ts';
+import { longText, modelPath, threads } from './setup.ts';
 
 test('a model loads, telling its progress', async () => {
   const progress: number[] = [];
@@ -35,13 +36,17 @@ test('aborting rejects with the reason', async () => {
   await expect(loading).rejects.toBe(reason);
 });
 
-test('the event loop goes on while a model loads', async () => {
-  let turns = 0;
-  const timer = setInterval(() => turns++, 1);
-  await using model = await loadModel({ path: modelPath, useMmap: false });
-  clearInterval(timer);
-  expect(model.info.layers).toBe(30);
-  expect(turns).toBeGreaterThan(5);
+test('the event loop goes on while a model loads and a long text is read', async () => {
+  const lateness = new Lateness();
+  await lateness.expectPrompt(async () => {
+    await using model = await loadModel({ path: modelPath, useMmap: false });
+    expect(model.info.layers).toBe(30);
+    await using context = await model.createContext({ contextSize: 8192, threads, duo: { sparsity: 1, sink: 4, recent: 32 } });
+    for (const text of ['<|im_start|>'.repeat(80_000), longText(20_000)]) {
+      await expect(context.generate(text).text()).rejects.toThrow(ContextFullError);
+    }
+  });
+  await lateness.close();
 });
 
 test.each([

@@ -113,13 +113,16 @@ describe('without the checks of src/ffi the library refuses by status', () => {
     expect(c.llama_duo_job_cancel(handle)).toBe(Status.handle);
     expect(c.llama_duo_job_free(handle)).toBe(Status.handle);
     expect(c.llama_duo_job_drain(handle, tokens, 16, bytes, 4096, new Int32Array(4))).toBe(Status.handle);
-    expect(c.llama_duo_model_free(handle)).toBe(Status.handle);
+    expect(c.llama_duo_model_free(handle, job)).toBe(Status.handle);
     expect(c.llama_duo_tokenize(handle, json, 2, 0, tokens, 16, number)).toBe(Status.handle);
     expect(c.llama_duo_detokenize(handle, tokens, 1, 0, bytes, 4096, number)).toBe(Status.handle);
     expect(c.llama_duo_context_create(handle, json, 2, job)).toBe(Status.handle);
     expect(c.llama_duo_context_plan(handle, json, 2, job)).toBe(Status.handle);
-    expect(c.llama_duo_context_free(handle)).toBe(Status.handle);
-    expect(c.llama_duo_generate(handle, tokens, 1, json, 2, job)).toBe(Status.handle);
+    expect(c.llama_duo_context_free(handle, job)).toBe(Status.handle);
+    expect(c.llama_duo_generate(handle, tokens, 1, null, 0, json, 2, job)).toBe(Status.handle);
+    expect(c.llama_duo_score(handle, null, -1, json, 2, json, 2, job)).toBe(Status.handle);
+    expect(c.llama_duo_tokenize_long(handle, json, 2, 0, job)).toBe(Status.handle);
+    expect(c.llama_duo_job_data(handle, null, 0, number)).toBe(Status.handle);
   });
 
   test('a job’s handle is stale once it is freed, and no other job gets it', () => {

@@ -23,9 +23,9 @@ const textOf = (tokens: readonly number[]): string => tokens.map((token) => voca
 
 const options: SampleOptions = { contextSize: 600, questions: 5, sink: 20, recent: 100, seed: 3 };
 
-describe('a sample', () => {
-  const samples = calibrationSamples(model, 3, options);
+const samples = await calibrationSamples(model, 3, options);
 
+describe('a sample', () => {
   test('has the size that was asked for, and begins as the model wants', () => {
     for (const { tokens } of samples) {
       expect(tokens).toHaveLength(600);
@@ -60,37 +60,61 @@ describe('a sample', () => {
     for (const places_ of places) expect(Math.max(...places_) - Math.min(...places_)).toBeGreaterThan(0.3);
   });
 
-  test('is another for another number and seed, and the same for the same', () => {
-    expect(calibrationSamples(model, 3, options)).toEqual(samples);
+  test('is another for another number and seed, and the same for the same', async () => {
+    expect(await calibrationSamples(model, 3, options)).toEqual(samples);
     expect(samples[1]).not.toEqual(samples[0]);
-    expect(calibrationSamples(model, 1, { ...options, seed: 4 })[0]).not.toEqual(samples[0]);
+    expect((await calibrationSamples(model, 1, { ...options, seed: 4 }))[0]).not.toEqual(samples[0]);
   });
 });
 
-test('a sample may be long', () => {
-  const [sample] = calibrationSamples(modelOf(2 ** 20), 1, { ...options, contextSize: 300_000 });
+test('a sample may be long', async () => {
+  const [sample] = await calibrationSamples(modelOf(2 ** 20), 1, { ...options, contextSize: 300_000 });
   expect(sample?.tokens).toHaveLength(300_000);
 });
 
 describe('a text of the user', () => {
   const text = Array.from({ length: 80 }, (_, index) => `Chapter ${index} tells of the sea and of ships.`).join('\n');
 
-  test('is what facts are hidden in', () => {
-    const [sample] = calibrationSamples(model, 1, { ...options, text });
+  test('is what facts are hidden in', async () => {
+    const [sample] = await calibrationSamples(model, 1, { ...options, text });
     expect(sample?.tokens).toHaveLength(600);
     expect(textOf(sample?.tokens.slice(0, sample.context) ?? [])).toMatch(/of ships\. Remember: \w+ \d{5}\./);
   });
 
-  test('has to be long enough', () => {
-    expect(() => calibrationSamples(model, 1, { ...options, text: 'A short text.' })).toThrow(OptionError);
-    expect(() => calibrationSamples(model, 1, { ...options, text: '' })).toThrow('a text of at least');
+  test('has to be long enough', async () => {
+    await expect(calibrationSamples(model, 1, { ...options, text: 'A short text.' })).rejects.toThrow(OptionError);
+    await expect(calibrationSamples(model, 1, { ...options, text: '' })).rejects.toThrow('a text of at least');
+  });
+
+  test('is read no further than it is needed, and in pieces, whatever it is like', async () => {
+    const lengths: number[] = [];
+    const counting = { info: model.info, tokenize: (text: string): Int32Array => (lengths.push(text.length), model.tokenize(text)) };
+    const unmarked = 'no mark and no end '.repeat(300_000);
+    for (const book of [text.repeat(2000), unmarked, `${' '.repeat(2_000_000)}${text}`]) {
+      lengths.length = 0;
+      const made = calibrationSamples(counting, 1, { ...options, text: book });
+      if (book === unmarked)
+        await expect(made).rejects.toThrow('and something between'); // no place to hide a fact at
+      else await made;
+      expect(Math.max(...lengths)).toBeLessThan(6000);
+      expect(lengths.reduce((sum, length) => sum + length, 0)).toBeLessThan(100_000);
+    }
+  });
+
+  test('can be given up while it is cut into sentences', async () => {
+    const reason = new Error('enough');
+    const abort = new AbortController();
+    setTimeout(() => {
+      abort.abort(reason);
+    }, 10);
+    await expect(calibrationSamples(model, 1, { ...options, text: text.repeat(3000) }, abort.signal)).rejects.toBe(reason);
   });
 });
 
-test('a sample cannot be larger than what the model was trained for, nor so small that a window covers it', () => {
-  expect(() => calibrationSamples(model, 1, { ...options, contextSize: 4096 })).toThrow(ContextError);
-  expect(() => calibrationSamples(model, 1, { ...options, contextSize: 4096 })).toThrow('more than the 2048');
+test('a sample cannot be larger than what the model was trained for, nor so small that a window covers it', async () => {
+  await expect(calibrationSamples(model, 1, { ...options, contextSize: 4096 })).rejects.toThrow(ContextError);
+  await expect(calibrationSamples(model, 1, { ...options, contextSize: 4096 })).rejects.toThrow('more than the 2048');
   for (const contextSize of [1, 100, 220, 300]) {
-    expect(() => calibrationSamples(model, 1, { ...options, contextSize })).toThrow(OptionError);
+    await expect(calibrationSamples(model, 1, { ...options, contextSize })).rejects.toThrow(OptionError);
   }
 });

@@ -8,7 +8,7 @@ import { Model, type ModelInfo } from '../../src/model.ts';
 import type { Context } from '../../src/context.ts';
 import { FakeLibrary, type Turn } from './fake-library.ts';
 
-const { running, done, failed, cancelled } = JobState;
+const { done, failed, cancelled } = JobState;
 const end: Turn = { state: done };
 const stats = { stop: 'length', generatedTokens: 3 };
 
@@ -42,14 +42,31 @@ describe('a context', () => {
     expect(() => context.generate('x')).toThrow('This context has been disposed');
   });
 
-  test('waits for what works on it when it is disposed', async () => {
+  test('resolves its disposal when its memory is free, to whoever asks', async () => {
     const { library, context } = await open();
-    library.play([{ state: running, text: 'a' }, { state: running }, { state: running }, { state: cancelled }]);
-    const generation = context.generate('x');
-    await generation.next();
+    library.release = [{}, {}, {}, end];
+    const first = context.dispose();
     await context.dispose();
-    expect(library.jobs[1]?.turns).toHaveLength(1);
-    await expect(generation.next()).rejects.toThrow(CancelledError);
+    await first;
+    expect(library.jobs.at(-1)).toMatchObject({ turns: [end], freed: true });
+    expect(library.freedContexts).toEqual([9]);
+  });
+
+  test('ends what is under way when it is disposed, and tells whoever waits', async () => {
+    const { library, context } = await open();
+    const unread = context.generate('x');
+    library.play([{ text: 'a' }, {}]);
+    const paused = context.generate('x');
+    await paused.next();
+    const waiting = [paused.result(), context.generate('x').next(), context.generate('x').text(), context.score([1, 2])];
+    const ends = waiting.map((end) => expect(end).rejects.toThrow(CancelledError));
+    await new Promise((resolve) => setTimeout(resolve, 20));
+    for (const job of library.jobs) job.turns = [{ state: cancelled }];
+    await context.dispose();
+    await Promise.all(ends);
+    await expect(paused.next()).rejects.toThrow('disposed of before the end');
+    await expect(unread.result()).rejects.toThrow(DisposedError);
+    expect(library.jobs.every(({ freed }) => freed)).toBe(true);
   });
 });
 
@@ -61,14 +78,17 @@ describe('a model', () => {
     expect(library.freedModels).toEqual([7]);
     expect(() => model.tokenize('x')).toThrow('This model has been disposed');
     await expect(model.createContext()).rejects.toThrow(DisposedError);
-    expect(() => context.generate('text')).toThrow(DisposedError);
-    expect(() => context.generate([1, 2])).not.toThrow();
+    library.play([end], stats);
+    await expect(context.generate('text').result()).resolves.toEqual(stats); // its context lives on
   });
 
   test('tokenizes and detokenizes', async () => {
-    const { model } = await open();
+    const { library, model } = await open();
     expect(model.tokenize('abc')).toEqual(Int32Array.of(97, 98, 99));
     expect(model.detokenize([97, 98])).toBe('ab');
+    library.play([{}, end]);
+    await expect(model.tokenizeAsync('abc')).resolves.toEqual(Int32Array.of(97, 98, 99));
+    await expect(model.tokenizeAsync('abc', { signal: AbortSignal.abort('no') })).rejects.toBe('no');
   });
 });
 
@@ -83,9 +103,8 @@ describe('a generation', () => {
       { text: 'a', tokens: Int32Array.of(1) },
       { text: 'bc', tokens: Int32Array.of(2, 3) },
     ]);
-    await expect(generation.result).resolves.toEqual(stats);
-    expect(generation.promptTokens).toEqual(Int32Array.of(104, 105));
-    expect(library.jobs[1]).toMatchObject({ tokens: [104, 105], request: '{"maxTokens":3,"temperature":0}', freed: true });
+    await expect(generation.result()).resolves.toEqual(stats);
+    expect(library.jobs[1]).toMatchObject({ prompt: 'hi', request: '{"maxTokens":3,"temperature":0}', freed: true });
   });
 
   test('collects', async () => {
@@ -107,7 +126,7 @@ describe('a generation', () => {
     await unread.return();
     expect(library.jobs).toHaveLength(1);
     await expect(unread.next()).resolves.toEqual({ done: true, value: undefined });
-    await expect(unread.result).rejects.toThrow(CancelledError);
+    await expect(unread.result()).rejects.toThrow(CancelledError);
   });
 
   test('leaving the loop cancels the job and gives it back', async () => {
@@ -119,7 +138,7 @@ describe('a generation', () => {
       break;
     }
     expect(library.jobs[1]).toMatchObject({ cancelled: true, freed: true });
-    await expect(generation.result).rejects.toThrow(CancelledError);
+    await expect(generation.result()).rejects.toThrow(CancelledError);
   });
 
   test('an error in the loop cancels too', async () => {
@@ -151,7 +170,7 @@ describe('a generation', () => {
         abort.abort(reason);
       }, 20);
       await expect(read(generation)).rejects.toBe(reason);
-      await expect(generation.result).rejects.toBe(reason);
+      await expect(generation.result()).rejects.toBe(reason);
       expect(library.jobs.at(-1)).toMatchObject({ cancelled: true, freed: true });
     }
   });
@@ -167,7 +186,7 @@ describe('a generation', () => {
     library.scripts.push({ turns: [{ text: 'a' }, { state: failed }], error: { code: 'full', message: 'The context is full.' } });
     const generation = context.generate('x');
     await expect(read(generation)).rejects.toThrow(ContextFullError);
-    await expect(generation.result).rejects.toThrow('The context is full.');
+    await expect(generation.result()).rejects.toThrow('The context is full.');
     expect(library.jobs[1]).toMatchObject({ freed: true });
   });
 
@@ -213,10 +232,91 @@ describe('a generation', () => {
     expect(library.jobs[1]?.tokens).toEqual([1, 2]);
   });
 
-  test('an empty prompt throws at once', async () => {
+  test('no ids at all throw at once', async () => {
     const { context } = await open();
-    expect(() => context.generate('')).toThrow(/prompt: expected at least one token/);
+    expect(() => context.generate([])).toThrow(/prompt: expected at least one token/);
     expect(() => context.generate([])).toThrow(OptionError);
+  });
+
+  test('gives its result without a reader, and keeps what was not read', async () => {
+    const { library, context } = await open();
+    library.play([{ text: 'a', tokens: [1] }, {}, { text: 'b', tokens: [2] }, end], stats);
+    const generation = context.generate('x');
+    await expect(generation.result()).resolves.toEqual(stats);
+    expect(await read(generation)).toEqual(['a', 'b']);
+  });
+
+  test('gives its result within its own loop', async () => {
+    const { library, context } = await open();
+    library.play([{ text: 'a' }, { text: 'b' }, {}, { text: 'c' }, end], stats);
+    const generation = context.generate('x');
+    const texts: string[] = [];
+    for await (const { text } of generation) {
+      texts.push(text);
+      await expect(generation.result()).resolves.toEqual(stats);
+    }
+    expect(texts).toEqual(['a', 'b', 'c']);
+  });
+
+  test('collects the same, whenever it is asked', async () => {
+    const { library, context } = await open();
+    library.play([{ text: 'a', tokens: [1] }, { text: 'b', tokens: [2] }, end], stats);
+    const generation = context.generate('x');
+    const first = await generation.collect();
+    expect(first).toMatchObject({ text: 'ab', tokens: Int32Array.of(1, 2) });
+    expect(await generation.collect()).toEqual(first);
+    expect(await generation.text()).toBe('ab');
+  });
+
+  test('reads side by side get one chunk each, in order', async () => {
+    const { library, context } = await open();
+    library.play([{ text: 'a' }, { text: 'b' }, end], stats);
+    const generation = context.generate('x');
+    const [first, second, third, fourth] = await Promise.all([1, 2, 3, 4].map(() => generation.next()));
+    expect([first?.value?.text, second?.value?.text, third?.done, fourth?.done]).toEqual(['a', 'b', true, true]);
+  });
+
+  test('an abort between reads settles the result at once, and ends the job', async () => {
+    const { library, context } = await open();
+    library.play([{ text: 'a' }]);
+    const abort = new AbortController();
+    const generation = context.generate('x', { signal: abort.signal });
+    await generation.next();
+    abort.abort('enough');
+    expect(library.jobs[1]).toMatchObject({ cancelled: true, freed: true });
+    await expect(generation.result()).rejects.toBe('enough');
+    await expect(generation.next()).rejects.toBe('enough');
+    await expect(generation.next()).resolves.toEqual({ done: true, value: undefined });
+  });
+
+  test('many of one signal: none of them is warned of, and all end', async () => {
+    const { library, context } = await open();
+    const warned = vi.fn();
+    process.on('warning', warned);
+    const abort = new AbortController();
+    const ends = Array.from({ length: 40 }, () => expect(context.generate('x', { signal: abort.signal }).text()).rejects.toBe('all'));
+    await new Promise((resolve) => setTimeout(resolve, 20));
+    expect(library.jobs).toHaveLength(41);
+    abort.abort('all');
+    await Promise.all(ends);
+    process.off('warning', warned);
+    expect(warned).not.toHaveBeenCalled();
+  });
+
+  test('more than a drain holds comes in several, characters whole', async () => {
+    const { library, context } = await open();
+    const tokens = Array.from({ length: 700 }, (_, index) => index);
+    const text = '模型🦙'.repeat(4000);
+    library.play([{ text, tokens, state: done }], stats);
+    const all = await context.generate('x').collect();
+    expect(all.text).toBe(text);
+    expect([...all.tokens]).toEqual(tokens);
+  });
+
+  test('bytes that are no text do not end it', async () => {
+    const { library, context } = await open();
+    library.play([{ text: Uint8Array.of(0x61, 0xff, 0xf0, 0x9f), tokens: [1] }, end], stats);
+    await expect(context.generate('x').text()).resolves.toMatch(/^a\ufffd+$/);
   });
 });
 
@@ -226,5 +326,6 @@ test('a job is given back once', () => {
   job.free();
   job.free();
   job.cancel();
-  expect(job.over).toBe(true);
+  expect(library.jobs[0]).toMatchObject({ freed: true });
+  expect(() => job.poll()).toThrow(DisposedError);
 });

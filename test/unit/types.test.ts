@@ -49,7 +49,7 @@ describe('what calls give', () => {
   test('generations', () => {
     expectTypeOf<Context['generate']>().returns.toEqualTypeOf<Generation>();
     expectTypeOf<Generation>().toExtend<AsyncIterable<GenerationChunk>>();
-    expectTypeOf<Generation['result']>().resolves.toEqualTypeOf<GenerationResult>();
+    expectTypeOf<Generation['result']>().returns.resolves.toEqualTypeOf<GenerationResult>();
     expectTypeOf<GenerationResult['stop']>().toEqualTypeOf<'length' | 'eos' | 'text' | 'full'>();
   });
 

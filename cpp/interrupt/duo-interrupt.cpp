@@ -1,0 +1,19 @@
+#include "duo-interrupt.h"
+
+#include <utility>
+
+static thread_local duo_interrupt * current = nullptr;
+
+duo_interrupt::duo_interrupt(std::function<void()> check) : check(std::move(check)), outer(current) {
+    current = this;
+}
+
+duo_interrupt::~duo_interrupt() {
+    current = outer;
+}
+
+void duo_interrupt::poll() {
+    if (current) {
+        current->check();
+    }
+}

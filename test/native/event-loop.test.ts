@@ -1,0 +1,67 @@
+import { afterAll, beforeAll, expect, test } from 'vitest';
+
+import { loadModel, type Context, type Model } from '../../src/index.ts';
+import { Lateness } from '../lateness.ts';
+import { needlePath, threads } from './needle.ts';
+
+let lateness: Lateness;
+let model: Model;
+let context: Context;
+beforeAll(async () => {
+  lateness = new Lateness();
+  model = await loadModel(needlePath);
+  // As large as a text of 1.25 million tokens may need, so that it is tokenized before it is refused, and with streaming heads only, so that it is small.
+  context = await model.createContext({ contextSize: 131072, threads, duo: { sparsity: 1, sink: 4, recent: 32 } });
+  await context.generate('warm', { maxTokens: 2 }).text();
+});
+afterAll(async () => {
+  await context.dispose();
+  await model.dispose();
+  await lateness.close();
+});
+
+test('the measure sees a thread that is blocked', async () => {
+  const { worst } = await lateness.measure(() => {
+    const until = performance.now() + 150;
+    while (performance.now() < until);
+    return Promise.resolve();
+  });
+  expect(worst).toBeGreaterThan(100);
+});
+
+const sentences = 'The sea is wide, and the ships are small.\nA lamp <|end|> burns. ';
+
+test('while 1.25 million tokens of text are submitted', { timeout: 300_000 }, async () => {
+  const perSentence = model.tokenize(sentences.repeat(100), { parseSpecial: true, addSpecial: false }).length / 100;
+  const text = sentences.repeat(Math.ceil(1_260_000 / perSentence));
+  await lateness.expectPrompt(async () => {
+    await expect(context.generate(text).text()).rejects.toMatchObject({ code: 'full' });
+    await expect(context.score(text)).rejects.toMatchObject({ code: 'full' });
+  });
+  await lateness.expectPrompt(async () => {
+    expect((await model.tokenizeAsync(text, { parseSpecial: true })).length).toBeGreaterThanOrEqual(1_250_000);
+  });
+});
+
+test('while 8,192 tokens are read, and scored', { timeout: 300_000 }, async () => {
+  const ids = new Int32Array(8192).map((_, index) => 10 + (index % 400));
+  await lateness.expectPrompt(() => context.generate(ids, { maxTokens: 16, ignoreEos: true, reuse: false }).collect());
+  await lateness.expectPrompt(() => context.score(ids));
+});
+
+test('while a model loads, and contexts come and go', { timeout: 120_000 }, async () => {
+  await lateness.expectPrompt(async () => {
+    for (let round = 0; round < 5; round++) {
+      await using loaded = await loadModel({ path: needlePath, useMmap: false });
+      await using made = await loaded.createContext({ contextSize: 16384, threads });
+      expect(made.info.contextSize).toBe(16384);
+    }
+  });
+});
+
+test('while a pattern is calibrated on a text of 11 MB', { timeout: 300_000 }, async () => {
+  const text = sentences.repeat(Math.ceil(11_000_000 / sentences.length));
+  await lateness.expectPrompt(() =>
+    model.calibrate({ text, samples: 1, questions: 2, contextSize: 512, sink: 4, recent: 32, method: 'mass', threads }),
+  );
+});
