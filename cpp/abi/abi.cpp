@@ -263,7 +263,9 @@ int32_t llama_duo_calibrate(uint32_t handle, const void * json, int32_t len, uin
         // the samples are large: they are read on the job's thread
         submit("{}", 2, job_handle, [&](std::shared_ptr<job> j, options) {
             run_alone(j, [m, text = std::string(static_cast<const char *>(json), size_t(len))](job & j) {
-                calibrate_model(j, *m, calibrate_options::read(options::parse(text.data(), int32_t(text.size())), *m));
+                const auto o = calibrate_options::read(options::parse(text.data(), int32_t(text.size())), *m);
+                j.set_progress(0);  // from here on the options are known to be good
+                calibrate_model(j, *m, o);
             });
         });
     });

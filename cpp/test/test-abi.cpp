@@ -898,7 +898,7 @@ static void test_text(const loaded & m) {
     CHECK_EQ(scores.size(), tokens.size() - 1);
     CHECK_EQ(take_data<double>(submit(score_text(c, text), "{}")).size(), scores.size());
     check_refused(score_text(c, text), R"({"from":1000})", "from", "an integer from 1 to " + std::to_string(tokens.size() - 1));
-    check_refused(score_text(c, ""), R"({"addSpecial":false})", "tokens", "at least two");
+    check_refused(score_text(c, ""), R"({"addSpecial":false})", "text", "at least two");
     check_refused(generate_text(c, ""), R"({"addSpecial":false})", "prompt", "at least one token");
 
     int32_t  n;
