@@ -1,8 +1,5 @@
 import { defineConfig } from 'vitest/config';
 
-// Spinning barriers of OpenMP crawl when other programs use the cores. The C runtime reads this when a test's process starts, so it is set before.
-process.env['GOMP_SPINCOUNT'] ??= '1000';
-
 export default defineConfig({
   test: {
     // llama.cpp's tree has test files of its own.

@@ -16,7 +16,6 @@
 # All of them where none is named. Needs cmake and nvcc, and a vendor/llama.cpp that is set up; no network. The exit code is 1 if any step failed.
 cd "$(dirname "$0")/.." || exit 1
 build=${BUILD:-build-cuda-tests} device=${DEVICE:-CUDA0}
-export GOMP_SPINCOUNT=${GOMP_SPINCOUNT:-1000}
 
 build() {
     local generator=()

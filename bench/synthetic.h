@@ -2,7 +2,7 @@
 #pragma once
 
 #include "duo-report.h"
-#include "random-model.h"
+#include "shapes.h"
 
 #include "ggml.h"
 #include "llama.h"
@@ -10,9 +10,6 @@
 #include <cstdint>
 #include <string>
 #include <vector>
-
-// smollm2, llama-1b or llama-3-8b with Q8_0 weights; exits with 2 for any other.
-random_model_params shape_of(const std::string & name);
 
 // Exits with 2 where ggml has no such type.
 ggml_type type_of(const std::string & name);

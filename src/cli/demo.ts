@@ -50,8 +50,6 @@ export const demo: Command = {
   async run(args, signal) {
     const given = parseFlags(args, flags);
     const say = (text: string): Promise<void> => (given.json ? Promise.resolve() : print(text));
-    // OpenMP's barriers spin for long, which beside another program takes more time than the work. It reads this when the library is opened.
-    process.env['GOMP_SPINCOUNT'] ??= '1000';
     const pictures = given.plot === undefined ? undefined : resolveUserPath(given.plot);
     if (pictures !== undefined) await preparePlots(pictures, { png: false });
     await using model = await loadModel(modelOptions({ ...given, model: given.model ?? needleModel() }), { signal });
