@@ -146,11 +146,11 @@ static __global__ void fill_visible(Cache cache, Layout layout, int token, uint6
     const int64_t j = int64_t(blockIdx.x) * blockDim.x + threadIdx.x;
     const int head = blockIdx.y;
     const int64_t p = layout.tokens[2 * token], stream = layout.tokens[2 * token + 1];
-    const HeadKind kind = HeadKind(layout.heads[2 * head + 1]);
-    if (j > p || (kind != HeadKind::retrieval && !(j < layout.sink || j >= duo_window_begin(p, layout.recent, layout.chunk)))) {
+    const Head what = layout.heads[head];
+    if (j > p || (j >= layout.sink && j < duo_window_begin(p, what.recent, layout.chunk))) {
         return;
     }
-    const int64_t row = stream * layout.n_rows + layout.heads[2 * head] + (kind == HeadKind::streaming ? duo_ring_cell(j, layout.sink, layout.ring) : j);
+    const int64_t row = stream * layout.n_rows + what.first_row + duo_ring_cell(j, layout.sink, what.ring);
     const uint64_t s = mix(seed ^ mix(uint64_t(stream) << 48 ^ uint64_t(head) << 40 ^ uint64_t(j)));
     random_row(cache.type_k, cache.k + row * cache.k_row, cache.size_k, s);
     random_row(cache.type_v, cache.v + row * cache.v_row, cache.size_v, ~s);
@@ -182,9 +182,9 @@ struct Reference {
 };
 
 static __device__ const uint8_t * reference_row(const uint8_t * base, int64_t row_bytes, const Layout & layout, int token, int head, int64_t j) {
-    const bool streams = HeadKind(layout.heads[2 * head + 1]) == HeadKind::streaming;
-    const int64_t cell = streams && j >= layout.sink ? layout.sink + (j - layout.sink) % layout.ring : j;
-    return base + (int64_t(layout.tokens[2 * token + 1]) * layout.n_rows + layout.heads[2 * head] + cell) * row_bytes;
+    const Head what = layout.heads[head];
+    const int64_t cell = j >= layout.sink ? layout.sink + (j - layout.sink) % what.ring : j;
+    return base + (int64_t(layout.tokens[2 * token + 1]) * layout.n_rows + what.first_row + cell) * row_bytes;
 }
 
 static __global__ void reference_scores(AttentionParams p, Cache cache, Reference ref, int token) {
@@ -194,8 +194,8 @@ static __global__ void reference_scores(AttentionParams p, Cache cache, Referenc
     }
     const int head = blockIdx.y, head_kv = head / (p.n_head / p.layout.n_head_kv);
     const int64_t position = p.layout.tokens[2 * token];
-    const int64_t window = position - position % p.layout.chunk - p.layout.recent;
-    const bool visible = j <= position && (!p.layout.heads[2 * head_kv + 1] || j < p.layout.sink || j >= window);
+    const int64_t window = position - position % p.layout.chunk - p.layout.heads[head_kv].recent;
+    const bool visible = j <= position && (j < p.layout.sink || j >= window);
     double score = -INFINITY;
     if (visible) {
         const uint8_t * row = reference_row(cache.k, cache.k_row, p.layout, token, head_kv, j);
@@ -241,6 +241,9 @@ static __global__ void reference_output(AttentionParams p, Cache cache, Referenc
         sum += w;
         out += w * cached_value(cache.type_v, reference_row(cache.v, cache.v_row, p.layout, token, head_kv, j), d);
     }
+    if (p.sinks && blockIdx.x == 0) {
+        sum += ::exp(double(p.sinks[head]) - ref.maximum[head]);
+    }
     atomicAdd(&ref.out[head * p.head_size_v + d], out);
     if (d == 0) {
         atomicAdd(&ref.sum[head], sum);
@@ -257,7 +260,8 @@ struct Sequence {
 struct Case {
     CacheType type = CacheType::f16;
     int head_size = 128, n_head = 8, n_head_kv = 2;
-    std::vector<int> kinds = { 0, 1 }; // HeadKind by KV head, repeated
+    std::vector<int> kinds = { 0, 1 }; // by KV head, repeated: sees every key, streams, keeps every key and sees a window
+    bool sinks = false, by_head = false; // learned sinks; windows that differ by head
     int sink = 64, recent = 256, chunk = 1, ring = 0; // ring 0: the least multiple that serves
     std::vector<Sequence> sequences = { { 100, 1 } };
     float softcap = 0, q_scale = 1;
@@ -268,6 +272,8 @@ struct Case {
     std::string name() const {
         std::string s = std::string(type_name(type)) + " D" + std::to_string(head_size) + " " + std::to_string(n_head) + "/" + std::to_string(n_head_kv) +
             " S" + std::to_string(sink) + " R" + std::to_string(recent) + " C" + std::to_string(chunk);
+        if (sinks) s += " learned sinks";
+        if (by_head) s += " windows by head";
         if (type_v != CacheType(-1)) s += std::string(" v ") + type_name(type_v);
         if (softcap != 0) s += " softcap";
         if (q_scale != 1) s += " q*" + std::to_string(q_scale);
@@ -315,25 +321,27 @@ static double run_case(const Case & c, bool verbose) {
         n_ctx = std::max(n_ctx, c.sequences[s].position + c.sequences[s].n_tokens);
     }
     n_ctx = (n_ctx + 7) / 8 * 8;
-    int ring = c.ring ? c.ring : c.recent + c.chunk + most;
-    ring = (c.sink + ring + 63) / 64 * 64 - c.sink;
-
-    std::vector<int64_t> heads;
+    std::vector<Head> heads(c.n_head_kv);
     int64_t n_rows = 0;
     for (const bool streams : { false, true }) { // heads that keep everything first, as the cache lays them out
         for (int h = 0; h < c.n_head_kv; ++h) {
-            heads.resize(2 * c.n_head_kv);
-            const int kind = c.kinds[h % c.kinds.size()];
-            if ((HeadKind(kind) == HeadKind::streaming) == streams) {
-                heads[2 * h] = n_rows, heads[2 * h + 1] = kind;
+            const int kind = c.kinds[h % c.kinds.size()], recent = c.by_head ? c.recent / (h + 1) : c.recent;
+            const int ring = (c.sink + (c.ring ? c.ring : recent + c.chunk + most) + 63) / 64 * 64 - c.sink;
+            if ((kind == 1) == streams) {
+                heads[h] = { int32_t(n_rows), kind == 0 ? SEES_ALL : recent, streams ? ring : n_ctx, 0 };
                 n_rows += streams ? c.sink + ring : n_ctx;
             }
         }
     }
+    std::vector<float> sinks(c.n_head);
+    for (int h = 0; h < c.n_head; ++h) {
+        sinks[h] = h % 3 == 0 ? 15.0f : h % 3 == 1 ? -2.0f : 1.5f; // far above the scores, below, and among them
+    }
 
     Buffer<int32_t> d_tokens(tokens);
-    Buffer<int64_t> d_heads(heads);
-    Layout layout { d_tokens.data, d_heads.data, n_rows, n_tokens, c.n_head_kv, c.sink, c.recent, c.chunk, ring };
+    Buffer<Head> d_heads(heads);
+    Buffer<float> d_sinks(sinks);
+    Layout layout { d_tokens.data, d_heads.data, n_rows, n_tokens, c.n_head_kv, c.sink, c.chunk };
 
     Cache cache { nullptr, nullptr, c.type, type_v, c.head_size, size_v, int64_t(row_bytes(c.type, c.head_size)), int64_t(row_bytes(type_v, size_v)) };
     const size_t all_rows = size_t(n_rows) * c.sequences.size();
@@ -361,6 +369,7 @@ static double run_case(const Case & c, bool verbose) {
     p.q = q.data, p.k_cache = k.data, p.v_cache = v.data, p.dst = out.data;
     p.n_head = c.n_head, p.head_size_k = c.head_size, p.head_size_v = size_v;
     p.max_seq_tokens = max_seq_tokens(c);
+    p.sinks = c.sinks ? d_sinks.data : nullptr;
     p.type_k = c.type, p.type_v = type_v;
     p.scale = 1.0f / sqrtf(float(c.head_size)), p.softcap = c.softcap;
     Buffer<uint8_t> workspace(attention_workspace(p, multiprocessors()));
@@ -465,6 +474,14 @@ static int check(bool quick) {
             add([&](Case & c) { c.head_size = d, c.n_head_kv = 3, c.n_head = 3 * ratio, c.sequences = { { 2500, 1 } }; });
         }
         add([&](Case & c) { c.head_size = d, c.sequences = { { 900, 3 }, { 10, 1 }, { 2000, 7 } }; });
+    }
+    // Learned sinks, and windows that differ by head: decode of one and of several, prefill with and without splits.
+    for (const bool by_head : { false, true }) {
+        for (const std::vector<Sequence> & sequences : std::vector<std::vector<Sequence>> { { { 0, 1 } }, { { 3000, 1 } }, { { 900, 3 }, { 10, 1 }, { 2000, 7 } }, { { 700, 40 } }, { { 100, 2000 } } }) {
+            for (const int d : { 64, 128, 40 }) {
+                add([&](Case & c) { c.sinks = true, c.by_head = by_head, c.head_size = d, c.n_head_kv = 4, c.n_head = 12, c.kinds = { 0, 1, 2, 1 }, c.sequences = sequences; });
+            }
+        }
     }
     // Several sequences, one token each, and the tokens of a speculative step.
     add([&](Case & c) { c.sequences = { { 10, 1 }, { 2000, 1 }, { 300, 1 }, { 64, 1 }, { 5000, 1 }, { 0, 1 }, { 777, 1 }, { 4096, 1 } }; });
@@ -622,7 +639,7 @@ static int check_store() {
         for (int i = 0; i < 11; ++i) tokens.push_back(30 + i), tokens.push_back(1);
         for (int i = 0; i < 3; ++i) tokens.push_back(2 + i), tokens.push_back(0);
         const int n_tokens = int(tokens.size() / 2);
-        const std::vector<int64_t> heads = { 0, 0, 2 * n_ctx, 1, n_ctx, 2, 2 * n_ctx + sink + ring, 1 };
+        const std::vector<Head> heads = { { 0, SEES_ALL, n_ctx, 0 }, { 2 * n_ctx, recent, ring, 0 }, { n_ctx, recent, n_ctx, 0 }, { 2 * n_ctx + sink + ring, recent, ring, 0 } };
         const int64_t n_rows = 2 * n_ctx + 2 * (sink + ring);
         std::vector<float> k(size_t(n_tokens) * n_head_kv * size), v(k.size());
         std::mt19937 random(uint32_t(g_seed++));
@@ -634,11 +651,11 @@ static int check_store() {
         const size_t row = row_bytes(type, size);
         Buffer<float> dk(k), dv(v);
         Buffer<int32_t> dt(tokens);
-        Buffer<int64_t> dh(heads);
+        Buffer<Head> dh(heads);
         Buffer<uint8_t> ck(n_rows * n_streams * row), cv(n_rows * n_streams * row);
         ck.fill_bytes(0xcd), cv.fill_bytes(0xcd);
         StoreParams p {};
-        p.layout = { dt.data, dh.data, n_rows, n_tokens, n_head_kv, sink, recent, 1, ring };
+        p.layout = { dt.data, dh.data, n_rows, n_tokens, n_head_kv, sink, 1 };
         p.k = dk.data, p.v = dv.data, p.k_cache = ck.data, p.v_cache = cv.data, p.head_size_k = p.head_size_v = size, p.type_k = p.type_v = type;
         CHECK(store(p, nullptr));
         CHECK(cudaDeviceSynchronize());
@@ -648,8 +665,8 @@ static int check_store() {
             for (int i = 0; i < n_tokens; ++i) {
                 for (int h = 0; h < n_head_kv; ++h) {
                     const int j = tokens[2 * i];
-                    const int64_t cell = heads[2 * h + 1] == 1 && j >= sink ? sink + (j - sink) % ring : j;
-                    uint8_t * out = want.data() + (tokens[2 * i + 1] * n_rows + heads[2 * h] + cell) * row;
+                    const int64_t cell = heads[h].ring == ring && j >= sink ? sink + (j - sink) % ring : j;
+                    uint8_t * out = want.data() + (tokens[2 * i + 1] * n_rows + heads[h].first_row + cell) * row;
                     const float * from = x.data() + (size_t(i) * n_head_kv + h) * size;
                     for (int d = 0; d < size; ++d) {
                         if (type == CacheType::f32) {
@@ -843,14 +860,13 @@ int main(int argc, char ** argv) {
         for (int s = 0; s < t.n_sequences; ++s) {
             for (int i = 0; i < per_sequence; ++i) tokens.push_back(t.depth - 1 + i), tokens.push_back(s);
         }
-        std::vector<int64_t> heads;
+        std::vector<Head> heads;
         for (int h = 0, f = 0, st = 0; h < n_head_kv; ++h) { // kinds alternate, as gates scatter them
             const bool streams = n_full == 0 || (n_full < n_head_kv && h % 2 == 1);
-            heads.push_back(streams ? int64_t(n_full) * n_ctx + int64_t(st++) * (sink + ring) : int64_t(f++) * n_ctx);
-            heads.push_back(streams);
+            heads.push_back({ streams ? n_full * n_ctx + st++ * (sink + ring) : f++ * n_ctx, streams ? recent : SEES_ALL, streams ? ring : n_ctx, 0 });
         }
         Buffer<int32_t> d_tokens(tokens);
-        Buffer<int64_t> d_heads(heads);
+        Buffer<Head> d_heads(heads);
         Buffer<uint8_t> k(size_t(n_rows) * row * t.n_sequences * n_buffers), v(k.n);
         Cache cache { k.data, v.data, t.type, t.type, D, D, row, row };
         const int64_t all = n_rows * t.n_sequences * n_buffers;
@@ -858,7 +874,7 @@ int main(int argc, char ** argv) {
         Buffer<float> q(size_t(t.n_tokens) * n_head * D), out(q.n);
         fill_normal<<<1024, 256>>>(q.data, q.n, 1.0f, 5);
         AttentionParams p {};
-        p.layout = { d_tokens.data, d_heads.data, n_rows, t.n_tokens, n_head_kv, sink, recent, 1, ring };
+        p.layout = { d_tokens.data, d_heads.data, n_rows, t.n_tokens, n_head_kv, sink, 1 };
         p.q = q.data, p.dst = out.data, p.n_head = n_head, p.head_size_k = p.head_size_v = D, p.type_k = p.type_v = t.type;
         p.max_seq_tokens = per_sequence, p.scale = 1.0f / sqrtf(float(D));
         Buffer<uint8_t> workspace(attention_workspace(p, multiprocessors()));

@@ -58,16 +58,20 @@ export type MemoryReport = {
   /** Bytes of the K and V rows of heads that keep the whole cache, and of heads that stream. */
   retrievalBytes: number;
   streamingBytes: number;
-  /** Their sum: what is allocated. */
+  /** Bytes of the rows of layers with sliding windows of the model's own, whose heads have no gates. 0 where it has none. */
+  windowedBytes: number;
+  /** The sum of the three: what is allocated. */
   totalBytes: number;
   /** What llama.cpp's own cache takes for the same context. */
   fullBytes: number;
   /** KV heads of each kind, over all layers. */
   retrievalHeads: number;
   streamingHeads: number;
+  windowedHeads: number;
   /** Cells that a head of each kind has for one sequence. */
   retrievalCells: number;
   streamingCells: number;
+  windowedCells: number;
   sequences: number;
   sink: number;
   recent: number;

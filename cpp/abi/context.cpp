@@ -9,6 +9,8 @@
 #include "duo-report.h"
 #include "gate-pattern.h"
 #include "ggml.h"
+#include "llama-arch.h"
+#include "llama-model.h"
 
 #include <algorithm>
 
@@ -104,12 +106,15 @@ static json describe(const duo_kv_size & kv) {
     return {
         { "retrievalBytes", kv.retrieval_bytes },
         { "streamingBytes", kv.streaming_bytes },
+        { "windowedBytes",  kv.windowed_bytes },
         { "totalBytes",     kv.total_bytes },
         { "fullBytes",      kv.full_bytes },
         { "retrievalHeads", kv.n_retrieval },
         { "streamingHeads", kv.n_streaming },
         { "retrievalCells", kv.n_ctx_seq },
         { "streamingCells", kv.n_cells_streaming },
+        { "windowedHeads",  kv.n_windowed },
+        { "windowedCells",  kv.n_cells_windowed },
         { "sequences",      kv.n_seq },
         { "sink",           kv.sink },
         { "recent",         kv.recent },
@@ -277,8 +282,9 @@ static plan plan_of(const model & m, const llama_context_params & p) {
         return reason.empty() ? plan { "", kv_size(m, p) } : plan { reason, {} };
     }
 
-    // what could have mixed heads has the standard cache, whose size needs no more than arithmetic
-    return duo_unsupported(m.ptr.get(), p).empty() ? plan { "", kv_size(m, p) } : simulate(m, p);
+    // what could have mixed heads and has neither windows nor recurrent layers has the standard cache, whose size needs no more than arithmetic
+    const bool standard = !m.ptr->hparams.is_swa_any() && !llm_arch_is_hybrid(m.ptr->arch) && duo_unsupported(m.ptr.get(), p).empty();
+    return standard ? plan { "", kv_size(m, p) } : simulate(m, p);
 }
 
 void plan_context(job & j, const model & m, const context_options & o) {

@@ -139,7 +139,8 @@ LLAMA_DUO_API int32_t llama_duo_calibrate(uint32_t model, const void * json, int
 //   "duo"?: { "gates"?: "auto" | path | pattern object, "sparsity"?, "threshold"?, "sink"?, "recent"?, "chunk"? } }
 // Result: { "context": handle, "contextSize", "sequences", "contextPerSequence", "batchSize", "ubatchSize", "threads", "threadsBatch",
 //   "typeK", "typeV", "kv": KV, "warnings": WARNINGS }
-// KV: { "retrievalBytes", "streamingBytes", "totalBytes", "fullBytes", "retrievalHeads", "streamingHeads", "retrievalCells", "streamingCells",
+// KV: { "retrievalBytes", "streamingBytes", "windowedBytes", "totalBytes", "fullBytes", "retrievalHeads", "streamingHeads", "retrievalCells",
+//   "streamingCells", "windowedHeads", "windowedCells" (of layers with the model's own sliding windows),
 //   "sequences", "sink", "recent", "chunk" }
 // WARNINGS: [{ "code": "beyond-training" (the context is larger than what the model was trained for), "message" }]
 LLAMA_DUO_API int32_t llama_duo_context_create(uint32_t model, const void * json, int32_t len, uint32_t * job);

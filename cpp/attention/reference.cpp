@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <limits>
 
 namespace duo {
 
@@ -11,9 +10,9 @@ std::vector<double> reference_attention(
         const std::vector<std::vector<float>> & keys,
         const std::vector<std::vector<float>> & values,
         const std::vector<uint8_t> & visible,
-        double scale, double softcap) {
+        double scale, double softcap, double sink) {
     std::vector<double> score(keys.size(), 0.0);
-    double max = -std::numeric_limits<double>::infinity();
+    double max = sink;
     for (size_t j = 0; j < keys.size(); ++j) {
         if (!visible[j]) {
             continue;
@@ -30,7 +29,7 @@ std::vector<double> reference_attention(
     }
 
     std::vector<double> out(values.empty() ? 0 : values[0].size(), 0.0);
-    double sum = 0.0;
+    double sum = std::isinf(sink) ? 0.0 : std::exp(sink - max);
     for (size_t j = 0; j < keys.size(); ++j) {
         if (!visible[j]) {
             continue;

@@ -174,9 +174,17 @@ private:
             if (!any) {
                 return x;
             }
-            ggml_tensor * p = g.input(GGML_TYPE_I32, { int64_t(positions.size()) }, positions.data());
+            const bool has_axes = op_params[2] & GGML_ROPE_TYPE_MROPE;
+            int sections[] = { op_params[11], op_params[12], op_params[13], op_params[14] };
+            std::vector<int32_t> at = positions;
+            for (int axis = 1; has_axes && axis < 4; ++axis) { // a text's tokens are at the same place on three axes and at 0 on the fourth
+                axis < 3 ? (void) at.insert(at.end(), positions.begin(), positions.end()) : at.resize(4 * positions.size(), 0);
+            }
+            ggml_tensor * p = g.input(std::move(at));
             ggml_tensor * f = factors.empty() ? nullptr : g.input(GGML_TYPE_F32, { int64_t(factors.size()) }, factors.data());
-            ggml_tensor * y = ggml_rope_ext(g.ctx, x, p, f, op_params[1], op_params[2], op_params[4], 0, 0, 0, 0, 0, 0);
+            ggml_tensor * y = has_axes ?
+                    ggml_rope_multi(g.ctx, x, p, f, op_params[1], sections, op_params[2], op_params[4], 0, 0, 0, 0, 0, 0) :
+                    ggml_rope_ext(g.ctx, x, p, f, op_params[1], op_params[2], op_params[4], 0, 0, 0, 0, 0, 0);
             memcpy(y->op_params, op_params, sizeof(op_params));
             if (back) {
                 // turning scales by the attention factor and, with YaRN, by more: ggml's inverse would do so again
@@ -258,8 +266,8 @@ private:
 
 // --- methods ---
 
-std::vector<double> attention_scores(calibration_passes & passes, const calibration_params & params) {
-    const auto n_head_kv = passes.n_head_kv();
+std::vector<double> attention_scores(calibration_passes & passes, const std::vector<int32_t> & n_head_kv, const calibration_params & params) {
+    const auto has_gates = [&](const layer_op & op) { return n_head_kv[op.il] > 0; };
 
     head_mask none;
     for (const int32_t n : n_head_kv) {
@@ -268,7 +276,11 @@ std::vector<double> attention_scores(calibration_passes & passes, const calibrat
 
     if (params.method == calibration_method::mean_qk) {
         mean_attention mean(n_head_kv.size(), params);
-        passes.on_attention = [&](const ggml_tensor * op, const ggml_tensor * rope) { mean.look(layer_op(op), rope); };
+        passes.on_attention = [&](const ggml_tensor * t, const ggml_tensor * rope) {
+            if (const layer_op op(t); has_gates(op) && op.k) {
+                mean.look(op, rope);
+            }
+        };
         passes.read_contexts(none);
         passes.on_attention = nullptr;
         return mean.scores();
@@ -279,8 +291,10 @@ std::vector<double> attention_scores(calibration_passes & passes, const calibrat
     if (params.method == calibration_method::kvzip) {
         // what the repetition itself has said doesn't count, as in KVzip
         far_attention far(n_head_kv, params, far_attention::maximum);
-        passes.on_attention = [&](const ggml_tensor * op, const ggml_tensor *) {
-            far.look(layer_op(op), [](int32_t, int32_t) { return true; }, [&](int32_t i) { return int32_t(params.samples[i].n_context); });
+        passes.on_attention = [&](const ggml_tensor * t, const ggml_tensor *) {
+            if (const layer_op op(t); has_gates(op)) {
+                far.look(op, [](int32_t, int32_t) { return true; }, [&](int32_t i) { return int32_t(params.samples[i].n_context); });
+            }
         };
         passes.repeat_contexts(none);
         passes.on_attention = nullptr;
@@ -297,8 +311,10 @@ std::vector<double> attention_scores(calibration_passes & passes, const calibrat
         }
     }
     far_attention far(n_head_kv, params, far_attention::mass);
-    passes.on_attention = [&](const ggml_tensor * op, const ggml_tensor *) {
-        far.look(layer_op(op), [&](int32_t i, int32_t p) { return asked[i].count(p) > 0; }, [&](int32_t i) { return int32_t(params.samples[i].tokens.size()); });
+    passes.on_attention = [&](const ggml_tensor * t, const ggml_tensor *) {
+        if (const layer_op op(t); has_gates(op)) {
+            far.look(op, [&](int32_t i, int32_t p) { return asked[i].count(p) > 0; }, [&](int32_t i) { return int32_t(params.samples[i].tokens.size()); });
+        }
     };
     passes.read_tails(none);
     passes.on_attention = nullptr;

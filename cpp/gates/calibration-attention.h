@@ -7,8 +7,8 @@
 
 namespace duo {
 
-// A score for each KV head, all layers one after the other, by params.method: kvzip, mean_qk, or mass in any other. Reads the contexts, and then what the method needs.
-// Throws calibration_error and calibration_cancelled.
-std::vector<double> attention_scores(calibration_passes & passes, const calibration_params & params);
+// A score for each KV head that has a gate (n_head_kv of each layer), all layers one after the other, by params.method: kvzip, mean_qk, or mass in any other. Reads
+// the contexts, and then what the method needs. Throws calibration_error and calibration_cancelled.
+std::vector<double> attention_scores(calibration_passes & passes, const std::vector<int32_t> & n_head_kv, const calibration_params & params);
 
 } // namespace duo

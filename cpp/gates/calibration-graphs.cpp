@@ -3,7 +3,6 @@
 #include "ggml-cpu.h"
 
 #include <cstdio>
-#include <cstring>
 #include <string>
 
 namespace duo {
@@ -15,6 +14,11 @@ ggml_tensor * side_graph::input(ggml_type type, std::vector<int64_t> ne, const v
     ggml_set_input(t);
     inputs.push_back({ t, data });
     return t;
+}
+
+ggml_tensor * side_graph::input(std::vector<int32_t> data) {
+    kept.push_back(std::move(data));
+    return input(GGML_TYPE_I32, { int64_t(kept.back().size()) }, kept.back().data());
 }
 
 side_graphs::device & side_graphs::device_of(const ggml_tensor * t) {
@@ -40,7 +44,7 @@ std::vector<float> side_graphs::compute(const ggml_tensor * beside, const std::f
     device & d = device_of(beside);
 
     ggml_context_ptr ctx { ggml_init({ max_nodes * ggml_tensor_overhead() + ggml_graph_overhead_custom(max_nodes, false), nullptr, /*.no_alloc =*/ true }) };
-    side_graph    graph  = { ctx.get(), {} };
+    side_graph    graph  = { ctx.get(), {}, {} };
     ggml_tensor * result = build(graph);
     ggml_set_output(result);
 
@@ -60,8 +64,10 @@ std::vector<float> side_graphs::compute(const ggml_tensor * beside, const std::f
     return download<float>(result);
 }
 
-layer_op::layer_op(const ggml_tensor * op) : q(op->src[0]), k(op->src[1]), k_cache(op->src[3]), tokens(download<int32_t>(op->src[5])) {
-    memcpy(&p, op->op_params, sizeof(p));
+layer_op::layer_op(const ggml_tensor * op) : layer_op(ggml_mixed_attn_get_sources(op), ggml_mixed_attn_get_params(op)) {}
+
+layer_op::layer_op(const ggml_mixed_attn_sources & s, const ggml_mixed_attn_params & p) :
+    p(p), q(s.q), k(s.k), k_cache(s.k_cache), n_kv(s.heads->ne[1]), tokens(download<int32_t>(s.tokens)) {
     if (sscanf(k_cache->name, "cache_duo_k_l%d", &il) != 1) {
         throw calibration_error(calibration_error::decode, std::string("the cache tensor ") + k_cache->name + " does not name its layer");
     }

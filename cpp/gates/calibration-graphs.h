@@ -11,6 +11,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <list>
 #include <map>
 #include <memory>
 #include <vector>
@@ -24,7 +25,11 @@ struct side_graph {
     // A new tensor with this data, which must live until the graph has been computed.
     ggml_tensor * input(ggml_type type, std::vector<int64_t> ne, const void * data);
 
+    // The same of one row, whose data the graph keeps.
+    ggml_tensor * input(std::vector<int32_t> data);
+
     std::vector<std::pair<ggml_tensor *, const void *>> inputs;
+    std::list<std::vector<int32_t>>                     kept = {};
 };
 
 class side_graphs {
@@ -51,10 +56,11 @@ private:
 // GGML_OP_MIXED_ATTN of one layer, computed: what attention-capturing methods read.
 struct layer_op {
     explicit layer_op(const ggml_tensor * op);
+    layer_op(const ggml_mixed_attn_sources & sources, const ggml_mixed_attn_params & p);
 
     int64_t dk()        const { return q->ne[0]; }
     int64_t n_head()    const { return q->ne[1]; }
-    int64_t n_head_kv() const { return k->ne[1]; }
+    int64_t n_head_kv() const { return n_kv; }
     int64_t n_tokens()  const { return q->ne[2]; }
 
     int32_t position(int64_t t) const { return tokens[2 * t]; }
@@ -62,10 +68,11 @@ struct layer_op {
 
     ggml_mixed_attn_params p;
     ggml_tensor *          q;       // [dk, n_head, n_tokens] f32, after RoPE
-    ggml_tensor *          k;       // [dk, n_head_kv, n_tokens] f32, after RoPE
-    ggml_tensor *          k_cache; // every head in full
+    ggml_tensor *          k;       // [dk, n_head_kv, n_tokens] f32, after RoPE; null: another layer stored the rows
+    ggml_tensor *          k_cache; // every head in full, unless the layer has a window of the model's own
+    int64_t                n_kv;
     std::vector<int32_t>   tokens;  // [n_tokens][2]
-    int                    il = -1;
+    int                    il = -1; // the layer that the rows are of
 };
 
 // The operator's softmax over q . k [n_keys, queries, n_head]; mask [n_keys, queries] or null.

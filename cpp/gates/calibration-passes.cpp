@@ -1,11 +1,12 @@
 #include "calibration-passes.h"
 
+#include "calibration-graphs.h"
 #include "duo-heads.h"
-#include "duo-report.h"
-#include "head-selection.h"
 #include "log-softmax.h"
+#include "mixed-attention.h"
 
 #include "ggml-backend.h"
+#include "llama-arch.h"
 #include "llama-model.h"
 
 #include <algorithm>
@@ -16,21 +17,12 @@ namespace duo {
 
 static constexpr size_t n_ubatch = 512; // as a context's default: a pass of one piece for most samples
 
-std::vector<int32_t> calibration_passes::n_head_kv() const {
-    std::vector<int32_t> n;
-    for (uint32_t il = 0; il < model->hparams.n_layer(); ++il) {
-        n.push_back(int32_t(model->hparams.n_head_kv(il)));
-    }
-    return n;
-}
-
 calibration_passes::calibration_passes(llama_model * model, const calibration_params & params) : model(model), params(params) {
-    size_t longest = 0;
+    size_t longest = 0, longest_tail = 0;
     for (const auto & s : params.samples) {
-        longest = std::max(longest, s.tokens.size());
-        if (params.method == calibration_method::kvzip) {
-            longest = std::max(longest, 2 * s.n_context);
-        }
+        const size_t n = params.method == calibration_method::kvzip ? std::max(s.tokens.size(), 2 * s.n_context) : s.tokens.size();
+        longest      = std::max(longest, n);
+        longest_tail = std::max(longest_tail, n - s.n_context);
     }
     const size_t n_ctx_seq = GGML_PAD(longest, 256); // llama.cpp's own padding
 
@@ -47,6 +39,7 @@ calibration_passes::calibration_passes(llama_model * model, const calibration_pa
     p.duo.sparsity    = 0; // all rows are kept, so heads can be windowed and tails taken back
     p.duo.sink        = params.sink;
     p.duo.recent      = params.recent;
+    p.n_rs_seq        = llm_arch_is_hybrid(model->arch) ? 0 : uint32_t(longest_tail); // what sliding windows of the model's own let one take back
     p.cb_eval         = [](ggml_tensor * t, bool ask, void * self) { return static_cast<calibration_passes *>(self)->on_node(t, ask); };
     p.cb_eval_user_data = this;
     p.abort_callback  = [](void * self) {
@@ -73,17 +66,38 @@ bool calibration_passes::on_node(ggml_tensor * t, bool ask) {
             rope = t;
         }
         has_norm = has_norm || is_norm;
-        return is_norm || is_output || (t->op == GGML_OP_MIXED_ATTN && on_attention);
+        return is_norm || is_output || (t->op == GGML_OP_MIXED_ATTN && (on_attention || order.empty()));
     }
     if (is_norm || is_output) {
-        const ggml_tensor * h = is_norm ? t : t->src[1];
-        hidden.resize(size_t(ggml_nelements(h)));
-        ggml_backend_tensor_get(h, hidden.data(), 0, ggml_nbytes(h));
+        take_hidden(is_norm ? t : t->src[1]);
     } else {
-        on_attention(t, rope);
+        if (order.empty()) {
+            const std::vector<int32_t> tokens = download<int32_t>(ggml_mixed_attn_get_sources(t).tokens);
+            for (size_t i = 0; i < tokens.size(); i += 2) {
+                order.push_back({ tokens[i + 1], tokens[i] });
+            }
+        }
+        if (on_attention) {
+            on_attention(t, rope);
+        }
         rope = nullptr;
     }
     return !(params.cancelled && params.cancelled());
+}
+
+// A piece of several sequences may be more than one ubatch, in whose order its rows come.
+void calibration_passes::take_hidden(const ggml_tensor * rows) {
+    const size_t n_embd = size_t(rows->ne[0]), n_rows = size_t(ggml_nrows(rows));
+    const bool all_rows = n_rows == order.size(); // models that compute the last layer for all tokens have a row for each
+    const std::vector<float> data = download<float>(rows);
+    size_t row = 0;
+    for (const place & p : order) {
+        if (asked.count(p) > 0 && row < n_rows) {
+            hidden[p].assign(data.begin() + row * n_embd, data.begin() + (row + 1) * n_embd);
+        }
+        row += all_rows || asked.count(p) > 0;
+    }
+    order.clear();
 }
 
 void calibration_passes::decode(const std::vector<token> & tokens, outputs * out) {
@@ -92,13 +106,17 @@ void calibration_passes::decode(const std::vector<token> & tokens, outputs * out
 
     for (size_t begin = 0; begin < tokens.size(); begin += n_ubatch) {
         const size_t n = std::min(n_ubatch, tokens.size() - begin);
+        order.clear();
+        asked.clear();
+        hidden.clear();
+        has_norm = false;
         std::vector<llama_token>    id(n);
         std::vector<llama_pos>      pos(n);
         std::vector<llama_seq_id>   seq(n);
         std::vector<int32_t>        n_seq_id(n, 1);
         std::vector<llama_seq_id *> seq_id(n);
         std::vector<int8_t>         output(n);
-        std::vector<size_t>         asked;
+        std::vector<size_t>         wanted;
         for (size_t i = 0; i < n; ++i) {
             const token & t = tokens[begin + i];
             id[i]     = t.id;
@@ -107,14 +125,13 @@ void calibration_passes::decode(const std::vector<token> & tokens, outputs * out
             seq_id[i] = &seq[i];
             output[i] = out && t.next != LLAMA_TOKEN_NULL;
             if (output[i]) {
-                asked.push_back(i);
+                wanted.push_back(i);
+                asked.insert({ t.seq, t.pos });
             }
         }
-        if (asked.empty()) {
+        if (wanted.empty()) {
             output.back() = 1; // there are architectures whose graph must give something (chameleon)
         }
-        hidden.clear();
-        has_norm = false;
         const int32_t status = llama_decode(ctx.get(),
                 { int32_t(n), id.data(), nullptr, pos.data(), n_seq_id.data(), seq_id.data(), output.data() });
         if (params.cancelled && params.cancelled()) {
@@ -128,20 +145,19 @@ void calibration_passes::decode(const std::vector<token> & tokens, outputs * out
             on_tokens(n);
         }
 
-        if (asked.empty()) {
-            continue;
+        if (hidden.size() != asked.size()) {
+            throw calibration_error(calibration_error::decode, "the model's final hidden states were seen for " + std::to_string(hidden.size()) + " tokens; expected " +
+                    std::to_string(asked.size()));
         }
-        // models that compute the last layer for all tokens have a row for each
-        const bool all_rows = hidden.size() == n * n_embd;
-        if (!all_rows && hidden.size() != asked.size() * n_embd) {
-            throw calibration_error(calibration_error::decode, "the model's final hidden states have " + std::to_string(hidden.size()) +
-                    " numbers; expected " + std::to_string(asked.size()) + " x " + std::to_string(n_embd));
-        }
-        for (size_t i = 0; i < asked.size(); ++i) {
-            const float * row = hidden.data() + (all_rows ? asked[i] : i) * n_embd;
-            out->hidden.insert(out->hidden.end(), row, row + n_embd);
-            const float *     logits = llama_get_logits_ith(ctx.get(), int32_t(asked[i]));
-            const llama_token next   = tokens[begin + asked[i]].next;
+        for (const size_t i : wanted) {
+            const auto & row = hidden[{ seq[i], pos[i] }];
+            if (row.size() != n_embd) {
+                throw calibration_error(calibration_error::decode, "the model's final hidden states have " + std::to_string(row.size()) + " numbers; expected " +
+                        std::to_string(n_embd));
+            }
+            out->hidden.insert(out->hidden.end(), row.begin(), row.end());
+            const float *     logits = llama_get_logits_ith(ctx.get(), int32_t(i));
+            const llama_token next   = tokens[begin + i].next;
             out->logp.push_back(float(log_softmax(logits, n_vocab, next)));
             out->correct.push_back(logits[next] == *std::max_element(logits, logits + n_vocab)); // none is likelier
         }
@@ -160,6 +176,7 @@ void calibration_passes::read_contexts(const head_mask & windowed) {
         }
     }
     decode(tokens, nullptr);
+    save_contexts();
 }
 
 calibration_passes::outputs calibration_passes::read_tails(const head_mask & windowed) {
@@ -197,9 +214,25 @@ void calibration_passes::repeat_contexts(const head_mask & windowed) {
     take_back_tails();
 }
 
+void calibration_passes::save_contexts() {
+    states.clear();
+    for (size_t i = 0; llm_arch_is_hybrid(model->arch) && i < params.samples.size(); ++i) {
+        states.emplace_back(llama_state_seq_get_size_ext(ctx.get(), llama_seq_id(i), LLAMA_STATE_SEQ_FLAGS_PARTIAL_ONLY));
+        const size_t n = llama_state_seq_get_data_ext(ctx.get(), states[i].data(), states[i].size(), llama_seq_id(i), LLAMA_STATE_SEQ_FLAGS_PARTIAL_ONLY);
+        if (n != states[i].size()) {
+            throw calibration_error(calibration_error::decode, "the state of the model's recurrent layers cannot be saved");
+        }
+    }
+}
+
 void calibration_passes::take_back_tails() {
     for (size_t i = 0; i < params.samples.size(); ++i) {
-        llama_memory_seq_rm(llama_get_memory(ctx.get()), llama_seq_id(i), llama_pos(params.samples[i].n_context), -1); // exact: all rows are kept
+        // exact: all rows are kept, but those of the model's own windows, of which a tail can be taken back
+        const bool taken = states.empty() ? llama_memory_seq_rm(llama_get_memory(ctx.get()), llama_seq_id(i), llama_pos(params.samples[i].n_context), -1) :
+                llama_state_seq_set_data_ext(ctx.get(), states[i].data(), states[i].size(), llama_seq_id(i), LLAMA_STATE_SEQ_FLAGS_PARTIAL_ONLY) == states[i].size();
+        if (!taken) {
+            throw calibration_error(calibration_error::decode, "what was read behind a context cannot be taken back");
+        }
     }
 }
 

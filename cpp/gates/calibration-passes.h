@@ -8,6 +8,9 @@
 
 #include <cstdint>
 #include <functional>
+#include <map>
+#include <set>
+#include <utility>
 #include <vector>
 
 namespace duo {
@@ -44,8 +47,6 @@ public:
     // Told of tokens as they are computed; null: nobody is.
     std::function<void(size_t n_tokens)> on_tokens;
 
-    std::vector<int32_t> n_head_kv() const;
-
 private:
     struct token {
         llama_token  id;
@@ -57,17 +58,29 @@ private:
     // Decodes in pieces of a ubatch. out: gets what is foretold.
     void decode(const std::vector<token> & tokens, outputs * out);
 
+    void save_contexts();
+
     void take_back_tails();
 
     bool on_node(ggml_tensor * t, bool ask);
+
+    // Rows of the final hidden states of a ubatch.
+    void take_hidden(const ggml_tensor * rows);
+
+    using place = std::pair<llama_seq_id, llama_pos>;
 
     llama_model *              model;
     const calibration_params & params;
     llama_context_ptr          ctx;
 
     const ggml_tensor * rope = nullptr; // the last one seen since an operator
-    std::vector<float>  hidden;         // rows of the piece being decoded
-    bool                has_norm = false; // its graph names the final norm
+    bool                has_norm = false; // the graph names the final norm
+
+    std::vector<place>                  order;  // of the ubatch's tokens; empty until its first attention
+    std::set<place>                     asked;  // of the piece being decoded, what its outputs are asked for
+    std::map<place, std::vector<float>> hidden; // of those
+
+    std::vector<std::vector<uint8_t>> states; // [sample] after its context, of a model whose recurrent layers cannot go back to it
 };
 
 } // namespace duo

@@ -5,9 +5,8 @@
 #include "calibration-ranks.h"
 #include "calibration-record.h"
 #include "calibration-regression.h"
+#include "duo-config.h"
 #include "fnv1a.h"
-
-#include "llama-model.h"
 
 #include <algorithm>
 #include <cmath>
@@ -78,7 +77,7 @@ private:
     head_mask                           contexts;         // the rows that measurements want
     head_mask                           contexts_in_cache; // those that are there; empty: none
 
-    std::vector<int32_t> n_head_kv;
+    std::vector<int32_t> n_head_kv; // of each layer, those that have a gate
     std::vector<head>    heads;
     head_mask            none; // nothing windowed
 
@@ -145,13 +144,16 @@ void check_samples(const llama_model * model, const calibration_params & p) {
 
 calibration::calibration(llama_model * model, const calibration_params & params) :
     model(model), params(params), record(params.partial, describe(params)) {
-    const llama_hparams & hparams = model->hparams;
-    for (int32_t il = 0; il < int32_t(hparams.n_layer()); ++il) {
-        n_head_kv.push_back(int32_t(hparams.n_head_kv(il)));
-        none.emplace_back(size_t(n_head_kv.back()), uint8_t(0));
-        for (int32_t ih = 0; ih < n_head_kv.back(); ++ih) {
+    n_head_kv = duo_gated_heads(*model);
+    for (int32_t il = 0; il < int32_t(n_head_kv.size()); ++il) {
+        none.emplace_back(size_t(n_head_kv[il]), uint8_t(0));
+        for (int32_t ih = 0; ih < n_head_kv[il]; ++ih) {
             heads.push_back({ il, ih });
         }
+    }
+    if (heads.empty()) {
+        throw calibration_error(calibration_error::unsupported,
+                "none of the model's heads sees the whole context: it has sliding windows in every layer that attends, and nothing to calibrate");
     }
     contexts = none;
     for (const auto & s : params.samples) {
@@ -363,7 +365,7 @@ calibration::scores calibration::attention() {
     const auto v = record.get("attention", heads.size(), [&] {
         passes.reset(); // there is memory for one
         passes = make_passes();
-        const auto seen = attention_scores(*passes, params);
+        const auto seen = attention_scores(*passes, n_head_kv, params);
         if (seen.size() != heads.size()) {
             throw calibration_error(calibration_error::decode, "the model's attention was not seen in every layer");
         }

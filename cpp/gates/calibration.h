@@ -1,5 +1,6 @@
 // Finding the retrieval heads of a model with forward passes only: how much its answers about a far context suffer when a KV head sees no more than a
-// streaming head would, or what its attention rows say.
+// streaming head would, or what its attention rows say. Heads are those that have a gate (duo_gated_heads): a model's sliding windows and recurrent layers stay
+// as they are.
 #pragma once
 
 #include "gate-pattern.h"

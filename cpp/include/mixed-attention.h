@@ -8,45 +8,48 @@
 extern "C" {
 #endif
 
-#define GGML_MIXED_ATTN_COUNTERS 4096
+// ggml_mixed_attn_head.recent of a head that sees every key.
+#define GGML_MIXED_ATTN_ALL 0x3fffffff
 
-// What a KV head sees, and how it is kept. A windowed head keeps everything and sees what a streaming head would: so head kinds can be tried out on a
-// context without filling it again.
-enum ggml_mixed_attn_head {
-    GGML_MIXED_ATTN_HEAD_RETRIEVAL = 0,
-    GGML_MIXED_ATTN_HEAD_STREAMING = 1,
-    GGML_MIXED_ATTN_HEAD_WINDOWED  = 2,
+// A KV head: what it sees, and where its rows are.
+//
+// Visibility: a query at position p of a sequence sees key j <= p where j < sink or j >= floor(p / chunk) * chunk - recent. So a head with recent
+// GGML_MIXED_ATTN_ALL, a retrieval head, sees every key.
+//
+// Cells: position j of a sequence lives in cell j while j < sink, else in cell sink + (j - sink) % ring. So a ring as long as the context keeps every
+// position, whatever the head sees.
+struct ggml_mixed_attn_head {
+    int32_t first_row; // of cell 0, within a sequence's stream
+    int32_t recent;
+    int32_t ring;      // at least recent + chunk + the ubatch's tokens, unless sink + ring holds the context
+    int32_t reserved;
 };
 
-// Sizes and numbers of one layer's operator; lives in the tensor's op_params, so 64 bytes at most.
-//
-// Visibility (design section 2): a query at position p of a sequence sees, on a retrieval head, every key j <= p; on a streaming or
-// windowed head, key j <= p where j < sink or j >= floor(p / chunk) * chunk - recent.
-//
-// Cells: position j of a sequence lives, for a retrieval or windowed head, in cell j; for a streaming head, in cell j while j < sink, else in cell
-// sink + (j - sink) % ring.
+// Sizes and numbers of one layer's operator; lives in the tensor's op_params, so 64 bytes at most. Positions are ordinals: the token's place in its sequence.
 struct ggml_mixed_attn_params {
     float   scale;    // multiplies q . k
     float   softcap;  // 0: none; else scores become softcap * tanh(score / softcap)
-    int32_t sink;
-    int32_t recent;
-    int32_t chunk;
-    int32_t ring;     // cells after the sinks; at least recent + chunk + the ubatch's tokens
-    int32_t n_ctx;    // cells of a retrieval head: positions are below this
+    int32_t sink;     // first keys of a sequence, seen by every head
+    int32_t chunk;    // a window moves in steps of this many positions
+    int32_t n_ctx;    // positions are below this
     int32_t max_seq_tokens; // no stream has more of the tokens; which kernel is best depends on it
     int64_t n_rows;   // rows of one sequence's stream, all heads together
+    int32_t has_kv;   // set by ggml_mixed_attn
+    int32_t has_sinks;
 };
 
 // q        [head_size_k, n_head,    n_tokens] f32, rows contiguous
-// k, v     [head_size,   n_head_kv, n_tokens] f32, rows contiguous: this ubatch's keys (after RoPE) and values
-// k_cache  [head_size_k, n_rows * n_stream]   any cache type: row of (stream, head, cell) is stream * n_rows + first row of head + cell
+// k, v     [head_size,   n_head_kv, n_tokens] f32, rows contiguous: this ubatch's keys (after RoPE) and values. Both NULL: the rows are stored already, as where
+//          layers share them
+// k_cache  [head_size_k, n_rows * n_stream]   any cache type: row of (stream, head, cell) is stream * n_rows + first_row + cell
 // v_cache  [head_size_v, n_rows * n_stream]   any cache type
 // tokens   [2, n_tokens] i32: position and stream of each token; tokens of a stream come in the order of their positions
-// heads    [2, n_head_kv] i64: first row of the head within its stream, and its ggml_mixed_attn_head
-// counters [GGML_MIXED_ATTN_COUNTERS] i32, beside the cache: zero at first, and a backend that uses them leaves zeros
+// heads    [4, n_head_kv] i32: ggml_mixed_attn_head
+// sinks    [n_head] f32: learned sinks, or NULL. The softmax of query head h has exp(sinks[h]) more in its denominator
 //
 // Returns [head_size_v * n_head, n_tokens] f32, heads in the model's order. The caches are written: the tensor must be computed on the
-// backend that holds them, and nothing else in the graph may read them.
+// backend that holds them, and what else reads them must come after it in the graph. (An operator that writes its sources is foreign to ggml: backends that
+// look at destinations only to find out what may run at once would need to know of it.)
 GGML_API struct ggml_tensor * ggml_mixed_attn(
         struct ggml_context * ctx,
         struct ggml_tensor  * q,
@@ -56,8 +59,16 @@ GGML_API struct ggml_tensor * ggml_mixed_attn(
         struct ggml_tensor  * v_cache,
         struct ggml_tensor  * tokens,
         struct ggml_tensor  * heads,
-        struct ggml_tensor  * counters,
+        struct ggml_tensor  * sinks,
         struct ggml_mixed_attn_params params);
+
+// The operator's sources, as it keeps them: without holes, because ggml stops at the first.
+struct ggml_mixed_attn_sources {
+    struct ggml_tensor * q, * k_cache, * v_cache, * tokens, * heads, * k, * v, * sinks;
+};
+
+GGML_API struct ggml_mixed_attn_params  ggml_mixed_attn_get_params (const struct ggml_tensor * dst);
+GGML_API struct ggml_mixed_attn_sources ggml_mixed_attn_get_sources(const struct ggml_tensor * dst);
 
 // Sizes and cache types of a layer.
 struct ggml_mixed_attn_shape {

@@ -3,10 +3,12 @@
 #include "gate-gguf.h"
 #include "gate-pattern.h"
 
+#include "llama-arch.h"
 #include "llama-cparams.h"
 #include "llama-impl.h"
-#include "llama-kv-cache-duo.h"
+#include "llama-memory-hybrid-duo.h"
 #include "llama-model.h"
+#include "mixed-attention.h"
 
 #include <algorithm>
 #include <cmath>
@@ -73,7 +75,50 @@ static void check_params(const llama_duo_params & p) {
 }
 
 // Sizes beyond this would overflow 32-bit cell arithmetic; no model has such a context.
-static constexpr int64_t max_window = 1 << 30;
+static constexpr int64_t max_window = 1 << 29;
+
+int64_t duo_config::n_cells(const duo_layer & layer, int32_t recent) const {
+    return GGML_PAD(int64_t(layer.sink) + recent + layer.chunk + n_ubatch + rollback, int64_t(64));
+}
+
+bool duo_attends(const llama_model & model, uint32_t il) {
+    switch (model.arch) {
+        case LLM_ARCH_FALCON_H1:      return true; // beside the recurrent part
+        case LLM_ARCH_NEMOTRON_H:
+        case LLM_ARCH_NEMOTRON_H_MOE: return !model.hparams.is_recr(il) && model.hparams.n_ff(il) == 0;
+        default:                      return !llm_arch_is_hybrid(model.arch) || !model.hparams.is_recr(il);
+    }
+}
+
+// The layer whose rows a layer attends to, where llama.cpp's cache shares them (llama_model::create_memory).
+static uint32_t stored_by(const llama_hparams & hparams, uint32_t il) {
+    return hparams.has_kv(il) ? il : hparams.n_layer_kv_from_start - (hparams.is_swa(il) ? 2 : 1);
+}
+
+std::vector<int32_t> duo_gated_heads(const llama_model & model) {
+    const auto & hparams = model.hparams;
+    std::vector<int32_t> n;
+    for (uint32_t il = 0; il < hparams.n_layer(); ++il) {
+        n.push_back(hparams.is_swa(il) || !duo_attends(model, il) || !hparams.has_kv(il) ? 0 : int32_t(hparams.n_head_kv(il)));
+    }
+    return n;
+}
+
+// A published pattern may have rows for all layers: those without gates here say nothing.
+static void drop_rows_without_gates(duo::gate_pattern & pattern, const llama_hparams & hparams, const std::vector<int32_t> & n_gated) {
+    if (pattern.n_layer != int32_t(n_gated.size())) {
+        return; // refused later, with both shapes
+    }
+    std::vector<int32_t> n_head;
+    for (int32_t il = 0; il < pattern.n_layer; ++il) {
+        const bool all = n_gated[il] == 0 && pattern.n_head(il) == int32_t(hparams.n_head_kv(il));
+        n_head.push_back(all ? 0 : pattern.n_head(il));
+        for (int32_t ih = 0; all && ih < pattern.n_head_kv; ++ih) {
+            pattern.gates[size_t(il) * pattern.n_head_kv + ih] = 0.0f;
+        }
+    }
+    pattern.n_head_layer = std::move(n_head);
+}
 
 void duo_init_cparams(llama_cparams & cparams, const llama_model & model, const llama_context_params & params) {
     const llama_duo_params & p = params.duo;
@@ -83,50 +128,79 @@ void duo_init_cparams(llama_cparams & cparams, const llama_model & model, const 
     check_params(p);
 
     const auto & hparams = model.hparams;
-    std::vector<int32_t> n_head_kv;
-    for (uint32_t il = 0; il < hparams.n_layer(); ++il) {
-        n_head_kv.push_back(hparams.n_head_kv(il));
-    }
+    const std::vector<int32_t> n_gated = duo_gated_heads(model);
 
     duo::gate_pattern pattern;
     if (p.gates) {
         pattern = resolve_gates(model, p.gates);
+        drop_rows_without_gates(pattern, hparams, n_gated);
     }
 
     auto config = std::make_shared<duo_config>();
-    config->heads    = select_heads(p, p.gates ? &pattern : nullptr, n_head_kv);
+    config->heads    = select_heads(p, p.gates ? &pattern : nullptr, n_gated);
     config->sink     = first_given(p.sink,   pattern.sink,   64);
     config->recent   = first_given(p.recent, pattern.recent, 256);
     config->chunk    = first_given(p.chunk, -1, 1);
-    config->rollback = std::max(64u, params.n_rs_seq);
-
+    config->recurrent = llm_arch_is_hybrid(model.arch);
+    config->rollback  = config->recurrent ? cparams.n_rs_seq : std::max(64u, params.n_rs_seq);
     // graphs are reserved for a multiple of n_seq_max tokens
-    const int64_t n_ubatch = (int64_t(cparams.n_ubatch) + cparams.n_seq_max - 1) / cparams.n_seq_max * cparams.n_seq_max;
-    const int64_t ring     = int64_t(config->recent) + config->chunk + n_ubatch + config->rollback;
-    const int64_t cells    = GGML_PAD(config->sink + ring, int64_t(64));
-    if (cells > max_window) {
-        throw std::runtime_error(format("a streaming head would need %lld cells (sink %d, recent %d, chunk %d, ubatch %lld); expected at most %lld",
-                (long long) cells, config->sink, config->recent, config->chunk, (long long) n_ubatch, (long long) max_window));
+    config->n_ubatch = uint32_t(std::min<int64_t>((int64_t(cparams.n_ubatch) + cparams.n_seq_max - 1) / cparams.n_seq_max * cparams.n_seq_max, max_window));
+
+    for (uint32_t il = 0; il < hparams.n_layer(); ++il) {
+        duo_layer l;
+        l.stored_by = stored_by(hparams, il);
+        if (!duo_attends(model, il)) {
+            config->layers.push_back(l);
+            continue;
+        }
+        if (hparams.is_swa(il)) {
+            // key j is seen where p - j < n_swa, or where it is of the same n_swa positions
+            const bool    chunked = hparams.swa_type == LLAMA_SWA_TYPE_CHUNKED;
+            const int32_t n_swa   = int32_t(std::min<int64_t>(hparams.n_swa, max_window / 2)); // which is beyond any context
+            l.windowed = true;
+            l.chunk    = chunked ? n_swa : 1;
+            l.recent.assign(hparams.n_head_kv(il), chunked ? 0 : n_swa - 1);
+        } else {
+            l.sink  = config->sink;
+            l.chunk = config->chunk;
+            for (uint32_t h = 0; h < hparams.n_head_kv(il); ++h) {
+                const bool streams = l.stored_by == il && config->heads.streaming[il][h];
+                l.recent.push_back(streams ? config->recent : GGML_MIXED_ATTN_ALL);
+            }
+        }
+        config->layers.push_back(std::move(l));
     }
-    config->ring = cells - config->sink;
+    for (duo_layer & l : config->layers) {
+        l.recent = config->layers[l.stored_by].recent; // who attends to another's rows sees what that one keeps
+    }
+    for (const duo_layer & l : config->layers) {
+        for (const int32_t recent : l.recent) {
+            if (recent == GGML_MIXED_ATTN_ALL) {
+                continue;
+            }
+            if (const int64_t cells = config->n_cells(l, recent); cells > max_window) {
+                throw std::runtime_error(format("a head that sees a window would need %lld cells (sink %d, recent %d, chunk %d, ubatch %u); expected at most %lld",
+                        (long long) cells, l.sink, recent, l.chunk, config->n_ubatch, (long long) max_window));
+            }
+        }
+    }
 
     if (cparams.kv_unified) {
         LLAMA_LOG_WARN("%s: sequences of a mixed-head cache have cells of their own: the context of %u tokens is divided by %u, not unified\n",
                 __func__, cparams.n_ctx, cparams.n_seq_max);
         cparams.kv_unified = false;
     }
-    if (config->heads.n_streaming() > 0) {
+    const bool all_kept = std::all_of(config->layers.begin(), config->layers.end(), [](const duo_layer & l) {
+        return std::all_of(l.recent.begin(), l.recent.end(), [](int32_t recent) { return recent == GGML_MIXED_ATTN_ALL; });
+    });
+    if (!all_kept && !config->recurrent) {
         cparams.n_rs_seq = config->rollback; // tells stock code that a rollback has bounds
     }
     cparams.duo = std::move(config);
 }
 
-uint32_t duo_config::n_cells_streaming(uint32_t n_ctx_seq) const {
-    return std::min(sink + ring, n_ctx_seq);
-}
-
 void duo_check_memory(const llama_cparams & cparams, const llama_memory_i * memory) {
-    if (cparams.duo && !dynamic_cast<const llama_kv_cache_duo *>(memory)) {
+    if (cparams.duo && !duo_cache_in(const_cast<llama_memory_i *>(memory))) {
         throw std::runtime_error("mixed heads cannot be used with this model: its architecture has a cache of its own");
     }
 }

@@ -6,29 +6,56 @@
 #include "head-selection.h"
 
 #include <cstdint>
+#include <vector>
 
 struct llama_cparams;
 struct llama_model;
 struct llama_context_params;
 struct llama_memory_i;
 
+// What the KV heads of one layer see.
+struct duo_layer {
+    std::vector<int32_t> recent; // [n_head_kv] keys before the query's chunk; GGML_MIXED_ATTN_ALL: every key. None: no attention, or no cache of its own
+
+    int32_t  sink      = 0;      // first keys, that every head sees
+    int32_t  chunk     = 1;      // windows move in steps of this many positions
+    bool     windowed  = false;  // it has the model's own sliding window: none of its heads has a gate
+    uint32_t stored_by = 0;      // the layer whose rows it attends to: itself, or an earlier one
+};
+
 struct duo_config {
+    std::vector<duo_layer> layers; // [n_layer]
+
+    // Which heads of the layers that see the whole context stream; a layer with a window of the model's own, or without attention, has no heads here.
     duo::head_selection heads;
 
+    // Streaming heads'.
     int32_t sink;
     int32_t recent;
     int32_t chunk;
 
     // A tail of this many positions can be taken back and decoded again exactly: their rings keep what a rollback uncovers.
-    // 64 is more than any draft llama.cpp's speculative decoding proposes by default (16), at 64 cells a streaming head.
+    // 64 is more than any draft llama.cpp's speculative decoding proposes by default (16), at 64 cells a streaming head; beside recurrent layers no more than
+    // their own states can, which each position of it multiplies.
     uint32_t rollback;
 
-    // Cells after the sinks so that a ubatch can be stored whole before any of its tokens attends.
-    uint32_t ring;
+    // The model has recurrent layers, too, whose states cannot go back to just any position.
+    bool recurrent = false;
 
-    // Cells of a streaming head: sinks and ring, a multiple of 64 so that a kernel can copy whole blocks; never more than a retrieval head's.
-    uint32_t n_cells_streaming(uint32_t n_ctx_seq) const;
+    // Tokens that are stored before any of them attends.
+    uint32_t n_ubatch;
+
+    // Cells of a head that does not see everything: sinks, and a ring so long that a ubatch can be stored whole and rolled back. A multiple of 64, so that a
+    // kernel can copy whole blocks. A context has no more of them than it has positions.
+    int64_t n_cells(const duo_layer & layer, int32_t recent) const;
 };
+
+// Whether a layer attends, alone or beside a recurrent part: as the layer filters of llama_model::create_memory have it.
+bool duo_attends(const llama_model & model, uint32_t il);
+
+// How many KV heads of each layer have a gate: those of layers that see the whole context and store rows of their own. None in layers with a window of the
+// model's own, without attention, or that attend to another's rows. [n_layer]
+std::vector<int32_t> duo_gated_heads(const llama_model & model);
 
 // Sets cparams.duo, and what follows from it: sequences keep streams of their own (kv_unified), and stock code may roll back (n_rs_seq).
 // Does nothing unless params.duo.enabled. Needs cparams.n_ubatch and n_seq_max. Throws std::runtime_error for bad gates and sizes.

@@ -1,7 +1,7 @@
 #include "duo-heads.h"
 
 #include "llama-context.h"
-#include "llama-kv-cache-duo.h"
+#include "llama-memory-hybrid-duo.h"
 
 #include <stdexcept>
 
@@ -10,5 +10,5 @@ void duo_set_windowed(llama_context * ctx, const std::vector<std::vector<uint8_t
         throw std::runtime_error("heads can be windowed only in a context with mixed heads");
     }
     ctx->synchronize();
-    static_cast<llama_kv_cache_duo *>(ctx->get_memory())->set_windowed(windowed);
+    duo_cache_in(ctx->get_memory())->set_windowed(windowed);
 }

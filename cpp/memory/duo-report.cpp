@@ -1,13 +1,16 @@
 #include "duo-report.h"
 
 #include "duo-config.h"
+#include "duo-layout.h"
 
+#include "llama-arch.h"
 #include "llama-context.h"
 #include "llama-cparams.h"
-#include "llama-kv-cache-duo.h"
+#include "llama-memory-hybrid-duo.h"
 #include "llama-model.h"
 
 #include <algorithm>
+#include <memory>
 #include <stdexcept>
 
 duo_kv_size duo_kv_sizes(
@@ -20,22 +23,32 @@ duo_kv_size duo_kv_sizes(
         size.sink   = config->sink;
         size.recent = config->recent;
         size.chunk  = config->chunk;
-        size.n_cells_streaming = config->heads.n_streaming() > 0 ? config->n_cells_streaming(n_ctx_seq) : 0;
     }
+    const auto layout = config ? std::make_unique<duo_layout>(*config, n_ctx_seq) : nullptr;
     for (uint32_t il = 0; il < hparams.n_layer(); ++il) {
-        const uint64_t row = ggml_row_size(type_k, hparams.n_embd_head_k(il)) + ggml_row_size(type_v, hparams.n_embd_head_v(il));
-        for (uint32_t h = 0; hparams.has_kv(il) && h < hparams.n_head_kv(il); ++h) {
-            size.full_bytes += row * n_ctx_seq * n_seq;
-            if (config && config->heads.streaming[il][h]) {
+        if (!hparams.has_kv(il) || !duo_attends(model, il)) {
+            continue;
+        }
+        const uint64_t row = (ggml_row_size(type_k, hparams.n_embd_head_k(il)) + ggml_row_size(type_v, hparams.n_embd_head_v(il))) * n_seq;
+        const uint64_t full = row * n_ctx_seq;
+        for (uint32_t h = 0; h < (layout ? layout->layers[il].heads.size() : hparams.n_head_kv(il)); ++h) {
+            const uint64_t bytes = layout ? row * layout->layers[il].heads[h].n_cells : full;
+            size.full_bytes  += full;
+            size.total_bytes += bytes;
+            if (layout && hparams.is_swa(il)) {
+                size.n_windowed++;
+                size.windowed_bytes  += bytes;
+                size.n_cells_windowed = uint32_t(bytes / row);
+            } else if (layout && layout->layers[il].heads[h].i_ring >= 0) {
                 size.n_streaming++;
-                size.streaming_bytes += row * size.n_cells_streaming * n_seq;
+                size.streaming_bytes  += bytes;
+                size.n_cells_streaming = uint32_t(bytes / row);
             } else {
                 size.n_retrieval++;
-                size.retrieval_bytes += row * n_ctx_seq * n_seq;
+                size.retrieval_bytes += bytes;
             }
         }
     }
-    size.total_bytes = size.retrieval_bytes + size.streaming_bytes;
     return size;
 }
 
@@ -46,6 +59,7 @@ duo_kv_size duo_kv_size_for(const llama_model * model, const llama_context_param
     cparams.n_ctx     = params.n_ctx == 0 ? model->hparams.n_ctx_train : params.n_ctx;
     cparams.n_batch   = std::min(cparams.n_ctx, params.n_batch);
     cparams.n_ubatch  = std::min(cparams.n_batch, params.n_ubatch == 0 ? params.n_batch : params.n_ubatch);
+    cparams.n_rs_seq  = llm_arch_supports_rs_rollback(model->arch) ? params.n_rs_seq : 0;
     cparams.kv_unified = params.kv_unified;
 
     if (params.duo.enabled) {
@@ -66,14 +80,14 @@ duo_kv_size duo_kv_size_for(const llama_model * model, const llama_context_param
 duo_kv_size duo_kv_size_of(const llama_context * ctx) {
     const auto & cparams = ctx->get_cparams();
     if (cparams.duo && ctx->get_memory()) {
-        return static_cast<const llama_kv_cache_duo *>(ctx->get_memory())->size();
+        return duo_cache_in(ctx->get_memory())->size();
     }
     // stock's standard cache does not tell a row's head: count what its buffers hold
     duo_kv_size size;
     size.n_ctx_seq = cparams.n_ctx_seq;
     size.n_seq     = cparams.kv_unified ? 1 : cparams.n_seq_max;
     for (uint32_t il = 0; il < ctx->get_model().hparams.n_layer(); ++il) {
-        size.n_retrieval += ctx->get_model().hparams.n_head_kv(il);
+        size.n_retrieval += duo_attends(ctx->get_model(), il) ? ctx->get_model().hparams.n_head_kv(il) : 0;
     }
     if (const auto * memory = ctx->get_memory()) {
         for (const auto & [_, bytes] : memory->memory_breakdown()) {

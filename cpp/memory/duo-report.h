@@ -13,12 +13,15 @@ struct duo_config;
 struct duo_kv_size {
     uint64_t retrieval_bytes   = 0;  // rows of heads that keep the whole cache
     uint64_t streaming_bytes   = 0;  // rows of heads that keep sinks and a ring
-    uint64_t total_bytes       = 0;  // what is allocated: the sum of the two
-    uint64_t full_bytes        = 0;  // what stock's cache of the same context takes
+    uint64_t windowed_bytes    = 0;  // rows of layers with the model's own sliding windows
+    uint64_t total_bytes       = 0;  // what is allocated: the sum of the three
+    uint64_t full_bytes        = 0;  // if every head kept every position, as in stock\'s cache of the same context (with full-size windows, where it has any)
     uint32_t n_retrieval       = 0;  // KV heads over all layers
     uint32_t n_streaming       = 0;
+    uint32_t n_windowed        = 0;  // of the model's own sliding windows, which have no gates
     uint32_t n_ctx_seq         = 0;  // cells of a retrieval head, one sequence
     uint32_t n_cells_streaming = 0;  // cells of a streaming head, one sequence: sinks + ring (0 where there is none)
+    uint32_t n_cells_windowed  = 0;  // cells of a head of a sliding window
     uint32_t n_seq             = 0;  // sequences
     int32_t  sink              = 0;
     int32_t  recent            = 0;

@@ -20,7 +20,8 @@ static const char * arch_reason(llm_arch arch) {
         case LLM_ARCH_DEEPSEEK32:
         case LLM_ARCH_DEEPSEEK4:
         case LLM_ARCH_HY_V4:
-        case LLM_ARCH_DOTS3NOTE:      return "its sparse attention has a cache of its own";
+        case LLM_ARCH_DOTS3NOTE:
+        case LLM_ARCH_QWEN4EXP:       return "its sparse attention has a cache of its own";
         case LLM_ARCH_BERT:
         case LLM_ARCH_JINA_BERT_V2:
         case LLM_ARCH_JINA_BERT_V3:
@@ -34,7 +35,6 @@ static const char * arch_reason(llm_arch arch) {
         case LLM_ARCH_LLAMA_EMBED:
         case LLM_ARCH_T5ENCODER:
                                       return "it attends without a KV cache";
-        case LLM_ARCH_AFMOE:          return "llama.cpp builds it for sliding-window layers, even where it has none";
         default:                      return nullptr;
     }
 }
@@ -71,9 +71,6 @@ std::string duo_unsupported(const llama_model * model, const llama_context_param
     if (llm_arch_is_recurrent(arch)) {
         return the_model + " is recurrent: it has no attention heads with a KV cache";
     }
-    if (llm_arch_is_hybrid(arch)) {
-        return the_model + " mixes attention with recurrent layers";
-    }
     if (llm_arch_is_diffusion(arch)) {
         return the_model + " is a diffusion model: it attends without a KV cache";
     }
@@ -83,25 +80,14 @@ std::string duo_unsupported(const llama_model * model, const llama_context_param
     if (hparams.is_mla()) {
         return the_model + " has latent attention (MLA): its heads share one cache row";
     }
-    if (hparams.swa_type != LLAMA_SWA_TYPE_NONE || hparams.is_swa_any()) {
-        return the_model + " has sliding-window layers";
+    if (hparams.swa_type == LLAMA_SWA_TYPE_SYMMETRIC) {
+        return the_model + " has windows that look ahead";
     }
     if (hparams.use_alibi || hparams.f_max_alibi_bias > 0.0f) {
         return the_model + " biases attention by distance (ALiBi)";
     }
-    if (hparams.n_pos_per_embd() > 1) {
-        return the_model + " has several positions a token (M-RoPE)";
-    }
     if (hparams.router_layer >= 0) {
         return "the model has a router layer that attends on its own";
-    }
-    if (hparams.n_layer_kv_from_start >= 0) {
-        return the_model + " shares cache rows between layers";
-    }
-    for (const auto & layer : model->layers) {
-        if (layer.attn_sinks) {
-            return the_model + " has learned attention sinks";
-        }
     }
     const bool causal = params.attention_type == LLAMA_ATTENTION_TYPE_UNSPECIFIED ? hparams.causal_attn :
                                                                                     params.attention_type == LLAMA_ATTENTION_TYPE_CAUSAL;
@@ -121,9 +107,6 @@ std::string duo_unsupported(const llama_model * model, const llama_context_param
         return "the model has no layers but those that predict ahead";
     }
     for (uint32_t il = 0; il < hparams.n_layer(); ++il) {
-        if (!hparams.has_kv(il)) {
-            return format("layer %u has no KV cache of its own", il);
-        }
         const uint32_t n_head = hparams.n_head(il);
         const uint32_t n_head_kv = hparams.n_head_kv(il);
         if (n_head_kv == 0) {

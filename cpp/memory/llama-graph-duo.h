@@ -5,25 +5,67 @@
 
 class llama_kv_cache_duo;
 
-// Stands in for the standard cache's input, so every architecture that calls build_attn_inp_kv and build_attn has mixed heads.
-class llm_graph_input_attn_duo : public llm_graph_input_attn_kv {
+// The recurrent part of a context with mixed heads.
+const llama_memory_recurrent_context * duo_recurrent(const llama_memory_context_i * mctx);
+
+// Which token is where: all that changes from one ubatch to the next.
+class duo_graph_input {
 public:
-    static std::unique_ptr<llm_graph_input_attn_duo> create(const llm_graph_context & graph);
+    duo_graph_input(const llm_graph_context & graph);
 
-    llm_graph_input_attn_duo(const llama_hparams & hparams, const llama_cparams & cparams, const llama_kv_cache_duo & kv) :
-        llm_graph_input_attn_kv(hparams, cparams, nullptr), kv(kv) {}
+    void set(const llama_ubatch & ubatch) const;
 
-    void set_input(const llama_ubatch * ubatch) override;
+    // Whether a ubatch fits the graph that this is in.
+    bool fits(const llama_ubatch & ubatch) const;
 
-    bool can_reuse(const llm_graph_params & params) override;
-
-    // q [head size, heads, tokens], k and v [head size, KV heads, tokens] -> [head size V * heads, tokens]
-    ggml_tensor * build_attn(const llm_graph_context & graph, ggml_tensor * q, ggml_tensor * k, ggml_tensor * v, float kq_scale, int il) const;
+    // q [head size, heads, tokens], k and v [head size, KV heads, tokens], or null where another layer stored them; sinks [heads], learned ones, or null
+    // -> [head size V * heads, tokens]
+    ggml_tensor * build_attn(
+            const llm_graph_context & graph, ggml_tensor * q, ggml_tensor * k, ggml_tensor * v, ggml_tensor * sinks, float kq_scale, int il) const;
 
 private:
-    ggml_tensor * tokens = nullptr; // [2, n_tokens] i32: position and stream
+    ggml_tensor * tokens; // [2, n_tokens] i32: position and stream
 
-    int32_t n_seq_tokens = 0; // the most that one sequence has of them
+    int32_t n_seq_tokens; // the most that one sequence has of them
 
     const llama_kv_cache_duo & kv;
+};
+
+// Stands in for the input of a standard cache (llm_graph_input_attn_kv) or of one with sliding windows (llm_graph_input_attn_kv_iswa): so every architecture
+// that builds its attention with these has mixed heads.
+template <typename input>
+class llm_graph_input_attn_duo : public input {
+public:
+    explicit llm_graph_input_attn_duo(const llm_graph_context & graph) : input(graph.hparams, graph.cparams, nullptr), duo(graph) {}
+
+    void set_input(const llama_ubatch * ubatch) override { duo.set(*ubatch); }
+
+    bool can_reuse(const llm_graph_params & params) override { return duo.fits(params.ubatch); }
+
+    const duo_graph_input duo;
+};
+
+// Of an input that a context with mixed heads made.
+template <typename input>
+const duo_graph_input & duo_input(const input * inp) {
+    return static_cast<const llm_graph_input_attn_duo<input> *>(inp)->duo;
+}
+
+// Stands in for the input of a memory with recurrent layers beside attention (llm_graph_input_mem_hybrid, or _iswa).
+template <typename input, typename attn_input>
+class llm_graph_input_mem_hybrid_duo : public input {
+public:
+    llm_graph_input_mem_hybrid_duo(const llm_graph_context & graph, std::unique_ptr<llm_graph_input_rs> inp_rs) :
+        input(graph.cparams, std::make_unique<llm_graph_input_attn_duo<attn_input>>(graph), std::move(inp_rs), nullptr) {}
+
+    void set_input(const llama_ubatch * ubatch) override {
+        this->inp_attn->set_input(ubatch);
+        this->inp_rs->set_input(ubatch);
+    }
+
+    bool can_reuse(const llm_graph_params & params) override {
+        llm_graph_params recurrent = params;
+        recurrent.mctx = duo_recurrent(params.mctx);
+        return this->inp_attn->can_reuse(params) && this->inp_rs->can_reuse(recurrent);
+    }
 };

@@ -2,11 +2,12 @@
 //
 //   | header | what each stream holds | its rows ... |
 //
-// They hold positions, not cells: of a retrieval head all, of a streaming head the sinks and what its window sees. So a state outlives another -c and -ub, and
+// They hold positions, not cells: of a retrieval head all, of others the sinks and what the window sees. So a state outlives another -c and -ub, and
 // takes no more than resuming needs.
 #include "llama-kv-cache-duo.h"
 
 #include "fnv1a.h"
+#include "mixed-attention.h"
 #include "visibility.h"
 
 #include "llama-impl.h"
@@ -25,13 +26,11 @@ struct llama_kv_cache_duo::state_header {
     uint32_t n_layer;
     int32_t  type_k;
     int32_t  type_v;
-    int32_t  rot_k;
-    int32_t  rot_v;
-    uint32_t partial;  // 1: rows of streaming heads only
+    uint32_t partial;  // 1: not the rows of heads that keep every position
     uint32_t n_stream; // streams that follow
     uint32_t reserved;
-    uint64_t heads;    // a hash of which heads stream
-    uint64_t windows;  // a hash of what they see; 0 where none streams
+    uint64_t rows;     // a hash of the sizes of rows and of how they are rotated
+    uint64_t windows;  // a hash of what each head sees
     uint64_t n_held;   // bytes of what the streams hold
     uint64_t check;    // a hash of all above and of those bytes
 };
@@ -45,22 +44,28 @@ llama_kv_cache_duo::state_header llama_kv_cache_duo::make_state_header(llama_seq
     }
     state_header h = {};
     h.magic    = 0x6f756475; // "uduo"
-    h.version  = 3;
+    h.version  = 4;
     h.n_layer  = layers.size();
     h.type_k   = type_k;
     h.type_v   = type_v;
-    h.rot_k    = int32_t(rot_k.n);
-    h.rot_v    = int32_t(rot_v.n);
     h.partial  = (flags & LLAMA_STATE_SEQ_FLAGS_PARTIAL_ONLY) != 0;
     h.n_stream = seq_id < 0 ? streams.size() : 1;
-    h.heads    = duo::fnv1a(nullptr, 0);
-    for (const auto & layer : config.heads.streaming) {
-        const uint8_t end = 2;
-        h.heads = duo::fnv1a(&end, 1, duo::fnv1a(layer.data(), layer.size(), h.heads));
-    }
-    for (const duo_ring & r : rings) {
-        const int32_t window[] = { r.sink, r.recent, r.chunk };
-        h.windows = duo::fnv1a(window, sizeof(window), h.windows);
+    h.rows     = h.windows = duo::fnv1a(nullptr, 0);
+    for (size_t il = 0; il < layers.size(); ++il) {
+        const layer & l = layers[il];
+        for (const ggml_tensor * t : { l.k, l.v, l.rot_k, l.rot_v }) {
+            const int64_t n = t ? t->ne[0] : 0;
+            h.rows = duo::fnv1a(&n, sizeof(n), h.rows);
+        }
+        for (const duo_layout::head & head : layout.layers[il].heads) {
+            int32_t window[] = { GGML_MIXED_ATTN_ALL, 0, 0 };
+            if (head.i_ring >= 0) {
+                const duo_ring & r = rings[head.i_ring];
+                window[0] = r.recent, window[1] = r.chunk, window[2] = r.sink;
+            }
+            h.windows = duo::fnv1a(window, sizeof(window), h.windows);
+        }
+        h.windows = duo::fnv1a("", 1, h.windows); // the layer's end
     }
     return h;
 }
@@ -73,18 +78,18 @@ static uint64_t hash_of(const void * header, size_t n_header, const std::vector<
 void llama_kv_cache_duo::for_each_saved_run(
         const duo_stream & saved, uint32_t i_stream, bool partial, const std::function<void(ggml_tensor * t, int64_t row, int64_t n)> & f) const {
     const int64_t end = int64_t(saved.pos_max()) + 1;
-    for_each_head(i_stream, [&](ggml_tensor * t, int64_t row, bool streaming) {
-        if (!streaming) {
+    for_each_head(i_stream, [&](ggml_tensor * t, int64_t row, const duo_layout::head & h) {
+        if (h.i_ring < 0) {
             if (!partial && end > 0) {
                 f(t, row, end);
             }
             return;
         }
-        const duo_ring & r = rings[0];
+        const duo_ring & r = rings[h.i_ring];
         if (const int64_t n_sink = std::min<int64_t>(r.sink, end); n_sink > 0) {
             f(t, row, n_sink);
         }
-        for (int64_t j = saved.saved_from(rings, 0); j < end;) {
+        for (int64_t j = saved.saved_from(rings, h.i_ring); j < end;) {
             if (const int64_t n_lost = end - r.n_ring - j; n_lost > 0) {
                 f(t, -1, n_lost);
                 j += n_lost;
@@ -169,7 +174,7 @@ void llama_kv_cache_duo::state_read(llama_io_read_i & io, llama_seq_id seq_id, l
         if (h.partial && s.pos_max() >= 0) {
             // the rows of retrieval heads must be here still
             after[first + i] = now.with_rings_of(rings, s);
-            if (after[first + i].pos_max() < 0) {
+            if (after[first + i].pos_max() < (config.recurrent ? s.pos_max() : 0)) {
                 throw std::runtime_error(format("a partial state of %d positions needs the sequence that it was saved from; of this one %d are the same",
                         s.pos_max() + 1, now.n_common(s)));
             }

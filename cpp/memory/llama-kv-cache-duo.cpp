@@ -14,82 +14,77 @@
 
 // --- rows ---
 
-// llama_kv_cache rotates K by the largest matrix that divides the head, V by 64, where they are quantised; LLAMA_ATTN_ROT_DISABLE turns both off.
-// head_size 0: the layers' differ, and nothing is rotated.
-static llama_kv_cache_duo::rotation make_rotation(ggml_type type, uint32_t head_size, bool largest) {
+// Quantised rows are rotated first, as llama_kv_cache rotates them: K by the largest matrix that divides the head, V by 64. LLAMA_ATTN_ROT_DISABLE turns it off.
+// Returns the matrix's side, 0: none.
+static int64_t rotation_size(ggml_type type, uint32_t head_size, bool largest) {
     const char * disable = getenv("LLAMA_ATTN_ROT_DISABLE");
-    if (!ggml_is_quantized(type) || head_size == 0 || head_size % 64 != 0 || (disable && atoi(disable))) {
-        return {};
+    if (!ggml_is_quantized(type) || head_size % 64 != 0 || (disable && atoi(disable))) {
+        return 0;
     }
     int64_t n = 64;
     while (largest && head_size % (2 * n) == 0) {
         n *= 2;
     }
-    // Sylvester's Hadamard matrix, scaled to be orthonormal: entry (i, j) is (-1)^popcount(i & j) / sqrt(n)
-    llama_kv_cache_duo::rotation rot = { n, std::vector<float>(n * n) };
+    return n;
+}
+
+// Sylvester's Hadamard matrix, scaled to be orthonormal: entry (i, j) is (-1)^popcount(i & j) / sqrt(n).
+static std::vector<float> hadamard(int64_t n) {
+    std::vector<float> m(n * n);
     for (int64_t i = 0; i < n; ++i) {
         for (int64_t j = 0; j < n; ++j) {
             bool odd = false;
             for (int64_t bits = i & j; bits != 0; bits &= bits - 1) {
                 odd = !odd;
             }
-            rot.matrix[i * n + j] = (odd ? -1.0f : 1.0f) / std::sqrt(float(n));
+            m[i * n + j] = (odd ? -1.0f : 1.0f) / std::sqrt(float(n));
         }
     }
-    return rot;
-}
-
-// Head sizes of all layers if they are alike, else 0: rotation is one matrix for all.
-static uint32_t common_head_size(const llama_hparams & hparams, uint32_t (llama_hparams::*size)(uint32_t) const) {
-    for (uint32_t il = 1; il < hparams.n_layer(); ++il) {
-        if ((hparams.*size)(il) != (hparams.*size)(0)) {
-            return 0;
-        }
-    }
-    return (hparams.*size)(0);
+    return m;
 }
 
 llama_kv_cache_duo::llama_kv_cache_duo(const llama_model & model, const llama_cparams & cparams, ggml_type type_k, ggml_type type_v) :
     model(model), cparams(cparams), config(*cparams.duo), type_k(type_k), type_v(type_v),
-    n_ctx_seq(cparams.n_ctx_seq), n_cells_streaming(config.n_cells_streaming(cparams.n_ctx_seq)),
-    rings(config.heads.n_streaming() == 0 ? duo_stream::rings() : duo_stream::rings{ { config.sink, config.recent, config.chunk, ring() } }),
+    n_ctx_seq(cparams.n_ctx_seq), layout(config, n_ctx_seq), rings(layout.rings),
     layers(model.hparams.n_layer()), streams(cparams.n_seq_max) {
     const auto & hparams = model.hparams;
-
-    rot_k = make_rotation(type_k, common_head_size(hparams, &llama_hparams::n_embd_head_k), true);
-    rot_v = make_rotation(type_v, common_head_size(hparams, &llama_hparams::n_embd_head_v), false);
 
     // by name, so that logs and memory_breakdown have the same order each time
     const auto by_name = [](ggml_backend_buffer_type_t a, ggml_backend_buffer_type_t b) { return strcmp(ggml_backend_buft_name(a), ggml_backend_buft_name(b)) < 0; };
     std::map<ggml_backend_buffer_type_t, ggml_context_ptr, decltype(by_name)> ctxs(by_name);
-    std::map<ggml_backend_buffer_type_t, ggml_tensor *,    decltype(by_name)> counters(by_name); // layers of a device run one after the other, so they share
     auto ctx_for = [&](ggml_backend_buffer_type_t buft) {
         auto & ctx = ctxs[buft];
         if (!ctx) {
-            ggml_init_params params = { (3 * layers.size() + 1) * ggml_tensor_overhead(), nullptr, /*.no_alloc =*/ true };
+            ggml_init_params params = { 5 * layers.size() * ggml_tensor_overhead(), nullptr, /*.no_alloc =*/ true };
             ctx.reset(ggml_init(params));
-            counters[buft] = ggml_new_tensor_1d(ctx.get(), GGML_TYPE_I32, GGML_MIXED_ATTN_COUNTERS);
         }
         return ctx.get();
+    };
+    std::map<std::pair<ggml_context *, int64_t>, ggml_tensor *> rotations;
+    auto rotation_for = [&](ggml_context * ctx, int64_t n) -> ggml_tensor * {
+        if (n == 0) {
+            return nullptr;
+        }
+        ggml_tensor *& t = rotations[{ ctx, n }];
+        if (!t) {
+            t = ggml_new_tensor_2d(ctx, GGML_TYPE_F32, n, n);
+            ggml_format_name(t, "cache_duo_rot_%d", int(n));
+        }
+        return t;
     };
 
     bool warned = false, warned_slow = false;
     for (uint32_t il = 0; il < layers.size(); ++il) {
         layer & l = layers[il];
         l = {};
-        const int64_t n_head_kv = hparams.n_head_kv(il);
-        if (n_head_kv == 0) {
+        const duo_layout::layer & rows = layout.layers[il];
+        if (rows.heads.empty()) {
             continue;
         }
-        for (const uint8_t streaming : config.heads.streaming[il]) {
-            (streaming ? l.n_streaming : l.n_retrieval)++;
-        }
-        l.n_rows = int64_t(l.n_retrieval) * n_ctx_seq + int64_t(l.n_streaming) * n_cells_streaming;
-
         ggml_backend_buffer_type_t buft = ggml_backend_cpu_buffer_type();
         if (cparams.offload_kqv) {
             ggml_backend_dev_t dev = model.dev_layer(il);
-            const ggml_mixed_attn_shape shape = { hparams.n_embd_head_k(il), hparams.n_embd_head_v(il), hparams.n_head(il), n_head_kv, type_k, type_v };
+            const ggml_mixed_attn_shape shape = { hparams.n_embd_head_k(il), hparams.n_embd_head_v(il), hparams.n_head(il), int64_t(rows.heads.size()), type_k, type_v };
             if (ggml_mixed_attn_supported(dev, shape)) {
                 buft = ggml_backend_dev_buffer_type(dev);
                 const char * reason = ggml_mixed_attn_slow_reason(dev, shape);
@@ -107,10 +102,11 @@ llama_kv_cache_duo::llama_kv_cache_duo(const llama_model & model, const llama_cp
         }
 
         ggml_context * ctx = ctx_for(buft);
-        l.k     = ggml_new_tensor_2d(ctx, type_k, hparams.n_embd_head_k(il), l.n_rows * streams.size());
-        l.v     = ggml_new_tensor_2d(ctx, type_v, hparams.n_embd_head_v(il), l.n_rows * streams.size());
-        l.heads = ggml_new_tensor_2d(ctx, GGML_TYPE_I64, 2, n_head_kv);
-        l.counters = counters[buft];
+        l.k     = ggml_new_tensor_2d(ctx, type_k, hparams.n_embd_head_k(il), rows.n_rows * streams.size());
+        l.v     = ggml_new_tensor_2d(ctx, type_v, hparams.n_embd_head_v(il), rows.n_rows * streams.size());
+        l.heads = ggml_new_tensor_2d(ctx, GGML_TYPE_I32, 4, int64_t(rows.heads.size()));
+        l.rot_k = rotation_for(ctx, rotation_size(type_k, hparams.n_embd_head_k(il), true));
+        l.rot_v = rotation_for(ctx, rotation_size(type_v, hparams.n_embd_head_v(il), false));
         ggml_format_name(l.k,     "cache_duo_k_l%u",     il);
         ggml_format_name(l.v,     "cache_duo_v_l%u",     il);
         ggml_format_name(l.heads, "cache_duo_heads_l%u", il);
@@ -138,29 +134,34 @@ llama_kv_cache_duo::llama_kv_cache_duo(const llama_model & model, const llama_cp
     for (uint32_t il = 0; il < layers.size() && !hparams.no_alloc; ++il) {
         upload_heads(il);
     }
+    for (const auto & [key, t] : rotations) {
+        if (!hparams.no_alloc) {
+            const std::vector<float> m = hadamard(t->ne[0]);
+            ggml_backend_tensor_set(t, m.data(), 0, ggml_nbytes(t));
+        }
+    }
 
     const duo_kv_size s = size();
     LLAMA_LOG_INFO("%s: %u retrieval heads x %u cells, %u streaming heads x %u cells (sink %d, recent %d, chunk %d), %u seqs, K (%s), V (%s)\n",
             __func__, s.n_retrieval, s.n_ctx_seq, s.n_streaming, s.n_cells_streaming, s.sink, s.recent, s.chunk, s.n_seq, ggml_type_name(type_k), ggml_type_name(type_v));
+    if (s.n_windowed > 0) {
+        LLAMA_LOG_INFO("%s: %u heads of the model's own sliding windows x %u cells\n", __func__, s.n_windowed, s.n_cells_windowed);
+    }
     LLAMA_LOG_INFO("%s: size = %.2f MiB, of %.2f MiB with every head full\n",
             __func__, s.total_bytes / 1024.0 / 1024.0, s.full_bytes / 1024.0 / 1024.0);
 }
 
 void llama_kv_cache_duo::upload_heads(uint32_t il) {
-    const layer & l = layers[il];
-    if (!l.heads) {
+    if (!layers[il].heads) {
         return;
     }
-    int64_t next[2] = { 0, int64_t(l.n_retrieval) * n_ctx_seq };
-    std::vector<int64_t> map;
-    for (size_t h = 0; h < config.heads.streaming[il].size(); ++h) {
-        const bool streams     = config.heads.streaming[il][h];
-        const bool is_windowed = !windowed.empty() && windowed[il][h];
-        map.push_back(next[streams]);
-        map.push_back(streams ? GGML_MIXED_ATTN_HEAD_STREAMING : is_windowed ? GGML_MIXED_ATTN_HEAD_WINDOWED : GGML_MIXED_ATTN_HEAD_RETRIEVAL);
-        next[streams] += streams ? n_cells_streaming : n_ctx_seq;
+    std::vector<ggml_mixed_attn_head> map;
+    for (size_t h = 0; h < layout.layers[il].heads.size(); ++h) {
+        const duo_layout::head & rows = layout.layers[il].heads[h];
+        const bool is_windowed = !windowed.empty() && !windowed[il].empty() && windowed[il][h];
+        map.push_back({ rows.first_row, is_windowed ? config.recent : config.layers[il].recent[h], rows.i_ring < 0 ? int32_t(n_ctx_seq) : rings[rows.i_ring].n_ring, 0 });
     }
-    ggml_backend_tensor_set(l.heads, map.data(), 0, map.size() * sizeof(int64_t));
+    ggml_backend_tensor_set(layers[il].heads, map.data(), 0, map.size() * sizeof(map[0]));
 }
 
 void llama_kv_cache_duo::set_windowed(const std::vector<std::vector<uint8_t>> & next) {
@@ -184,12 +185,10 @@ ggml_mixed_attn_params llama_kv_cache_duo::attn_params(int32_t il, float scale) 
     ggml_mixed_attn_params p = {};
     p.scale   = scale;
     p.softcap = hparams.attn_soft_cap ? hparams.f_attn_logit_softcapping : 0.0f;
-    p.sink    = config.sink;
-    p.recent  = config.recent;
-    p.chunk   = config.chunk;
-    p.ring    = ring();
+    p.sink    = config.layers[il].sink;
+    p.chunk   = config.layers[il].chunk;
     p.n_ctx   = n_ctx_seq;
-    p.n_rows  = layers[il].n_rows;
+    p.n_rows  = layout.layers[layout.layers[il].stored_by].n_rows;
     return p;
 }
 
@@ -222,7 +221,9 @@ const char * llama_kv_cache_duo::check_batch(const std::vector<llama_ubatch> & u
                 return "a token's sequence id is not below the context's number of sequences";
             }
             if (ubatch.pos[i] != next[seq_id]) {
-                return "a token's position is not the next of its sequence";
+                return model.hparams.n_pos_per_embd() > 1 ?
+                        "a token's position is not the next of its sequence; images, whose tokens share positions (M-RoPE), cannot be used with mixed heads" :
+                        "a token's position is not the next of its sequence";
             }
             if (uint32_t(ubatch.pos[i]) >= n_ctx_seq) {
                 return "a token's position is beyond the context of its sequence";
@@ -231,6 +232,14 @@ const char * llama_kv_cache_duo::check_batch(const std::vector<llama_ubatch> & u
         }
     }
     return nullptr;
+}
+
+bool llama_kv_cache_duo::prepare(const std::vector<llama_ubatch> & ubatches) const {
+    const char * reason = check_batch(ubatches);
+    if (reason) {
+        LLAMA_LOG_ERROR("%s: the mixed-head cache cannot take this batch: %s\n", __func__, reason);
+    }
+    return !reason;
 }
 
 llama_memory_context_ptr llama_kv_cache_duo::init_batch(llama_batch_allocr & balloc, uint32_t n_ubatch, bool embd_all) {
@@ -248,8 +257,7 @@ llama_memory_context_ptr llama_kv_cache_duo::init_batch(llama_batch_allocr & bal
         }
         ubatches.push_back(std::move(ubatch));
     }
-    if (const char * reason = check_batch(ubatches)) {
-        LLAMA_LOG_ERROR("%s: the mixed-head cache cannot take this batch: %s\n", __func__, reason);
+    if (!prepare(ubatches)) {
         return std::make_unique<llama_kv_cache_duo_context>(LLAMA_MEMORY_STATUS_FAILED_PREPARE);
     }
     return std::make_unique<llama_kv_cache_duo_context>(this, std::move(ubatches));
@@ -303,27 +311,32 @@ void llama_kv_cache_duo::clear(bool data) {
     }
 }
 
-bool llama_kv_cache_duo::seq_rm(llama_seq_id seq_id, llama_pos p0, llama_pos p1) {
-    GGML_ASSERT(seq_id == -1 || (seq_id >= 0 && size_t(seq_id) < streams.size()));
+// The streams that a sequence id means: -1 all.
+static std::pair<size_t, size_t> streams_of(llama_seq_id seq_id, size_t n) {
+    GGML_ASSERT(seq_id == -1 || (seq_id >= 0 && size_t(seq_id) < n));
+    return seq_id < 0 ? std::pair(size_t(0), n) : std::pair(size_t(seq_id), size_t(seq_id) + 1);
+}
 
+bool llama_kv_cache_duo::can_rm(llama_seq_id seq_id, llama_pos p0, llama_pos p1) const {
     p0 = std::max(p0, 0);
     p1 = p1 < 0 ? std::numeric_limits<llama_pos>::max() : p1;
-
-    const size_t begin = seq_id < 0 ? 0 : seq_id;
-    const size_t end   = seq_id < 0 ? streams.size() : seq_id + 1;
-
-    for (size_t i = begin; i < end; ++i) {
+    for (auto [i, end] = streams_of(seq_id, streams.size()); i < end; ++i) {
         const duo_stream & s = streams[i];
-        if (p0 > s.pos_max() || p0 >= p1) {
-            continue; // nothing to remove
-        }
-        if (p1 <= s.pos_max() || !s.can_resume(rings, p0)) {
+        const bool removes = p0 <= s.pos_max() && p0 < p1;
+        if (removes && (p1 <= s.pos_max() || !s.can_resume(rings, p0))) {
             return false; // a gap, or a tail whose window is gone
         }
     }
-    for (size_t i = begin; i < end; ++i) {
-        if (p0 < p1) {
-            streams[i].truncate(rings, p0);
+    return true;
+}
+
+bool llama_kv_cache_duo::seq_rm(llama_seq_id seq_id, llama_pos p0, llama_pos p1) {
+    if (!can_rm(seq_id, p0, p1)) {
+        return false;
+    }
+    for (auto [i, end] = streams_of(seq_id, streams.size()); i < end; ++i) {
+        if (p1 < 0 || p0 < p1) {
+            streams[i].truncate(rings, std::max(p0, 0));
         }
     }
     return true;
@@ -381,14 +394,12 @@ llama_pos llama_kv_cache_duo::seq_pos_max(llama_seq_id seq_id) const {
     return streams[seq_id].pos_max();
 }
 
-void llama_kv_cache_duo::for_each_head(uint32_t i_stream, const std::function<void(ggml_tensor * t, int64_t row, bool streaming)> & f) const {
-    for (const layer & l : layers) {
-        for (ggml_tensor * t : { l.k, l.v }) {
-            int64_t row = i_stream * l.n_rows;
-            for (uint32_t h = 0; t && h < l.n_retrieval + l.n_streaming; ++h) {
-                const bool streaming = h >= l.n_retrieval;
-                f(t, row, streaming);
-                row += streaming ? n_cells_streaming : n_ctx_seq;
+void llama_kv_cache_duo::for_each_head(uint32_t i_stream, const std::function<void(ggml_tensor * t, int64_t row, const duo_layout::head & head)> & f) const {
+    for (size_t il = 0; il < layers.size(); ++il) {
+        const duo_layout::layer & rows = layout.layers[il];
+        for (ggml_tensor * t : { layers[il].k, layers[il].v }) {
+            for (const duo_layout::head & h : rows.heads) {
+                f(t, i_stream * rows.n_rows + h.first_row, h);
             }
         }
     }
@@ -408,9 +419,9 @@ static void copy_rows(ggml_tensor * t, int64_t from, int64_t to, int64_t n) {
 
 void llama_kv_cache_duo::copy_streams() {
     for (const stream_copy & c : copies) {
-        for_each_head(c.dst, [&](ggml_tensor * t, int64_t row, bool streaming) {
+        for_each_head(c.dst, [&](ggml_tensor * t, int64_t row, const duo_layout::head & h) {
             const int64_t from = row + (int64_t(c.src) - c.dst) * (t->ne[1] / int64_t(streams.size()));
-            const int64_t n    = streaming ? c.held.n_cells_used(rings, 0) : c.held.pos_max() + 1;
+            const int64_t n    = h.i_ring < 0 ? c.held.pos_max() + 1 : c.held.n_cells_used(rings, h.i_ring);
             if (n > 0) {
                 copy_rows(t, from, row, n);
             }

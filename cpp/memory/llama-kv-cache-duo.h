@@ -1,14 +1,11 @@
-// The mixed-head KV cache: retrieval heads keep every position, streaming heads keep sinks and a ring.
+// The mixed-head KV cache: retrieval heads keep every position, streaming heads keep sinks and a ring, and so do the heads of a model's sliding windows.
 //
-// A sequence has a stream of rows of its own, and a position determines its cell (attention/visibility.h), so there is no search and no cell
+// A sequence has a stream of rows of its own (duo-layout.h), and a position determines its cell (attention/visibility.h), so there is no search and no cell
 // metadata: duo-stream.h says what a stream holds.
-//
-// Rows of one layer's K (or V), head-major, n_stream times over:
-//
-//   | retrieval head a: n_ctx_seq cells | retrieval head b: ... | streaming head c: sinks, ring | streaming head d: ... |
 #pragma once
 
 #include "duo-config.h"
+#include "duo-layout.h"
 #include "duo-report.h"
 #include "duo-stream.h"
 
@@ -38,6 +35,11 @@ public:
 
     void clear(bool data) override;
 
+    // Whether the batch's positions continue what is held; else an error in the log says why.
+    bool prepare(const std::vector<llama_ubatch> & ubatches) const;
+
+    // Whether seq_rm would be true.
+    bool can_rm  (llama_seq_id seq_id,                          llama_pos p0, llama_pos p1) const;
     // True where the sequence can go on from p0 exactly: tails within the rollback slack, and whole sequences. Else false, and nothing changes.
     bool seq_rm  (llama_seq_id seq_id,                          llama_pos p0, llama_pos p1) override;
     // Whole sequences only; what it cannot honour leaves the target empty, with an error. Rows are copied before the next decode.
@@ -60,29 +62,20 @@ public:
     // --- for the graph ---
 
     struct layer {
-        ggml_tensor * k;      // [head size K, rows of a stream * n_stream]
-        ggml_tensor * v;      // [head size V, ...]
-        ggml_tensor * heads;  // [2, n_head_kv] i64: first row and kind of each head, in the model's order
-        ggml_tensor * counters; // the operator's own
-        uint32_t      n_retrieval;
-        uint32_t      n_streaming;
+        ggml_tensor * k;     // [head size K, rows of a stream * n_stream]
+        ggml_tensor * v;     // [head size V, ...]
+        ggml_tensor * heads; // [4, n_head_kv] i32: ggml_mixed_attn_head
 
-        int64_t n_rows; // of one stream
+        // The Hadamard matrices that K and V are rotated by before they are quantised, beside the cache; null: they are not.
+        ggml_tensor * rot_k;
+        ggml_tensor * rot_v;
     };
 
-    const layer & get_layer(int32_t il) const { return layers[il]; }
+    // The layer that has the rows: an earlier one, where layers share them.
+    const layer & get_layer(int32_t il) const { return layers[layout.layers[il].stored_by]; }
 
     // All but max_seq_tokens, which is the ubatch's.
     ggml_mixed_attn_params attn_params(int32_t il, float scale) const;
-
-    // The Hadamard matrix that K (V) is rotated by before it is quantised, as in llama_kv_cache.
-    struct rotation {
-        int64_t            n = 0; // its side; 0: none
-        std::vector<float> matrix;
-    };
-
-    const rotation & rotation_k() const { return rot_k; }
-    const rotation & rotation_v() const { return rot_v; }
 
     // --- for the report ---
 
@@ -109,20 +102,17 @@ private:
         duo_stream held;
     };
 
-    // Cells after the sinks. Where the sinks fill the context, no position reaches the ring.
-    int32_t ring() const { return std::max<int32_t>(1, int32_t(n_cells_streaming) - config.sink); }
-
     // Null where the batch's positions continue what is held, else what is wrong.
     const char * check_batch(const std::vector<llama_ubatch> & ubatches) const;
 
-    // Calls f(tensor, first row of the head, streaming) for each head's K rows and V rows of a stream.
-    void for_each_head(uint32_t i_stream, const std::function<void(ggml_tensor * t, int64_t row, bool streaming)> & f) const;
+    // Calls f(tensor, first row, head) for each head's K rows and V rows of a stream.
+    void for_each_head(uint32_t i_stream, const std::function<void(ggml_tensor * t, int64_t row, const duo_layout::head & head)> & f) const;
 
-    // Calls f(tensor, first row, rows) for the rows that a state of a stream has, in the order of their positions; partial: those of streaming heads only.
+    // Calls f(tensor, first row, rows) for the rows that a state of a stream has, in the order of their positions; partial: not those of heads that keep every position.
     // A row of -1 says that the position is in the state and has no cell here: it is further back than the ring goes.
     void for_each_saved_run(const duo_stream & saved, uint32_t i_stream, bool partial, const std::function<void(ggml_tensor * t, int64_t row, int64_t n)> & f) const;
 
-    // Uploads a layer's head map: retrieval heads' rows first, then streaming heads'.
+    // Uploads a layer's head map.
     void upload_heads(uint32_t il);
 
     // The stream whose rows are the i'th's while copies wait.
@@ -138,12 +128,9 @@ private:
     const ggml_type type_k;
     const ggml_type type_v;
     const uint32_t  n_ctx_seq;
-    const uint32_t  n_cells_streaming; // cells of a streaming head: sinks and ring
 
-    rotation rot_k;
-    rotation rot_v;
-
-    const duo_stream::rings rings; // none: no head streams
+    const duo_layout          layout;
+    const duo_stream::rings & rings; // the layout's
 
     std::vector<layer>      layers;  // [n_layer]
     std::vector<duo_stream> streams; // [n_seq_max]

@@ -1,5 +1,9 @@
 #include "architectures.h"
 
+#include "llama-model.h"
+
+#include <sstream>
+
 random_model_params architecture::params(uint64_t seed) const {
     random_model_params p;
     p.arch      = name;
@@ -14,6 +18,14 @@ random_model_params architecture::params(uint64_t seed) const {
         sizes(p);
     }
     return p;
+}
+
+llama_model_ptr_t architecture::load(uint64_t seed) const {
+    const auto model = make_random_model(params(seed));
+    if (n_swa > 0) {
+        model->hparams.n_swa = n_swa;
+    }
+    return model;
 }
 
 namespace {
@@ -65,6 +77,68 @@ void latent_sizes(random_model_params & p) {
 }
 const words latent_kv = "attn_kv_a_mqa E 80; attn_kv_a_norm 64; attn_kv_b 64 128+HW; "; // rank 64 + 16 rotated; 4 heads of 32 not rotated
 const words latent_q  = "attn_q_a E 32; attn_q_a_norm 32; attn_q_b 32 HD; ";
+
+// Sliding windows: prompts go far beyond them.
+const words window       = "attention.sliding_window=32 ";
+const words window_first = window + "attention.sliding_window_pattern=1,0 "; // of two layers
+const words window_last  = window + "attention.sliding_window_pattern=0,1 ";
+const words learned_sinks = "attn_sinks H; ";
+
+const words sections = "rope.dimension_sections=4,4,4,4 "; // M-RoPE, heads of 32
+
+// Only in layers of a kind.
+words of(char kind, const words & tensors) {
+    words out;
+    std::stringstream list(tensors);
+    for (words item; std::getline(list, item, ';');) {
+        const size_t name = item.find_first_not_of(' ');
+        if (name != words::npos) {
+            out += words(1, kind) + "?" + item.substr(name) + "; ";
+        }
+    }
+    return out;
+}
+
+// Recurrent layers, in models whose embedding has 128 values. Mamba: a state of 16 for each of 256 channels; Mamba 2: of 8 heads in 2 groups.
+const words mamba_sizes  = "ssm.conv_kernel=4 ssm.inner_size=256 ssm.state_size=16 ssm.time_step_rank=8 ";
+const words mamba        = "ssm_in E 512; ssm_conv1d 4 256; ssm_conv1d.bias 256; ssm_x 256 40; ssm_dt_norm 8; ssm_dt 8 256; ssm_dt.bias 256; "
+                           "ssm_b_norm 16; ssm_c_norm 16; ssm_a. 16 256; ssm_d. 256; ssm_out 256 E; ";
+const words mamba2_sizes = mamba_sizes + "ssm.group_count=2 ";
+const words mamba2       = "ssm_in E 584; ssm_conv1d 4 320; ssm_conv1d.bias 320; ssm_dt.bias 8; ssm_a. 1 8; ssm_d. 1 8; ssm_norm 128 2; ssm_out 256 E; ";
+// Gated delta nets: 2 heads of K and 4 of V, of 16.
+const words delta_sizes  = "ssm.conv_kernel=4 ssm.inner_size=64 ssm.state_size=16 ssm.time_step_rank=4 ssm.group_count=2 full_attention_interval=2 ";
+const words delta_net    = "attn_qkv E 128; attn_gate E 64; ssm_conv1d 4 128; ssm_dt.bias 4; ssm_a. 4; ssm_norm 16; ssm_out 64 E; ";
+const words gated_split  = "attn_q E 2HD; attn_k E GD; attn_v E GW; " + out; // Q and a gate of the output in one
+const words conv         = "shortconv.conv.weight 3 E; shortconv.in_proj.weight E 3E; shortconv.out_proj.weight E E; ";
+
+// Recurrent, attention, recurrent.
+void one_attends(random_model_params & p) {
+    p.n_layer = 3;
+    p.kinds   = "rar";
+    p.n_head_kv_layer = { 0, p.n_head_kv, 0 };
+}
+
+// Each second layer attends, as full_attention_interval=2 says.
+void second_attends(random_model_params & p) {
+    p.n_layer = 4;
+    p.kinds   = "rara";
+}
+
+// Recurrent, attention, feed-forward: each a layer of its own.
+void nemotron_sizes(random_model_params & p) {
+    one_attends(p);
+    p.kinds = "raf";
+}
+
+// Windowed and global layers in turn, the global ones with heads twice as large and half as many of K and V.
+void gemma4_sizes(random_model_params & p) {
+    p.n_layer   = 6;
+    p.n_embd    = 128;
+    p.head_size = 64;
+    p.kinds     = "wgwgwg";
+    p.n_head_kv_layer = { 2, 1, 2, 1, 2, 1 };
+    p.head_size_layer = { 32, 64, 32, 64, 32, 64 };
+}
 
 } // namespace
 
@@ -128,6 +202,89 @@ const std::vector<architecture> & architectures() {
         { "gemma",         tied, norms + split + gated, "", [](random_model_params & p) { p.n_embd = 96; }, true },
         { "gemma3",        tied, norms + split + head_norms + post_norms + gated, "", nullptr, true },
 
+        // --- sliding windows on some layers ---
+        { "gemma2",        tied, norms + split + post_norms + gated, window_first, nullptr, true },
+        { "gemma3",        tied, norms + split + head_norms + post_norms + gated, window_first + "rope.freq_base_swa=1000.0", nullptr, true },
+        { "gemma3n",       tied + "altup_proj E E 3; altup_unembd_proj E E 3; per_layer_token_embd 256L V; per_layer_model_proj E 256L; per_layer_proj_norm 256; ",
+                           norms + split + head_norms + post_norms + gated + "inp_gate E 256; proj 256 E; post_norm E; altup_correct_coef 4 4; altup_correct_scale E; "
+                           "altup_predict_coef 4 16; altup_router E 4; altup_router_norm E; laurel_l E 64; laurel_r 64 E; laurel_post_norm E; ", window,
+                           [](random_model_params & p) { p.n_layer = 25; p.n_embd = 64; p.head_size = 16; }, true, false }, // layers from the 21st on attend to rows of two before
+        { "gemma4",        tied + "rope_freqs 32; per_layer_token_embd 16L V; per_layer_model_proj E 16L; per_layer_proj_norm 16; ",
+                           norms + split + head_norms + post_norms + gated + "layer_output_scale 1; inp_gate E 16; proj 16 E; post_norm E; ",
+                           window + "attention.sliding_window_pattern=1,0,1,0,1,0 attention.shared_kv_layers=2 embedding_length_per_layer_input=16 "
+                           "attention.key_length_swa=32 attention.value_length_swa=32 rope.dimension_count_swa=32", gemma4_sizes, true, false },
+        { "gemma4",        tied + "rope_freqs 32; ", norms + "attn_q E HD; attn_k E GD; " + of('w', "attn_v E GW; ") + out + head_norms + post_norms + gated,
+                           window + "attention.sliding_window_pattern=1,0,1,0,1,0 embedding_length_per_layer_input=0 "
+                           "attention.key_length_swa=32 attention.value_length_swa=32 rope.dimension_count_swa=32", gemma4_sizes, true, false }, // K is V, too, on global layers
+        { "gemma4",        tied + "rope_freqs 32; ", norms + split + head_norms + post_norms + gated + experts + "ffn_gate_inp.scale E; pre_ffw_norm_2 E; post_ffw_norm_1 E; post_ffw_norm_2 E; ",
+                           window + two_experts + "attention.sliding_window_pattern=1,0,1,0,1,0 embedding_length_per_layer_input=0 "
+                           "attention.key_length_swa=32 attention.value_length_swa=32 rope.dimension_count_swa=32", gemma4_sizes, true, false },
+        { "cohere2",       tied, "attn_norm E; " + split + gated, window_first + "logit_scale=0.5" },
+        { "exaone4",       untied, split + head_norms + post_norms + gated, window, [](random_model_params & p) { p.n_layer = 64; p.n_embd = 64; p.head_size = 16; }, false, false },
+        { "granite_swa",   untied, norms + split + learned_sinks + gated, window_first + "logit_scale=4.0 residual_scale=0.3 embedding_scale=6.0 attention.scale=0.2" },
+        { "muse-glimmer",  untied, norms + split + head_norms + "attn_gate E HD; " + post_norms + gated, window_first + "logit_scale=0.5 final_logit_softcapping=20.0" },
+        { "olmo2",         untied, split + wide_norms + post_norms + gated, window_first },
+        { "plamo3",        untied, norms + fused + head_norms + "post_attention_norm. E; post_ffw_norm. E; " + twice, window_first,
+                           [](random_model_params & p) { p.head_size_v = 48; p.n_embd = 128; } },
+        { "spark2_5",      untied, norms + split + "attn_gate E H; " + gated, window_first, nullptr, true },
+        { "afmoe",         untied, norms + split + head_norms + "attn_gate E HD; " + post_norms + experts + shared + expert_bias, window_first + one_shared },
+        { "cohere2moe",    tied, "attn_norm E; " + split + experts, window_last + two_experts + "logit_scale=0.5 leading_dense_block_count=0" },
+        { "exaone-moe",    untied, norms + split + head_norms + experts + shared + expert_bias, window_first + one_shared + sigmoid },
+        { "gpt-oss",       untied, "attn_norm E; post_attention_norm E; " + split + out_bias + learned_sinks + experts +
+                           "ffn_gate_inp.bias 2; ffn_gate_exps.bias F 2; ffn_up_exps.bias F 2; ffn_down_exps.bias E 2; ", window_first + two_experts },
+        { "laguna",        untied, norms + split + head_norms + "attn_gate E H; " + experts + shared + expert_bias, window_last + two_experts +
+                           "leading_dense_block_count=0 rope.dimension_count_swa=32", [](random_model_params & p) { p.n_head_layer = { 4, 6 }; p.n_rot = 16; } },
+        { "llama4",        untied, norms + split + experts + shared, window + two_experts + "interleave_moe_layer_step=1", [](random_model_params & p) { p.n_layer = 4; }, false, false, 32 }, // chunks
+        { "maple",         untied, norms + split + head_norms + experts, window_first + two_experts + "swiglu_clamp_exp=7.0" },
+        { "mellum",        untied, norms + split + head_norms + experts, window_first + two_experts },
+        { "mimo2",         untied, norms + split + learned_sinks + experts + expert_bias, window_first + two_experts + "attention.value_scale=0.7",
+                           [](random_model_params & p) { p.n_embd = 128; p.head_size = 48; p.head_size_v = 32; p.n_head_kv_layer = { 4, 2 }; } },
+        { "smallthinker",  untied, norms + split + experts, window_last + two_experts + sigmoid, nullptr, false, false, 32 },
+        { "step35",        untied + "rope_freqs 16; ", norms + split + head_norms + "attn_gate E H; " + experts + shared + expert_bias, window_last + two_experts +
+                           "expert_shared_feed_forward_length=F rope.dimension_count_swa=32", [](random_model_params & p) { p.n_head_layer = { 4, 6 }; } },
+
+        // --- recurrent layers beside those that attend ---
+        { "qwen35",        tied,   "attn_norm E; post_attention_norm E; " + gated + of('r', delta_net + "ssm_beta E 4; ssm_alpha E 4; ") + of('a', gated_split + head_norms),
+                           delta_sizes + sections, second_attends },
+        { "qwen35",        tied,   "attn_norm E; post_attention_norm E; " + gated + of('r', delta_net + "ssm_beta E 4; ssm_alpha E 4; ") + of('a', gated_split + head_norms) +
+                           of('n', gated_split + head_norms + "nextn.eh_proj.weight 2E E; nextn.enorm.weight E; nextn.hnorm.weight E; "), delta_sizes + sections + "nextn_predict_layers=1",
+                           [](random_model_params & p) { p.n_layer = 5; p.kinds = "raran"; } }, // and a layer that only predicts ahead
+        { "qwen35moe",     untied, "attn_norm E; post_attention_norm E; " + experts + shared + "ffn_gate_inp_shexp E; " +
+                           of('r', delta_net + "ssm_beta E 4; ssm_alpha E 4; ") + of('a', gated_split + head_norms), delta_sizes + sections + two_experts, second_attends },
+        { "qwen3next",     untied, "attn_norm E; post_attention_norm E; " + experts + shared + "ffn_gate_inp_shexp E; " +
+                           of('r', delta_net + "ssm_ba E 8; ") + of('a', gated_split + head_norms), delta_sizes + two_experts, second_attends },
+        { "granitehybrid", untied, norms + gated + of('r', mamba2) + of('a', split), mamba2_sizes + "logit_scale=4.0 residual_scale=0.3 embedding_scale=6.0 attention.scale=0.2", one_attends },
+        { "nemotron_h",    untied, "attn_norm E; " + of('r', mamba2) + of('a', split) + of('f', plain), mamba2_sizes + "feed_forward_length=0,0,F", nemotron_sizes },
+        { "nemotron_h_moe", untied, "attn_norm E; " + of('r', mamba2) + of('a', split) +
+                           of('f', "ffn_gate_inp E 2; ffn_up_exps E F 2; ffn_down_exps F E 2; ffn_up_shexp E F; ffn_down_shexp F E; " + expert_bias),
+                           mamba2_sizes + one_shared + "feed_forward_length=0,0,F expert_shared_feed_forward_length=F", nemotron_sizes },
+        { "falcon-h1",     untied, "attn_norm E; ffn_norm. E; " + split + mamba2 + gated, mamba2_sizes },
+        { "jamba",         untied, norms + of('r', mamba + gated) + of('a', split + experts), mamba_sizes + two_experts, one_attends },
+        { "plamo2",        untied, norms + "post_attention_norm. E; post_ffw_norm. E; " + twice + of('a', fused + "attn_q_norm D H; attn_k_norm D G; ") +
+                           of('r', "ssm_in E 512; ssm_conv1d 4 256; ssm_x 256 96; ssm_dt 64 8; ssm_dt.bias 8; ssm_a. 8; ssm_d. 8; ssm_out 256 E; "
+                           "ssm_dt_norm. 64; ssm_b_norm. 16; ssm_c_norm. 16; "), mamba_sizes + "ssm.group_count=0", one_attends },
+        { "minimax-01",    untied, norms + out + experts + of('a', "attn_q E HD; attn_k E GD; attn_v E GW; ") + of('r', "attn_norm_2 HD; attn_qkv E 3HD; attn_gate E HD; "),
+                           two_experts + "residual_scale=1.5 full_attention_interval=2", second_attends },
+        { "kimi-linear",   untied, norms + experts + shared + expert_bias + of('a', "attn_q E HD; attn_kv_a_mqa E 80; attn_kv_a_norm 64; attn_kv_b 64 128+HW; " + out) +
+                           of('r', "ssm_conv1d_q 4 1 64; ssm_conv1d_k 4 1 64; ssm_conv1d_v 4 1 64; attn_q E 64; attn_k E 64; attn_v E 64; ssm_f_a E 16; ssm_f_b 16 64; "
+                           "ssm_beta E 4; ssm_a. 1 4; ssm_dt.bias 64; ssm_g_a E 16; ssm_g_b 16 64; ssm_norm 16; attn_output 64 E; "),
+                           one_shared + sigmoid + "attention.key_length_mla=0 attention.value_length_mla=0 attention.kv_lora_rank=64 ssm.conv_kernel=4 kda.head_dim=16",
+                           [](random_model_params & p) { latent_sizes(p); one_attends(p); } },
+        { "lfm2",          "token_embd E V; token_embd_norm E; ", norms + gated + of('r', conv) + of('a', split + head_norms), "shortconv.l_cache=3", one_attends },
+        { "lfm2",          "token_embd E V; token_embd_norm E; ", norms + gated + of('r', conv) + of('a', split + head_norms), window + "shortconv.l_cache=3", one_attends },
+        { "lfm2moe",       "token_embd E V; token_embd_norm E; ", norms + experts + expert_bias + of('r', conv) + of('a', split + head_norms),
+                           two_experts + sigmoid + "shortconv.l_cache=3", one_attends },
+
+        // --- M-RoPE, whose positions are text's ---
+        { "qwen2vl",       tied,   norms + split + split_biases + gated, sections },
+        { "qwen3vl",       tied,   norms + split + head_norms + gated, sections },
+        { "qwen3vlmoe",    untied, norms + split + head_norms + experts, sections + two_experts },
+        { "qwen3tts",      untied, norms + split + head_norms + gated, sections, [](random_model_params & p) { p.n_vocab = 3072; } }, // as many as it can say
+        { "paddleocr",     tied,   norms + split + gated, sections },
+        { "glm4",          untied, norms + split + split_biases + post_norms + twice, sections },
+        { "glm4moe",       untied, "attn_norm E; post_attention_norm E; " + split + head_norms + experts + shared + expert_bias, sections + one_shared },
+        { "hunyuan_vl",    untied, norms + split + head_norms + gated, sections },
+
         // --- K and V heads of different sizes, from a latent row ---
         { "minicpm3",      tied, norms + latent_q + latent_kv + out + gated + "", "attention.q_lora_rank=32 attention.kv_lora_rank=64", latent_sizes },
         { "plm",           tied, norms + "attn_q E HD; " + latent_kv + out + plain, "attention.kv_lora_rank=64", latent_sizes },
@@ -151,7 +308,7 @@ const std::vector<architecture> & architectures() {
                            two_experts + "expert_group_scale=0.5 experts_per_group=1" },
         { "hunyuan-moe",   untied, norms + split + head_norms + experts + shared, two_experts },
         { "hy_v3",         untied, norms + split + head_norms + experts + shared + "exp_probs_b. 2; ", two_experts },
-        { "laguna",        untied, norms + split + head_norms + "attn_gate E H; " + experts + shared + expert_bias, two_experts + "leading_dense_block_count=0" },
+        { "laguna",        untied, norms + split + head_norms + "attn_gate E HD; " + experts + shared + expert_bias, two_experts + "leading_dense_block_count=0" },
         { "mellum",        untied, norms + split + head_norms + experts, two_experts },
         { "minimax-m2",    untied, norms + split + wide_norms + experts + expert_bias, two_experts + sigmoid },
         { "olmoe",         untied, norms + split + wide_norms + experts, two_experts, all_heads_have_kv },
@@ -164,43 +321,21 @@ const std::vector<architecture> & architectures() {
 }
 
 const std::vector<refused_architecture> & refused_architectures() {
-    const words window   = "attention.sliding_window=32 ";
-    const words pattern  = window + "attention.sliding_window_pattern=0,1 ";
-    const words sections = "rope.dimension_sections=4,4,4,4 ";
-    const words scale    = "logit_scale=1.0 ";
+    const words scale = "logit_scale=1.0 ";
+    const words mla   = "attention.q_lora_rank=32 attention.kv_lora_rank=64 attention.key_length_mla=48 attention.value_length_mla=32 rope.dimension_count=16 ";
+    const words kda   = mla + one_shared + sigmoid + "ssm.conv_kernel=4 kda.head_dim=16 ";
     static const std::vector<refused_architecture> table = {
-        { "llama4",       "sliding-window", two_experts + "interleave_moe_layer_step=1" },
-        { "gemma2",       "sliding-window", window },
-        { "gemma3",       "sliding-window", window },
-        { "gemma3n",      "sliding-window", window },
-        { "gemma4",       "sliding-window", pattern + "embedding_length_per_layer_input=16 attention.key_length_swa=D attention.value_length_swa=D" },
-        { "cohere2",      "sliding-window", window + scale },
-        { "cohere2moe",   "sliding-window", pattern + scale + two_experts + "leading_dense_block_count=0" },
-        { "exaone-moe",   "sliding-window", window + two_experts + sigmoid },
-        { "gpt-oss",      "sliding-window", window + two_experts },
-        { "granite_swa",  "sliding-window", pattern + scale },
-        { "maple",        "sliding-window", pattern + two_experts + "swiglu_clamp_exp=7.0" },
-        { "mimo2",        "sliding-window", pattern + two_experts },
-        { "muse-glimmer", "sliding-window", window + scale },
-        { "spark2_5",     "sliding-window", pattern },
-        { "step35",       "sliding-window", pattern + two_experts },
-        { "plamo3",       "sliding-window", window },
-        { "olmo2",        "sliding-window", window },
         { "bloom",        "ALiBi",          "" },
         { "mpt",          "ALiBi",          "attention.max_alibi_bias=8.0" },
         { "refact",       "ALiBi",          "" },
         { "jais",         "ALiBi",          "attention.max_alibi_bias=8.0" },
-        { "qwen2vl",      "M-RoPE",         sections },
-        { "paddleocr",    "M-RoPE",         sections },
-        { "qwen3vl",      "M-RoPE",         sections },
-        { "qwen3vlmoe",   "M-RoPE",         sections + two_experts },
-        { "glm4",         "M-RoPE",         sections },
-        { "hunyuan_vl",   "M-RoPE",         sections },
-        { "deepseek2",    "MLA",            one_shared + "attention.q_lora_rank=32 attention.kv_lora_rank=64 attention.key_length_mla=48 attention.value_length_mla=32 rope.dimension_count=16" },
-        { "mistral4",     "MLA",            one_shared + "attention.q_lora_rank=32 attention.kv_lora_rank=64 attention.key_length_mla=48 attention.value_length_mla=32 rope.dimension_count=16" },
+        { "deepseek2",    "MLA",            one_shared + mla },
+        { "mistral4",     "MLA",            one_shared + mla },
+        { "kimi-linear",  "MLA",            kda },
+        { "kimi-k3",      "MLA",            kda + "attn_res.block_size=0 activation.situ_beta=1.0 activation.situ_linear_beta=1.0" },
+        { "bailingmoe3",  "MLA",            kda + "kda.gate_lower_bound=-5.0 leading_dense_block_count=0" },
         { "qwen3",        "not causal",     "attention.causal=false" },
         { "graniteswitch", "router layer",  scale + "adapters.count=2 adapters.lora_rank=4 adapters.token_ids_activate=1,2 adapters.token_ids_substitute=1,2" },
-        { "qwen3tts",     "M-RoPE",         sections },
     };
     return table;
 }

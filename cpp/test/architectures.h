@@ -1,4 +1,5 @@
-// Every architecture that uses llama.cpp's standard cache through build_attn, as a small random model: what a converted model of it holds.
+// Every architecture that uses llama.cpp's standard cache through build_attn, alone, with sliding windows or beside recurrent layers, as a small random model:
+// what a converted model of it holds.
 #pragma once
 
 #include "random-model.h"
@@ -15,6 +16,9 @@ struct architecture {
 
     bool gelu      = false; // llama.cpp looks GELU up in a table of f16, which turns a last bit into 1e-4
     bool one_layer = true;  // may be made of one layer
+    int  n_swa     = 0;     // a window that llama.cpp takes from no file, for these prompts to go beyond it; 0: the file's
+
+    llama_model_ptr_t load(uint64_t seed) const;
 
     random_model_params params(uint64_t seed) const;
 };

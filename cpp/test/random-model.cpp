@@ -35,8 +35,11 @@ struct distribution {
 bool has(const std::string & text, const char * part) { return text.find(part) != std::string::npos; }
 
 distribution distribution_of(const tensor_spec & t) {
-    if (has(t.name, "norm.weight") || has(t.name, "norm_2.weight") || has(t.name, "rope_f") || has(t.name, "output_scale")) {
+    if ((has(t.name, "norm") && !has(t.name, ".bias")) || has(t.name, "rope_f") || has(t.name, "output_scale") || has(t.name, "correct_scale")) {
         return { 1.0f, 0.1f };
+    }
+    if (has(t.name, "ssm_a") && !has(t.name, "ssm_alpha")) {
+        return { -0.5f, 0.1f }; // what a state keeps from token to token is its exponential
     }
     if (t.ne.size() == 1) {
         return { 0.0f, 0.1f };
@@ -100,8 +103,9 @@ private:
             case 'C': return p.n_ctx;
             case 'H': return p.n_head_layer.empty() ? p.n_head : p.n_head_layer.at(il);
             case 'G': return p.n_head_kv_layer.empty() ? p.n_head_kv : p.n_head_kv_layer.at(il);
-            case 'D': return p.head_size;
-            case 'W': return p.head_size_v;
+            case 'D': return p.head_size_layer.empty() ? p.head_size   : p.head_size_layer.at(il);
+            case 'W': return p.head_size_layer.empty() ? p.head_size_v : p.head_size_layer.at(il);
+            case 'L': return p.n_layer;
         }
         throw std::runtime_error(std::string("no size is called ") + letter);
     }
@@ -134,7 +138,7 @@ private:
                 continue;
             }
             if (t.name.find('?') == 1) {
-                if (size(t.name[0], il) == 0) {
+                if (islower(t.name[0]) ? p.kinds.at(il) != t.name[0] : size(t.name[0], il) == 0) {
                     continue;
                 }
                 t.name.erase(0, 2);

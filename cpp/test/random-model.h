@@ -14,8 +14,8 @@ struct llama_model_params;
 // A model in words: its sizes, and in which tensors of which sizes they show.
 //
 // Tensors are "name sizes; name sizes; ...": ".weight" is meant where a name has no suffix (a bare "." at its end: it has none), "H?name" is there where
-// H is not 0, and a size is a sum of products of numbers and of
-//   E embedding  F feed-forward  V vocabulary  C context  H heads  G KV heads  D head size of K  W head size of V
+// H is not 0, "r?name" in layers of the kind r, and a size is a sum of products of numbers and of
+//   E embedding  F feed-forward  V vocabulary  C context  H heads  G KV heads  D head size of K  W head size of V  L layers
 // Metadata are "key=value key=value ...": keys without the architecture's name (a first "." in its place: they have none), values as in 2, 0.5, true,
 // text, F (a size as above) or 1,0 (an array of sizes).
 struct random_model_params {
@@ -37,6 +37,9 @@ struct random_model_params {
 
     std::vector<int64_t> n_head_layer;    // [n_layer] where they differ
     std::vector<int64_t> n_head_kv_layer; // [n_layer] where they differ
+    std::vector<int64_t> head_size_layer; // [n_layer] where they differ, of K and V; the metadata that say so are the architecture's own
+
+    std::string kinds; // of each layer, a small letter that block's words ask for
 
     std::string metadata; // beside the sizes
     std::string tensors = "token_embd E V; output_norm E; output E V";

@@ -14,6 +14,7 @@
 #include <array>
 #include <cmath>
 #include <cstring>
+#include <limits>
 #include <map>
 #include <random>
 #include <string>
@@ -25,23 +26,29 @@ namespace {
 ggml_backend_t backend;
 bool           on_cpu;
 
+// A windowed head keeps every position and sees what a streaming head sees.
+enum kind { retrieval, streaming, windowed };
+
 struct shape {
     int64_t dk = 64, dv = 64;
     int64_t n_head = 6, n_head_kv = 2;
-    std::vector<int> kinds = { 0, 1 };      // [n_head_kv], ggml_mixed_attn_head
+    std::vector<int> kinds = { retrieval, streaming }; // [n_head_kv]
     int32_t sink = 4, recent = 8, chunk = 1;
+    std::vector<int32_t> recents;           // [n_head_kv], or none: recent
+    bool sinks = false;                     // learned ones
     int32_t n_ubatch = 32;
     int32_t n_ctx = 512;
     int64_t n_stream = 1;
     ggml_type type_k = GGML_TYPE_F32, type_v = GGML_TYPE_F32;
     float softcap = 0.0f;
 
-    int32_t ring() const { return (sink + recent + chunk + n_ubatch + 63) / 64 * 64 - sink; }
-    int64_t n_cells(int kind) const { return kind == GGML_MIXED_ATTN_HEAD_STREAMING ? sink + ring() : n_ctx; }
+    int32_t recent_of(int64_t h) const { return recents.empty() ? recent : recents[h]; }
+    int32_t ring(int64_t h = 0) const { return (sink + recent_of(h) + chunk + n_ubatch + 63) / 64 * 64 - sink; }
+    int64_t n_cells(int64_t h) const { return kinds[h] == streaming ? sink + ring(h) : n_ctx; }
     int64_t n_rows() const {
         int64_t n = 0;
-        for (const int kind : kinds) {
-            n += n_cells(kind);
+        for (int64_t h = 0; h < n_head_kv; ++h) {
+            n += n_cells(h);
         }
         return n;
     }
@@ -51,7 +58,7 @@ struct shape {
             s += char('0' + x);
         }
         return s + " sink " + std::to_string(sink) + " recent " + std::to_string(recent) + " chunk " + std::to_string(chunk) + " " +
-                ggml_type_name(type_k) + "/" + ggml_type_name(type_v);
+                ggml_type_name(type_k) + "/" + ggml_type_name(type_v) + (sinks ? " learned sinks" : "");
     }
 };
 
@@ -106,46 +113,56 @@ public:
         ctx.reset(ggml_init({ 8 * ggml_tensor_overhead(), nullptr, /*.no_alloc =*/ true }));
         k_cache  = ggml_new_tensor_2d(ctx.get(), s.type_k, s.dk, s.n_rows() * s.n_stream);
         v_cache  = ggml_new_tensor_2d(ctx.get(), s.type_v, s.dv, s.n_rows() * s.n_stream);
-        heads    = ggml_new_tensor_2d(ctx.get(), GGML_TYPE_I64, 2, s.n_head_kv);
-        counters = ggml_new_tensor_1d(ctx.get(), GGML_TYPE_I32, GGML_MIXED_ATTN_COUNTERS);
+        heads    = ggml_new_tensor_2d(ctx.get(), GGML_TYPE_I32, 4, s.n_head_kv);
+        sinks    = s.sinks ? ggml_new_tensor_1d(ctx.get(), GGML_TYPE_F32, s.n_head) : nullptr;
         buffer.reset(ggml_backend_alloc_ctx_tensors(ctx.get(), backend));
         // all ones: NaN in every float type, and in every block's scale
         ggml_backend_tensor_memset(k_cache, 0xff, 0, ggml_nbytes(k_cache));
         ggml_backend_tensor_memset(v_cache, 0xff, 0, ggml_nbytes(v_cache));
-        ggml_backend_tensor_memset(counters, 0, 0, ggml_nbytes(counters));
         upload_heads();
+        if (sinks) {
+            ggml_backend_tensor_set(sinks, sink_scores().data(), 0, ggml_nbytes(sinks));
+        }
     }
 
     // Also after the shape's kinds changed, among those that are stored alike.
     void upload_heads() {
-        std::vector<int64_t> map(2 * s.n_head_kv);
+        std::vector<ggml_mixed_attn_head> map(s.n_head_kv);
         int64_t row = 0;
         for (const bool streams : { false, true }) { // heads that keep everything first
             for (int64_t h = 0; h < s.n_head_kv; ++h) {
-                if ((s.kinds[h] == GGML_MIXED_ATTN_HEAD_STREAMING) == streams) {
-                    map[2 * h]     = row;
-                    map[2 * h + 1] = s.kinds[h];
-                    row += s.n_cells(s.kinds[h]);
+                if ((s.kinds[h] == streaming) == streams) {
+                    map[h] = { int32_t(row), s.kinds[h] == retrieval ? GGML_MIXED_ATTN_ALL : s.recent_of(h), s.kinds[h] == streaming ? s.ring(h) : s.n_ctx, 0 };
+                    row += s.n_cells(h);
                 }
             }
         }
-        ggml_backend_tensor_set(heads, map.data(), 0, map.size() * sizeof(int64_t));
+        ggml_backend_tensor_set(heads, map.data(), 0, map.size() * sizeof(map[0]));
     }
 
     std::vector<float> q_of(token t) const { return random_rows(s.dk * s.n_head,    seed + 3 * id(t)); }
     std::vector<float> k_of(token t) const { return random_rows(s.dk * s.n_head_kv, seed + 3 * id(t) + 1); }
     std::vector<float> v_of(token t) const { return random_rows(s.dv * s.n_head_kv, seed + 3 * id(t) + 2); }
 
-    // [n_tokens][n_head][dv]
-    std::vector<float> run(const std::vector<token> & batch, int n_threads) {
+    // Of each query head: some far above the scores, some far below.
+    std::vector<float> sink_scores() const {
+        std::vector<float> x = random_rows(s.n_head, seed + 77);
+        for (size_t i = 0; i < x.size(); ++i) {
+            x[i] *= i % 3 == 0 ? 20.0f : 1.0f;
+        }
+        return x;
+    }
+
+    // [n_tokens][n_head][dv]. stores: else the batch's keys and values are there already.
+    std::vector<float> run(const std::vector<token> & batch, int n_threads, bool stores = true) {
         const int64_t n = batch.size();
         ggml_context_ptr c { ggml_init({ 16 * ggml_tensor_overhead() + ggml_graph_overhead(), nullptr, /*.no_alloc =*/ true }) };
         ggml_tensor * q      = ggml_new_tensor_3d(c.get(), GGML_TYPE_F32, s.dk, s.n_head, n);
         ggml_tensor * k      = ggml_new_tensor_3d(c.get(), GGML_TYPE_F32, s.dk, s.n_head_kv, n);
         ggml_tensor * v      = ggml_new_tensor_3d(c.get(), GGML_TYPE_F32, s.dv, s.n_head_kv, n);
         ggml_tensor * tokens = ggml_new_tensor_2d(c.get(), GGML_TYPE_I32, 2, n);
-        ggml_mixed_attn_params p = { scale(), s.softcap, s.sink, s.recent, s.chunk, s.ring(), s.n_ctx, max_seq_tokens(batch), s.n_rows() };
-        ggml_tensor * out = ggml_mixed_attn(c.get(), q, k, v, k_cache, v_cache, tokens, heads, counters, p);
+        ggml_mixed_attn_params p = { scale(), s.softcap, s.sink, s.chunk, s.n_ctx, max_seq_tokens(batch), s.n_rows(), 0, 0 };
+        ggml_tensor * out = ggml_mixed_attn(c.get(), q, stores ? k : nullptr, stores ? v : nullptr, k_cache, v_cache, tokens, heads, sinks, p);
         ggml_backend_buffer_ptr buf { ggml_backend_alloc_ctx_tensors(c.get(), backend) };
         auto put = [&](ggml_tensor * t, int64_t i, const std::vector<float> & x) { ggml_backend_tensor_set(t, x.data(), i * t->nb[2], x.size() * sizeof(float)); };
         for (int64_t i = 0; i < n; ++i) {
@@ -171,7 +188,7 @@ public:
     // The worst relative L2 over the query heads of one token.
     double error(token t, const float * out) const {
         double worst = 0.0;
-        const std::vector<float> q = q_of(t);
+        const std::vector<float> q = q_of(t), scores = sink_scores();
         for (int64_t h = 0; h < s.n_head_kv; ++h) {
             std::vector<std::vector<float>> keys, values;
             std::vector<uint8_t> visible;
@@ -179,11 +196,12 @@ public:
                 const std::vector<float> k = k_of({ j, t.stream }), v = v_of({ j, t.stream });
                 keys.push_back(through(s.type_k, k.data() + h * s.dk, s.dk));
                 values.push_back(through(s.type_v, v.data() + h * s.dv, s.dv));
-                visible.push_back(s.kinds[h] == GGML_MIXED_ATTN_HEAD_RETRIEVAL || j < s.sink || j >= t.position - t.position % s.chunk - s.recent);
+                visible.push_back(s.kinds[h] == retrieval || j < s.sink || j >= t.position - t.position % s.chunk - s.recent_of(h));
             }
             const int64_t group = s.n_head / s.n_head_kv;
             for (int64_t i = h * group; i < (h + 1) * group; ++i) {
-                const std::vector<double> want = duo::reference_attention(q.data() + i * s.dk, s.dk, keys, values, visible, scale(), s.softcap);
+                const std::vector<double> want = duo::reference_attention(q.data() + i * s.dk, s.dk, keys, values, visible, scale(), s.softcap,
+                        s.sinks ? scores[i] : -std::numeric_limits<double>::infinity());
                 double diff = 0.0, norm = 0.0;
                 for (int64_t d = 0; d < s.dv; ++d) {
                     const double x = out[i * s.dv + d] - want[d];
@@ -198,7 +216,7 @@ public:
     }
 
     const shape & s;
-    ggml_tensor *k_cache, *v_cache, *heads, *counters;
+    ggml_tensor *k_cache, *v_cache, *heads, *sinks;
 
 private:
     float scale() const { return 1.0f / std::sqrt(float(s.dk)); }
@@ -328,6 +346,24 @@ void test_shapes() {
     differ.softcap = 5.0f;
     test_shape(differ, 150);
 
+    // learned sinks
+    for (const int group : { 1, 3, 8 }) {
+        shape s;
+        s.n_head_kv = 3;
+        s.n_head = 3 * group;
+        s.kinds = { streaming, retrieval, windowed };
+        s.sinks = true;
+        s.softcap = group == 3 ? 5.0f : 0.0f;
+        test_shape(s, 300);
+    }
+    // windows that differ by head
+    shape by_head;
+    by_head.n_head = 8;
+    by_head.n_head_kv = 4;
+    by_head.kinds = { streaming, retrieval, streaming, windowed };
+    by_head.recents = { 8, 8, 150, 60 };
+    test_shape(by_head, 500);
+
     // windows: no sinks, no recent tokens, sinks that reach into the window, chunks, a window longer than a block
     for (const auto & [sink, recent, chunk] : std::vector<std::array<int32_t, 3>> {
             { 0, 8, 1 }, { 4, 0, 1 }, { 0, 0, 1 }, { 40, 8, 1 }, { 64, 64, 1 }, { 5, 11, 7 }, { 4, 0, 16 }, { 3, 100, 33 }, { 1, 1, 1 }, { 130, 70, 64 } }) {
@@ -347,7 +383,7 @@ void test_shapes() {
 void test_windowed(ggml_type type, int32_t n) {
     shape s;
     s.type_k = s.type_v = type;
-    s.kinds = { GGML_MIXED_ATTN_HEAD_RETRIEVAL, GGML_MIXED_ATTN_HEAD_STREAMING };
+    s.kinds = { retrieval, streaming };
     const uint64_t seed = fresh_seed();
     fixture f(s, seed);
     int32_t next = 0;
@@ -369,12 +405,33 @@ void test_windowed(ggml_type type, int32_t n) {
             next += piece;
         }
     };
-    run_pieces(GGML_MIXED_ATTN_HEAD_RETRIEVAL, std::vector<int32_t>(n / s.n_ubatch, s.n_ubatch));
+    run_pieces(retrieval, std::vector<int32_t>(n / s.n_ubatch, s.n_ubatch));
     CHECK(next > s.sink + 2 * s.ring());
-    for (const int kind : { GGML_MIXED_ATTN_HEAD_WINDOWED, GGML_MIXED_ATTN_HEAD_RETRIEVAL }) {
+    for (const int kind : { windowed, retrieval }) {
         run_pieces(kind, { s.n_ubatch, 1, 3, s.n_ubatch });
     }
     printf("%-8s windowed and back: seed %016llx  error %.2e\n", ggml_type_name(type), (unsigned long long) seed, worst);
+    CHECK(worst < bar(s));
+}
+
+// A layer that attends to what another stored.
+void test_stored(ggml_type type) {
+    shape s;
+    s.type_k = s.type_v = type;
+    fixture f(s, fresh_seed());
+    double worst = 0.0;
+    int32_t next = 0;
+    for (const int32_t piece : { 32, 32, 32, 32, 1, 3 }) {
+        std::vector<token> batch;
+        for (int32_t i = 0; i < piece; ++i) {
+            batch.push_back({ next++, 0 });
+        }
+        const std::vector<float> want = f.run(batch, 2), got = f.run(batch, 2, false);
+        CHECK(memcmp(want.data(), got.data(), got.size() * sizeof(float)) == 0);
+        const double e = f.error(batch.back(), got.data() + (piece - 1) * s.n_head * s.dv);
+        worst = e <= worst ? worst : e;
+    }
+    printf("%-8s stored before: error %.2e\n", ggml_type_name(type), worst);
     CHECK(worst < bar(s));
 }
 
@@ -608,6 +665,8 @@ int main(int argc, char ** argv) {
         test_windowed(type, 300);
     }
     test_windowed(GGML_TYPE_F32, 300);
+    test_stored(GGML_TYPE_F32);
+    test_stored(GGML_TYPE_Q8_0);
     test_streams(40);
     test_together();
     test_long();

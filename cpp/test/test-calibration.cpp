@@ -8,8 +8,10 @@
 #include "calibration.h"
 #include "calibration-ranks.h"
 #include "calibration-regression.h"
+#include "duo-config.h"
 #include "duo-heads.h"
 #include "head-selection.h"
+#include "llama-arch.h"
 #include "llama-model.h"
 
 #include <algorithm>
@@ -115,14 +117,40 @@ void test_strict(uint64_t seed) {
     CHECK(each.scores != once.scores); // noise heads of the first layer change what the second keeps of the context
 }
 
+// Samples need not ask as much: what is read behind their contexts then comes in several ubatches, in an order of its own.
+void test_unequal_samples(uint64_t seed) {
+    const auto model = make_induction_model({});
+    auto p = make_params(calibration_method::ablation, seed);
+    p.samples[0].answers.resize(2);
+    p.samples[0].tokens.resize(p.samples[0].answers.back().second);
+    const auto both = duo::calibrate(model.get(), p);
+    CHECK_EQ(both.correct, 1.0);
+
+    // the means are those of the samples by themselves
+    std::vector<double> sums(both.scores.size(), 0.0);
+    for (const auto & sample : p.samples) {
+        auto one = p;
+        one.samples = { sample };
+        const auto r = duo::calibrate(model.get(), one);
+        for (size_t i = 0; i < sums.size(); ++i) {
+            sums[i] += r.scores[i] * double(r.n_answer) / double(both.n_answer);
+        }
+    }
+    for (size_t i = 0; i < sums.size(); ++i) {
+        CHECK_NEAR(both.scores[i], sums[i], 1e-4 * std::fabs(sums[i]) + 1e-9);
+    }
+}
+
 // --- every architecture ---
 
 void test_architectures(uint64_t seed) {
     std::mt19937_64 rng(seed);
-    int n = 0, n_mean_qk = 0;
+    int n = 0, n_mean_qk = 0, n_none = 0;
     for (const architecture & arch : architectures()) {
-        const auto shape = arch.params(rng());
-        const auto model = make_random_model(shape);
+        const auto model = arch.load(rng());
+        const int  n_vocab = llama_vocab_n_tokens(llama_model_get_vocab(model.get()));
+        const auto n_gated = duo_gated_heads(*model);
+        const int  n_heads = std::accumulate(n_gated.begin(), n_gated.end(), 0);
 
         duo::calibration_params p;
         p.sink      = 4;
@@ -130,16 +158,25 @@ void test_architectures(uint64_t seed) {
         p.n_threads = 2;
         p.samples.resize(1);
         for (int i = 0; i < 100; ++i) {
-            p.samples[0].tokens.push_back(llama_token(rng() % uint64_t(shape.n_vocab)));
+            p.samples[0].tokens.push_back(llama_token(rng() % uint64_t(n_vocab)));
         }
         p.samples[0].n_context = 80;
         p.samples[0].answers   = { { 90, 100 } };
+        if (n_heads == 0) { // lfm2 with windows: they are on all that attends
+            CHECK_THROWS(duo::calibrate(model.get(), p), duo::calibration_error, "none of the model's heads sees the whole context");
+            n_none++;
+            continue;
+        }
         for (const calibration_method method : { calibration_method::combined, calibration_method::kvzip, calibration_method::mean_qk }) {
             p.method = method;
             try {
                 const auto r = duo::calibrate(model.get(), p);
                 const auto [least, most] = std::minmax_element(r.scores.begin(), r.scores.end());
-                check::report(std::isfinite(*least) && std::isfinite(*most) && *most > *least, __FILE__, __LINE__, arch.name + " is calibrated",
+                for (int32_t il = 0; il < r.pattern.n_layer; ++il) {
+                    CHECK_EQ(r.pattern.n_head(il), n_gated[il]);
+                }
+                CHECK_EQ(size_t(r.pattern.n_layer), n_gated.size());
+                check::report(std::isfinite(*least) && std::isfinite(*most) && (*most > *least || n_heads == 1), __FILE__, __LINE__, arch.name + " is calibrated",
                         "scores from " + check::text(*least) + " to " + check::text(*most));
                 n++;
                 n_mean_qk += method == calibration_method::mean_qk;
@@ -149,6 +186,7 @@ void test_architectures(uint64_t seed) {
         }
     }
     printf("%zu architectures, %d calibrations, %d of them by mean query and mean key\n", architectures().size(), n, n_mean_qk);
+    CHECK_EQ(n_none, 1);
     CHECK(n_mean_qk > 0 && size_t(n_mean_qk) < architectures().size()); // some keep the part that RoPE turns apart
 }
 
@@ -206,6 +244,48 @@ void test_windowed_is_streaming(uint64_t seed) {
     CHECK_THROWS(duo_set_windowed(ctx.get(), { { 1, 0 } }), std::runtime_error, "mask of the model's shape");
     CHECK_THROWS(duo_set_windowed(make_context(model.get(), streaming).get(), mask), std::runtime_error, "stored in full");
     CHECK_THROWS(duo_set_windowed(make_context(model.get(), stock_params(GGML_TYPE_F16, 256)).get(), mask), std::runtime_error, "mixed heads");
+}
+
+// The same where the model has windows of its own, whose layers have no gates, or recurrent layers; and a tail is taken back there, too.
+void test_windowed_is_streaming_in_other_models(uint64_t seed) {
+    int n_models = 0;
+    for (const architecture & arch : architectures()) {
+        const auto model   = arch.load(seed);
+        const auto n_gated = duo_gated_heads(*model);
+        const bool hybrid  = llm_arch_is_hybrid(model->arch);
+        if ((arch.name != "gemma3" || model->hparams.swa_type == LLAMA_SWA_TYPE_NONE) && arch.name != "granitehybrid") {
+            continue;
+        }
+        n_models++;
+        std::vector<llama_token> tokens(600);
+        std::mt19937_64 rng(seed);
+        for (auto & t : tokens) {
+            t = llama_token(rng() % 128);
+        }
+        std::vector<std::vector<uint8_t>> mask, none;
+        for (const int32_t n : n_gated) {
+            mask.emplace_back(size_t(n), uint8_t(1));
+            none.emplace_back(size_t(n), uint8_t(0));
+        }
+        llama_context_params streaming = duo_params(GGML_TYPE_F16, 1024, 1.0f);
+        streaming.duo.sink   = 8;
+        streaming.duo.recent = 40;
+        streaming.n_ubatch   = 64;
+        const auto want = logits_after(make_context(model.get(), streaming).get(), tokens);
+
+        llama_context_params full = streaming;
+        full.duo.sparsity = 0.0f;
+        const auto ctx = make_context(model.get(), full);
+        const auto all = logits_after(ctx.get(), tokens);
+        llama_memory_clear(llama_get_memory(ctx.get()), true);
+        duo_set_windowed(ctx.get(), mask);
+        CHECK(logits_after(ctx.get(), tokens) == want);
+        CHECK(relative(all, want) > 1e-4);
+        duo_set_windowed(ctx.get(), none);
+        CHECK_EQ(llama_memory_seq_rm(llama_get_memory(ctx.get()), 0, 590, -1), !hybrid); // no state of a recurrent layer was kept
+        CHECK_THROWS(duo_set_windowed(ctx.get(), { { 1, 0 } }), std::runtime_error, "mask of the model's shape");
+    }
+    CHECK_EQ(n_models, 2);
 }
 
 // --- interruptions ---
@@ -469,8 +549,10 @@ int main() {
     const uint64_t seed = check::seed();
     test_retrieval_head_ranks_first(seed);
     test_strict(seed);
+    test_unequal_samples(seed);
     test_architectures(seed);
     test_windowed_is_streaming(seed);
+    test_windowed_is_streaming_in_other_models(seed);
     test_resume(seed);
     test_shared_record(seed);
     test_cancel(seed);

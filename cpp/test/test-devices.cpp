@@ -232,8 +232,8 @@ void test_refused() {
     refused(model.get(), params, "K cache type q2_K");
     params = duo(gates.c_str());
     const llama_hparams before = model->hparams;
-    model->hparams.swa_type = LLAMA_SWA_TYPE_STANDARD;
-    refused(model.get(), params, "sliding-window");
+    model->hparams.swa_type = LLAMA_SWA_TYPE_SYMMETRIC;
+    refused(model.get(), params, "look ahead");
     model->hparams = before;
 
     // -sm tensor

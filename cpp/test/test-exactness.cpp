@@ -341,16 +341,14 @@ void test_refusals() {
     };
     looks_like("ALiBi",              [](llama_hparams & h) { h.use_alibi = true; });
     looks_like("ALiBi",              [](llama_hparams & h) { h.f_max_alibi_bias = 8.0f; });
-    looks_like("sliding-window",     [](llama_hparams & h) { h.swa_type = LLAMA_SWA_TYPE_STANDARD; });
+    looks_like("look ahead",         [](llama_hparams & h) { h.swa_type = LLAMA_SWA_TYPE_SYMMETRIC; });
     looks_like("MLA",                [](llama_hparams & h) { h.n_embd_head_k_mla_impl = h.n_embd_head_v_mla_impl = 32; });
-    looks_like("M-RoPE",             [](llama_hparams & h) { h.rope_type = LLAMA_ROPE_TYPE_MROPE; });
     looks_like("router layer",       [](llama_hparams & h) { h.router_layer = 0; });
-    looks_like("between layers",     [](llama_hparams & h) { h.n_layer_kv_from_start = 1; });
     looks_like("not causal",         [](llama_hparams & h) { h.causal_attn = false; });
     looks_like("no layers",          [](llama_hparams & h) { h.n_layer_nextn = h.n_layer_all; });
     looks_like("vocabulary only",    [](llama_hparams & h) { h.vocab_only = true; });
     for (const auto & [arch, reason] : std::map<llm_arch, const char *> {
-            { LLM_ARCH_MAMBA, "recurrent" }, { LLM_ARCH_JAMBA, "recurrent layers" }, { LLM_ARCH_LLADA, "diffusion" }, { LLM_ARCH_T5, "encoder" },
+            { LLM_ARCH_MAMBA, "recurrent" }, { LLM_ARCH_GEMMA4_ASSISTANT, "draft model" }, { LLM_ARCH_LLADA, "diffusion" }, { LLM_ARCH_T5, "encoder" },
             { LLM_ARCH_GROK, "without flash attention" }, { LLM_ARCH_EAGLE3, "draft model" }, { LLM_ARCH_BERT, "without a KV cache" },
             { LLM_ARCH_DEEPSEEK32, "a cache of its own" } }) {
         const llm_arch before = model->arch;
@@ -358,10 +356,6 @@ void test_refusals() {
         unsupported(reason);
         model->arch = before;
     }
-    ggml_tensor sinks = {};
-    model->layers[0].attn_sinks = &sinks;
-    unsupported("learned attention sinks");
-    model->layers[0].attn_sinks = nullptr;
     CHECK_EQ(duo_unsupported(model.get(), plain), "");
 
     // not causal at run time

@@ -85,7 +85,7 @@ void hold(llama_context * ctx, int n) {
 
 // What the operator of the checked layers was given, and what it gave.
 struct watched {
-    struct layer { std::vector<float> q, out; ggml_mixed_attn_params params; std::vector<int64_t> heads; };
+    struct layer { std::vector<float> q, out; ggml_mixed_attn_params params; std::vector<ggml_mixed_attn_head> heads; };
     std::vector<layer> layers;
     int n_seen = 0;
 };
@@ -100,13 +100,14 @@ bool watch(ggml_tensor * t, bool ask, void * data) {
         return std::find(std::begin(n_checked), std::end(n_checked), il) != std::end(n_checked);
     }
     watched::layer l;
-    l.q.resize(ggml_nelements(t->src[0]));
+    const ggml_mixed_attn_sources s = ggml_mixed_attn_get_sources(t);
+    l.q.resize(ggml_nelements(s.q));
     l.out.resize(ggml_nelements(t));
-    l.heads.resize(ggml_nelements(t->src[6]));
-    ggml_backend_tensor_get(t->src[0], l.q.data(), 0, ggml_nbytes(t->src[0]));
+    l.heads.resize(s.heads->ne[1]);
+    ggml_backend_tensor_get(s.q, l.q.data(), 0, ggml_nbytes(s.q));
     ggml_backend_tensor_get(t, l.out.data(), 0, ggml_nbytes(t));
-    ggml_backend_tensor_get(t->src[6], l.heads.data(), 0, ggml_nbytes(t->src[6]));
-    memcpy(&l.params, t->op_params, sizeof(l.params));
+    ggml_backend_tensor_get(s.heads, l.heads.data(), 0, ggml_nbytes(s.heads));
+    l.params = ggml_mixed_attn_get_params(t);
     w.layers.push_back(l);
     return true;
 }
@@ -115,16 +116,15 @@ bool watch(ggml_tensor * t, bool ask, void * data) {
 std::vector<double> attention(const llama_kv_cache_duo::layer & cache, const watched::layer & l, int head, int n_group, int position) {
     const ggml_mixed_attn_params & p = l.params;
     const int64_t dk = cache.k->ne[0], dv = cache.v->ne[0];
-    const int64_t first = l.heads[2 * (head / n_group)];
-    const bool streams  = l.heads[2 * (head / n_group) + 1] == GGML_MIXED_ATTN_HEAD_STREAMING;
+    const ggml_mixed_attn_head & h = l.heads[head / n_group];
     std::vector<float>  k(dk), v(dv);
     std::vector<double> sum(dv);
     double weights = 0.0;
     for (int64_t j = 0; j <= position; ++j) {
-        if (streams && j >= p.sink && j < duo_window_begin(position, p.recent, p.chunk)) {
+        if (j >= p.sink && j < duo_window_begin(position, h.recent, p.chunk)) {
             continue;
         }
-        const int64_t row = first + (streams ? duo_ring_cell(j, p.sink, p.ring) : j);
+        const int64_t row = h.first_row + duo_ring_cell(j, p.sink, h.ring);
         ggml_get_type_traits(cache.k->type)->to_float((const char *) cache.k->data + row * cache.k->nb[1], k.data(), dk);
         ggml_get_type_traits(cache.v->type)->to_float((const char *) cache.v->data + row * cache.v->nb[1], v.data(), dv);
         double score = 0.0;

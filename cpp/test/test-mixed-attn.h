@@ -11,13 +11,14 @@ struct test_mixed_attn : public test_case {
     const std::array<int32_t, 3> window;   // sinks, recent keys, chunk
     const ggml_type type_K, type_V;
     const float softcap;
+    const bool sinks;                      // learned ones
 
     std::string vars() override {
         std::string list;
         for (const int32_t n : n_tokens) {
             list += (list.empty() ? "" : "+") + std::to_string(n);
         }
-        return VARS_TO_STR5(dk, dv, nh, nr, past) + ",n_tokens=" + list + "," + VARS_TO_STR4(window, type_K, type_V, softcap);
+        return VARS_TO_STR5(dk, dv, nh, nr, past) + ",n_tokens=" + list + "," + VARS_TO_STR5(window, type_K, type_V, softcap, sinks);
     }
 
     double max_nmse_err() override { return 3e-6; } // tensor cores round to f16: 1.5e-3 squared, and some room
@@ -27,11 +28,12 @@ struct test_mixed_attn : public test_case {
     }
 
     test_mixed_attn(int64_t dk, int64_t dv, int64_t nh, int64_t nr, int64_t past, std::vector<int32_t> n_tokens, std::array<int32_t, 3> window, ggml_type type_K,
-                    ggml_type type_V, float softcap = 0.0f)
-        : dk(dk), dv(dv), nh(nh), nr(nr), past(past), n_tokens(std::move(n_tokens)), window(window), type_K(type_K), type_V(type_V), softcap(softcap) {}
+                    ggml_type type_V, float softcap = 0.0f, bool sinks = false)
+        : dk(dk), dv(dv), nh(nh), nr(nr), past(past), n_tokens(std::move(n_tokens)), window(window), type_K(type_K), type_V(type_V), softcap(softcap), sinks(sinks) {}
 
-    // What a head of this index sees: all kinds take turns.
-    static int64_t kind(int64_t head) { return head % 3; }
+    // Heads take turns: one sees every key, one has a ring, one keeps every key and sees a window.
+    static bool sees_all(int64_t head) { return head % 3 == 0; }
+    static bool has_ring(int64_t head) { return head % 3 == 1; }
 
     int64_t n_all() const {
         int64_t n = 0;
@@ -43,7 +45,7 @@ struct test_mixed_attn : public test_case {
     int64_t first_position(size_t seq) const { return past + 17 * int64_t(seq); }
     int64_t n_ctx() const { return GGML_PAD(first_position(n_tokens.size()) + n_all(), 64); }
     int64_t ring() const { return GGML_PAD(window[0] + window[1] + window[2] + n_all(), 64) - window[0]; }
-    int64_t n_cells(int64_t head) const { return kind(head) == GGML_MIXED_ATTN_HEAD_STREAMING ? window[0] + ring() : n_ctx(); }
+    int64_t n_cells(int64_t head) const { return has_ring(head) ? window[0] + ring() : n_ctx(); }
     int64_t first_row(int64_t head) const {
         int64_t row = 0;
         for (int64_t h = 0; h < head; ++h) {
@@ -60,24 +62,21 @@ struct test_mixed_attn : public test_case {
         ggml_tensor * k_cache  = ggml_new_tensor_2d(ctx, type_K, dk, n_rows * int64_t(n_tokens.size()));
         ggml_tensor * v_cache  = ggml_new_tensor_2d(ctx, type_V, dv, n_rows * int64_t(n_tokens.size()));
         ggml_tensor * tokens   = ggml_new_tensor_2d(ctx, GGML_TYPE_I32, 2, n);
-        ggml_tensor * heads    = ggml_new_tensor_2d(ctx, GGML_TYPE_I64, 2, nh);
-        ggml_tensor * counters = ggml_new_tensor_1d(ctx, GGML_TYPE_I32, GGML_MIXED_ATTN_COUNTERS);
+        ggml_tensor * heads    = ggml_new_tensor_2d(ctx, GGML_TYPE_I32, 4, nh);
+        ggml_tensor * scores   = sinks ? ggml_new_tensor_1d(ctx, GGML_TYPE_F32, nh * nr) : nullptr;
         ggml_set_name(q, "q");
         ggml_set_name(tokens, "tokens");
         ggml_set_name(heads, "heads");
-        ggml_set_name(counters, "counters");
 
         ggml_mixed_attn_params p = {};
         p.scale          = 1.0f / sqrtf(float(dk));
         p.softcap        = softcap;
         p.sink           = window[0];
-        p.recent         = window[1];
         p.chunk          = window[2];
-        p.ring           = int32_t(ring());
         p.n_ctx          = int32_t(n_ctx());
         p.max_seq_tokens = *std::max_element(n_tokens.begin(), n_tokens.end());
         p.n_rows         = n_rows;
-        ggml_tensor * out = ggml_mixed_attn(ctx, q, k, v, k_cache, v_cache, tokens, heads, counters, p);
+        ggml_tensor * out = ggml_mixed_attn(ctx, q, k, v, k_cache, v_cache, tokens, heads, scores, p);
         ggml_set_name(out, "out");
         return out;
     }
@@ -94,14 +93,11 @@ struct test_mixed_attn : public test_case {
                 }
                 ggml_backend_tensor_set(t, data.data(), 0, ggml_nbytes(t));
             } else if (strcmp(t->name, "heads") == 0) {
-                std::vector<int64_t> data;
+                std::vector<ggml_mixed_attn_head> data;
                 for (int64_t h = 0; h < nh; ++h) {
-                    data.push_back(first_row(h));
-                    data.push_back(kind(h));
+                    data.push_back({ int32_t(first_row(h)), sees_all(h) ? GGML_MIXED_ATTN_ALL : window[1], int32_t(has_ring(h) ? ring() : n_ctx()), 0 });
                 }
                 ggml_backend_tensor_set(t, data.data(), 0, ggml_nbytes(t));
-            } else if (strcmp(t->name, "counters") == 0) {
-                ggml_backend_tensor_memset(t, 0, 0, ggml_nbytes(t));
             } else if (strcmp(t->name, "q") == 0) {
                 init_tensor_uniform(t, -4.0f, 4.0f); // so that keys weigh very unlike
             } else {
@@ -146,6 +142,12 @@ static void add_mixed_attn_cases(std::vector<std::unique_ptr<test_case>> & cases
         for (const int64_t past : { 0, 1, 129, 1000 }) {
             add(64, 64, 3, 2, past, tokens { 3, 30 }, window, GGML_TYPE_F16, GGML_TYPE_F16);
         }
+    }
+    // learned sinks
+    for (const tokens & n : { tokens { 1 }, tokens { 40 }, tokens { 1, 1, 1, 1 }, tokens { 3, 30 } }) {
+        add(64, 64, 3, 8, 300, n, usual, GGML_TYPE_F16, GGML_TYPE_F16, 0.0f, true);
+        add(64, 64, 3, 8, 300, n, usual, GGML_TYPE_Q8_0, GGML_TYPE_Q8_0, 0.0f, true);
+        add(40, 40, 3, 2, 300, n, usual, GGML_TYPE_F32, GGML_TYPE_F32, 0.0f, true);
     }
     // a soft cap; many segments
     add(64, 64, 3, 4, 300, tokens { 1 },  usual, GGML_TYPE_F16, GGML_TYPE_F16, 20.0f);

@@ -129,18 +129,35 @@ void test_metadata_are_kept() {
     CHECK_EQ(fs::file_size(copy) - gguf_get_data_offset(b.get()), fs::file_size(path) - gguf_get_data_offset(a.get()));
 }
 
+// A file whose metadata say that its layers have so many KV heads, the last of them in layers that predict ahead.
+void write_model_with_heads(const folder & dir, const std::string & path, const std::vector<uint32_t> & n_head_kv, uint32_t n_ahead) {
+    write_induction_model({}, dir.file("without.gguf"));
+    gguf_context_ptr gguf(gguf_init_from_file(dir.file("without.gguf").c_str(), { true, nullptr }));
+    gguf_set_val_u32(gguf.get(), "llama.block_count", uint32_t(n_head_kv.size()));
+    gguf_set_val_u32(gguf.get(), "llama.nextn_predict_layers", n_ahead);
+    gguf_set_arr_data(gguf.get(), "llama.attention.head_count_kv", GGUF_TYPE_UINT32, n_head_kv.data(), n_head_kv.size());
+    CHECK(gguf_write_to_file(gguf.get(), path.c_str(), true));
+    std::ofstream(path, std::ios::binary | std::ios::app) << std::string(fs::file_size(dir.file("without.gguf")), '\0');
+}
+
+// Layers without gates, such as those with sliding windows of their own, may be wider than those that have them.
+void test_wider_layers_without_gates() {
+    const folder dir;
+    const std::string path = dir.file("model.gguf"), copy = dir.file("copy.gguf");
+    write_model_with_heads(dir, path, { 8, 2 }, 0);
+    duo::gate_pattern pattern = pattern_of(3, 2, 2);
+    pattern.n_head_layer = { 0, 2 };
+    pattern.gates        = { 0, 0, 1, 0.5f };
+    CHECK(duo::embed_gate_pattern(pattern, path, copy, go_on));
+    CHECK(duo::load_gate_pattern(copy).gates == pattern.gates);
+    CHECK_THROWS(duo::embed_gate_pattern(pattern_of(3, 2, 3), path, dir.file("other.gguf"), go_on), duo::gate_error, "the pattern has 2 layers x 3 KV heads, the model 2 x 8");
+}
+
 // Layers that predict ahead (MTP) are in the file, and in no pattern.
 void test_layers_that_predict_ahead() {
     const folder dir;
     const std::string path = dir.file("model.gguf"), copy = dir.file("copy.gguf");
-    write_induction_model({}, dir.file("without.gguf"));
-    gguf_context_ptr gguf(gguf_init_from_file(dir.file("without.gguf").c_str(), { true, nullptr }));
-    const uint32_t n_head_kv[] = { 4, 4, 8 };
-    gguf_set_val_u32(gguf.get(), "llama.block_count", 3);
-    gguf_set_val_u32(gguf.get(), "llama.nextn_predict_layers", 1);
-    gguf_set_arr_data(gguf.get(), "llama.attention.head_count_kv", GGUF_TYPE_UINT32, n_head_kv, 3);
-    CHECK(gguf_write_to_file(gguf.get(), path.c_str(), true));
-    std::ofstream(path, std::ios::binary | std::ios::app) << std::string(fs::file_size(dir.file("without.gguf")), '\0');
+    write_model_with_heads(dir, path, { 4, 4, 8 }, 1);
 
     CHECK(duo::embed_gate_pattern(pattern_of(4), path, copy, go_on));
     CHECK(duo::load_gate_pattern(copy).gates == pattern_of(4).gates);
@@ -204,6 +221,7 @@ int main() {
     llama_backend_init();
     test_auto();
     test_metadata_are_kept();
+    test_wider_layers_without_gates();
     test_layers_that_predict_ahead();
     test_stopped();
     test_refused();

@@ -54,6 +54,8 @@ type Report = {
   mixedHeads: { supported: boolean; reason: string | null };
   heads: { retrieval: number; streaming: number } | null;
   window: { sink: number; recent: number; chunk: number } | null;
+  /** Heads of layers with the model's own sliding windows, and the cells of each: no gates apply to them. */
+  slidingWindows: { heads: number; cells: number } | null;
   contexts: ContextCost[];
   rings: RingCost[];
 };
@@ -61,7 +63,8 @@ type Report = {
 async function inspectModel(model: Model, plan: PlanOptions, duo: DuoOptions | undefined): Promise<Report> {
   // Every head streaming needs no gates.
   const { supported, reason, kv } = await model.planContext({ ...plan, duo: duo ?? { sparsity: 1 } });
-  const report = { model: modelFacts(model), mixedHeads: { supported, reason }, heads: null, window: null, contexts: [], rings: [] };
+  const none = { heads: null, window: null, slidingWindows: null, contexts: [], rings: [] };
+  const report = { model: modelFacts(model), mixedHeads: { supported, reason }, ...none };
   if (!supported) return report;
   const window = { sink: kv.sink, recent: kv.recent, chunk: kv.chunk };
   const streaming = { sparsity: 1, ...window };
@@ -69,6 +72,7 @@ async function inspectModel(model: Model, plan: PlanOptions, duo: DuoOptions | u
     ...report,
     heads: duo ? { retrieval: kv.retrievalHeads, streaming: kv.streamingHeads } : null,
     window,
+    slidingWindows: kv.windowedHeads > 0 ? { heads: kv.windowedHeads, cells: kv.windowedCells } : null,
     contexts: await contextCosts(model, plan, duo, streaming),
     rings: await ringCosts(model, plan, duo ?? streaming),
   };
@@ -116,7 +120,7 @@ function range(counts: readonly number[]): string {
 }
 
 function render(report: Report): string {
-  const { model, mixedHeads, heads, window } = report;
+  const { model, mixedHeads, heads, window, slidingWindows } = report;
   const facts = [
     ['architecture', model.architecture],
     ['layers', formatCount(model.layers)],
@@ -127,6 +131,13 @@ function render(report: Report): string {
   ];
   if (heads) facts.push(['chosen', `${formatCount(heads.retrieval)} keep the whole cache, ${formatCount(heads.streaming)} stream`]);
   if (window) facts.push(['streaming heads see', `${window.sink} first and ${window.recent} recent keys, in steps of ${window.chunk}`]);
+  if (slidingWindows) {
+    const { heads: count, cells } = slidingWindows;
+    facts.push([
+      'sliding windows',
+      `${formatCount(count)} heads have the model's own, ${formatCount(cells)} cells each; the others can be chosen from`,
+    ]);
+  }
   const sections = [`${heading(model.description)}\n${facts.map(([name = '', fact = '']) => `  ${name.padEnd(21)}${fact}`).join('\n')}`];
   if (report.contexts.length > 0) {
     const rows = report.contexts.map((cost) => [

@@ -46,8 +46,8 @@ int64_t pad_to(int64_t n, int64_t m)   { return ceil_div(n, m) * m; }
 struct op {
     explicit op(const ggml_tensor * dst);
 
-    ggml_mixed_attn_params p;
-    const ggml_tensor *q, *k, *v, *k_cache, *v_cache, *tokens, *heads;
+    ggml_mixed_attn_params  p;
+    ggml_mixed_attn_sources src;
 
     int64_t dk, dv;       // head sizes
     int64_t ldk, ldv;     // the same, padded to whole vectors
@@ -56,26 +56,31 @@ struct op {
     int64_t segment_size; // keys; the same for all of a context, so that results do not depend on what is in it
     bool    decode;       // no sequence has more than one of the tokens
 
-    int64_t position   (int64_t t) const { return ((const int32_t *) tokens->data)[2 * t]; }
-    int64_t stream     (int64_t t) const { return ((const int32_t *) tokens->data)[2 * t + 1]; }
-    int64_t first_row  (int64_t h) const { return ((const int64_t *) heads->data)[2 * h]; }
-    int64_t kind       (int64_t h) const { return ((const int64_t *) heads->data)[2 * h + 1]; }
-    bool    sees_window(int64_t h) const { return kind(h) != GGML_MIXED_ATTN_HEAD_RETRIEVAL; } // sinks and recent keys only
+    int64_t position(int64_t t) const { return ((const int32_t *) src.tokens->data)[2 * t]; }
+    int64_t stream  (int64_t t) const { return ((const int32_t *) src.tokens->data)[2 * t + 1]; }
+
+    const ggml_mixed_attn_head & head(int64_t h) const { return ((const ggml_mixed_attn_head *) src.heads->data)[h]; }
+
+    bool sees_window(int64_t h) const { return head(h).recent < GGML_MIXED_ATTN_ALL; } // sinks and recent keys only
+
+    // First position of the window of a query at a position.
+    int64_t window(int64_t h, int64_t position) const { return sees_window(h) ? duo_window_begin(position, head(h).recent, p.chunk) : 0; }
 
     int64_t row(int64_t t_stream, int64_t h, int64_t position) const {
-        return t_stream * p.n_rows + first_row(h) + (kind(h) == GGML_MIXED_ATTN_HEAD_STREAMING ? duo_ring_cell(position, p.sink, p.ring) : position);
+        return t_stream * p.n_rows + head(h).first_row + duo_ring_cell(position, p.sink, head(h).ring);
     }
+
+    // Of query head h, a learned sink's score; -inf: none.
+    float sink_score(int64_t h) const { return src.sinks ? ((const float *) src.sinks->data)[h] : neg_inf; }
 };
 
 op::op(const ggml_tensor * dst) :
-    q(dst->src[0]), k(dst->src[1]), v(dst->src[2]), k_cache(dst->src[3]), v_cache(dst->src[4]), tokens(dst->src[5]), heads(dst->src[6]),
-    dk(q->ne[0]), dv(v->ne[0]), ldk(pad_to(dk, simd_width)), ldv(pad_to(dv, simd_width)),
-    n_head(q->ne[1]), n_head_kv(k->ne[1]), n_tokens(q->ne[2]), group(n_head / n_head_kv),
-    tile_tokens(std::max<int64_t>(1, tile_rows / group)) {
-    memcpy(&p, dst->op_params, sizeof(p));
-    segment_size = pad_to(std::max(min_segment, ceil_div(p.n_ctx, max_segments)), min_segment);
-    decode = p.max_seq_tokens == 1;
-}
+    p(ggml_mixed_attn_get_params(dst)), src(ggml_mixed_attn_get_sources(dst)),
+    dk(src.q->ne[0]), dv(src.v_cache->ne[0]), ldk(pad_to(dk, simd_width)), ldv(pad_to(dv, simd_width)),
+    n_head(src.q->ne[1]), n_head_kv(src.heads->ne[1]), n_tokens(src.q->ne[2]), group(n_head / n_head_kv),
+    tile_tokens(std::max<int64_t>(1, tile_rows / group)),
+    segment_size(pad_to(std::max(min_segment, ceil_div(p.n_ctx, max_segments)), min_segment)),
+    decode(p.max_seq_tokens == 1) {}
 
 // Tokens of one stream at consecutive positions.
 struct tile {
@@ -161,23 +166,19 @@ void store(const op & o, int ith, int nth) {
         const int64_t t   = i / o.n_head_kv;
         const int64_t h   = i % o.n_head_kv;
         const int64_t row = o.row(o.stream(t), h, o.position(t));
-        duo::store_row(o.k_cache, row, (const float *) o.k->data + i * o.dk);
-        duo::store_row(o.v_cache, row, (const float *) o.v->data + i * o.dv);
+        duo::store_row(o.src.k_cache, row, (const float *) o.src.k->data + i * o.dk);
+        duo::store_row(o.src.v_cache, row, (const float *) o.src.v->data + i * o.dv);
     }
 }
 
 // --- one block of keys ---
 
-// Calls f(row, position, n) for the runs of rows that hold positions [begin, end) of one block: one run, or two where the ring comes round.
+// Calls f(row, position, n) for the runs of rows that hold positions [begin, end) of one block: cut where the sinks end and where the ring comes round.
 template <typename F>
 void for_each_run(const op & o, int64_t stream, int64_t h, int64_t begin, int64_t end, F && f) {
     for (int64_t j = begin; j < end;) {
         const int64_t row = o.row(stream, h, j);
-        int64_t n = end - j;
-        if (o.kind(h) == GGML_MIXED_ATTN_HEAD_STREAMING) {
-            const int64_t limit = j < o.p.sink ? o.p.sink - j : o.p.ring - (j - o.p.sink) % o.p.ring;
-            n = std::min(n, limit);
-        }
+        const int64_t n   = j < o.p.sink ? std::min(end, int64_t(o.p.sink)) - j : std::min(end - j, o.head(h).ring - (j - o.p.sink) % o.head(h).ring);
         f(row, j, n);
         j += n;
     }
@@ -191,7 +192,7 @@ struct span {
 span visible(const op & o, const tile & t, int64_t h, int64_t r, int64_t begin, int64_t end, bool sinks) {
     const int64_t block    = begin / block_size * block_size;
     const int64_t position = t.position + r / o.group;
-    const int64_t window   = sinks || !o.sees_window(h) ? 0 : duo_window_begin(position, o.p.recent, o.p.chunk);
+    const int64_t window   = sinks ? 0 : o.window(h, position);
     return { int(std::max(begin, window) - block), int(std::min(end, position + 1) - block) };
 }
 
@@ -203,13 +204,14 @@ void weigh(const op & o, const scratch & s, int64_t r, span seen) {
         std::fill_n(score, block_size, 0.0f);
         return;
     }
-    if (o.p.softcap != 0.0f) {
-        for (int j = seen.from; j < seen.to; ++j) {
-            score[j] = o.p.softcap * tanhf(score[j] / o.p.softcap);
-        }
-    }
     const int begin = seen.from / simd_width * simd_width;
     const int end   = int(pad_to(seen.to, simd_width));
+    if (o.p.softcap != 0.0f) {
+        const simd cap = simd_set(o.p.softcap), scale = simd_set(1.0f / o.p.softcap);
+        for (int j = begin; j < end; j += simd_width) {
+            simd_store(score + j, cap * simd_tanh(simd_load(score + j) * scale));
+        }
+    }
     std::fill(score, score + begin, 0.0f);
     std::fill(score + begin, score + seen.from, neg_inf);
     std::fill(score + seen.to, score + end, neg_inf);
@@ -275,7 +277,7 @@ void add_block_decode(const op & o, const scratch & s, const tile & t, int64_t h
     if (seen.from >= seen.to) {
         return;
     }
-    with_block_rows(o, t, h, o.k_cache, s.k, o.ldk, begin, end, [&](auto type, const block_rows & rows, int64_t n) {
+    with_block_rows(o, t, h, o.src.k_cache, s.k, o.ldk, begin, end, [&](auto type, const block_rows & rows, int64_t n) {
         for_row_groups<decode_rows>(o.group, [&](int64_t r, auto n_rows) {
             decode_scores<type.value, n_rows.value>(s.q + r * o.ldk, o.ldk, n, rows, s.score + r * block_size, seen.from, seen.to);
         });
@@ -283,7 +285,7 @@ void add_block_decode(const op & o, const scratch & s, const tile & t, int64_t h
     for (int64_t r = 0; r < o.group; ++r) {
         weigh(o, s, r, seen);
     }
-    with_block_rows(o, t, h, o.v_cache, s.v, o.ldv, begin, end, [&](auto type, const block_rows & rows, int64_t n) {
+    with_block_rows(o, t, h, o.src.v_cache, s.v, o.ldv, begin, end, [&](auto type, const block_rows & rows, int64_t n) {
         for_row_groups<decode_rows>(o.group, [&](int64_t r, auto n_rows) {
             decode_values<type.value, n_rows.value>(
                     s.score + r * block_size, rows, n, s.segment.acc + r * o.ldv, s.rescale + r, o.ldv, seen.from, seen.to);
@@ -296,8 +298,8 @@ void add_block_prefill(const op & o, const scratch & s, const tile & t, int64_t 
     const int b = int(begin % block_size);
     const int e = b + int(end - begin);
     for_each_run(o, t.stream, h, begin, end, [&](int64_t row, int64_t j, int64_t n) {
-        load_rows(o.k_cache, row, n, s.k + j % block_size * o.ldk, o.ldk);
-        load_rows(o.v_cache, row, n, s.v + j % block_size * o.ldv, o.ldv);
+        load_rows(o.src.k_cache, row, n, s.k + j % block_size * o.ldk, o.ldk);
+        load_rows(o.src.v_cache, row, n, s.v + j % block_size * o.ldv, o.ldv);
     });
     transpose_block(s.k, s.kt, o.ldk);
 
@@ -338,7 +340,7 @@ void sum_segment(const op & o, const scratch & s, const tile & t, int64_t h, int
     }
     // the sinks, as far as they go, then what the first query's window adds
     const int64_t sink   = std::min<int64_t>(o.p.sink, t.position + t.n_tokens);
-    const int64_t window = std::max(sink, duo_window_begin(t.position, o.p.recent, o.p.chunk));
+    const int64_t window = std::max(sink, o.window(h, t.position));
     add_range(o, s, t, h, begin, std::min(end, sink), true);
     add_range(o, s, t, h, std::max(begin, window), end, false);
 }
@@ -347,7 +349,7 @@ void sum_segment(const op & o, const scratch & s, const tile & t, int64_t h, int
 
 void load_queries(const op & o, const scratch & s, const tile & t, int64_t h) {
     for (int64_t r = 0; r < t.n_tokens * o.group; ++r) {
-        const float * src = (const float *) o.q->data + ((t.token + r / o.group) * o.n_head + h * o.group + r % o.group) * o.dk;
+        const float * src = (const float *) o.src.q->data + ((t.token + r / o.group) * o.n_head + h * o.group + r % o.group) * o.dk;
         for (int64_t d = 0; d < o.dk; ++d) {
             s.q[r * o.ldk + d] = src[d] * o.p.scale;
         }
@@ -356,8 +358,12 @@ void load_queries(const op & o, const scratch & s, const tile & t, int64_t h) {
 
 void write_row(const op & o, ggml_tensor * dst, const partial & p, int64_t r, int64_t token, int64_t head) {
     float * out = (float *) dst->data + (token * o.n_head + head) * o.dv;
+    const float sink  = o.sink_score(head);
+    const float max   = std::max(p.max[r], sink);
+    const float scale = max == p.max[r] ? 1.0f : expf(p.max[r] - max);
+    const float sum   = sink == neg_inf ? p.sum[r] : std::fma(p.sum[r], scale, expf(sink - max));
     for (int64_t d = 0; d < o.dv; ++d) {
-        out[d] = p.acc[r * o.ldv + d] / p.sum[r];
+        out[d] = p.acc[r * o.ldv + d] * scale / sum;
     }
 }
 
@@ -370,7 +376,7 @@ void compute_tile(const op & o, const scratch & s, const tile & t, int64_t h, gg
     const int64_t n_segment = ceil_div(t.position + t.n_tokens, o.segment_size);
     for (int64_t i = 0; i < n_segment; ++i) {
         if (o.sees_window(h) && i * o.segment_size >= o.p.sink) {
-            i = std::max(i, duo_window_begin(t.position, o.p.recent, o.p.chunk) / o.segment_size);
+            i = std::max(i, o.window(h, t.position) / o.segment_size);
         }
         sum_segment(o, s, t, h, i);
         for (int64_t r = 0; r < n_rows; ++r) {
@@ -431,22 +437,22 @@ void merge_split(const op & o, const scratch & s, int64_t token, int64_t head, f
 
 // One query, in float64 over an explicit mask. The rules are written here anew, so that a mistake of the kernels is not shared.
 void compute_reference(const op & o, int64_t token, int64_t head, ggml_tensor * dst) {
-    const int64_t h = head / o.group, p = o.position(token), window = p - p % o.p.chunk - o.p.recent;
+    const int64_t h = head / o.group, p = o.position(token), window = p - p % o.p.chunk - o.head(h).recent;
     std::vector<std::vector<float>> keys(p + 1), values(p + 1);
     std::vector<uint8_t> visible(p + 1);
     for (int64_t j = 0; j <= p; ++j) {
-        visible[j] = !o.sees_window(h) || j < o.p.sink || j >= window;
+        visible[j] = j < o.p.sink || j >= window;
         values[j].resize(o.dv);
         if (visible[j]) {
-            const int64_t cell = o.kind(h) == GGML_MIXED_ATTN_HEAD_STREAMING && j >= o.p.sink ? o.p.sink + (j - o.p.sink) % o.p.ring : j;
-            const int64_t row  = o.stream(token) * o.p.n_rows + o.first_row(h) + cell;
+            const int64_t cell = j >= o.p.sink ? o.p.sink + (j - o.p.sink) % o.head(h).ring : j;
+            const int64_t row  = o.stream(token) * o.p.n_rows + o.head(h).first_row + cell;
             keys[j].resize(o.dk);
-            load_rows(o.k_cache, row, 1, keys[j].data(), o.dk);
-            load_rows(o.v_cache, row, 1, values[j].data(), o.dv);
+            load_rows(o.src.k_cache, row, 1, keys[j].data(), o.dk);
+            load_rows(o.src.v_cache, row, 1, values[j].data(), o.dv);
         }
     }
-    const float * q = (const float *) o.q->data + (token * o.n_head + head) * o.dk;
-    const std::vector<double> out = reference_attention(q, o.dk, keys, values, visible, o.p.scale, o.p.softcap);
+    const float * q = (const float *) o.src.q->data + (token * o.n_head + head) * o.dk;
+    const std::vector<double> out = reference_attention(q, o.dk, keys, values, visible, o.p.scale, o.p.softcap, o.sink_score(head));
     std::copy(out.begin(), out.end(), (float *) dst->data + (token * o.n_head + head) * o.dv);
 }
 
@@ -467,7 +473,9 @@ void ggml_compute_forward_mixed_attn(const ggml_compute_params * params, ggml_te
     float * split = mem + scratch::floats(o) * nth;
     const scratch s(o, mem + scratch::floats(o) * ith);
 
-    store(o, ith, nth);
+    if (o.src.k) {
+        store(o, ith, nth);
+    }
     if (ith == 0) {
         ggml_threadpool_chunk_set(params->threadpool, nth);
     }

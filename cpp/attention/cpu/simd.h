@@ -86,6 +86,20 @@ static inline simd simd_exp(simd x) {
 #endif
 }
 
+// Within 2e-7 of tanh x: (e^2x - 1) / (e^2x + 1), and near 0, where that would lose what is left of a difference, a series.
+static inline simd simd_tanh(simd x) {
+    const simd one  = simd_set(1.0f);
+    const simd a    = x < simd_set(0.0f) ? -x : x;
+    const simd e    = simd_exp(simd_set(2.0f) * (a < simd_set(10.0f) ? a : simd_set(10.0f))); // from there on it is 1
+    const simd far  = (e - one) / (e + one);
+    const simd xx   = x * x;
+    simd near = simd_set(62.0f / 2835);
+    for (const float term : { -17.0f / 315, 2.0f / 15, -1.0f / 3, 1.0f }) {
+        near = simd_fma(near, xx, simd_set(term));
+    }
+    return a < simd_set(0.25f) ? x * near : x < simd_set(0.0f) ? -far : far;
+}
+
 static inline float simd_max_lane(simd x) {
     float max = x[0];
     for (int i = 1; i < simd_width; ++i) {

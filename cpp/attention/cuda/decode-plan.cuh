@@ -19,7 +19,7 @@ namespace duo::cuda {
 
 constexpr int MAX_DECODE_TOKENS   = 32;   // of one launch: a warp finds the groups with one ballot
 constexpr int MAX_DECODE_SEGMENTS = 512;  // of one launch
-constexpr int MAX_DECODE_HEADS_KV = 256;
+constexpr int MAX_DECODE_HEADS_KV = 128;
 
 // Consecutive tokens of one stream, and some of the query heads of one KV head: the columns of the products.
 struct Segment {
@@ -29,7 +29,7 @@ struct Segment {
     int32_t  first_head;  // query head
     int32_t  n_heads;
     int32_t  first_position;
-    HeadKind kind;
+    int32_t  recent;
 };
 
 // n things for m takers: taker i gets things [begin(i), begin(i + 1)), n / m of them or one more.
@@ -55,8 +55,7 @@ struct Shares {
 
 struct DecodePlan {
     struct Id { uint8_t group, chunk; uint16_t head; };
-    int64_t  first_row[MAX_DECODE_HEADS_KV];     // of each head, within its stream
-    HeadKind kind[MAX_DECODE_HEADS_KV];
+    Head     heads[MAX_DECODE_HEADS_KV];
     Id       id[MAX_DECODE_SEGMENTS];
     Cells    cells[MAX_DECODE_SEGMENTS];
     int32_t  position[MAX_DECODE_TOKENS];
@@ -95,8 +94,8 @@ static __device__ __forceinline__ Segment segment(const DecodePlan & plan, const
     s.first_head     = id.head * shape.ratio + id.chunk * shape.chunk_heads;
     s.n_heads        = min(shape.chunk_heads, shape.ratio - id.chunk * shape.chunk_heads);
     s.first_position = plan.position[s.first_token];
-    s.first_row      = plan.stream[s.first_token] * layout.n_rows + plan.first_row[id.head];
-    s.kind           = plan.kind[id.head];
+    s.first_row      = plan.stream[s.first_token] * layout.n_rows + plan.heads[id.head].first_row;
+    s.recent         = plan.heads[id.head].recent;
     return s;
 }
 
@@ -109,9 +108,7 @@ static __device__ void make_plan(DecodePlan & plan, const Layout & layout, const
         const int2 token = lane < n ? *reinterpret_cast<const int2 *>(layout.tokens + 2 * lane) : make_int2(0, -1);
 #pragma unroll 1
         for (int head = lane; head < layout.n_head_kv; head += 32) {
-            const longlong2 entry = *reinterpret_cast<const longlong2 *>(layout.heads + 2 * head);
-            plan.first_row[head] = entry.x;
-            plan.kind[head]      = HeadKind(entry.y);
+            plan.heads[head] = head_at(layout, head);
         }
 
         // Groups of tokens.
@@ -143,12 +140,13 @@ static __device__ void make_plan(DecodePlan & plan, const Layout & layout, const
                 const int column = shape.n_chunks == 1 ? i : i / shape.n_chunks, group = n_groups == 1 ? 0 : column / shape.n_head_kv;
                 plan.id[i] = { uint8_t(group), uint8_t(i - column * shape.n_chunks), uint16_t(column - group * shape.n_head_kv) };
                 const Segment s = segment(plan, layout, shape, i);
-                const Cells cells(layout, s.kind, s.first_position, plan.position[s.first_token + s.n_tokens - 1]);
+                const Head & head = plan.heads[plan.id[i].head];
+                const Cells cells(layout, head, s.first_position, plan.position[s.first_token + s.n_tokens - 1]);
                 plan.cells[i] = cells;
                 units = OVERHEAD;
 #pragma unroll
                 for (int r = 0; r < MAX_RUNS; ++r) {
-                    units += cells.run(layout, r).n_tiles(TILE);
+                    units += cells.run(layout, head.ring, r).n_tiles(TILE);
                 }
             }
             int32_t before = units;

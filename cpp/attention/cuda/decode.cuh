@@ -85,10 +85,11 @@ struct TileCursor {
             if (unit < segment_end) {
                 int32_t tile = unit - first_tile;
                 cells     = plan.cells[segment];
+                const int32_t ring = plan.heads[plan.id[segment].head].ring;
                 first_row = duo::cuda::segment(plan, layout, shape, segment).first_row;
 #pragma unroll 1
                 for (run_index = 0; unit < unit_end; ++run_index) {
-                    run = cells.run(layout, run_index);
+                    run = cells.run(layout, ring, run_index);
                     const int32_t n = run.n_tiles(Config::TILE);
                     if (tile < n) {
                         cell = run.first_cell() + tile * Config::TILE;
@@ -202,7 +203,7 @@ decode_kernel(const __grid_constant__ AttentionParams p, const __grid_constant__
     float   out[N_TILES][D / 16][4];
     float   factor[N_TILES][2], maximum[N_TILES][2], sum[N_TILES][2];
     int32_t position[N_TILES][2], window[N_TILES][2];
-    int32_t current = -1, n_columns = 0, n_tiles = 0, first_position = 0, block_tokens = 0;
+    int32_t current = -1, n_columns = 0, n_tiles = 0, first_position = 0, block_tokens = 0, recent = 0;
     bool    sees_window = false; // sinks and recent keys only
 
     // Asks for the queries of a segment: early, or the bytes of tiles keep them waiting.
@@ -222,7 +223,7 @@ decode_kernel(const __grid_constant__ AttentionParams p, const __grid_constant__
 
     const auto start_segment = [&](int32_t index, bool first) {
         const Segment s = segment(plan, layout, shape, index);
-        current = index, sees_window = s.kind != HeadKind::retrieval, block_tokens = s.n_tokens, first_position = s.first_position;
+        current = index, recent = s.recent, sees_window = recent < SEES_ALL, block_tokens = s.n_tokens, first_position = s.first_position;
         n_columns = s.n_tokens * s.n_heads;
         n_tiles   = (n_columns + 7) / 8;
         if (Config::BULK || !first) {
@@ -273,7 +274,7 @@ decode_kernel(const __grid_constant__ AttentionParams p, const __grid_constant__
                 factor[n][c]   = __shfl_sync(~0u, f, 4 * (2 * t + c));
                 const int token = s.first_token + (s.n_tokens == 1 ? 0 : min((8 * n + 2 * t + c) / s.n_heads, s.n_tokens - 1));
                 position[n][c] = plan.position[token];
-                window[n][c]   = sees_window ? window_begin(layout, position[n][c]) : -1;
+                window[n][c]   = sees_window ? window_begin(layout, recent, position[n][c]) : -1;
                 maximum[n][c]  = NO_KEY;
                 sum[n][c]      = 0.0f;
             }
@@ -299,6 +300,8 @@ decode_kernel(const __grid_constant__ AttentionParams p, const __grid_constant__
         }
     };
 
+    // The query head of a segment's column.
+    const auto head_of = [&](const Segment & s, int column) { return s.first_head + (s.n_tokens == 1 ? column : column % s.n_heads); };
     // Where element d of the output of a segment's column goes.
     const auto destination = [&](const Segment & s, int column) {
         const int token = s.n_tokens == 1 ? 0 : column / s.n_heads;
@@ -322,7 +325,7 @@ decode_kernel(const __grid_constant__ AttentionParams p, const __grid_constant__
                 const int column = 8 * n + 2 * t + c;
                 if (column < n_columns) {
                     float * const to = whole ? destination(s, column) : part + column * D;
-                    const float norm = whole ? 1.0f / x : 1.0f;
+                    const float norm = whole ? 1.0f / denominator(p, head_of(s, column), maximum[n][c], x) : 1.0f;
 #pragma unroll
                     for (int tile = 0; tile < D / 16; ++tile) {
 #pragma unroll
@@ -541,7 +544,7 @@ decode_kernel(const __grid_constant__ AttentionParams p, const __grid_constant__
                 joined.add(ptx::exp2(norm[w].x - m), norm[w].y, x[w]);
             }
             if (whole) {
-                reinterpret_cast<float4 *>(destination(s, column))[item % VECTORS] = joined.result();
+                reinterpret_cast<float4 *>(destination(s, column))[item % VECTORS] = joined.over(denominator(p, head_of(s, column), m, joined.sum));
             } else {
                 reinterpret_cast<float4 *>(part)[item] = joined.out;
                 if (item % VECTORS == 0) {
@@ -619,7 +622,7 @@ decode_kernel(const __grid_constant__ AttentionParams p, const __grid_constant__
                 const float2 norm = norms[group * COLUMNS + column];
                 joined.add(ptx::exp2(norm.x - m), norm.y, sums[group * items + item]);
             }
-            reinterpret_cast<float4 *>(destination(s, column))[item % VECTORS] = joined.result();
+            reinterpret_cast<float4 *>(destination(s, column))[item % VECTORS] = joined.over(denominator(p, head_of(s, column), m, joined.sum));
         }
         __syncthreads();
     }

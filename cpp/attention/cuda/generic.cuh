@@ -19,7 +19,8 @@ generic_kernel(const __grid_constant__ AttentionParams p, int64_t k_row_bytes, i
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
     const int token = blockIdx.x / p.n_head, head = blockIdx.x % p.n_head, head_kv = head / (p.n_head / layout.n_head_kv);
     const int32_t position = layout.tokens[2 * token];
-    const int64_t first_row = layout.tokens[2 * token + 1] * layout.n_rows + layout.heads[2 * head_kv];
+    const Head    what     = head_at(layout, head_kv);
+    const int64_t first_row = layout.tokens[2 * token + 1] * layout.n_rows + what.first_row;
     const int64_t column = blockIdx.x;
 
     for (int i = threadIdx.x; i < p.head_size_k; i += blockDim.x) {
@@ -28,9 +29,9 @@ generic_kernel(const __grid_constant__ AttentionParams p, int64_t k_row_bytes, i
     __syncthreads();
 
     float m = NO_KEY, l = 0.0f, o[GENERIC_PER_LANE] = {};
-    const Cells cells(layout, head_kind(layout, head_kv), position, position);
+    const Cells cells(layout, what, position, position);
     for (int r = 0; r < MAX_RUNS; ++r) {
-        const Run run = cells.run(layout, r);
+        const Run run = cells.run(layout, what.ring, r);
         for (int32_t cell = run.begin + warp; cell < run.end; cell += GENERIC_WARPS) {
             const uint8_t * k = static_cast<const uint8_t *>(p.k_cache) + (first_row + cell) * k_row_bytes;
             const uint8_t * v = static_cast<const uint8_t *>(p.v_cache) + (first_row + cell) * v_row_bytes;
@@ -74,7 +75,7 @@ generic_kernel(const __grid_constant__ AttentionParams p, int64_t k_row_bytes, i
             sum += weight * parts[w][MAX_HEAD_SIZE + 1];
             out += weight * parts[w][i];
         }
-        p.dst[column * p.head_size_v + i] = out / sum;
+        p.dst[column * p.head_size_v + i] = out / denominator(p, head, top, sum);
     }
 }
 

@@ -3,12 +3,11 @@
 
 #include "mixed-attention-cuda.h"
 
-#include <cstring>
+#include <map>
+#include <mutex>
+#include <utility>
 
-static_assert(GGML_MIXED_ATTN_COUNTERS == duo::cuda::N_COUNTERS, "the cache holds the kernels' counters");
-
-static_assert(GGML_MIXED_ATTN_HEAD_RETRIEVAL == int(duo::cuda::HeadKind::retrieval) && GGML_MIXED_ATTN_HEAD_STREAMING == int(duo::cuda::HeadKind::streaming) &&
-              GGML_MIXED_ATTN_HEAD_WINDOWED == int(duo::cuda::HeadKind::windowed), "head kinds go to the kernels as they are");
+static_assert(GGML_MIXED_ATTN_ALL == duo::cuda::SEES_ALL && sizeof(ggml_mixed_attn_head) == sizeof(duo::cuda::Head), "heads go to the kernels as they are");
 
 using duo::cuda::BLOCK_BYTES, duo::cuda::BLOCK_VALUES, duo::cuda::CacheType;
 
@@ -37,10 +36,10 @@ static bool cache_type(ggml_type type, CacheType & out) {
 }
 
 bool ggml_cuda_mixed_attn_supported(int device, const ggml_tensor * dst) {
+    const ggml_tensor * k_cache = ggml_mixed_attn_get_sources(dst).k_cache, * v_cache = ggml_mixed_attn_get_sources(dst).v_cache;
     CacheType type;
     return ggml_cuda_info().devices[device].cc >= GGML_CUDA_CC_AMPERE && GGML_CUDA_CC_IS_NVIDIA(ggml_cuda_info().devices[device].cc) &&
-           cache_type(dst->src[3]->type, type) && cache_type(dst->src[4]->type, type) &&
-           dst->src[3]->ne[0] <= duo::cuda::MAX_HEAD_SIZE && dst->src[4]->ne[0] <= duo::cuda::MAX_HEAD_SIZE;
+           cache_type(k_cache->type, type) && cache_type(v_cache->type, type) && k_cache->ne[0] <= duo::cuda::MAX_HEAD_SIZE && v_cache->ne[0] <= duo::cuda::MAX_HEAD_SIZE;
 }
 
 // What decides which kernels a layer takes.
@@ -55,8 +54,8 @@ static duo::cuda::AttentionParams layer_params(const ggml_mixed_attn_shape & s) 
 }
 
 static duo::cuda::AttentionParams layer_params(const ggml_tensor * dst) {
-    const ggml_tensor * k_cache = dst->src[3], * v_cache = dst->src[4];
-    return layer_params({ k_cache->ne[0], v_cache->ne[0], dst->src[0]->ne[1], dst->src[1]->ne[1], k_cache->type, v_cache->type });
+    const ggml_mixed_attn_sources s = ggml_mixed_attn_get_sources(dst);
+    return layer_params({ s.k_cache->ne[0], s.v_cache->ne[0], s.q->ne[1], s.heads->ne[1], s.k_cache->type, s.v_cache->type });
 }
 
 const char * ggml_cuda_mixed_attn_slow_reason(ggml_mixed_attn_shape shape) {
@@ -72,48 +71,53 @@ size_t ggml_cuda_mixed_attn_get_alloc_size(int device, const ggml_tensor * dst) 
     return scratch_offset(dst) + duo::cuda::attention_workspace(layer_params(dst), ggml_cuda_info().devices[device].nsm);
 }
 
-void ggml_cuda_mixed_attn(ggml_backend_cuda_context & ctx, ggml_tensor * dst) {
-    const ggml_tensor * q        = dst->src[0];
-    const ggml_tensor * k        = dst->src[1];
-    const ggml_tensor * v        = dst->src[2];
-    const ggml_tensor * k_cache  = dst->src[3];
-    const ggml_tensor * v_cache  = dst->src[4];
-    const ggml_tensor * tokens   = dst->src[5];
-    const ggml_tensor * heads    = dst->src[6];
-    const ggml_tensor * counters = dst->src[7];
+// Counters of a stream's launches: zero at first, and every launch leaves zeros. They live as long as the process, 16 KB each.
+static int32_t * stream_counters(int device, cudaStream_t stream) {
+    static std::mutex mutex;
+    static std::map<std::pair<int, cudaStream_t>, int32_t *> all;
+    std::lock_guard lock(mutex);
+    int32_t *& counters = all[{ device, stream }];
+    if (!counters) {
+        CUDA_CHECK(cudaMalloc(&counters, duo::cuda::N_COUNTERS * sizeof(int32_t)));
+        CUDA_CHECK(cudaMemsetAsync(counters, 0, duo::cuda::N_COUNTERS * sizeof(int32_t), stream));
+    }
+    return counters;
+}
 
-    ggml_mixed_attn_params p;
-    memcpy(&p, dst->op_params, sizeof(p));
+void ggml_cuda_mixed_attn(ggml_backend_cuda_context & ctx, ggml_tensor * dst) {
+    const ggml_mixed_attn_params  p = ggml_mixed_attn_get_params(dst);
+    const ggml_mixed_attn_sources s = ggml_mixed_attn_get_sources(dst);
 
     duo::cuda::AttentionParams attention = layer_params(dst);
     duo::cuda::Layout &        layout    = attention.layout;
-    layout.tokens    = (const int32_t *) tokens->data;
-    layout.heads     = (const int64_t *) heads->data;
-    layout.n_rows    = p.n_rows;
-    layout.n_tokens  = int32_t(q->ne[2]);
-    layout.sink      = p.sink;
-    layout.recent    = p.recent;
-    layout.chunk     = p.chunk;
-    layout.ring      = p.ring;
+    layout.tokens   = (const int32_t *) s.tokens->data;
+    layout.heads    = (const duo::cuda::Head *) s.heads->data;
+    layout.n_rows   = p.n_rows;
+    layout.n_tokens = int32_t(s.q->ne[2]);
+    layout.sink     = p.sink;
+    layout.chunk    = p.chunk;
 
-    duo::cuda::StoreParams store = {};
-    store.layout      = layout;
-    store.k           = (const float *) k->data;
-    store.v           = (const float *) v->data;
-    store.k_cache     = k_cache->data;
-    store.v_cache     = v_cache->data;
-    store.head_size_k = attention.head_size_k;
-    store.head_size_v = attention.head_size_v;
-    store.type_k      = attention.type_k;
-    store.type_v      = attention.type_v;
-    CUDA_CHECK(duo::cuda::store(store, ctx.stream()));
+    if (s.k) {
+        duo::cuda::StoreParams store = {};
+        store.layout      = layout;
+        store.k           = (const float *) s.k->data;
+        store.v           = (const float *) s.v->data;
+        store.k_cache     = s.k_cache->data;
+        store.v_cache     = s.v_cache->data;
+        store.head_size_k = attention.head_size_k;
+        store.head_size_v = attention.head_size_v;
+        store.type_k      = attention.type_k;
+        store.type_v      = attention.type_v;
+        CUDA_CHECK(duo::cuda::store(store, ctx.stream()));
+    }
 
-    attention.q              = (const float *) q->data;
-    attention.k_cache        = k_cache->data;
-    attention.v_cache        = v_cache->data;
+    attention.q              = (const float *) s.q->data;
+    attention.k_cache        = s.k_cache->data;
+    attention.v_cache        = s.v_cache->data;
+    attention.sinks          = s.sinks ? (const float *) s.sinks->data : nullptr;
     attention.dst            = (float *) dst->data;
     attention.partials       = (float *) ((char *) dst->data + scratch_offset(dst));
-    attention.counters       = (int32_t *) counters->data;
+    attention.counters       = stream_counters(ctx.device, ctx.stream());
     attention.max_seq_tokens = p.max_seq_tokens;
     attention.scale          = p.scale;
     attention.softcap        = p.softcap;

@@ -2,12 +2,18 @@
 // m = max m_i, l = sum l_i 2^(m_i - m), o = sum o_i 2^(m_i - m), always added in the order of the parts, so the bits never change.
 #pragma once
 
+#include "params.h"
 #include "ptx.cuh"
 
 namespace duo::cuda {
 
 // Below any score, yet finite: a part without keys then weighs 0 and never makes a NaN.
 constexpr float NO_KEY = -1e30f;
+
+// What a query's output is divided by: the sum of its weights 2^(score - m), and the weight of its head's learned sink.
+static __device__ __forceinline__ float denominator(const AttentionParams & p, int head, float m, float sum) {
+    return p.sinks ? sum + ptx::exp2(p.sinks[head] * 1.44269504f - m) : sum;
+}
 
 // Four values of a query's output, of parts added one after the other, each with its weight 2^(m_i - m).
 struct Joined {
@@ -22,8 +28,8 @@ struct Joined {
     __device__ __forceinline__ void scale(float by) {
         sum *= by, out.x *= by, out.y *= by, out.z *= by, out.w *= by;
     }
-    __device__ __forceinline__ float4 result() const {
-        const float f = 1.0f / sum;
+    __device__ __forceinline__ float4 over(float denominator) const {
+        const float f = 1.0f / denominator;
         return make_float4(out.x * f, out.y * f, out.z * f, out.w * f);
     }
 };

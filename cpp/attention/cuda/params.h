@@ -8,8 +8,15 @@ namespace duo::cuda {
 
 enum class CacheType : int32_t { f32, f16, bf16, q4_0, q4_1, q5_0, q5_1, q8_0, iq4_nl };
 
-// A windowed head is kept as a retrieval head and sees what a streaming head sees.
-enum class HeadKind : uint8_t { retrieval, streaming, windowed };
+// As ggml_mixed_attn_head.
+struct alignas(16) Head {
+    int32_t first_row;
+    int32_t recent;
+    int32_t ring;
+    int32_t reserved;
+};
+
+constexpr int32_t SEES_ALL = 0x3fffffff; // Head::recent of a head that sees every key
 
 // Values of a block of a quantised row, and bytes of a block of ggml's; a row of another type has single values. ggml-mixed-attn.cu compares them with
 // ggml's own.
@@ -41,17 +48,15 @@ static inline size_t row_bytes(CacheType type, int32_t n) {
 }
 
 // Rows of a head are contiguous: row (stream, head, cell) is stream * n_rows + first row of the head + cell.
-// The fast kernels copy whole groups of 8 cells, so first rows, n_rows, the cells of a retrieval or windowed head and sink + ring are multiples of 8.
+// The fast kernels copy whole groups of 8 cells, so first rows, n_rows and the cells of each head are multiples of 8.
 struct Layout {
     const int32_t * tokens;     // [n_tokens][2]: position, stream; a stream's tokens in the order of their positions
-    const int64_t * heads;      // [n_head_kv][2]: first row within the stream, HeadKind
+    const Head    * heads;      // [n_head_kv]
     int64_t         n_rows;     // rows of one stream
     int32_t         n_tokens;
     int32_t         n_head_kv;
     int32_t         sink;
-    int32_t         recent;
     int32_t         chunk;
-    int32_t         ring;       // cells after the sinks
 };
 
 struct AttentionParams {
@@ -59,6 +64,7 @@ struct AttentionParams {
     const float * q;            // [n_tokens][n_head][head_size_k]
     const void  * k_cache;      // [n_rows * n_stream][head_size_k] of type_k
     const void  * v_cache;      // [n_rows * n_stream][head_size_v] of type_v
+    const float * sinks;        // [n_head] learned sinks, or null: exp(sinks[head]) more in the denominator
     float       * dst;          // [n_tokens][n_head][head_size_v]
     float       * partials;     // scratch of attention_workspace() bytes, anything in it
     int32_t     * counters;     // [N_COUNTERS], zero before the first launch; every launch leaves zeros

@@ -59,7 +59,7 @@ static __device__ __forceinline__ int head_of_rank(const Layout & layout, int ra
     for (const bool sees_window : { false, true }) {
         for (int first = 0; first < layout.n_head_kv; first += 32) {
             const int head = first + lane;
-            const uint32_t mask = __ballot_sync(~0u, head < layout.n_head_kv && (head_kind(layout, head) != HeadKind::retrieval) == sees_window);
+            const uint32_t mask = __ballot_sync(~0u, head < layout.n_head_kv && (head_at(layout, head).recent < SEES_ALL) == sees_window);
             if (rank < __popc(mask)) {
                 return first + __fns(mask, 0, rank + 1);
             }
@@ -145,8 +145,8 @@ prefill_kernel(const __grid_constant__ AttentionParams p, const __grid_constant_
     const int head  = head_of_rank(layout, item / shape.n_token_blocks);
     const int first_token = (shape.n_token_blocks - 1 - item % shape.n_token_blocks) * shape.block_tokens; // the last see the most
     const int end_token   = min(first_token + shape.block_tokens, layout.n_tokens);
-    const HeadKind kind   = head_kind(layout, head);
-    const bool sees_window = kind != HeadKind::retrieval;
+    const Head what        = head_at(layout, head);
+    const bool sees_window = what.recent < SEES_ALL;
 
     // Queries, with the scale and log2(e) in them.
     const float q_factor = p.softcap != 0.0f ? p.scale / p.softcap : p.scale * 1.44269504f;
@@ -179,22 +179,22 @@ prefill_kernel(const __grid_constant__ AttentionParams p, const __grid_constant_
         for (run_end = run_begin + 1; run_end < end_token && layout.tokens[2 * run_end + 1] == stream; ++run_end) {
         }
         const int32_t first_position = layout.tokens[2 * run_begin], last_position = layout.tokens[2 * (run_end - 1)];
-        const int32_t last_window = sees_window ? window_begin(layout, last_position) : -1;
-        const int64_t first_row   = stream * layout.n_rows + layout.heads[2 * head];
+        const int32_t last_window = sees_window ? window_begin(layout, what.recent, last_position) : -1;
+        const int64_t first_row   = stream * layout.n_rows + what.first_row;
         __syncthreads();
         for (int row = thread; row < Config::ROWS; row += THREADS) {
             const int token = first_token + row / shape.ratio;
             const int32_t position = token >= run_begin && token < run_end ? layout.tokens[2 * token] : -1;
-            sight[row] = make_int2(position, sees_window ? window_begin(layout, position) : -1);
+            sight[row] = make_int2(position, sees_window ? window_begin(layout, what.recent, position) : -1);
         }
         __syncthreads();
 
         // This split's tiles of all those of the runs, one after another.
-        const Cells cells(layout, kind, first_position, last_position);
+        const Cells cells(layout, what, first_position, last_position);
         int n_all = 0;
 #pragma unroll
         for (int r = 0; r < MAX_RUNS; ++r) {
-            n_all += cells.run(layout, r).n_tiles(KEYS);
+            n_all += cells.run(layout, what.ring, r).n_tiles(KEYS);
         }
         const int tile_begin = int(int64_t(n_all) * split / shape.n_splits), n_tiles = int(int64_t(n_all) * (split + 1) / shape.n_splits) - tile_begin;
         Run run;
@@ -202,7 +202,7 @@ prefill_kernel(const __grid_constant__ AttentionParams p, const __grid_constant_
         const auto find_tile = [&](int index) {
 #pragma unroll 1
             for (int r = 0; r < MAX_RUNS; ++r) {
-                run = cells.run(layout, r);
+                run = cells.run(layout, what.ring, r);
                 const int n = run.n_tiles(KEYS);
                 if (index < n) {
                     cell = run.first_cell() + index * KEYS;
@@ -472,7 +472,7 @@ prefill_kernel(const __grid_constant__ AttentionParams p, const __grid_constant_
                 }
                 const int token = first_token + row / shape.ratio;
                 const bool whole = shape.n_splits == 1;
-                const float norm = whole ? 1.0f / sum[m][2 * r] : 1.0f;
+                const float norm = whole ? 1.0f / denominator(p, head * shape.ratio + row % shape.ratio, maximum[m][r], sum[m][2 * r]) : 1.0f;
                 float * const to = whole ? p.dst + (int64_t(token) * p.n_head + head * shape.ratio + row % shape.ratio) * D : part + row * D;
                 // A split that had nothing to do says so by its sum alone.
 #pragma unroll
@@ -528,11 +528,13 @@ static __global__ void prefill_merge_kernel(const __grid_constant__ AttentionPar
             }
         }
     }
-    float * const to = p.dst + (int64_t(token) * p.n_head + head * shape.ratio + row % shape.ratio) * D;
+    const int query_head = head * shape.ratio + row % shape.ratio;
+    const float norm = 1.0f / denominator(p, query_head, top, sum);
+    float * const to = p.dst + (int64_t(token) * p.n_head + query_head) * D;
 #pragma unroll
     for (int i = 0; i < (D + 31) / 32; ++i) {
         if (32 * i + lane < D) {
-            to[32 * i + lane] = out[i] / sum;
+            to[32 * i + lane] = out[i] * norm;
         }
     }
 }

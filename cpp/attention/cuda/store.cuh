@@ -22,8 +22,8 @@ static __global__ void store_kernel(const __grid_constant__ StoreParams p, int64
 
     const int32_t position = layout.tokens[2 * token];
     const int64_t stream   = layout.tokens[2 * token + 1];
-    const int64_t cell     = head_kind(layout, head) == HeadKind::streaming ? duo_ring_cell(position, layout.sink, layout.ring) : position;
-    const int64_t to       = stream * layout.n_rows + layout.heads[2 * head] + cell;
+    const Head    what     = head_at(layout, head);
+    const int64_t to       = stream * layout.n_rows + what.first_row + duo_ring_cell(position, layout.sink, what.ring);
 
     ptx::wait_for_previous_kernel(); // tokens and heads are older
     ptx::let_next_kernel_start();
