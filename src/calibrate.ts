@@ -9,6 +9,7 @@ import { ContextError } from './errors.ts';
 import type { Handle, Native } from './ffi/native.ts';
 import { GatePattern, type GatePatternJson } from './gates.ts';
 import { runJob } from './job.ts';
+import { requireMixedHeads } from './mixed-heads.ts';
 import type { Model } from './model.ts';
 import { abortSignal, absolutePath, boolean, callback, checkOptions, filePath, integer, oneOf, text as string, toJson } from './options.ts';
 import { inSlices } from './slices.ts';
@@ -77,11 +78,14 @@ export type Calibration = {
   seconds: number;
 };
 
+/** Each has a sequence of its own in one context, and llama.cpp has no more. @internal */
+export const maxSamples = 256;
+
 /** @internal */
 export const calibrateChecks = {
   method: oneOf(...calibrationMethods),
   contextSize: integer(1),
-  samples: integer(1),
+  samples: integer(1, maxSamples),
   questions: integer(1, 20),
   seed: integer(0, 2 ** 32 - 1),
   text: string,
@@ -100,6 +104,8 @@ export async function calibrate(native: Native, model: Model, handle: () => Hand
   checkOptions(options, calibrateChecks);
   const { method = 'combined', questions = 6, seed = 1, sink = 64, recent = 256, strict = false } = options;
   const { samples: count = defaultSamples(model), text, masks, threads, onProgress, signal } = options;
+  // Every head streams, which needs no gates.
+  await requireMixedHeads(model, { duo: { sparsity: 1 } }, 'There is nothing to calibrate: it runs with full heads.');
   const partial = options.partial === undefined ? undefined : absolutePath('partial', options.partial);
   const contextSize = options.contextSize ?? defaultContextSize(model, sink, recent);
   const samples = await calibrationSamples(model, count, { contextSize, questions, sink, recent, seed, text }, signal);

@@ -62,7 +62,7 @@ export type MemoryReport = {
   windowedBytes: number;
   /** The sum of the three: what is allocated. */
   totalBytes: number;
-  /** What llama.cpp's own cache takes for the same context. */
+  /** The same if no head streamed: what llama.cpp's own cache takes for this context, but for how it rounds windows. */
   fullBytes: number;
   /** KV heads of each kind, over all layers. */
   retrievalHeads: number;

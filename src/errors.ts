@@ -156,6 +156,7 @@ const byCode: Record<string, (message: string, failure: JobFailure) => LlamaDuoE
   full: (message) => new ContextFullError(message),
   grammar: (message, { text }) => new GrammarError(message, text ?? ''),
   decode: (message) => new DecodeError(message),
+  output: (message) => new OutputError(message),
 };
 
 /** The typed error for a failed job's JSON. */

@@ -136,7 +136,7 @@ export class Model {
   /**
    * The token ids of a text of any length, worked out on a thread of the library's.
    *
-   * @throws `signal.reason` when aborted
+   * @throws ModelError where the model has no vocabulary, `signal.reason` when aborted
    */
   async tokenizeAsync(text: string, options: TokenizeOptions & { signal?: AbortSignal | undefined } = {}): Promise<Int32Array> {
     checkOptions(options, { ...tokenizeChecks, signal: abortSignal });

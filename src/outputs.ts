@@ -1,6 +1,6 @@
 import { randomBytes } from 'node:crypto';
-import { access, constants, mkdir, open, realpath, rename, rm, stat, writeFile } from 'node:fs/promises';
-import { dirname, join } from 'node:path';
+import { access, constants, mkdir, open, readlink, realpath, rename, rm, stat, writeFile } from 'node:fs/promises';
+import { dirname, join, resolve } from 'node:path';
 
 import { OutputError } from './errors.ts';
 
@@ -73,10 +73,11 @@ export async function writeOutput(path: string, content: string | Uint8Array): P
 }
 
 async function replace(target: string, content: string | Uint8Array, mode: number | undefined): Promise<void> {
-  const temporary = `${target}.${suffix()}.part`;
-  const file = await open(temporary, 'wx', mode);
+  const temporary = temporaryIn(dirname(target));
+  const file = await open(temporary, 'wx');
   try {
     try {
+      if (mode !== undefined) await file.chmod(mode & 0o7777); // a new file's mode is subject to the umask
       await file.writeFile(content);
       await file.sync();
     } finally {
@@ -91,14 +92,19 @@ async function replace(target: string, content: string | Uint8Array, mode: numbe
 
 /** Nothing but making a file tells whether one can be made. */
 async function probe(folder: string): Promise<void> {
-  const file = join(folder, `.llama-duo-${suffix()}`);
+  const file = temporaryIn(folder);
   await (await open(file, 'wx')).close();
   await rm(file);
 }
 
-/** A link's target; the path itself where there is nothing yet. */
-function realPath(path: string): Promise<string> {
-  return realpath(path).catch(() => path);
+/** A link's target, whether or not it is there; the path itself where it is no link. */
+async function realPath(path: string): Promise<string> {
+  try {
+    return await realpath(path);
+  } catch {
+    const target = await readlink(path).catch(() => undefined);
+    return target === undefined ? path : resolve(dirname(path), target);
+  }
 }
 
 async function begins(path: string, magic: string): Promise<boolean> {
@@ -112,8 +118,9 @@ async function begins(path: string, magic: string): Promise<boolean> {
   }
 }
 
-function suffix(): string {
-  return randomBytes(4).toString('hex');
+/** A short name: one made of the target's would be too long where the target's is as long as can be. */
+function temporaryIn(folder: string): string {
+  return join(folder, `.llama-duo-${randomBytes(4).toString('hex')}.part`);
 }
 
 /** What the system says, without its call and the name of a file that only this code knows. */

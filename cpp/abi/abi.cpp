@@ -163,11 +163,11 @@ int32_t llama_duo_job_error(uint32_t handle, void * buf, int32_t cap, int32_t * 
 }
 
 int32_t llama_duo_job_cancel(uint32_t handle) {
-    return guarded([&] { live<job>(handle)->cancel(); });
+    return guarded([&] { cancel_job(*live<job>(handle)); });
 }
 
 int32_t llama_duo_job_free(uint32_t handle) {
-    return guarded([&] { taken<job>(handle)->cancel(); });
+    return guarded([&] { cancel_job(*taken<job>(handle)); });
 }
 
 int32_t llama_duo_job_drain(uint32_t handle, int32_t * tokens, int32_t cap, void * text, int32_t text_cap, int32_t * info) {

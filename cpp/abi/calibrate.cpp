@@ -93,6 +93,7 @@ static job_error job_error_of(const calibration_error & e, const calibrate_optio
             return job_error("option", message, { { "name", "samples" }, { "value", json() }, { "expected", "contexts, questions and answers" } });
         case calibration_error::file:
             return job_error("option", message, { { "name", "partial" }, { "value", o.params.partial }, { "expected", "a file that is not there yet, or the partial results of a call with the same options" } });
+        case calibration_error::output:      return job_error("output", message);
         case calibration_error::context:     return job_error("context", message);
         case calibration_error::unsupported: return job_error("unsupported", message);
         case calibration_error::decode:      return job_error("decode", message);
@@ -116,7 +117,6 @@ void calibrate_model(job & j, const model & m, calibrate_options o) {
         (void) armed;
         j.set_progress(progress);
     };
-    j.set_progress(0);
 
     log_capture errors;
     try {

@@ -2,6 +2,7 @@
 
 #include <pthread.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cstdlib>
 #include <list>
@@ -40,6 +41,12 @@ public:
         if (err) {
             threads.erase(it);
             throw std::system_error(err, std::generic_category(), "cannot start a thread");
+        }
+    }
+
+    void count_waiting() {
+        for (const auto & t : live()) {
+            t->count_waiting();
         }
     }
 
@@ -169,6 +176,17 @@ void engine_thread::cancel() {
     }
 }
 
+bool engine_thread::is_awaited() const {
+    return std::any_of(queue.begin(), queue.end(), [](const entry & e) { return e.j->state() == LLAMA_DUO_JOB_QUEUED; });
+}
+
+void engine_thread::count_waiting() {
+    std::lock_guard lock(mutex);
+    if (running) {
+        running->set_waited_for(is_awaited());
+    }
+}
+
 void engine_thread::close(std::function<void()> then) {
     std::lock_guard lock(mutex);
     closed = true;
@@ -194,7 +212,7 @@ void engine_thread::loop() {
         work w  = std::move(queue.front().w);
         running = std::move(queue.front().j);
         queue.pop_front();
-        running->set_waited_for(!queue.empty());
+        running->set_waited_for(is_awaited());
 
         lock.unlock();
         running->run(w);
@@ -220,6 +238,11 @@ void run_alone(std::shared_ptr<job> j, engine_thread::work w) {
     const auto t = engine_thread::start();
     t->post(std::move(j), std::move(w));
     t->close();
+}
+
+void cancel_job(job & j) {
+    j.cancel();
+    thread_registry::get().count_waiting();
 }
 
 bool cancel_all_jobs(int32_t timeout_ms) {

@@ -24,6 +24,9 @@ public:
     // Cancels the running job and all that wait.
     void cancel();
 
+    // To be called once a job that waits was cancelled: the running one is no longer waited for on its account.
+    void count_waiting();
+
     // Ends the thread once its queue is empty. `last` runs on it before it ends.
     void close(std::function<void()> last = {});
 
@@ -42,12 +45,16 @@ private:
 
     void loop();
     bool idle();
+    bool is_awaited() const;  // with the mutex held
 
     friend class thread_registry;
 };
 
 // A thread for one job.
 void run_alone(std::shared_ptr<job> j, engine_thread::work w);
+
+// Cancels a job, running or waiting.
+void cancel_job(job & j);
 
 // Cancels all jobs and waits until no thread has work; false after timeout_ms.
 bool cancel_all_jobs(int32_t timeout_ms);

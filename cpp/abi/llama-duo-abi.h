@@ -58,7 +58,7 @@ LLAMA_DUO_API int32_t llama_duo_log_drain(void * buf, int32_t cap, int32_t * nee
 
 // --- jobs ---
 
-// *state gets a llama_duo_job_state, *progress a number from 0 to 1 (model loading, prefill), or -1 where there is none.
+// *state gets a llama_duo_job_state, *progress a number from 0 to 1 (loading, prefill, calibration, embedding gates), or -1 where there is none.
 LLAMA_DUO_API int32_t llama_duo_job_poll(uint32_t job, int32_t * state, double * progress);
 
 // The result's JSON once the job is done; each submit below says what it holds.
@@ -69,8 +69,8 @@ LLAMA_DUO_API int32_t llama_duo_job_data(uint32_t job, void * buf, int32_t cap, 
 
 // { "code", "message" } once the job has failed. code is one of: option (bad option), gates (bad gate pattern), model (cannot be loaded),
 // unsupported (mixed heads cannot apply), context (cannot be created), full (the prompt does not fit the context), grammar (it allows no token of the
-// vocabulary), decode, internal (what should not have happened). code "option" adds "name" (the key, "duo.sink" for one within another, "prompt" for
-// llama_duo_generate's tokens and "text" for llama_duo_score's, "" where the options are no JSON object), "value" and "expected"; code "grammar" adds
+// vocabulary), decode, output (a file cannot be written), internal (what should not have happened). code "option" adds "name" (the key, "duo.sink" for one within another, "prompt" for
+// llama_duo_generate's tokens or text and "text" for llama_duo_score's, "" where the options are no JSON object), "value" and "expected"; code "grammar" adds
 // "text", all that was generated.
 LLAMA_DUO_API int32_t llama_duo_job_error(uint32_t job, void * buf, int32_t cap, int32_t * needed);
 

@@ -12,10 +12,6 @@
 #include <cstring>
 #include <mutex>
 
-#if defined(__GLIBC__)
-#    include <malloc.h>
-#endif
-
 namespace duo::abi {
 
 void start_backends() {

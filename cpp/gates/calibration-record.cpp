@@ -92,7 +92,8 @@ void calibration_record::read(std::istream & in) {
 // One call of write: lines that several processes append do not run into each other.
 void calibration_record::append(const std::string & text) {
     if (fwrite(text.data(), 1, text.size(), file.get()) != text.size()) {
-        throw file_error(path, std::string("cannot be written: ") + strerror(errno));
+        throw calibration_error(calibration_error::output, printable(path) + " cannot be written: " + strerror(errno) +
+                ". What was measured until now is in it: make room, and give the same options to go on");
     }
 }
 

@@ -62,7 +62,7 @@ struct calibration_params {
 struct calibration_cancelled {};
 
 struct calibration_error : std::runtime_error {
-    enum kind_t { samples, context, unsupported, decode, file };
+    enum kind_t { samples, context, unsupported, decode, file, output }; // file: not one to go on from; output: writing it failed
 
     calibration_error(kind_t kind, const std::string & message) : std::runtime_error(message), kind(kind) {}
 

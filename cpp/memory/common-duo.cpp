@@ -121,6 +121,8 @@ const option_rule option_rules[] = {
         "its answers share the tokens of their question, and a mixed-head cache keeps sequences apart; score it without --duo-*" },
     { "-kvu", [](const common_params & p) { return p.kv_unified; }, [](common_params & p) { p.kv_unified = false; },
         "sequences have cells of their own, so the context (-c) is divided by their number (-np)" },
+    { "--swa-full", [](const common_params & p) { return p.swa_full; }, [](common_params & p) { p.swa_full = false; },
+        "layers with the model's own sliding windows keep what they see and 64 positions more, and the server's checkpoints go back further" },
     { "--context-shift", [](const common_params & p) { return p.ctx_shift; }, [](common_params & p) { p.ctx_shift = false; },
         "cached tokens keep their positions, so an answer ends where the context is full" },
     { "--cache-reuse", [](const common_params & p) { return p.n_cache_reuse > 0; }, [](common_params & p) { p.n_cache_reuse = 0; },

@@ -81,6 +81,13 @@ int64_t duo_config::n_cells(const duo_layer & layer, int32_t recent) const {
     return GGML_PAD(int64_t(layer.sink) + recent + layer.chunk + n_ubatch + rollback, int64_t(64));
 }
 
+static void check_window(const duo_config & config, const duo_layer & layer, int32_t recent) {
+    if (const int64_t cells = config.n_cells(layer, recent); cells > max_window) {
+        throw std::runtime_error(format("a head that sees a window would need %lld cells (sink %d, recent %d, chunk %d, ubatch %u); expected at most %lld",
+                (long long) cells, layer.sink, recent, layer.chunk, config.n_ubatch, (long long) max_window));
+    }
+}
+
 bool duo_attends(const llama_model & model, uint32_t il) {
     switch (model.arch) {
         case LLM_ARCH_FALCON_H1:      return true; // beside the recurrent part
@@ -160,11 +167,15 @@ void duo_init_cparams(llama_cparams & cparams, const llama_model & model, const 
             l.windowed = true;
             l.chunk    = chunked ? n_swa : 1;
             l.recent.assign(hparams.n_head_kv(il), chunked ? 0 : n_swa - 1);
+            check_window(*config, l, l.recent.empty() ? 0 : l.recent[0]);
         } else {
             l.sink  = config->sink;
             l.chunk = config->chunk;
             for (uint32_t h = 0; h < hparams.n_head_kv(il); ++h) {
                 const bool streams = l.stored_by == il && config->heads.streaming[il][h];
+                if (streams) {
+                    check_window(*config, l, config->recent); // GGML_MIXED_ATTN_ALL is beyond what it lets pass
+                }
                 l.recent.push_back(streams ? config->recent : GGML_MIXED_ATTN_ALL);
             }
         }
@@ -172,17 +183,6 @@ void duo_init_cparams(llama_cparams & cparams, const llama_model & model, const 
     }
     for (duo_layer & l : config->layers) {
         l.recent = config->layers[l.stored_by].recent; // who attends to another's rows sees what that one keeps
-    }
-    for (const duo_layer & l : config->layers) {
-        for (const int32_t recent : l.recent) {
-            if (recent == GGML_MIXED_ATTN_ALL) {
-                continue;
-            }
-            if (const int64_t cells = config->n_cells(l, recent); cells > max_window) {
-                throw std::runtime_error(format("a head that sees a window would need %lld cells (sink %d, recent %d, chunk %d, ubatch %u); expected at most %lld",
-                        (long long) cells, l.sink, recent, l.chunk, config->n_ubatch, (long long) max_window));
-            }
-        }
     }
 
     if (cparams.kv_unified) {

@@ -7,6 +7,8 @@
 #include "llama-context.h"
 #include "llama-cparams.h"
 #include "llama-memory-hybrid-duo.h"
+#include "llama-memory-hybrid-iswa.h"
+#include "llama-memory-hybrid.h"
 #include "llama-model.h"
 
 #include <algorithm>
@@ -30,10 +32,10 @@ duo_kv_size duo_kv_sizes(
             continue;
         }
         const uint64_t row = (ggml_row_size(type_k, hparams.n_embd_head_k(il)) + ggml_row_size(type_v, hparams.n_embd_head_v(il))) * n_seq;
-        const uint64_t full = row * n_ctx_seq;
         for (uint32_t h = 0; h < (layout ? layout->layers[il].heads.size() : hparams.n_head_kv(il)); ++h) {
+            const uint64_t full  = row * n_ctx_seq;
             const uint64_t bytes = layout ? row * layout->layers[il].heads[h].n_cells : full;
-            size.full_bytes  += full;
+            size.full_bytes  += layout && hparams.is_swa(il) ? bytes : full; // no choice of heads gives a window more
             size.total_bytes += bytes;
             if (layout && hparams.is_swa(il)) {
                 size.n_windowed++;
@@ -77,6 +79,17 @@ duo_kv_size duo_kv_size_for(const llama_model * model, const llama_context_param
     return duo_kv_sizes(*model, cparams.duo.get(), n_ctx_seq, n_seq, params.type_k, params.type_v);
 }
 
+// The part of a memory that has K and V rows: recurrent states are no rows.
+static const llama_memory_i * rows_of(const llama_memory_i * memory) {
+    if (const auto * hybrid = dynamic_cast<const llama_memory_hybrid *>(memory)) {
+        return hybrid->get_mem_attn();
+    }
+    if (const auto * hybrid = dynamic_cast<const llama_memory_hybrid_iswa *>(memory)) {
+        return hybrid->get_mem_attn();
+    }
+    return memory;
+}
+
 duo_kv_size duo_kv_size_of(const llama_context * ctx) {
     const auto & cparams = ctx->get_cparams();
     if (cparams.duo && ctx->get_memory()) {
@@ -87,9 +100,9 @@ duo_kv_size duo_kv_size_of(const llama_context * ctx) {
     size.n_ctx_seq = cparams.n_ctx_seq;
     size.n_seq     = cparams.kv_unified ? 1 : cparams.n_seq_max;
     for (uint32_t il = 0; il < ctx->get_model().hparams.n_layer(); ++il) {
-        size.n_retrieval += duo_attends(ctx->get_model(), il) ? ctx->get_model().hparams.n_head_kv(il) : 0;
+        size.n_retrieval += ctx->get_model().hparams.has_kv(il) && duo_attends(ctx->get_model(), il) ? ctx->get_model().hparams.n_head_kv(il) : 0;
     }
-    if (const auto * memory = ctx->get_memory()) {
+    if (const auto * memory = rows_of(ctx->get_memory())) {
         for (const auto & [_, bytes] : memory->memory_breakdown()) {
             size.retrieval_bytes += bytes;
         }

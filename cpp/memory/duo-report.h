@@ -15,7 +15,7 @@ struct duo_kv_size {
     uint64_t streaming_bytes   = 0;  // rows of heads that keep sinks and a ring
     uint64_t windowed_bytes    = 0;  // rows of layers with the model's own sliding windows
     uint64_t total_bytes       = 0;  // what is allocated: the sum of the three
-    uint64_t full_bytes        = 0;  // if every head kept every position, as in stock\'s cache of the same context (with full-size windows, where it has any)
+    uint64_t full_bytes        = 0;  // if every head with a gate kept every position: what stock's cache takes, but for how it rounds windows
     uint32_t n_retrieval       = 0;  // KV heads over all layers
     uint32_t n_streaming       = 0;
     uint32_t n_windowed        = 0;  // of the model's own sliding windows, which have no gates
@@ -32,7 +32,8 @@ struct duo_kv_size {
 duo_kv_size duo_kv_sizes(
         const llama_model & model, const duo_config * config, uint32_t n_ctx_seq, uint32_t n_seq, ggml_type type_k, ggml_type type_v);
 
-// The sizes a context with these parameters would have. params.duo.enabled = false gives stock's. Throws std::runtime_error with what
+// The sizes a context with these parameters would have. params.duo.enabled = false gives those of stock's standard
+// cache, which knows no windows. Throws std::runtime_error with what
 // llama_init_from_model would say: unsupported models, bad gates, bad sizes.
 duo_kv_size duo_kv_size_for(const llama_model * model, const llama_context_params & params);
 

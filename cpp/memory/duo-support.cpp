@@ -112,6 +112,11 @@ std::string duo_unsupported(const llama_model * model, const llama_context_param
         if (n_head_kv == 0) {
             continue; // a layer without attention has nothing to cache
         }
+        // as in llama_model::create_memory: the last layer with rows of its own, or the last but one
+        const int32_t owner = hparams.n_layer_kv_from_start - (hparams.is_swa(il) ? 2 : 1);
+        if (!hparams.has_kv(il) && (owner < 0 || hparams.is_swa(owner) != hparams.is_swa(il))) {
+            return format("layer %u has no rows of its own, and layer %d, whose rows it would read, is not one of its kind", il, owner);
+        }
         if (n_head % n_head_kv != 0) {
             return format("layer %u has %u heads, which its %u KV heads do not divide", il, n_head, n_head_kv);
         }

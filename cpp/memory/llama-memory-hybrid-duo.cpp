@@ -196,7 +196,18 @@ void llama_memory_hybrid_duo::state_write(llama_io_write_i & io, llama_seq_id se
 }
 
 void llama_memory_hybrid_duo::state_read(llama_io_read_i & io, llama_seq_id seq_id, llama_state_seq_flags flags) {
-    attn->state_read(io, seq_id, flags);
+    try {
+        attn->state_read(io, seq_id, flags);
+    } catch (...) {
+        // where it failed before anything was changed, both parts are what they were; where rows were lost, neither is of use
+        for (llama_seq_id s = 0; s < llama_seq_id(n_back.size()); ++s) {
+            if ((seq_id < 0 || s == seq_id) && attn->seq_pos_max(s) < 0) {
+                recr->seq_rm(s, -1, -1);
+                n_back[s] = 0;
+            }
+        }
+        throw;
+    }
     seq_id < 0 ? std::fill(n_back.begin(), n_back.end(), 0u) : (void) (n_back[seq_id] = 0);
     try {
         recr->state_read(io, seq_id, flags);

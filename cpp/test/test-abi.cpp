@@ -750,6 +750,11 @@ static void test_order_and_backpressure(const loaded & m) {
     const uint32_t third = submit(generate(c, prompt), R"({"maxTokens":4})");
     CHECK_EQ(llama_duo_job_cancel(third), LLAMA_DUO_OK);
     CHECK_EQ(state_of(third), LLAMA_DUO_JOB_CANCELLED);
+
+    // nobody waits now: it pauses again
+    sleep_ms(1500 * slowness);
+    CHECK_EQ(state_of(first), LLAMA_DUO_JOB_RUNNING);
+
     const uint32_t second = submit(generate(c, prompt), R"({"maxTokens":4,"ignoreEos":true})");
     CHECK_EQ(wait_for(second, 30), LLAMA_DUO_JOB_DONE);
     CHECK_EQ(state_of(first), LLAMA_DUO_JOB_DONE);

@@ -225,6 +225,7 @@ void test_options() {
         { LLAMA_EXAMPLE_SERVER,     { "-np", "8", "-c", "6" },        true,  "8 sequences (-np) in batches of 6 tokens", nullptr },
         { LLAMA_EXAMPLE_SERVER,     { "-kvu", "-np", "4" },           false, "-kvu: ",                    [](const common_params & p) { return !p.kv_unified; } },
         { LLAMA_EXAMPLE_COMPLETION, { "--context-shift" },            false, "--context-shift: ",         [](const common_params & p) { return !p.ctx_shift; } },
+        { LLAMA_EXAMPLE_SERVER,     { "--swa-full" },                  false, "--swa-full: ",              [](const common_params & p) { return !p.swa_full; } },
         { LLAMA_EXAMPLE_SERVER,     { "--cache-reuse", "64" },        false, "--cache-reuse: ",           [](const common_params & p) { return p.n_cache_reuse == 0; } },
     };
     for (const auto & c : cases) {

@@ -1,8 +1,7 @@
 import { readFile, rm } from 'node:fs/promises';
 
-import { calibrationMethods } from '../calibrate.ts';
+import { calibrationMethods, maxSamples } from '../calibrate.ts';
 import { sidecarPath } from '../eval/gates.ts';
-import { requireMixedHeads } from '../eval/mixed-heads.ts';
 import { loadModel, type CalibrateOptions, type Calibration } from '../index.ts';
 import { checkOutput, writeOutput } from '../outputs.ts';
 import type { Command } from './command.ts';
@@ -32,6 +31,7 @@ const flags = {
     names: ['--samples'],
     kind: 'integer',
     min: 1,
+    max: maxSamples,
     value: 'N',
     help: 'texts to look things up in (default: 2, more for models with few heads)',
   },
@@ -77,8 +77,6 @@ export const calibrateCommand: Command = {
     const options = await calibrateOptions(given);
 
     await using model = await loadModel(modelOptions(given), { signal });
-    // Every head streams, which needs no gates.
-    await requireMixedHeads(model, { duo: { sparsity: 1 } }, 'There is nothing to calibrate: it runs with full heads.');
     const found = await withBar((onProgress) => model.calibrate({ ...options, partial, onProgress, signal })).catch((error: unknown) => {
       if (signal.aborted) process.stderr.write(`Interrupted: the same command goes on from ${partial}.\n`);
       throw error;

@@ -10,7 +10,7 @@ import { chatFrame, rawFrame } from './frame.ts';
 import { modelGates, sidecarPath } from './gates.ts';
 import type { Batch } from './item.ts';
 import { longBenchBatches, longBenchSources } from './longbench.ts';
-import { requireMixedHeads } from './mixed-heads.ts';
+import { requireMixedHeads } from '../mixed-heads.ts';
 import { mmluBatches, mmluSources } from './mmlu.ts';
 import { evenGates, variants, type Mode, type Variant } from './modes.ts';
 import { perplexityBatches } from './perplexity.ts';

@@ -165,7 +165,9 @@ export class Native {
     const bytes = encode('text', text);
     integer('flags', flags, 0, 3);
     const job = new Uint32Array(1);
-    check(this.#c.llama_duo_tokenize_long(handle('model', model), orNull(bytes), bytes.length, flags, job), 'model');
+    const status = this.#c.llama_duo_tokenize_long(handle('model', model), orNull(bytes), bytes.length, flags, job);
+    checkVocabulary(status);
+    check(status, 'model');
     return job[0] ?? 0;
   }
 
@@ -217,7 +219,7 @@ export class Native {
 
   /** @param prompt token ids, or text, which the context's thread tokenizes */
   generate(context: Handle, prompt: Int32Array | string, options: string): Handle {
-    const { tokens, count, text, bytes } = given(prompt);
+    const { tokens, count, text, bytes } = given('prompt', prompt);
     const checked = handle('context', context);
     return this.#submit(
       options,
@@ -228,7 +230,7 @@ export class Native {
 
   /** @param prompt as for {@link generate} */
   score(context: Handle, prompt: Int32Array | string, options: string): Handle {
-    const { tokens, count, text, bytes } = given(prompt);
+    const { tokens, count, text, bytes } = given('text', prompt);
     const checked = handle('context', context);
     return this.#submit(
       options,
@@ -293,9 +295,9 @@ function encode(name: string, value: string): Uint8Array {
 }
 
 /** Token ids or text, as the functions take them that take either. */
-function given(prompt: Int32Array | string): { tokens: Int32Array | null; count: number; text: Uint8Array | null; bytes: number } {
+function given(name: string, prompt: Int32Array | string): { tokens: Int32Array | null; count: number; text: Uint8Array | null; bytes: number } {
   if (typeof prompt === 'string') {
-    const text = encode('prompt', prompt);
+    const text = encode(name, prompt);
     return { tokens: null, count: -1, text: orNull(text), bytes: text.length };
   }
   array('tokens', prompt, Int32Array);

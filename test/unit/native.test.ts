@@ -1,6 +1,6 @@
 import { describe, expect, test } from 'vitest';
 
-import { DisposedError, LlamaDuoError, OptionError } from '../../src/errors.ts';
+import { DisposedError, LlamaDuoError, ModelError, OptionError } from '../../src/errors.ts';
 import { decode, Status } from '../../src/ffi/native.ts';
 import { FakeLibrary, write } from './fake-library.ts';
 
@@ -43,6 +43,14 @@ test('empty arrays cross as null', () => {
   expect(native.tokenize(1, '', 0)).toEqual(new Int32Array());
   expect(native.detokenize(1, new Int32Array(), 0)).toEqual(new Uint8Array());
   expect(crossed).toEqual([null, 0, null, 0]);
+});
+
+test('a model without a vocabulary is no fault of the library', () => {
+  const refuse = (): number => Status.state;
+  const { native } = new FakeLibrary({ llama_duo_tokenize: refuse, llama_duo_tokenize_long: refuse, llama_duo_detokenize: refuse });
+  expect(() => native.tokenize(1, 'a', 0)).toThrow(ModelError);
+  expect(() => native.tokenizeLong(1, 'a', 0)).toThrow(ModelError);
+  expect(() => native.detokenize(1, Int32Array.of(1), 0)).toThrow(ModelError);
 });
 
 test('text that does not fit the first buffer is read again', () => {

@@ -71,6 +71,31 @@ describe('writing', () => {
     expect(readdirSync(folder)).toEqual(['a.json']);
   });
 
+  test('takes a name that is as long as a name can be', async () => {
+    const name = path(`${'n'.repeat(250)}.csv`);
+    await checkOutput({ path: name, name: '--csv' });
+    await writeOutput(name, 'rows');
+    expect(readFileSync(name, 'utf8')).toBe('rows');
+  });
+
+  test('a link to what is not there yet leads to it', async () => {
+    mkdirSync(path('results'));
+    symlinkSync('results/a.json', path('link.json'));
+    symlinkSync('none/a.json', path('astray.json'));
+    await expect(checkOutput({ path: path('astray.json'), name: '-o' })).rejects.toThrow(/cannot be written \(ENOENT/);
+    await checkOutput({ path: path('link.json'), name: '-o' });
+    await writeOutput(path('link.json'), 'new');
+    expect(readFileSync(path('results/a.json'), 'utf8')).toBe('new');
+    expect(readdirSync(folder)).toContain('link.json');
+  });
+
+  test('keeps permissions that the umask would not give', async () => {
+    writeFileSync(path('a.json'), 'old');
+    chmodSync(path('a.json'), 0o666);
+    await writeOutput(path('a.json'), 'new');
+    expect(statSync(path('a.json')).mode & 0o777).toBe(0o666);
+  });
+
   test('keeps the permissions, and links', async () => {
     writeFileSync(path('a.json'), 'old');
     chmodSync(path('a.json'), 0o600);

@@ -90,7 +90,7 @@ static inline simd simd_exp(simd x) {
 static inline simd simd_tanh(simd x) {
     const simd one  = simd_set(1.0f);
     const simd a    = x < simd_set(0.0f) ? -x : x;
-    const simd e    = simd_exp(simd_set(2.0f) * (a < simd_set(10.0f) ? a : simd_set(10.0f))); // from there on it is 1
+    const simd e    = simd_exp(simd_set(2.0f) * (a > simd_set(10.0f) ? simd_set(10.0f) : a)); // from there on it is 1; what is no number stays so
     const simd far  = (e - one) / (e + one);
     const simd xx   = x * x;
     simd near = simd_set(62.0f / 2835);

@@ -1,6 +1,6 @@
-import type { PlanOptions, DuoOptions } from '../context.ts';
-import { UnsupportedError } from '../errors.ts';
-import type { Model } from '../model.ts';
+import type { PlanOptions, DuoOptions } from './context.ts';
+import { UnsupportedError } from './errors.ts';
+import type { Model } from './model.ts';
 
 /**
  * Makes sure, before any work, that mixed heads apply to a model.
