@@ -81,7 +81,8 @@ export const run: Command = {
       const contextSize = given.contextSize ?? Math.min(model.info.contextSize, defaultContextSize);
       await using context = await model.createContext({ ...plan, contextSize });
       warn(context.info.warnings);
-      if (given.json) await printJson(await answer(context, await model.tokenizeAsync(prompt, { parseSpecial: true, signal }), generateOptions));
+      if (given.json)
+        await printJson(await answer(context, await model.tokenizeAsync(prompt, { parseSpecial: true, signal }), generateOptions));
       else await stream(context, prompt, generateOptions);
     } catch (error) {
       throw error instanceof ContextFullError ? new ContextFullError(`${error.message}: give a larger one with -c N.`) : error;

@@ -295,7 +295,10 @@ function encode(name: string, value: string): Uint8Array {
 }
 
 /** Token ids or text, as the functions take them that take either. */
-function given(name: string, prompt: Int32Array | string): { tokens: Int32Array | null; count: number; text: Uint8Array | null; bytes: number } {
+function given(
+  name: string,
+  prompt: Int32Array | string,
+): { tokens: Int32Array | null; count: number; text: Uint8Array | null; bytes: number } {
   if (typeof prompt === 'string') {
     const text = encode(name, prompt);
     return { tokens: null, count: -1, text: orNull(text), bytes: text.length };
