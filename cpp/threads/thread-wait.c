@@ -16,16 +16,31 @@
 // Longer than a thread with a core of its own keeps the others waiting in a graph, shorter than the scheduler's time slice.
 static const int64_t SPIN_NS = 1000 * 1000;
 
-// For how long no wait spins once one has spun in vain: beside other programs a fiftieth of the time at most is lost on finding that out again.
-static const int64_t SLEEP_NS = 50 * 1000 * 1000;
+// For how long no wait spins once one has spun in vain. A core may be gone for a moment only, so it is short at first. It doubles each time that the next
+// wait spins in vain soon: beside other programs a fiftieth of the time at most is lost on finding that out again.
+static const int64_t SLEEP_NS_FIRST = 3 * 1000 * 1000;
+static const int64_t SLEEP_NS_MOST  = 50 * 1000 * 1000;
 
 static _Atomic int64_t sleep_until; // of all waits of the process; 0: they spin
+static _Atomic int64_t sleep_ns;    // how long the last one was
+static _Atomic int64_t slept_until; // and when it ended
 static atomic_int      n_sleepers;
 
 static int64_t now_ns(void) {
     struct timespec t;
     clock_gettime(CLOCK_MONOTONIC, &t);
     return (int64_t) t.tv_sec * 1000000000 + t.tv_nsec;
+}
+
+// Threads that begin a sleep at once agree well enough: the times are no more than a guess.
+static void begin_sleep(void) {
+    const int64_t now  = now_ns();
+    const int64_t last = atomic_load_explicit(&sleep_ns, memory_order_relaxed);
+    const bool    soon = now - atomic_load_explicit(&slept_until, memory_order_relaxed) < SPIN_NS + last;
+    const int64_t next = !soon || last == 0 ? SLEEP_NS_FIRST : last < SLEEP_NS_MOST / 2 ? 2 * last : SLEEP_NS_MOST;
+    atomic_store_explicit(&sleep_ns, next, memory_order_relaxed);
+    atomic_store_explicit(&slept_until, now + next, memory_order_relaxed);
+    atomic_store_explicit(&sleep_until, now + next, memory_order_relaxed);
 }
 
 bool duo_wait_spins(struct duo_wait * wait) {
@@ -51,7 +66,7 @@ void duo_wait_while(struct duo_wait * wait, const void * word, int value) {
         return;
     }
     if (atomic_load_explicit(&sleep_until, memory_order_relaxed) == 0) {
-        atomic_store_explicit(&sleep_until, now_ns() + SLEEP_NS, memory_order_relaxed);
+        begin_sleep();
     }
     // Counted before the kernel compares, as the waker changes *word before it looks at the count: one of the two sees what the other did.
     atomic_fetch_add(&n_sleepers, 1);
