@@ -94,7 +94,9 @@ void test_pieces() {
         const auto ref  = make_context(stock(type));
         const auto want = decode(ref.get(), prompt, 512);
         llama_memory_clear(llama_get_memory(ref.get()), true);
-        const double bar = 1.5 * relative(decode(ref.get(), prompt, 1), want);
+        // Quantised activations turn a last bit into hundredths of a logit, in stock too. One draw of that is compared with another, so three times as much
+        // may be: twice has been seen. A key too few or too many gives far more.
+        const double bar = 3.0 * relative(decode(ref.get(), prompt, 1), want);
 
         for (const float sparsity : { 0.0f, 1.0f }) {
             const auto ctx = make_context(duo(type, sparsity));
