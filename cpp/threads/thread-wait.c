@@ -32,15 +32,17 @@ static int64_t now_ns(void) {
     return (int64_t) t.tv_sec * 1000000000 + t.tv_nsec;
 }
 
-// Threads that begin a sleep at once agree well enough: the times are no more than a guess.
+// Of several threads that would begin a sleep at once one does, or the sleep would double more than once.
 static void begin_sleep(void) {
     const int64_t now  = now_ns();
     const int64_t last = atomic_load_explicit(&sleep_ns, memory_order_relaxed);
     const bool    soon = now - atomic_load_explicit(&slept_until, memory_order_relaxed) < SPIN_NS + last;
     const int64_t next = !soon || last == 0 ? SLEEP_NS_FIRST : last < SLEEP_NS_MOST / 2 ? 2 * last : SLEEP_NS_MOST;
-    atomic_store_explicit(&sleep_ns, next, memory_order_relaxed);
-    atomic_store_explicit(&slept_until, now + next, memory_order_relaxed);
-    atomic_store_explicit(&sleep_until, now + next, memory_order_relaxed);
+    int64_t spinning = 0;
+    if (atomic_compare_exchange_strong(&sleep_until, &spinning, now + next)) {
+        atomic_store_explicit(&sleep_ns, next, memory_order_relaxed);
+        atomic_store_explicit(&slept_until, now + next, memory_order_relaxed);
+    }
 }
 
 bool duo_wait_spins(struct duo_wait * wait) {
@@ -65,9 +67,7 @@ void duo_wait_while(struct duo_wait * wait, const void * word, int value) {
     if (duo_wait_spins(wait)) {
         return;
     }
-    if (atomic_load_explicit(&sleep_until, memory_order_relaxed) == 0) {
-        begin_sleep();
-    }
+    begin_sleep();
     // Counted before the kernel compares, as the waker changes *word before it looks at the count: one of the two sees what the other did.
     atomic_fetch_add(&n_sleepers, 1);
     syscall(SYS_futex, word, FUTEX_WAIT_PRIVATE, value, NULL, NULL, 0);
