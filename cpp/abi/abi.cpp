@@ -4,9 +4,11 @@
 #include "calibrate.h"
 #include "context.h"
 #include "engine-thread.h"
+#include "estimate.h"
 #include "gates.h"
 #include "generate.h"
 #include "handle-table.h"
+#include "hub.h"
 #include "job.h"
 #include "log.h"
 #include "model.h"
@@ -191,6 +193,26 @@ int32_t llama_duo_model_load(const void * json, int32_t len, uint32_t * handle) 
     });
 }
 
+int32_t llama_duo_model_fetch(const void * json, int32_t len, uint32_t * handle) {
+    return guarded([&] {
+        submit(json, len, handle, [](std::shared_ptr<job> j, options given) {
+            run_alone(j, [o = fetch_options::read(given)](job & j) { fetch_model(j, o); });
+        });
+    });
+}
+
+int32_t llama_duo_devices(const void * json, int32_t len, uint32_t * handle) {
+    return guarded([&] {
+        submit(json, len, handle, [](std::shared_ptr<job> j, options given) {
+            given.finish();
+            run_alone(j, [](job & j) {
+                start_backends();
+                j.finish(describe_devices);
+            });
+        });
+    });
+}
+
 int32_t llama_duo_model_free(uint32_t handle, uint32_t * job_handle) {
     return guarded([&] { give_back<model>(handle, job_handle, free_model); });
 }
@@ -285,6 +307,15 @@ int32_t llama_duo_context_plan(uint32_t handle, const void * json, int32_t len, 
         const auto m = live<model>(handle);
         submit(json, len, job_handle, [&](std::shared_ptr<job> j, options given) {
             run_alone(j, [m, o = context_options::read(given)](job & j) { plan_context(j, *m, o); });
+        });
+    });
+}
+
+int32_t llama_duo_context_estimate(uint32_t handle, const void * json, int32_t len, uint32_t * job_handle) {
+    return guarded([&] {
+        const auto m = live<model>(handle);
+        submit(json, len, job_handle, [&](std::shared_ptr<job> j, options given) {
+            run_alone(j, [m, o = context_options::read(given)](job & j) { estimate_context(j, *m, o); });
         });
     });
 }

@@ -1,5 +1,6 @@
 #include "context.h"
 
+#include "estimate.h"
 #include "gates.h"
 #include "handle-table.h"
 #include "log.h"
@@ -56,10 +57,18 @@ static void read_duo(options o, context_options & result) {
 static constexpr int64_t max_context = INT32_MAX - 255; // so that it can be padded
 
 context_options context_options::read(options o) {
-    context_options result = { llama_context_default_params(), {} };
+    context_options result;
+    result.params = llama_context_default_params();
     llama_context_params & p = result.params;
 
-    p.n_ctx     = uint32_t(o.integer("contextSize", 0, max_context).value_or(0));
+    const json * size = o.value("contextSize");
+    if (size && size->is_string()) {
+        if (*size != "auto" && *size != "fit") {
+            throw o.error("contextSize", "a number of tokens, \"auto\" or \"fit\"");
+        }
+        result.size = *size == "fit" ? size_rule::fit : size_rule::automatic;
+    }
+    p.n_ctx     = size && size->is_string() ? 0 : uint32_t(o.integer("contextSize", 0, max_context).value_or(0));
     p.n_seq_max = uint32_t(o.integer("sequences", 1, int64_t(llama_max_parallel_sequences())).value_or(p.n_seq_max));
     p.n_batch   = uint32_t(o.integer("batchSize", 1, INT32_MAX).value_or(p.n_batch));
     if (p.n_batch < p.n_seq_max) {
@@ -84,6 +93,23 @@ context_options context_options::read(options o) {
     return result;
 }
 
+// The largest context that fits, or a modest one that leaves half of what is free to others.
+static void choose_size(const model & m, llama_context_params & p, context_options::size_rule rule) {
+    constexpr uint32_t modest = 8192;
+    const bool fit = rule == context_options::size_rule::fit;
+
+    p.n_ctx = fit ? p.n_ctx : std::min(p.n_ctx, modest);
+    p.n_ctx = uint32_t(std::min<int64_t>(int64_t(GGML_PAD(p.n_ctx, 256)) * p.n_seq_max, GGML_PAD(max_context - 255, 256)));
+    // a tenth of what is free is left: other programs take some before the context does
+    const uint32_t n = largest_context(m, p, fit ? 0.1 : 0.5);
+    if (n == 0) {
+        check_fits(m, p);
+        throw job_error("memory", "not even a context of 256 tokens leaves " + std::string(fit ? "a tenth" : "half") + " of the free memory free",
+                { { "largestContextSize", 0 } });
+    }
+    p.n_ctx = n;
+}
+
 llama_context_params context_options::use(const model & m) const {
     llama_context_params p = params;
     p.duo.gates = gates ? gates->c_str() : nullptr;
@@ -94,6 +120,9 @@ llama_context_params context_options::use(const model & m) const {
             throw option_error("contextSize", p.n_ctx, "a number of tokens: the model says that it was trained for " + std::to_string(n_ctx_train));
         }
         p.n_ctx = uint32_t(n_ctx_train);
+    }
+    if (size != size_rule::given) {
+        choose_size(m, p, size);
     }
     // llama.cpp does so itself, but only after it has cut the batch to what was asked for: 300 tokens would get a context of 512 and batches of 300
     p.n_ctx = GGML_PAD(p.n_ctx, 256);
@@ -122,6 +151,14 @@ static json describe(const duo_kv_size & kv) {
     };
 }
 
+static json describe(const std::vector<device_memory> & devices) {
+    json result = json::array();
+    for (const device_memory & d : devices) {
+        result.push_back(d.describe());
+    }
+    return result;
+}
+
 // duo_kv_size_for, its exceptions told apart.
 static duo_kv_size kv_size(const model & m, const llama_context_params & p) {
     try {
@@ -148,7 +185,7 @@ static json warnings_of(const model & m, uint32_t n_ctx_seq) {
 }
 
 static void check_can_have_context(const model & m) {
-    if (m.params.vocab_only) {
+    if (m.options.params.vocab_only) {
         require_weights(m, "make a context with");
     }
     if (llama_model_has_encoder(m.ptr.get()) || !llama_model_has_decoder(m.ptr.get()) || llama_model_is_diffusion(m.ptr.get())) {
@@ -169,6 +206,7 @@ static void create_context(job & j, std::shared_ptr<model> m, const context_opti
         }
         kv_size(*m, p);  // for its typed errors
     }
+    check_fits(*m, p);
 
     log_capture errors;
     llama_context_ptr ptr(llama_init_from_model(m->ptr.get(), p));
@@ -198,6 +236,7 @@ static void create_context(job & j, std::shared_ptr<model> m, const context_opti
         { "typeK",              ggml_type_name(p.type_k) },
         { "typeV",              ggml_type_name(p.type_v) },
         { "kv",                 describe(duo_kv_size_of(ctx)) },
+        { "devices",            describe(memory_of(ctx, *c->mdl)) },
         { "warnings",           warnings_of(*c->mdl, llama_n_ctx_seq(ctx)) },
     };
     j.finish([&] {
@@ -253,27 +292,13 @@ struct plan {
 
 } // namespace
 
-// The context itself, of a copy of the model without weights, and with nothing allocated: what llama.cpp says and takes, whatever kind of cache it is.
 static plan simulate(const model & m, const llama_context_params & p) {
-    llama_model_ptr weightless;
-    if (!m.params.no_alloc) {
-        llama_model_params params = m.params;
-        params.no_alloc  = true;
-        params.load_mode = LLAMA_LOAD_MODE_NONE;
-
-        log_capture errors;
-        weightless.reset(llama_model_load_from_file(m.path.c_str(), params));
-        if (!weightless) {
-            throw job_error("model", "cannot load \"" + m.path + "\" again: " + errors.reason("llama.cpp gave no reason"));
-        }
+    const estimator trial(m);
+    plan result;
+    if (const llama_context_ptr ctx = trial.context(p, result.reason)) {
+        result.kv = duo_kv_size_of(ctx.get());
     }
-
-    log_capture errors;
-    const llama_context_ptr ctx(llama_init_from_model(weightless ? weightless.get() : m.ptr.get(), p));
-    if (!ctx) {
-        return { errors.reason("llama.cpp could not create the context and gave no reason"), {} };
-    }
-    return { "", duo_kv_size_of(ctx.get()) };
+    return result;
 }
 
 static plan plan_of(const model & m, const llama_context_params & p) {
@@ -299,6 +324,55 @@ void plan_context(job & j, const model & m, const context_options & o) {
             { "kv",        planned.kv ? describe(*planned.kv) : json() },
             { "warnings",  planned.kv ? warnings_of(m, planned.kv->n_ctx_seq) : json::array() },
         };
+    });
+}
+
+void estimate_context(job & j, const model & m, const context_options & o) {
+    check_can_have_context(m);
+    start_backends();
+
+    const llama_context_params p = o.use(m);
+    plan planned;
+    std::vector<device_memory> devices;
+    if (p.duo.enabled) {
+        planned.reason = duo_unsupported(m.ptr.get(), p);
+        if (planned.reason.empty()) {
+            kv_size(m, p);  // for its typed errors
+        }
+    }
+    const estimator trial(m);
+    uint32_t n_ctx   = p.n_ctx; // each sequence has a multiple of 256
+    uint32_t largest = 0;
+    if (planned.reason.empty()) {
+        if (const llama_context_ptr ctx = trial.context(p, planned.reason)) {
+            planned.kv = duo_kv_size_of(ctx.get());
+            devices    = trial.memory_of(ctx.get());
+            n_ctx      = llama_n_ctx(ctx.get());
+            largest    = fits(devices) ? n_ctx : trial.largest(p, 0.05);
+        }
+    }
+    const auto sum = [&](uint64_t device_memory::*bytes) {
+        uint64_t result = 0;
+        for (const device_memory & d : devices) {
+            result += d.*bytes;
+        }
+        return result;
+    };
+    j.finish([&] {
+        json result = {
+            { "supported",          planned.kv.has_value() },
+            { "reason",             planned.kv ? json() : json(planned.reason) },
+            { "contextSize",        n_ctx },
+            { "kv",                 planned.kv ? describe(*planned.kv) : json() },
+            { "weightsBytes",       sum(&device_memory::weights_bytes) },
+            { "contextBytes",       sum(&device_memory::context_bytes) },
+            { "computeBytes",       sum(&device_memory::compute_bytes) },
+            { "devices",            describe(devices) },
+            { "fits",               planned.kv && fits(devices) },
+            { "largestContextSize", planned.kv ? json(largest) : json() },
+            { "warnings",           planned.kv ? warnings_of(m, planned.kv->n_ctx_seq) : json::array() },
+        };
+        return result;
     });
 }
 

@@ -14,14 +14,19 @@
 namespace duo::abi {
 
 struct context_options {
+    // How large a context is where the caller names no number.
+    enum class size_rule { given, automatic, fit };
+
     llama_context_params params;
+    size_rule            size = size_rule::given;
 
     // params.duo.gates points here once params are taken with use()
     std::optional<std::string> gates;
 
     static context_options read(options o);
 
-    // The parameters for a model, valid as long as this object stays where it is. Throws where the model does not say how large a context is to be.
+    // The parameters for a model, valid as long as this object stays where it is. Throws where the model does not say how large a context is to be,
+    // and a job_error "memory" where none fits. May read the model's file again, without its weights.
     llama_context_params use(const model & m) const;
 };
 
@@ -63,5 +68,8 @@ void submit_context(std::shared_ptr<job> j, std::shared_ptr<model> m, context_op
 
 // The work of llama_duo_context_plan.
 void plan_context(job & j, const model & m, const context_options & o);
+
+// The work of llama_duo_context_estimate.
+void estimate_context(job & j, const model & m, const context_options & o);
 
 } // namespace duo::abi

@@ -68,7 +68,8 @@ LLAMA_DUO_API int32_t llama_duo_job_result(uint32_t job, void * buf, int32_t cap
 LLAMA_DUO_API int32_t llama_duo_job_data(uint32_t job, void * buf, int32_t cap, int32_t * needed);
 
 // { "code", "message" } once the job has failed. code is one of: option (bad option), gates (bad gate pattern), model (cannot be loaded),
-// unsupported (mixed heads cannot apply), context (cannot be created), full (the prompt does not fit the context), grammar (it allows no token of the
+// unsupported (mixed heads cannot apply), context (cannot be created), memory (a context does not fit; with "device", "neededBytes", "freeBytes" and
+// "largestContextSize", 0 where none fits), download (a model cannot be loaded from elsewhere), full (the prompt does not fit the context), grammar (it allows no token of the
 // vocabulary), decode, output (a file cannot be written), internal (what should not have happened). code "option" adds "name" (the key, "duo.sink" for one within another, "prompt" for
 // llama_duo_generate's tokens or text and "text" for llama_duo_score's, "" where the options are no JSON object), "value" and "expected"; code "grammar" adds
 // "text", all that was generated.
@@ -82,8 +83,22 @@ LLAMA_DUO_API int32_t llama_duo_job_free(uint32_t job);
 
 // --- models ---
 
-// Options: { "path": string, "gpuLayers"?: integer >= -1 (-1: all), "useMmap"?: boolean, "vocabOnly"?: boolean, "weights"?: boolean (true; false: the
-//   model can tell what it is, tokenize and be planned with, and takes no memory for weights) }
+// The devices that a model can be on. Options: {}
+// Result: { "devices": [{ "name", "description", "type": "cpu" | "gpu", "totalBytes", "freeBytes" }] }
+LLAMA_DUO_API int32_t llama_duo_devices(const void * json, int32_t len, uint32_t * job);
+
+// Loads a model's file, or all files of a split one, with llama.cpp's downloader into its cache (LLAMA_CACHE or HF_HOME say where), unless they are there. What
+// a cancelled or broken download has got is kept, and the next one goes on from there.
+// Options: { "model": "hf:user/repository" | "hf:user/repository:quantisation" | http or https URL, "file"?: string (of the repository, instead of a
+//   quantisation), "token"?: string (for a repository that is not public), "offline"?: boolean (false; true: only what the cache has) }
+// Result: { "path" (of the first file), "fetched": boolean (whether anything came over the network) }; the job's progress is that of the bytes
+LLAMA_DUO_API int32_t llama_duo_model_fetch(const void * json, int32_t len, uint32_t * job);
+
+// Options: { "path": string, "gpuLayers"?: integer >= -1 (-1: all), "useMmap"?: boolean, "useMlock"?: boolean (false; true: the weights are kept in
+//   memory), "checkTensors"?: boolean (false; true: values of weights that are no numbers are refused), "vocabOnly"?: boolean, "weights"?: boolean (true; false: the
+//   model can tell what it is, tokenize and be planned with, and takes no memory for weights), "devices"?: [name] (all; empty: the CPU alone),
+//   "splitMode"?: "none" | "layer" | "row" | "tensor" (layer), "mainGpu"?: integer (0: the device of a model that is not split), "tensorSplit"?: [number]
+//   (shares of the devices), "overrides"?: { key: boolean | number | string } (metadata instead of the file's) }
 // Result: { "model": handle, "description", "architecture", "path", "sizeBytes", "parameters", "layers", "embeddingSize", "contextSize" (trained),
 //   "vocabularySize", "heads": [per layer], "kvHeads": [per layer], "headSizeK", "headSizeV", "bosToken", "eosToken" (or null), "addBos": boolean,
 //   "chatTemplate": string | null, "metadata": { key: value } }
@@ -134,11 +149,14 @@ LLAMA_DUO_API int32_t llama_duo_calibrate(uint32_t model, const void * json, int
 
 // --- contexts ---
 
-// Options: { "contextSize"?: integer >= 0 (all sequences together; 0, the default: as trained; it is rounded up to 256 before batches are cut to it),
+// Options: { "contextSize"?: integer >= 0 | "auto" | "fit" (all sequences together; 0, the default: as trained; "auto": as trained or 8,192 for each sequence,
+//     whichever is less, or as much as leaves half of the free memory; "fit": as trained for each sequence, or as much as leaves a tenth of the free
+//     memory; it is rounded up to 256 before batches are cut to it),
 //   "sequences"?: integer >= 1, "batchSize"?: integer >= sequences, "ubatchSize"?, "threads"?, "threadsBatch"?, "typeK"?, "typeV"?: "f32" | "f16" | "bf16" | "q8_0" | ..., "flashAttention"?: "auto" | "on" | "off",
 //   "duo"?: { "gates"?: "auto" | path | pattern object, "sparsity"?, "threshold"?, "sink"?, "recent"?, "chunk"? } }
 // Result: { "context": handle, "contextSize", "sequences", "contextPerSequence", "batchSize", "ubatchSize", "threads", "threadsBatch",
-//   "typeK", "typeV", "kv": KV, "warnings": WARNINGS }
+//   "typeK", "typeV", "kv": KV, "devices": [DEVICE], "warnings": WARNINGS }
+// DEVICE: { "name", "description", "type": "cpu" | "gpu", "totalBytes", "freeBytes", "weightsBytes", "contextBytes", "computeBytes" }
 // KV: { "retrievalBytes", "streamingBytes", "windowedBytes", "totalBytes", "fullBytes", "retrievalHeads", "streamingHeads", "retrievalCells",
 //   "streamingCells", "windowedHeads", "windowedCells" (of layers with the model's own sliding windows),
 //   "sequences", "sink", "recent", "chunk" }
@@ -149,6 +167,11 @@ LLAMA_DUO_API int32_t llama_duo_context_create(uint32_t model, const void * json
 // Result: { "supported": boolean, "reason": string | null, "kv": KV | null, "warnings": WARNINGS }. Where llama.cpp's own cache is asked for and it is not
 //   the standard one, the model's file is read again, without its weights.
 LLAMA_DUO_API int32_t llama_duo_context_plan(uint32_t model, const void * json, int32_t len, uint32_t * job);
+
+// What llama_duo_context_create would take of each device, found without taking it. Same options. The model's file is read again, without its weights.
+// Result: { "supported", "reason", "contextSize", "kv", "weightsBytes", "contextBytes", "computeBytes", "devices": [DEVICE], "fits": boolean (whether each device has
+//   it free now), "largestContextSize": integer (contextSize, or the largest below it that fits; 0: none does) | null, "warnings" }
+LLAMA_DUO_API int32_t llama_duo_context_estimate(uint32_t model, const void * json, int32_t len, uint32_t * job);
 
 // Gives the context back at once, ends its jobs, and is done when its memory is free. Result: {}
 LLAMA_DUO_API int32_t llama_duo_context_free(uint32_t context, uint32_t * job);

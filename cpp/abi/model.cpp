@@ -8,15 +8,90 @@
 #include "llama-model.h"
 
 #include <cerrno>
+#include <cfloat>
 #include <cstring>
 #include <filesystem>
 #include <fstream>
+#include <map>
 #include <optional>
 
 namespace duo::abi {
 
+static void read_devices(options & o, model_options & result) {
+    const json * names = o.value("devices");
+    if (!names) {
+        return;
+    }
+    result.device_names.emplace();
+    for (const json & name : names->is_array() ? *names : json::array({ nullptr })) {
+        if (!name.is_string()) {
+            throw o.error("devices", "an array of names of devices, empty for the CPU alone");
+        }
+        result.device_names->push_back(name);
+    }
+}
+
+static void read_tensor_split(options & o, model_options & result) {
+    const json * shares = o.value("tensorSplit");
+    if (!shares) {
+        return;
+    }
+    const std::string expected = "an array of at most " + std::to_string(llama_max_devices()) + " shares, each a number of at least 0 and one of them above it";
+    double sum = 0;
+    if (!shares->is_array() || shares->size() > llama_max_devices()) {
+        throw o.error("tensorSplit", expected);
+    }
+    for (const json & share : *shares) {
+        if (!share.is_number() || !(share.get<double>() >= 0 && share.get<double>() <= FLT_MAX)) {
+            throw o.error("tensorSplit", expected);
+        }
+        sum += share.get<double>();
+        result.tensor_split.push_back(float(share.get<double>()));
+    }
+    if (sum == 0) {
+        throw o.error("tensorSplit", expected);
+    }
+    result.tensor_split.resize(llama_max_devices());
+}
+
+// Metadata that the file is to be read with instead of its own.
+static void read_overrides(options & o, model_options & result) {
+    const auto values = o.object("overrides");
+    if (!values) {
+        return;
+    }
+    for (const auto & [key, value] : values->all().items()) {
+        llama_model_kv_override entry = {};
+        const auto copy = [&](char (&to)[sizeof(entry.key)], const std::string & from, const char * what) {
+            if (from.empty() || from.size() >= sizeof(to) || from.find('\0') != std::string::npos) {
+                throw values->error(key.c_str(), std::string(what) + " of 1 to " + std::to_string(sizeof(to) - 1) + " bytes");
+            }
+            memcpy(to, from.c_str(), from.size() + 1);
+        };
+        copy(entry.key, key, "a key");
+        if (value.is_boolean()) {
+            entry.tag      = LLAMA_KV_OVERRIDE_TYPE_BOOL;
+            entry.val_bool = value.get<bool>();
+        } else if (value.is_number_integer()) {
+            entry.tag     = LLAMA_KV_OVERRIDE_TYPE_INT;
+            entry.val_i64 = value.get<int64_t>();
+        } else if (value.is_number()) {
+            entry.tag     = LLAMA_KV_OVERRIDE_TYPE_FLOAT;
+            entry.val_f64 = value.get<double>();
+        } else if (value.is_string()) {
+            entry.tag = LLAMA_KV_OVERRIDE_TYPE_STR;
+            copy(entry.val_str, value.get<std::string>(), "a text");
+        } else {
+            throw values->error(key.c_str(), "a boolean, a number or a string, as the key's type is");
+        }
+        result.overrides.push_back(entry);
+    }
+    result.overrides.push_back({}); // an empty key ends the list
+}
+
 model_options model_options::read(options o) {
-    model_options result = { "", llama_model_default_params() };
+    model_options result;
+    result.params = llama_model_default_params();
 
     const auto path = o.string("path");
     if (!path || path->empty() || path->find('\0') != std::string::npos) {
@@ -27,9 +102,21 @@ model_options model_options::read(options o) {
     if (const auto n = o.integer("gpuLayers", -1, INT32_MAX)) {
         result.params.n_gpu_layers = int32_t(*n);
     }
-    if (const auto use = o.boolean("useMmap")) {
-        result.params.load_mode = *use ? LLAMA_LOAD_MODE_MMAP : LLAMA_LOAD_MODE_NONE;
+    const auto mmap  = o.boolean("useMmap");
+    const bool mlock = o.boolean("useMlock").value_or(false);
+    if (mmap || mlock) {
+        result.params.load_mode = mmap.value_or(true) ? mlock ? LLAMA_LOAD_MODE_MMAP_MLOCK : LLAMA_LOAD_MODE_MMAP
+                                                      : mlock ? LLAMA_LOAD_MODE_MLOCK      : LLAMA_LOAD_MODE_NONE;
     }
+    result.params.check_tensors = o.boolean("checkTensors").value_or(false);
+    if (const auto mode = o.one_of("splitMode", { "none", "layer", "row", "tensor" })) {
+        result.params.split_mode = *mode == "none" ? LLAMA_SPLIT_MODE_NONE : *mode == "layer" ? LLAMA_SPLIT_MODE_LAYER
+                                 : *mode == "row"  ? LLAMA_SPLIT_MODE_ROW  : LLAMA_SPLIT_MODE_TENSOR;
+    }
+    result.params.main_gpu = int32_t(o.integer("mainGpu", 0, INT32_MAX).value_or(result.params.main_gpu));
+    read_devices(o, result);
+    read_tensor_split(o, result);
+    read_overrides(o, result);
     result.params.vocab_only = o.boolean("vocabOnly").value_or(false);
     if (!o.boolean("weights").value_or(true)) {
         result.params.no_alloc  = true;
@@ -37,6 +124,43 @@ model_options model_options::read(options o) {
     }
     o.finish();
     return result;
+}
+
+void model_options::find_devices() {
+    if (!device_names) {
+        return;
+    }
+    std::map<std::string, ggml_backend_dev_t> there;
+    std::string known;
+    for (size_t i = 0; i < ggml_backend_dev_count(); i++) {
+        ggml_backend_dev_t dev = ggml_backend_dev_get(i);
+        if (ggml_backend_dev_type(dev) != GGML_BACKEND_DEVICE_TYPE_CPU) {
+            known += (known.empty() ? "" : ", ") + std::string(ggml_backend_dev_name(dev));
+            there[ggml_backend_dev_name(dev)] = dev;
+        }
+    }
+    for (const std::string & name : *device_names) {
+        if (!there.count(name)) {
+            throw option_error("devices", name, known.empty() ? "no name, for there is no other device than the CPU" : "names of devices; there are " + known);
+        }
+        devices.push_back(there[name]);
+    }
+    devices.push_back(nullptr); // ends the list
+}
+
+llama_model_params model_options::use() const {
+    llama_model_params p = params;
+    p.devices      = devices.empty() ? nullptr : const_cast<ggml_backend_dev_t *>(devices.data());
+    p.tensor_split = tensor_split.empty() ? nullptr : tensor_split.data();
+    p.kv_overrides = overrides.empty() ? nullptr : overrides.data();
+    return p;
+}
+
+llama_model_params model_options::use_weightless() const {
+    llama_model_params p = use();
+    p.no_alloc  = true;
+    p.load_mode = LLAMA_LOAD_MODE_NONE; // nothing is there to be mapped
+    return p;
 }
 
 // llama.cpp reports a missing file and a wrong one alike, deep in its log.
@@ -94,7 +218,7 @@ static json describe(const model & m) {
     const auto template_text = llama_model_chat_template(ptr, nullptr);
 
     // with vocabOnly nothing about layers was read
-    const uint32_t n_layer = m.params.vocab_only ? 0 : uint32_t(llama_model_n_layer(ptr));
+    const uint32_t n_layer = m.options.params.vocab_only ? 0 : uint32_t(llama_model_n_layer(ptr));
 
     json heads    = json::array();
     json kv_heads = json::array();
@@ -106,7 +230,7 @@ static json describe(const model & m) {
     return {
         { "description",    string_of([&](char * buf, size_t size) { return llama_model_desc(ptr, buf, size); }) },
         { "architecture",   metadata.value("general.architecture", "") },
-        { "path",           m.path },
+        { "path",           m.options.path },
         { "sizeBytes",      llama_model_size(ptr) },
         { "parameters",     llama_model_n_params(ptr) },
         { "layers",         n_layer },
@@ -127,7 +251,7 @@ static json describe(const model & m) {
 
 void require_weights(const model & m, const std::string & what) {
     if (!m.has_weights()) {
-        throw job_error("context", std::string("the model was loaded with ") + (m.params.vocab_only ? "vocabOnly" : "weights: false") +
+        throw job_error("context", std::string("the model was loaded with ") + (m.options.params.vocab_only ? "vocabOnly" : "weights: false") +
                 ": it has no weights to " + what);
     }
 }
@@ -149,12 +273,13 @@ static size_t max_token_bytes_of(const llama_vocab * vocab) {
     return max;
 }
 
-void load_model(job & j, const model_options & o) {
+void load_model(job & j, model_options o) {
     check_is_gguf(o.path);
     start_backends();
+    o.find_devices();
     j.set_progress(0);
 
-    llama_model_params params = o.params;
+    llama_model_params params = o.use();
     params.progress_callback_user_data = &j;
     params.progress_callback = [](float progress, void * data) {
         auto & j = *static_cast<job *>(data);
@@ -174,7 +299,7 @@ void load_model(job & j, const model_options & o) {
     }
 
     const auto * vocab = llama_model_get_vocab(ptr.get());
-    const auto   m     = std::make_shared<model>(model { {}, std::move(ptr), vocab, o.path, o.params, max_token_bytes_of(vocab) });
+    const auto   m     = std::make_shared<model>(model { {}, std::move(ptr), vocab, o, max_token_bytes_of(vocab) });
 
     json result = { { "model", 0 } };
     result.update(describe(*m));

@@ -7,37 +7,51 @@
 
 #include "llama-cpp.h"
 
+#include <optional>
 #include <string>
 #include <vector>
 
 namespace duo::abi {
 
+struct model_options {
+    std::string                          path;
+    llama_model_params                   params;       // but for the pointers
+    std::vector<ggml_backend_dev_t>      devices;      // of device_names; empty: all
+    std::vector<float>                   tensor_split; // empty: by the devices' memory
+    std::vector<llama_model_kv_override> overrides;
+
+    std::optional<std::vector<std::string>> device_names;
+
+    static model_options read(options o);
+
+    // Looks the devices up, once the backends have started. Throws a job_error for a name that none has.
+    void find_devices();
+
+    // The parameters for llama.cpp, valid as long as this object stays where it is.
+    llama_model_params use() const;
+
+    // For a model that takes no memory for weights, only tells what it would take.
+    llama_model_params use_weightless() const;
+};
+
 struct model {
     heap_trim           trimmed; // after ptr, which is destroyed first
     llama_model_ptr     ptr;
     const llama_vocab * vocab;
-    std::string         path;
-    llama_model_params  params;  // what it was loaded with
-    size_t              max_token_bytes;  // bytes of text that a token stands for, at most; SIZE_MAX where there is no such bound
+    model_options       options; // what it was loaded with
+    size_t              max_token_bytes; // bytes of text that a token stands for, at most; SIZE_MAX where there is no such bound
 
     // Whether it can compute, and not only tell what it is.
-    bool has_weights() const { return !params.vocab_only && !params.no_alloc; }
+    bool has_weights() const { return !options.params.vocab_only && !options.params.no_alloc; }
     bool has_vocab() const { return llama_vocab_type(vocab) != LLAMA_VOCAB_TYPE_NONE; }
     bool is_token(int32_t token) const { return token >= 0 && token < llama_vocab_n_tokens(vocab); }
-};
-
-struct model_options {
-    std::string        path;
-    llama_model_params params;
-
-    static model_options read(options o);
 };
 
 // Throws where the model was loaded without what this needs weights for: "make a context".
 void require_weights(const model & m, const std::string & what);
 
 // The job's work: loads, and makes the result of llama_duo_model_load.
-void load_model(job & j, const model_options & o);
+void load_model(job & j, model_options o);
 
 // Runs llama_duo_model_free as the job, on a thread of its own.
 void free_model(std::shared_ptr<model> m, std::shared_ptr<job> j);

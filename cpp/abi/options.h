@@ -28,6 +28,9 @@ public:
     // Any value, for what needs its own checks; a null pointer where the key is absent. A key that is JSON's null is there, with a value of no right type.
     const json * value(const char * key);
 
+    // All values, for an object whose keys are the caller's own.
+    const json & all() const { return values; }
+
     // For those checks.
     job_error error(const char * key, const std::string & expected) const;
 

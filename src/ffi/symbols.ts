@@ -14,6 +14,8 @@ export const symbols = {
   llama_duo_job_cancel: ['uint32_t'],
   llama_duo_job_free: ['uint32_t'],
 
+  llama_duo_devices: ['const void *', 'int32_t', 'uint32_t *'],
+  llama_duo_model_fetch: ['const void *', 'int32_t', 'uint32_t *'],
   llama_duo_model_load: ['const void *', 'int32_t', 'uint32_t *'],
   llama_duo_model_free: ['uint32_t', 'uint32_t *'],
   llama_duo_tokenize: ['uint32_t', 'const void *', 'int32_t', 'int32_t', 'int32_t *', 'int32_t', 'int32_t *'],
@@ -27,6 +29,7 @@ export const symbols = {
 
   llama_duo_context_create: ['uint32_t', 'const void *', 'int32_t', 'uint32_t *'],
   llama_duo_context_plan: ['uint32_t', 'const void *', 'int32_t', 'uint32_t *'],
+  llama_duo_context_estimate: ['uint32_t', 'const void *', 'int32_t', 'uint32_t *'],
   llama_duo_context_free: ['uint32_t', 'uint32_t *'],
   llama_duo_generate: ['uint32_t', 'const int32_t *', 'int32_t', 'const void *', 'int32_t', 'const void *', 'int32_t', 'uint32_t *'],
   llama_duo_score: ['uint32_t', 'const int32_t *', 'int32_t', 'const void *', 'int32_t', 'const void *', 'int32_t', 'uint32_t *'],
