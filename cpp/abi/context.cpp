@@ -343,7 +343,11 @@ void estimate_context(job & j, const model & m, const context_options & o) {
     const estimator trial(m);
     uint32_t n_ctx   = p.n_ctx; // each sequence has a multiple of 256
     uint32_t largest = 0;
-    if (planned.reason.empty()) {
+    bool     tried   = true;
+    if (planned.reason.empty() && !estimator::can_try(p)) {
+        tried   = false;
+        largest = trial.largest(p, 0.05);
+    } else if (planned.reason.empty()) {
         if (const llama_context_ptr ctx = trial.context(p, planned.reason)) {
             planned.kv = duo_kv_size_of(ctx.get());
             devices    = trial.memory_of(ctx.get());
@@ -360,8 +364,8 @@ void estimate_context(job & j, const model & m, const context_options & o) {
     };
     j.finish([&] {
         json result = {
-            { "supported",          planned.kv.has_value() },
-            { "reason",             planned.kv ? json() : json(planned.reason) },
+            { "supported",          planned.kv || !tried },
+            { "reason",             planned.kv || !tried ? json() : json(planned.reason) },
             { "contextSize",        n_ctx },
             { "kv",                 planned.kv ? describe(*planned.kv) : json() },
             { "weightsBytes",       sum(&device_memory::weights_bytes) },
@@ -369,7 +373,7 @@ void estimate_context(job & j, const model & m, const context_options & o) {
             { "computeBytes",       sum(&device_memory::compute_bytes) },
             { "devices",            describe(devices) },
             { "fits",               planned.kv && fits(devices) },
-            { "largestContextSize", planned.kv ? json(largest) : json() },
+            { "largestContextSize", planned.kv || !tried ? json(largest) : json() },
             { "warnings",           planned.kv ? warnings_of(m, planned.kv->n_ctx_seq) : json::array() },
         };
         return result;

@@ -109,6 +109,15 @@ estimator::estimator(const model & m) : m(m) {
     }
 }
 
+// The most cells of llama.cpp's own cache that may be tried out: their records, of up to 64 bytes, shall take a sixteenth of the free memory at most.
+static uint64_t most_cells() {
+    return host_memory_now().free_bytes / 16 / 64;
+}
+
+bool estimator::can_try(const llama_context_params & p) {
+    return p.duo.enabled || p.n_ctx <= most_cells();
+}
+
 llama_context_ptr estimator::context(const llama_context_params & p, std::string & reason) const {
     log_capture errors;
     llama_context_ptr ctx(llama_init_from_model(copy ? copy.get() : m.ptr.get(), p));
@@ -127,7 +136,7 @@ uint32_t estimator::largest(llama_context_params p, double spare) const {
     };
     // what a context takes grows with its size
     uint32_t good = 0;
-    uint32_t bad  = p.n_ctx / 256 + 1;
+    uint32_t bad  = uint32_t((p.duo.enabled ? p.n_ctx : std::min<uint64_t>(p.n_ctx, most_cells())) / 256) + 1;
     if (bad > 1 && fitting(bad - 1)) {
         return 256 * (bad - 1);
     }
@@ -178,22 +187,25 @@ void check_fits(const model & m, const llama_context_params & p) {
         return;
     }
     const estimator trial(m);
-    std::string reason;
-    const llama_context_ptr ctx = trial.context(p, reason);
-    if (!ctx) {
-        return; // making it says why
-    }
-    for (const device_memory & d : trial.memory_of(ctx.get())) {
-        if (d.needed_bytes <= d.free_bytes) {
-            continue;
+    device_memory short_of = device_now(ggml_backend_dev_by_type(GGML_BACKEND_DEVICE_TYPE_CPU));
+    if (!estimator::can_try(p)) {
+        short_of.needed_bytes = uint64_t(64) * p.n_ctx; // and its rows
+    } else {
+        std::string reason;
+        const llama_context_ptr ctx = trial.context(p, reason);
+        const auto devices = ctx ? trial.memory_of(ctx.get()) : std::vector<device_memory>(); // without one, making it says why
+        const auto it = std::find_if(devices.begin(), devices.end(), [](const device_memory & d) { return d.needed_bytes > d.free_bytes; });
+        if (it == devices.end()) {
+            return;
         }
-        const uint32_t largest = trial.largest(p, 0.05);
-        throw job_error("memory", "a context of " + std::to_string(p.n_ctx) + " tokens needs " + mib(d.needed_bytes) + " of " + d.name + ", where " +
-                mib(d.free_bytes) + " are free. " +
-                (largest > 0 ? "The largest that fits holds " + std::to_string(largest) + " tokens" : "None fits beside the model") +
-                "; smaller cache types (typeK, typeV) and more streaming heads take less",
-                { { "device", d.name }, { "neededBytes", d.needed_bytes }, { "freeBytes", d.free_bytes }, { "largestContextSize", largest } });
+        short_of = *it;
     }
+    const uint32_t largest = trial.largest(p, 0.05);
+    throw job_error("memory", "a context of " + std::to_string(p.n_ctx) + " tokens needs " + mib(short_of.needed_bytes) + " of " + short_of.name + ", where " +
+            mib(short_of.free_bytes) + " are free. " +
+            (largest > 0 ? "The largest that fits holds " + std::to_string(largest) + " tokens" : "None fits beside the model") +
+            "; smaller cache types (typeK, typeV) and more streaming heads take less",
+            { { "device", short_of.name }, { "neededBytes", short_of.needed_bytes }, { "freeBytes", short_of.free_bytes }, { "largestContextSize", largest } });
 }
 
 } // namespace duo::abi

@@ -37,6 +37,9 @@ public:
     // Reads the model's file again where the model has weights. Throws a job_error.
     explicit estimator(const model & m);
 
+    // Whether the context can be tried out: llama.cpp's own cache keeps a record of every cell even where it allocates no rows.
+    static bool can_try(const llama_context_params & p);
+
     // Null: there can be no such context, and `reason` says why.
     llama_context_ptr context(const llama_context_params & p, std::string & reason) const;
 

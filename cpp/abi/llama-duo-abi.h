@@ -170,7 +170,8 @@ LLAMA_DUO_API int32_t llama_duo_context_plan(uint32_t model, const void * json, 
 
 // What llama_duo_context_create would take of each device, found without taking it. Same options. The model's file is read again, without its weights.
 // Result: { "supported", "reason", "contextSize", "kv", "weightsBytes", "contextBytes", "computeBytes", "devices": [DEVICE], "fits": boolean (whether each device has
-//   it free now), "largestContextSize": integer (contextSize, or the largest below it that fits; 0: none does) | null, "warnings" }
+//   it free now), "largestContextSize": integer (contextSize, or the largest below it that fits; 0: none does) | null, "warnings" }.
+//   Of a context whose cells alone would take much of the host's memory "kv" is null, "devices" empty and "fits" false.
 LLAMA_DUO_API int32_t llama_duo_context_estimate(uint32_t model, const void * json, int32_t len, uint32_t * job);
 
 // Gives the context back at once, ends its jobs, and is done when its memory is free. Result: {}

@@ -92,26 +92,32 @@ static void test_models() {
 static void test_limits() {
     random_model_params params;
     params.words     = true;
-    params.n_ctx     = 1 << 28;
+    params.n_ctx     = 1 << 24;
     params.n_head    = 16;
     params.n_head_kv = 16;
     params.head_size = 64;
     const random_model_file file(params);
     const uint32_t model = load(file.path());
 
-    const json as_trained = estimate(model, { { "contextSize", 0 } });
+    // 400 GiB, of f32
+    const json wide = { { "typeK", "f32" }, { "typeV", "f32" } };
+    const auto sized = [&](json options) {
+        options.update(wide);
+        return options;
+    };
+    const json as_trained = estimate(model, sized({ { "contextSize", 0 } }));
     CHECK(as_trained.at("supported") == true);
     CHECK(as_trained.at("fits") == false);
     const auto largest = as_trained.at("largestContextSize").get<int64_t>();
     CHECK(largest > 0 && largest < params.n_ctx && largest % 256 == 0);
 
-    const json fit = estimate(model, { { "contextSize", "fit" } });
+    const json fit = estimate(model, sized({ { "contextSize", "fit" } }));
     CHECK(fit.at("fits") == true);
     const auto fitting = fit.at("contextSize").get<int64_t>();
     CHECK(fitting > 0 && fitting <= largest * 1.2); // other programs come and go meanwhile
     CHECK(fit.at("devices").at(0).at("freeBytes").get<double>() > fit.at("contextBytes").get<double>());
 
-    const json streaming = estimate(model, { { "contextSize", 0 }, { "duo", { { "sparsity", 1 } } } });
+    const json streaming = estimate(model, sized({ { "contextSize", 0 }, { "duo", { { "sparsity", 1 } } } }));
     CHECK(streaming.at("contextBytes").get<double>() < as_trained.at("contextBytes").get<double>() / 1000);
 
     const json automatic = estimate(model, { { "contextSize", "auto" } });
@@ -119,7 +125,7 @@ static void test_limits() {
     CHECK(estimate(model, { { "contextSize", "auto" }, { "sequences", 2 } }).at("contextSize") == 16384);
 
     // an error, and the process goes on
-    const uint32_t job = begin_create(model, { { "contextSize", params.n_ctx } });
+    const uint32_t job = begin_create(model, sized({ { "contextSize", params.n_ctx } }));
     CHECK_EQ(wait_for(job), LLAMA_DUO_JOB_FAILED);
     const json error = error_of(job);
     CHECK(error.at("code") == "memory");
@@ -129,6 +135,14 @@ static void test_limits() {
     CHECK(error.at("largestContextSize").get<int64_t>() <= largest * 1.2);
     CHECK(error.at("message").get<std::string>().find("The largest that fits holds ") != std::string::npos);
     CHECK_EQ(llama_duo_job_free(job), LLAMA_DUO_OK);
+    // cells without end are not even tried out
+    const json endless = estimate(model, { { "contextSize", 2147483392 } });
+    CHECK(endless.at("fits") == false && endless.at("largestContextSize").get<int64_t>() > 0);
+    const uint32_t endless_job = begin_create(model, { { "contextSize", 2147483392 } });
+    CHECK_EQ(wait_for(endless_job), LLAMA_DUO_JOB_FAILED);
+    CHECK(error_of(endless_job).at("code") == "memory");
+    llama_duo_job_free(endless_job);
+
     const json made = take_result(begin_create(model, { { "contextSize", 512 } }));
     CHECK(made.at("contextSize") == 512);
     give_back(llama_duo_context_free, made.at("context"));
