@@ -4,8 +4,6 @@
 #include <cstring>
 #include <limits>
 
-static constexpr llama_pos max_pos = std::numeric_limits<llama_pos>::max();
-
 duo_positions::token duo_positions::last() const {
     if (runs.empty() || !runs.back().image) {
         const llama_pos p = at(n - 1);
@@ -64,7 +62,7 @@ void duo_positions::truncate(int64_t n_left) {
         runs.pop_back();
     }
     if (n_left < end && !runs.empty() && runs.back().image) {
-        runs.back().y = runs.back().x = max_pos; // of the new last token they are not known
+        runs.back().y = runs.back().x = token::cut; // of the new last token they are not known
     }
     n = n_left;
 }
@@ -91,5 +89,5 @@ bool duo_positions::read(int64_t n_tokens, const uint8_t * bytes, int32_t n_runs
         }
         after = int64_t(r.pos) + (r.image ? 1 : length);
     }
-    return after <= max_pos;
+    return after <= std::numeric_limits<llama_pos>::max();
 }

@@ -7,6 +7,7 @@
 #include "llama.h"
 
 #include <cstdint>
+#include <limits>
 #include <tuple>
 #include <vector>
 
@@ -17,13 +18,16 @@ public:
         llama_pos pos, y, x;
 
         bool is_text() const { return y == pos && x == pos; }
+        bool is_cut()  const { return y == cut; } // the last token that is left of an image
+
+        static constexpr llama_pos cut = std::numeric_limits<llama_pos>::max();
 
         friend bool operator<(const token & a, const token & b) { return std::tie(a.pos, a.y, a.x) < std::tie(b.pos, b.y, b.x); }
     };
 
     int64_t size() const { return n; }
 
-    // -1, all of it: there is none. A row and a column that no token comes behind where an image was cut.
+    // -1, all of it: there is none.
     token last() const;
 
     llama_pos at(int64_t i) const;

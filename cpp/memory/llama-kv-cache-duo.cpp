@@ -237,11 +237,14 @@ std::string llama_kv_cache_duo::check_batch(const std::vector<llama_ubatch> & ub
                 return format("a token's position is %d; expected %" PRId64 ", the next of sequence %d%s", token.pos, next[seq_id], seq_id, !any_order ? "" :
                         ": the model's sliding windows count positions, which images (M-RoPE) share and leave out; leave the images out");
             }
-            if (token.pos < 0 || !(last[seq_id] < token)) {
-                const duo_positions::token & l = last[seq_id];
-                return format("a token's position is %d, row %d, column %d; expected one behind position %d, row %d, column %d, where sequence %d ends%s: "
-                        "decode tokens in their order, an image row by row", token.pos, token.y, token.x, l.pos, l.y, l.x, seq_id,
-                        l.y == std::numeric_limits<llama_pos>::max() ? " in a part of an image, which cannot go on" : "");
+            const duo_positions::token & before = last[seq_id];
+            if (token.pos == before.pos && before.is_cut()) {
+                return format("a token's position is %d, that of an image of which sequence %d has a part, and where that ends is not known; "
+                        "remove the part and decode the whole image, or decode what comes behind it", token.pos, seq_id);
+            }
+            if (token.pos < 0 || !(before < token)) {
+                return format("a token's position is %d, its row %d and its column %d; expected one behind position %d, row %d and column %d, where sequence %d ends: "
+                        "decode tokens in their order, an image row by row", token.pos, token.y, token.x, before.pos, before.y, before.x, seq_id);
             }
             if (next[seq_id] >= n_ctx_seq) {
                 return format("the context of sequence %d has room for %u tokens, which are there; use a larger context", seq_id, n_ctx_seq);
@@ -250,7 +253,7 @@ std::string llama_kv_cache_duo::check_batch(const std::vector<llama_ubatch> & ub
             last[seq_id] = token;
         }
     }
-    return nullptr;
+    return "";
 }
 
 bool llama_kv_cache_duo::prepare(const std::vector<llama_ubatch> & ubatches) const {

@@ -4,7 +4,6 @@
 #include "duo-stream.h"
 
 #include <algorithm>
-#include <climits>
 #include <random>
 #include <vector>
 
@@ -45,7 +44,7 @@ struct cells {
 
     void truncate(int n) {
         if (n > 0 && n < int(tokens.size()) && tokens[n].pos == tokens[n - 1].pos) {
-            tokens[n - 1].y = tokens[n - 1].x = INT_MAX; // a cut image, which nothing comes behind
+            tokens[n - 1].y = tokens[n - 1].x = token::cut; // which nothing comes behind
         }
         rows.resize(n);
         tokens.resize(n);
@@ -89,7 +88,7 @@ std::vector<token> next_tokens(const token & last, int n, bool has_images, std::
     std::vector<token> out;
     const auto pick = [&](int n) { return int(rng() % n); };
     int pos = last.pos + 1;
-    if (has_images && last.y < INT_MAX && last.pos >= 0 && pick(4) == 0) { // more of the last image; after a text, its first token looked like one
+    if (has_images && !last.is_cut() && last.pos >= 0 && pick(4) == 0) { // more of the last image; after a text, its first token looked like one
         token t = last;
         for (int i = 0; i < n; ++i) {
             t = pick(3) ? token { t.pos, t.y, t.x + 1 } : token { t.pos, t.y + 1, pick(5) };
@@ -143,7 +142,7 @@ void test_random_walks() {
                     if (h.s.can_resume(rings, n)) {
                         h.s.truncate(rings, n);
                         h.c.truncate(n);
-                        n_cut += h.c.last().y == INT_MAX;
+                        n_cut += h.c.last().is_cut();
                     }
                     break;
                 }
