@@ -394,7 +394,7 @@ void test_refusals() {
     check_refused(ctx.get(), changed([](auto & x) { std::swap(x[4], x[5]); }), "an image row by row");   // rows out of order
     check_refused(ctx.get(), changed([](auto & x) { x[4].at = x[3].at; }), "expected one behind");       // two in one place, which see each other in stock
     check_refused(ctx.get(), changed([&](auto & x) { x[0].at = text.back().at; }), "expected one behind");
-    check_refused(ctx.get(), changed([&](auto & x) { x.insert(x.end(), 300, x.back()); for (size_t i = 30; i < x.size(); ++i) { x[i].at.y += int(i); } }), "has room for 256 tokens");
+    check_refused(ctx.get(), changed([&](auto & x) { x.insert(x.end(), 220, x.back()); for (size_t i = 30; i < x.size(); ++i) { x[i].at.y += int(i); } }), "has room for 256 tokens");
     std::vector<float> logits;
     CHECK_EQ(decode(ctx.get(), image, 0, 13, 512, false, logits), 0);
     check_refused(ctx.get(), changed([](auto & x) { x.erase(x.begin(), x.begin() + 12); }), "expected one behind"); // the last one again

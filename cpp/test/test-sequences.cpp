@@ -381,7 +381,7 @@ void test_forged_states() {
     CHECK(!load_forged([](numbers & x) { x.last = -2; }));
     CHECK(!load_forged([](numbers & x) { x.last = x.n_runs = 1 << 25; })); // 768 MiB of positions
     CHECK(!load_forged([](numbers & x) { x.n_runs = -1; }));
-    CHECK(!load_forged([](numbers & x) { x.n_runs = 1; }, 24)); // a run that begins as the one before it
+    CHECK(!load_forged([](numbers & x) { x.n_runs = 2; }, 48)); // of which one begins where the other does
     CHECK(!load_forged([](numbers & x) { x.kept = 41; }));
     CHECK(!load_forged([](numbers & x) { x.kept = 15; }));
     CHECK(!load_forged([](numbers & x) { x.branch_begin = 40; }));
