@@ -30,8 +30,9 @@ image_model make_image_model(const std::string & name, uint64_t seed) {
     if (m.text.arch != name) {
         throw std::runtime_error("there is no random model of " + name);
     }
-    m.text.words   = true;
-    m.text.n_vocab = 512;
+    m.text.words    = true;
+    m.text.n_vocab  = 512;
+    m.text.tensors += "output E V; "; // where it is the embeddings', a token's own logit outdoes all that it sees
     const std::string n_embd = std::to_string(m.text.n_embd ? m.text.n_embd : m.text.n_head * m.text.head_size);
 
     const bool qwen3 = name != "qwen2vl" && name != "gemma3";

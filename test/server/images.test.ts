@@ -12,8 +12,6 @@ import { mediaMarker, Pair, type Prompt, Random } from './setup.ts';
 const folder = mkdtempSync(join(tmpdir(), 'llama-duo-images-'));
 const { status, stderr } = spawnSync(join(root, 'build/test-mtmd'), ['write', folder], { encoding: 'utf8' });
 if (status !== 0) throw new Error(`build/test-mtmd write: ${stderr}. "npm run test:server" builds it.`);
-const gates = join(folder, 'gates.tsv');
-writeFileSync(gates, '0.9\t0.1\n0.2\t0.8\n');
 afterAll(() => {
   rmSync(folder, { recursive: true, force: true });
 });
@@ -45,19 +43,12 @@ function prompt(...parts: (string | { picture: string })[]): Prompt {
   };
 }
 
-const start = (name: string): Promise<Pair> =>
-  Pair.start(
-    join(folder, `${name}.gguf`),
-    ['-c', '2048', '-ctk', 'f32', '-ctv', 'f32', '-fa', 'on', '-ub', '64', '--mmproj', join(folder, `${name}-mmproj.gguf`)].concat([
-      '--duo-gates',
-      gates,
-      '--duo-sink',
-      '8',
-      '--duo-recent',
-      '32',
-    ]),
-    ['-np', '1'],
-  );
+function start(name: string): Promise<Pair> {
+  const gates = join(folder, `${name}.tsv`);
+  writeFileSync(gates, name === 'qwen35' ? '0\t0\n0.9\t0.1\n0\t0\n0.2\t0.8\n' : '0.9\t0.1\n0.2\t0.8\n'); // two of its four layers attend
+  const exact = ['-c', '4096', '-ctk', 'f32', '-ctv', 'f32', '-fa', 'on', '-ub', '64', '--mmproj', join(folder, `${name}-mmproj.gguf`)];
+  return Pair.start(join(folder, `${name}.gguf`), [...exact, '--duo-gates', gates, '--duo-sink', '8', '--duo-recent', '32'], ['-np', '1']);
+}
 
 describe.each(['qwen2vl', 'qwen3vl', 'qwen35'])('%s', (name) => {
   let pair: Pair;
@@ -71,7 +62,7 @@ describe.each(['qwen2vl', 'qwen3vl', 'qwen35'])('%s', (name) => {
   afterEach(() => pair.server.expectAlive());
 
   const [one, two, three] = [picture(100, 60), picture(50, 130), picture(90, 90)].map((file) => ({ picture: file }));
-  const [begin, middle, end] = [words(40), words(60), words(150)];
+  const [begin, middle, end] = [words(20), words(30), words(90)];
   if (!one || !two || !three) throw new Error('three pictures');
 
   test('prompts that share texts and pictures', { timeout: 300_000 }, async () => {
@@ -115,7 +106,7 @@ describe.each(['qwen2vl', 'qwen3vl', 'qwen35'])('%s', (name) => {
     await pair.ask(prompt(two, end), 'another');
     expect((await pair.server.slots('restore', 0, 'slot')).status).toBe(200);
     const answer = await pair.ask(prompt(begin, one, middle, words(5)), 'the restored prompt and more');
-    expect(answer.reused).toBeGreaterThan(100);
+    if (name !== 'qwen35') expect(answer.reused).toBeGreaterThan(100); // whose recurrent states do not go back to before the first answer
   });
 
   test('a picture that does not fit is refused, and what comes next is as before', { timeout: 120_000 }, async () => {
