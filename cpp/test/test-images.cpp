@@ -72,8 +72,11 @@ void test_architectures() {
         }
         ++n;
         std::mt19937_64 rng(fresh_seed());
-        const auto inputs = two_images(model.get(), rng);
-        const auto gates  = random_gates(model.get(), fresh_seed());
+        auto inputs = two_images(model.get(), rng);
+        for (int i = 0; a.name == "hunyuan_vl" && i < int(inputs.size()); ++i) { // whose images have a position a token, beside rows and columns
+            inputs[i].at = inputs[i].token < 0 ? duo_positions::token { i, i % 7, i / 7 } : duo_positions::token { i, i, i };
+        }
+        const auto gates = random_gates(model.get(), fresh_seed());
         const size_t n_vocab = llama_vocab_n_tokens(llama_model_get_vocab(model.get()));
 
         const auto want = all_logits(make(model, stock_params(GGML_TYPE_F32, 1024)).get(), inputs, 64);
