@@ -1,15 +1,17 @@
 // What a sequence's stream of cells holds: numbers only, no tensors.
 //
-// A position determines its cell (attention/visibility.h), so two numbers say what is there: the last position, and for each ring the first that nothing has
-// overwritten yet.
+// A token's ordinal determines its cell (attention/visibility.h), so two numbers say what is there: how many tokens, and for each ring the first that nothing
+// has overwritten yet. Where llama.cpp speaks of positions, duo-positions.h tells which tokens have them.
 #pragma once
+
+#include "duo-positions.h"
 
 #include "llama.h"
 
 #include <cstdint>
 #include <vector>
 
-// The cells of a head that streams: its sinks stay, later positions go round.
+// The cells of a head that streams: its sinks stay, later tokens go round.
 struct duo_ring {
     int32_t sink;
     int32_t recent;
@@ -28,48 +30,52 @@ private:
     uint64_t last;
 };
 
-// Positions are consecutive from 0. Everything here takes the rings of the cache, all that differ; none: no head streams.
+// Tokens are told by their ordinals, from 0. Everything here takes the rings of the cache, all that differ; none: no head streams.
 class duo_stream {
 public:
     using rings = std::vector<duo_ring>;
 
-    // Positions from begin on, to the next branch's, were decoded in one go. Copies and saved states share branches, and what is decoded after does not: so
-    // a branch and a position together say what the rows up to there hold.
+    // Tokens from begin on, to the next branch's, were decoded in one go. Copies and saved states share branches, and what is decoded after does not: so
+    // a branch and an ordinal together say what the rows up to there hold.
     struct branch {
         uint64_t id;
         int64_t  begin;
     };
 
-    llama_pos pos_max() const { return last; } // -1: empty
+    int64_t size() const { return positions.size(); }
 
-    // Whether the next token can be at position p and see all that it should. Any sequence can be begun anew.
-    bool can_resume(const rings & rings, llama_pos p) const;
+    const duo_positions & get_positions() const { return positions; }
 
-    // The first position from which on all can be resumed, minus one, but not below 0: what llama.cpp compares to decide whether a prompt is processed
+    llama_pos pos_max() const { return positions.last().pos; } // -1: empty
+
+    // Whether the next token can be the n'th and see all that it should. Any sequence can be begun anew.
+    bool can_resume(const rings & rings, int64_t n) const;
+
+    // The position before the first token from which on all can be resumed, but not below 0: what llama.cpp compares to decide whether a prompt is processed
     // again. -1: empty.
     llama_pos pos_min(const rings & rings) const;
 
-    // The next position is stored.
-    void append(const rings & rings, duo_branch_ids & ids);
+    // The next token is stored.
+    void append(const rings & rings, duo_branch_ids & ids, const duo_positions::token & next);
 
-    // Leaves the first n positions.
-    void truncate(const rings & rings, llama_pos n);
+    // Leaves the first n tokens.
+    void truncate(const rings & rings, int64_t n);
 
     // A copy of all of it, which goes on by itself.
     duo_stream copy() const;
 
-    // How many positions hold the same as in another stream, or in one that a state was made of.
-    llama_pos n_common(const duo_stream & other) const;
+    // How many tokens are the same as in another stream, or in one that a state was made of.
+    int64_t n_common(const duo_stream & other) const;
 
     // --- states ---
 
-    // What a state keeps of this stream, so that its last n_back positions can be taken back, or as many as can be now.
-    duo_stream to_save(const rings & rings, llama_pos n_back) const;
+    // What a state keeps of this stream, so that its last n_back tokens can be taken back, or as many as can be now.
+    duo_stream to_save(const rings & rings, int64_t n_back) const;
 
-    // The first position after the sinks that a state of this stream (by to_save) holds of ring i; one behind its last where it holds none.
+    // The first token after the sinks that a state of this stream (by to_save) holds of ring i; one behind its last where it holds none.
     int64_t saved_from(const rings & rings, size_t i) const;
 
-    // What this stream becomes where the rings of a saved one are put in its place: the positions that both have in common, resumable as the saved one is.
+    // What this stream becomes where the rings of a saved one are put in its place: the tokens that both have in common, resumable as the saved one is.
     // Empty where that is none, or cannot be resumed.
     duo_stream with_rings_of(const rings & rings, const duo_stream & saved) const;
 
@@ -85,24 +91,26 @@ public:
     int64_t n_cells_used(const rings & rings, size_t i) const;
 
 private:
-    llama_pos last = -1;
+    duo_positions positions;
 
-    std::vector<int64_t> kept; // [rings] the first position after the sinks that is still there, with all that follow; empty: nothing was overwritten
+    std::vector<int64_t> kept; // [rings] the first token after the sinks that is still there, with all that follow; empty: nothing was overwritten
 
     std::vector<branch> branches;
 
     bool new_branch = false; // what comes next is no longer the last branch's
 
-    // The last position of the last branch that copies or states share. Positions after it can be taken back and decoded again within the branch: so
+    // The last token of the last branch that copies or states share. Tokens after it can be taken back and decoded again within the branch: so
     // branches do not grow with every rollback, of which speculative decoding has one a step.
-    mutable llama_pos shared = -1;
+    mutable int64_t shared = -1;
 
-    void share() const { shared = last; }
+    int64_t last() const { return size() - 1; }
 
-    void cut(const rings & rings, llama_pos n);
+    void share() const { shared = last(); }
+
+    void cut(const rings & rings, int64_t n);
 
     int64_t first_kept(const rings & rings, size_t i) const { return kept.empty() ? rings[i].sink : kept[i]; }
 
-    // The first position from which on all can be resumed.
+    // The first token from which on all can be resumed.
     int64_t first_resumable(const rings & rings) const;
 };

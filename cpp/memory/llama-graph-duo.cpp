@@ -42,14 +42,14 @@ void duo_graph_input::set(const llama_ubatch & ubatch) const {
     if (tokens->buffer) {
         int32_t * data = (int32_t *) tokens->data;
         for (uint32_t i = 0; i < ubatch.n_tokens; ++i) {
-            data[2 * i]     = ubatch.pos[i];
+            data[2 * i]     = kv.get_ordinals()[i];
             data[2 * i + 1] = ubatch.seq_id[i][0];
         }
     }
 }
 
 bool duo_graph_input::fits(const llama_ubatch & ubatch) const {
-    // positions and streams are data: any ubatch of as many tokens fits the graph
+    // ordinals and streams are data: any ubatch of as many tokens fits the graph
     return tokens->ne[1] == ubatch.n_tokens && n_seq_tokens == max_seq_tokens(ubatch);
 }
 

@@ -24,7 +24,7 @@ public:
             const llm_graph_context & graph, ggml_tensor * q, ggml_tensor * k, ggml_tensor * v, ggml_tensor * sinks, float kq_scale, int il) const;
 
 private:
-    ggml_tensor * tokens; // [2, n_tokens] i32: position and stream
+    ggml_tensor * tokens; // [2, n_tokens] i32: ordinal in its sequence, and stream
 
     int32_t n_seq_tokens; // the most that one sequence has of them
 

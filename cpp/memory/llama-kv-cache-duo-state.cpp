@@ -2,7 +2,7 @@
 //
 //   | header | what each stream holds | its rows ... |
 //
-// They hold positions, not cells: of a retrieval head all, of others the sinks and what the window sees. So a state outlives another -c and -ub, and
+// They hold tokens, not cells: of a retrieval head all, of others the sinks and what the window sees. So a state outlives another -c and -ub, and
 // takes no more than resuming needs.
 #include "llama-kv-cache-duo.h"
 
@@ -14,6 +14,7 @@
 #include "llama-io.h"
 
 #include <algorithm>
+#include <cinttypes>
 #include <cstddef>
 #include <cstring>
 #include <stdexcept>
@@ -26,7 +27,7 @@ struct llama_kv_cache_duo::state_header {
     uint32_t n_layer;
     int32_t  type_k;
     int32_t  type_v;
-    uint32_t partial;  // 1: not the rows of heads that keep every position
+    uint32_t partial;  // 1: not the rows of heads that keep every token
     uint32_t n_stream; // streams that follow
     uint32_t reserved;
     uint64_t rows;     // a hash of the sizes of rows and of how they are rotated
@@ -44,7 +45,7 @@ llama_kv_cache_duo::state_header llama_kv_cache_duo::make_state_header(llama_seq
     }
     state_header h = {};
     h.magic    = 0x6f756475; // "uduo"
-    h.version  = 4;
+    h.version  = 5;
     h.n_layer  = layers.size();
     h.type_k   = type_k;
     h.type_v   = type_v;
@@ -77,7 +78,7 @@ static uint64_t hash_of(const void * header, size_t n_header, const std::vector<
 
 void llama_kv_cache_duo::for_each_saved_run(
         const duo_stream & saved, uint32_t i_stream, bool partial, const std::function<void(ggml_tensor * t, int64_t row, int64_t n)> & f) const {
-    const int64_t end = int64_t(saved.pos_max()) + 1;
+    const int64_t end = saved.size();
     for_each_head(i_stream, [&](ggml_tensor * t, int64_t row, const duo_layout::head & h) {
         if (h.i_ring < 0) {
             if (!partial && end > 0) {
@@ -106,14 +107,14 @@ void llama_kv_cache_duo::for_each_saved_run(
 void llama_kv_cache_duo::state_write(llama_io_write_i & io, llama_seq_id seq_id, llama_state_seq_flags flags) const {
     state_header h = make_state_header(seq_id, flags);
 
-    // The server restores a checkpoint to decode its last position again; who loads a whole state may roll back as from where it was saved.
-    const llama_pos n_back = h.partial ? 1 : llama_pos(config.rollback);
-    const uint32_t  first  = seq_id < 0 ? 0 : seq_id;
+    const uint32_t first = seq_id < 0 ? 0 : seq_id;
 
     std::vector<duo_stream> saved;
     std::vector<uint8_t>    held;
     for (uint32_t i = 0; i < h.n_stream; ++i) {
-        saved.push_back(streams[first + i].to_save(rings, n_back));
+        // The server restores a checkpoint to decode its last position again; who loads a whole state may roll back as from where it was saved.
+        const duo_stream & s = streams[first + i];
+        saved.push_back(s.to_save(rings, h.partial ? s.get_positions().n_at_last() : int64_t(config.rollback)));
         saved.back().append_to(held);
     }
     h.n_held = held.size();
@@ -124,7 +125,7 @@ void llama_kv_cache_duo::state_write(llama_io_write_i & io, llama_seq_id seq_id,
     for (uint32_t i = 0; i < h.n_stream; ++i) {
         for_each_saved_run(saved[i], home(first + i), h.partial, [&](ggml_tensor * t, int64_t row, int64_t n) {
             if (row < 0) {
-                throw std::runtime_error("a position that the sequence can be resumed from is not in the cache"); // never: can_resume says that it is
+                throw std::runtime_error("a token that the sequence can be resumed from is not in the cache"); // never: can_resume says that it is
             }
             io.write_tensor(t, row * t->nb[1], n * t->nb[1]);
         });
@@ -167,16 +168,16 @@ void llama_kv_cache_duo::state_read(llama_io_read_i & io, llama_seq_id seq_id, l
         saved.push_back(duo_stream::from_bytes(rings, held, at));
         const duo_stream & s   = saved.back();
         const duo_stream & now = streams[first + i];
-        if (int64_t(s.pos_max()) >= int64_t(n_ctx_seq)) {
-            throw std::runtime_error(format("the state holds a sequence of %d positions; expected at most the %u of this context", s.pos_max() + 1, n_ctx_seq));
+        if (s.size() > int64_t(n_ctx_seq)) {
+            throw std::runtime_error(format("the state holds a sequence of %" PRId64 " tokens; expected at most the %u of this context", s.size(), n_ctx_seq));
         }
         after[first + i] = s.in(rings);
-        if (h.partial && s.pos_max() >= 0) {
+        if (h.partial && s.size() > 0) {
             // the rows of retrieval heads must be here still
             after[first + i] = now.with_rings_of(rings, s);
-            if (after[first + i].pos_max() < (config.recurrent ? s.pos_max() : 0)) {
-                throw std::runtime_error(format("a partial state of %d positions needs the sequence that it was saved from; of this one %d are the same",
-                        s.pos_max() + 1, now.n_common(s)));
+            if (after[first + i].size() < (config.recurrent ? s.size() : 1)) {
+                throw std::runtime_error(format("a partial state of %" PRId64 " tokens needs the sequence that it was saved from; of this one %" PRId64 " are the same",
+                        s.size(), now.n_common(s)));
             }
         }
         for_each_saved_run(s, first + i, h.partial, [&](ggml_tensor * t, int64_t, int64_t n) { n_rows_bytes += n * t->nb[1]; });

@@ -6,6 +6,7 @@
 #include "mixed-attention.h"
 
 #include <algorithm>
+#include <cinttypes>
 #include <cmath>
 #include <cstring>
 #include <limits>
@@ -203,43 +204,64 @@ std::map<ggml_backend_buffer_type_t, size_t> llama_kv_cache_duo::memory_breakdow
 
 // --- batches ---
 
-const char * llama_kv_cache_duo::check_batch(const std::vector<llama_ubatch> & ubatches) const {
+// What llama.cpp takes a token's row and column from, text's too.
+static duo_positions::token token_of(const llama_ubatch & u, uint32_t i) {
+    return u.is_pos_2d() ? duo_positions::token { u.pos[i], u.pos[i + u.n_tokens], u.pos[i + 2 * u.n_tokens] } : duo_positions::token { u.pos[i], u.pos[i], u.pos[i] };
+}
+
+std::string llama_kv_cache_duo::check_batch(const std::vector<llama_ubatch> & ubatches) const {
     if (!cparams.causal_attn) {
-        return "attention that is not causal has no recent window";
+        return "its attention is not causal, as that of some models' images is, and then there is no recent window; "
+               "leave the images out, or use the model without mixed heads (--duo-*)";
     }
-    std::vector<llama_pos> next;
+    // Where positions may be repeated and left out, all that counts is that tokens come in the order in which llama.cpp has them see each other.
+    const bool  any_order = model.hparams.n_pos_per_embd() > 1;
+    const bool  windows   = model.hparams.swa_type != LLAMA_SWA_TYPE_NONE; // which count positions
+    std::vector<int64_t>              next;
+    std::vector<duo_positions::token> last;
     for (const duo_stream & s : streams) {
-        next.push_back(s.pos_max() + 1);
+        next.push_back(s.size());
+        last.push_back(s.get_positions().last());
     }
     for (const auto & ubatch : ubatches) {
         for (uint32_t i = 0; i < ubatch.n_tokens; ++i) {
             if (ubatch.n_seq_id[i] != 1) {
-                return "a token belongs to several sequences";
+                return format("a token belongs to %d sequences; expected one", ubatch.n_seq_id[i]);
             }
             const llama_seq_id seq_id = ubatch.seq_id[i][0];
             if (seq_id < 0 || size_t(seq_id) >= streams.size()) {
-                return "a token's sequence id is not below the context's number of sequences";
+                return format("a token's sequence is %d; expected one below the context's %zu", seq_id, streams.size());
             }
-            if (ubatch.pos[i] != next[seq_id]) {
-                return model.hparams.n_pos_per_embd() > 1 ?
-                        "a token's position is not the next of its sequence; images, whose tokens share positions (M-RoPE), cannot be used with mixed heads" :
-                        "a token's position is not the next of its sequence";
+            const duo_positions::token token = token_of(ubatch, i);
+            if (token.pos != next[seq_id] && (!any_order || windows)) {
+                return format("a token's position is %d; expected %" PRId64 ", the next of sequence %d%s", token.pos, next[seq_id], seq_id, !any_order ? "" :
+                        ": the model's sliding windows count positions, which images (M-RoPE) share and leave out; leave the images out");
             }
-            if (uint32_t(ubatch.pos[i]) >= n_ctx_seq) {
-                return "a token's position is beyond the context of its sequence";
+            const duo_positions::token & before = last[seq_id];
+            if (token.pos == before.pos && before.is_cut()) {
+                return format("a token's position is %d, that of an image of which sequence %d has a part, and where that ends is not known; "
+                        "remove the part and decode the whole image, or decode what comes behind it", token.pos, seq_id);
+            }
+            if (token.pos < 0 || !(before < token)) {
+                return format("a token's position is %d, its row %d and its column %d; expected one behind position %d, row %d and column %d, where sequence %d ends: "
+                        "decode tokens in their order, an image row by row", token.pos, token.y, token.x, before.pos, before.y, before.x, seq_id);
+            }
+            if (next[seq_id] >= n_ctx_seq) {
+                return format("the context of sequence %d has room for %u tokens, which are there; use a larger context", seq_id, n_ctx_seq);
             }
             next[seq_id]++;
+            last[seq_id] = token;
         }
     }
-    return nullptr;
+    return "";
 }
 
 bool llama_kv_cache_duo::prepare(const std::vector<llama_ubatch> & ubatches) const {
-    const char * reason = check_batch(ubatches);
-    if (reason) {
-        LLAMA_LOG_ERROR("%s: the mixed-head cache cannot take this batch: %s\n", __func__, reason);
+    const std::string reason = check_batch(ubatches);
+    if (!reason.empty()) {
+        LLAMA_LOG_ERROR("%s: the mixed-head cache cannot take this batch: %s\n", __func__, reason.c_str());
     }
-    return !reason;
+    return reason.empty();
 }
 
 llama_memory_context_ptr llama_kv_cache_duo::init_batch(llama_batch_allocr & balloc, uint32_t n_ubatch, bool embd_all) {
@@ -276,12 +298,20 @@ llama_memory_context_ptr llama_kv_cache_duo::init_update(llama_context * lctx, b
 }
 
 void llama_kv_cache_duo::apply_ubatch(const llama_ubatch & ubatch) {
+    sizes_before.clear();
+    for (const duo_stream & s : streams) {
+        sizes_before.push_back(s.size());
+    }
+    ordinals.clear();
     for (uint32_t i = 0; i < ubatch.n_tokens; ++i) {
-        streams[ubatch.seq_id[i][0]].append(rings, branch_ids); // check_batch saw that its position is the next
+        duo_stream & s = streams[ubatch.seq_id[i][0]];
+        ordinals.push_back(int32_t(s.size()));
+        s.append(rings, branch_ids, token_of(ubatch, i)); // check_batch saw that it comes behind the last
     }
 }
 
 bool llama_kv_cache_duo_context::next() {
+    kv->end_ubatch();
     return ++i_cur < ubatches.size();
 }
 
@@ -300,6 +330,7 @@ bool llama_kv_cache_duo_context::apply() {
 void llama_kv_cache_duo::clear(bool data) {
     std::fill(streams.begin(), streams.end(), duo_stream());
     copies.clear();
+    end_ubatch();
     if (data) {
         for (const layer & l : layers) {
             for (ggml_tensor * t : { l.k, l.v }) { // not the head map
@@ -318,25 +349,34 @@ static std::pair<size_t, size_t> streams_of(llama_seq_id seq_id, size_t n) {
 }
 
 bool llama_kv_cache_duo::can_rm(llama_seq_id seq_id, llama_pos p0, llama_pos p1) const {
-    p0 = std::max(p0, 0);
-    p1 = p1 < 0 ? std::numeric_limits<llama_pos>::max() : p1;
     for (auto [i, end] = streams_of(seq_id, streams.size()); i < end; ++i) {
         const duo_stream & s = streams[i];
-        const bool removes = p0 <= s.pos_max() && p0 < p1;
-        if (removes && (p1 <= s.pos_max() || !s.can_resume(rings, p0))) {
+        const tokens removed = tokens_at(i, p0, p1);
+        if (removed.n > 0 && (removed.begin + removed.n < s.size() || !s.can_resume(rings, removed.begin))) {
             return false; // a gap, or a tail whose window is gone
         }
     }
     return true;
 }
 
+llama_kv_cache_duo::tokens llama_kv_cache_duo::tokens_at(llama_seq_id seq_id, llama_pos p0, llama_pos p1) const {
+    const duo_positions & positions = streams[seq_id].get_positions();
+    const int64_t begin = positions.n_before(p0), end = p1 < 0 ? positions.size() : positions.n_before(p1);
+    return begin < end ? tokens { begin, end - begin, positions.at(begin) } : tokens { begin, 0, -1 };
+}
+
 bool llama_kv_cache_duo::seq_rm(llama_seq_id seq_id, llama_pos p0, llama_pos p1) {
+    // A ubatch that was aborted goes, and no more of an image than it had: llama.cpp asks for all that has its positions, and takes no refusal.
+    for (size_t i = 0; i < sizes_before.size(); ++i) {
+        streams[i].truncate(rings, sizes_before[i]);
+    }
+    end_ubatch();
     if (!can_rm(seq_id, p0, p1)) {
         return false;
     }
     for (auto [i, end] = streams_of(seq_id, streams.size()); i < end; ++i) {
-        if (p1 < 0 || p0 < p1) {
-            streams[i].truncate(rings, std::max(p0, 0));
+        if (const tokens removed = tokens_at(i, p0, p1); removed.n > 0) {
+            streams[i].truncate(rings, removed.begin);
         }
     }
     return true;
@@ -351,9 +391,9 @@ void llama_kv_cache_duo::seq_cp(llama_seq_id seq_id_src, llama_seq_id seq_id_dst
     const duo_stream & src = streams[seq_id_src];
     streams[seq_id_dst] = {};
 
-    if (p0 > 0 || (p1 >= 0 && p1 <= src.pos_max())) {
-        LLAMA_LOG_ERROR("%s: the mixed-head cache copies whole sequences only, not [%d, %d) of %d positions: sequence %d is left empty\n",
-                __func__, p0, p1, src.pos_max() + 1, seq_id_dst);
+    if (src.get_positions().n_before(p0) > 0 || (p1 >= 0 && p1 <= src.pos_max())) {
+        LLAMA_LOG_ERROR("%s: the mixed-head cache copies whole sequences only, not positions [%d, %d) of one that ends at %d: sequence %d is left empty\n",
+                __func__, p0, p1, src.pos_max(), seq_id_dst);
         return;
     }
     streams[seq_id_dst] = src.copy();
@@ -421,7 +461,7 @@ void llama_kv_cache_duo::copy_streams() {
     for (const stream_copy & c : copies) {
         for_each_head(c.dst, [&](ggml_tensor * t, int64_t row, const duo_layout::head & h) {
             const int64_t from = row + (int64_t(c.src) - c.dst) * (t->ne[1] / int64_t(streams.size()));
-            const int64_t n    = h.i_ring < 0 ? c.held.pos_max() + 1 : c.held.n_cells_used(rings, h.i_ring);
+            const int64_t n    = h.i_ring < 0 ? c.held.size() : c.held.n_cells_used(rings, h.i_ring);
             if (n > 0) {
                 copy_rows(t, from, row, n);
             }

@@ -1,7 +1,7 @@
 // The mixed-head KV cache: retrieval heads keep every position, streaming heads keep sinks and a ring, and so do the heads of a model's sliding windows.
 //
-// A sequence has a stream of rows of its own (duo-layout.h), and a position determines its cell (attention/visibility.h), so there is no search and no cell
-// metadata: duo-stream.h says what a stream holds.
+// A sequence has a stream of rows of its own (duo-layout.h), and a token's ordinal in its sequence determines its cell (attention/visibility.h), so there is no
+// search and no cell metadata: duo-stream.h says what a stream holds, and which ordinal a position is.
 #pragma once
 
 #include "duo-config.h"
@@ -17,6 +17,7 @@
 #include <algorithm>
 #include <functional>
 #include <map>
+#include <string>
 #include <vector>
 
 struct llama_model;
@@ -35,7 +36,7 @@ public:
 
     void clear(bool data) override;
 
-    // Whether the batch's positions continue what is held; else an error in the log says why.
+    // Whether the batch's tokens continue what is held; else an error in the log says why.
     bool prepare(const std::vector<llama_ubatch> & ubatches) const;
 
     // Whether seq_rm would be true.
@@ -74,6 +75,9 @@ public:
     // The layer that has the rows: an earlier one, where layers share them.
     const layer & get_layer(int32_t il) const { return layers[layout.layers[il].stored_by]; }
 
+    // Of the tokens of the ubatch that is computed, in their sequences: what the operator calls their positions.
+    const std::vector<int32_t> & get_ordinals() const { return ordinals; }
+
     // All but max_seq_tokens, which is the ubatch's.
     ggml_mixed_attn_params attn_params(int32_t il, float scale) const;
 
@@ -88,8 +92,16 @@ public:
 
     // --- for the contexts ---
 
-    // Marks the ubatch's positions as held.
+    // Marks the ubatch's tokens as held; it is computed.
     void apply_ubatch(const llama_ubatch & ubatch);
+    void end_ubatch() { sizes_before.clear(); }
+
+    // What removing positions from p0 up to p1 (-1: all) takes from a sequence: n tokens, the first of this ordinal and position.
+    struct tokens {
+        int64_t   begin, n;
+        llama_pos pos;
+    };
+    tokens tokens_at(llama_seq_id seq_id, llama_pos p0, llama_pos p1) const;
 
     // Carries out the copies that seq_cp asked for. Nothing may be computing.
     void copy_streams();
@@ -102,14 +114,14 @@ private:
         duo_stream held;
     };
 
-    // Null where the batch's positions continue what is held, else what is wrong.
-    const char * check_batch(const std::vector<llama_ubatch> & ubatches) const;
+    // Empty where the batch's tokens continue what is held, else what is wrong.
+    std::string check_batch(const std::vector<llama_ubatch> & ubatches) const;
 
     // Calls f(tensor, first row, head) for each head's K rows and V rows of a stream.
     void for_each_head(uint32_t i_stream, const std::function<void(ggml_tensor * t, int64_t row, const duo_layout::head & head)> & f) const;
 
-    // Calls f(tensor, first row, rows) for the rows that a state of a stream has, in the order of their positions; partial: not those of heads that keep every position.
-    // A row of -1 says that the position is in the state and has no cell here: it is further back than the ring goes.
+    // Calls f(tensor, first row, rows) for the rows that a state of a stream has, in their order; partial: not those of heads that keep every position.
+    // A row of -1 says that the token is in the state and has no cell here: it is further back than the ring goes.
     void for_each_saved_run(const duo_stream & saved, uint32_t i_stream, bool partial, const std::function<void(ggml_tensor * t, int64_t row, int64_t n)> & f) const;
 
     // Uploads a layer's head map.
@@ -136,6 +148,9 @@ private:
     std::vector<duo_stream> streams; // [n_seq_max]
 
     std::vector<stream_copy> copies; // not yet carried out
+
+    std::vector<int32_t> ordinals;     // [tokens of the last ubatch]
+    std::vector<int64_t> sizes_before; // of the streams, before the ubatch that is computed; empty: none is
 
     duo_branch_ids branch_ids;
 

@@ -4,6 +4,7 @@
 #include "llama-model.h"
 
 #include <algorithm>
+#include <map>
 #include <set>
 #include <stdexcept>
 #include <utility>
@@ -94,14 +95,16 @@ void llama_memory_hybrid_duo::clear(bool data) {
     recr->clear(data);
 }
 
-bool llama_memory_hybrid_duo::can_go_back(llama_seq_id seq_id, llama_pos p) const {
+bool llama_memory_hybrid_duo::can_go_back(llama_seq_id seq_id, const llama_kv_cache_duo::tokens & last) const {
     const int32_t tail = recr->cells[seq_id].tail;
-    if (p <= 0 || tail < 0) {
+    if (last.begin == 0 || tail < 0) {
         return true;
     }
     const auto & cell = recr->cells[tail];
-    // a state that copies share is one, and a second step back before the next token would be lost
-    return p > cell.pos || (cell.pos - p + 1 <= llama_pos(n_back[seq_id]) && recr->rs_idx[seq_id] == 0 && cell.seq_id.size() == 1);
+    // llama.cpp counts positions, which are as many as tokens in text alone; a state that copies share is one, and a second step back before the next token
+    // would be lost
+    return last.pos > cell.pos ||
+            (cell.pos - last.pos + 1 == last.n && last.n <= n_back[seq_id] && recr->rs_idx[seq_id] == 0 && cell.seq_id.size() == 1);
 }
 
 void llama_memory_hybrid_duo::drop_computed() {
@@ -127,17 +130,18 @@ bool llama_memory_hybrid_duo::seq_rm(llama_seq_id seq_id, llama_pos p0, llama_po
     if (!attn->can_rm(seq_id, p0, p1)) {
         return false;
     }
-    std::vector<llama_seq_id> shorter; // sequences that lose a tail
+    std::map<llama_seq_id, llama_kv_cache_duo::tokens> removed; // the tails that sequences lose
     for (llama_seq_id s = std::max(0, seq_id); s <= (seq_id < 0 ? llama_seq_id(recr->size) - 1 : seq_id); ++s) {
-        if (std::max(0, p0) <= attn->seq_pos_max(s) && (p1 < 0 || p0 < p1)) {
-            shorter.push_back(s);
+        const auto last = attn->tokens_at(s, p0, p1);
+        if (last.n > 0) {
+            removed[s] = last;
         }
     }
-    if (!std::all_of(shorter.begin(), shorter.end(), [&](llama_seq_id s) { return can_go_back(s, p0); })) {
+    if (!std::all_of(removed.begin(), removed.end(), [&](const auto & r) { return can_go_back(r.first, r.second); })) {
         return false;
     }
-    for (const llama_seq_id s : shorter) {
-        recr->seq_rm(s, p0 <= 0 ? -1 : p0, -1);
+    for (const auto & [s, last] : removed) {
+        recr->seq_rm(s, last.begin == 0 ? -1 : last.pos, -1);
         attn->seq_rm(s, p0, -1);
     }
     return true;
@@ -173,7 +177,8 @@ void llama_memory_hybrid_duo::seq_div(llama_seq_id seq_id, llama_pos p0, llama_p
 }
 
 llama_pos llama_memory_hybrid_duo::seq_pos_min(llama_seq_id seq_id) const {
-    return std::max(attn->seq_pos_min(seq_id), recr->seq_pos_min(seq_id));
+    // behind an image, where text was taken back, the recurrent states' position is one that no token has
+    return std::min(std::max(attn->seq_pos_min(seq_id), recr->seq_pos_min(seq_id)), seq_pos_max(seq_id));
 }
 
 llama_pos llama_memory_hybrid_duo::seq_pos_max(llama_seq_id seq_id) const {

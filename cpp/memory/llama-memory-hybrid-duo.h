@@ -48,8 +48,8 @@ public:
     void end();
 
 private:
-    // Whether the recurrent states of a sequence can go back to before position p.
-    bool can_go_back(llama_seq_id seq_id, llama_pos p) const;
+    // Whether the recurrent states of a sequence can go back to before its last tokens.
+    bool can_go_back(llama_seq_id seq_id, const llama_kv_cache_duo::tokens & last) const;
 
     // Empties what an aborted ubatch leaves undefined: it may have moved and changed states in some layers and not in others.
     void drop_computed();
@@ -59,7 +59,7 @@ private:
 
     bool computing = false; // a ubatch was begun and is not done
 
-    // Of each sequence, how many positions its recurrent states can go back: llama.cpp keeps those of the last ubatch's tokens, in the sequence's cell, and does
+    // Of each sequence, how many tokens its recurrent states can go back: llama.cpp keeps those of the last ubatch's tokens, in the sequence's cell, and does
     // not take them along where it moves the cell.
     std::vector<uint32_t> n_back;
 };

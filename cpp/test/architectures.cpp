@@ -275,7 +275,7 @@ const std::vector<architecture> & architectures() {
         { "lfm2moe",       "token_embd E V; token_embd_norm E; ", norms + experts + expert_bias + of('r', conv) + of('a', split + head_norms),
                            two_experts + sigmoid + "shortconv.l_cache=3", one_attends },
 
-        // --- M-RoPE, whose positions are text's ---
+        // --- M-RoPE: text here, images in test-images ---
         { "qwen2vl",       tied,   norms + split + split_biases + gated, sections },
         { "qwen3vl",       tied,   norms + split + head_norms + gated, sections },
         { "qwen3vlmoe",    untied, norms + split + head_norms + experts, sections + two_experts },

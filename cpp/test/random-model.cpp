@@ -238,11 +238,16 @@ private:
             gguf_set_val_bool(gguf.get(), name, value == "true");
         } else if (value.find(',') != std::string::npos) {
             std::vector<uint32_t> values;
+            std::vector<float>    fractions;
             std::stringstream list(value);
             for (std::string item; std::getline(list, item, ',');) {
-                values.push_back(uint32_t(evaluate(item, 0)));
+                item.find('.') == std::string::npos ? values.push_back(uint32_t(evaluate(item, 0))) : fractions.push_back(std::stof(item));
             }
-            gguf_set_arr_data(gguf.get(), name, GGUF_TYPE_UINT32, values.data(), values.size());
+            if (fractions.empty()) {
+                gguf_set_arr_data(gguf.get(), name, GGUF_TYPE_UINT32, values.data(), values.size());
+            } else {
+                gguf_set_arr_data(gguf.get(), name, GGUF_TYPE_FLOAT32, fractions.data(), fractions.size());
+            }
         } else if (value.find('.') != std::string::npos) {
             gguf_set_val_f32(gguf.get(), name, std::stof(value));
         } else if (isupper(value[0]) || isdigit(value[0])) {

@@ -17,7 +17,7 @@ struct llama_model_params;
 // H is not 0, "r?name" in layers of the kind r, and a size is a sum of products of numbers and of
 //   E embedding  F feed-forward  V vocabulary  C context  H heads  G KV heads  D head size of K  W head size of V  L layers
 // Metadata are "key=value key=value ...": keys without the architecture's name (a first "." in its place: they have none), values as in 2, 0.5, true,
-// text, F (a size as above) or 1,0 (an array of sizes).
+// text, F (a size as above), 1,0 (an array of sizes) or 0.5,0.5.
 struct random_model_params {
     int64_t   n_layer   = 3;
     int64_t   n_head    = 4;

@@ -240,33 +240,6 @@ void test_patterns() {
     }
 }
 
-// Tokens of an image share a position on M-RoPE's first axis: refused in so many words, and text goes on.
-void test_images() {
-    const auto model = load("qwen2vl", false);
-    const int  n_embd = llama_model_n_embd(model.get()), n = 4; // a picture of 2 x 2
-    const auto ctx    = make_context(model.get(), duo(GGML_TYPE_F16, 0.0f));
-    const auto tokens = random_tokens(20, 128, fresh_seed());
-    std::vector<float> logits;
-    CHECK_EQ(decode(ctx.get(), tokens.data(), 10, 0, false, logits), 0);
-
-    std::vector<float>          embd(size_t(n) * n_embd, 0.5f);
-    std::vector<llama_pos>      pos(4 * n, 0);
-    std::vector<int32_t>        n_seq_id(n, 1);
-    llama_seq_id                seq = 0;
-    std::vector<llama_seq_id *> seq_id(n, &seq);
-    std::vector<int8_t>         output(n, 0);
-    for (int i = 0; i < n; ++i) {
-        pos[i]         = 10;
-        pos[n + i]     = 10 + i / 2;
-        pos[2 * n + i] = 10 + i % 2;
-    }
-    errors.clear();
-    CHECK(llama_decode(ctx.get(), { n, nullptr, embd.data(), pos.data(), n_seq_id.data(), seq_id.data(), output.data() }) != 0);
-    check::report(errors.find("images, whose tokens share positions (M-RoPE)") != std::string::npos, __FILE__, __LINE__, "an image is refused by name", "found " + errors);
-    CHECK_EQ(llama_memory_seq_pos_max(llama_get_memory(ctx.get()), 0), 9);
-    CHECK_EQ(decode(ctx.get(), tokens.data() + 10, 10, 10, false, logits), 0);
-}
-
 // Every architecture that llama.cpp knows is tested above, refused by its name, or refused for what its models are like.
 void test_refused() {
     const auto model = make_random_model(architectures()[0].params(1));
@@ -317,7 +290,6 @@ int main(int argc, char ** argv) {
     if (argc == 1) {
         test_refused();
         test_patterns();
-        test_images();
     }
     printf("relative L2 from stock: f32 cache worst token (no head streaming, all with a wide window), f16 cache all tokens (the same), one layer streaming; "
             "recurrent layers: pieces of a prompt from each other, and stock's\n");

@@ -4,6 +4,7 @@
 #include "check.h"
 #include "contexts.h"
 #include "decode.h"
+#include "image-inputs.h"
 #include "random-model.h"
 
 #include "duo-report.h"
@@ -50,8 +51,8 @@ random_model_params model_params(int64_t n_head, int64_t n_head_kv) {
 
 // What the memory makes of a batch: the sequences and positions of its ubatches.
 std::vector<std::vector<std::pair<int, int>>> split(llama_context * ctx, const llama_batch & batch) {
-    llama_batch_allocr balloc(1);
     const llama_model & model = ctx->get_model();
+    llama_batch_allocr balloc(model.hparams.n_pos_per_embd());
     CHECK(balloc.init(batch, model.vocab, ctx->get_memory(), model.hparams.n_embd_inp(), llama_n_seq_max(ctx), false));
     const auto mctx = ctx->get_memory()->init_batch(balloc, llama_n_ubatch(ctx), false);
     std::vector<std::vector<std::pair<int, int>>> result;
@@ -350,7 +351,7 @@ void test_forged_states() {
 
     // llama.cpp's own 8 bytes, then the header, of which the last two words are the size of what the sequence holds and the hash, then what it holds
     constexpr size_t header = 8, n_held = header + 48, check = header + 56, held = header + 64;
-    struct numbers { int64_t pos_max, n_branches, kept, branch_id, branch_begin; };
+    struct numbers { int64_t last; int32_t n_branches, n_runs; int64_t kept, branch_id, branch_begin; };
     const auto load_forged = [&](const std::function<void(numbers &)> & forge, size_t n_more = 0) {
         std::vector<uint8_t> bytes = state;
         numbers x;
@@ -367,17 +368,20 @@ void test_forged_states() {
         memcpy(&bytes[check], &hash, sizeof(hash));
         return llama_state_seq_set_data(ctx.get(), bytes.data(), bytes.size(), 0) != 0;
     };
-    CHECK(load_forged([](numbers & x) { CHECK(x.pos_max == 39 && x.kept == 16 && x.n_branches == 1 && x.branch_begin == 0); }));
+    CHECK(load_forged([](numbers & x) { CHECK(x.last == 39 && x.n_runs == 0 && x.kept == 16 && x.n_branches == 1 && x.branch_begin == 0); }));
 
     rusage before, after;
     getrusage(RUSAGE_SELF, &before);
-    CHECK(!load_forged([](numbers & x) { x.pos_max = x.n_branches = 1 << 25; })); // 512 MiB of branches
+    CHECK(!load_forged([](numbers & x) { x.last = x.n_branches = 1 << 25; })); // 512 MiB of branches
     getrusage(RUSAGE_SELF, &after);
     CHECK(after.ru_maxrss - before.ru_maxrss < 100 * 1024); // KiB
 
     CHECK(!load_forged([](numbers &) {}, 16)); // bytes that nothing is said about
-    CHECK(!load_forged([](numbers & x) { x.pos_max = INT32_MAX; }));
-    CHECK(!load_forged([](numbers & x) { x.pos_max = -2; }));
+    CHECK(!load_forged([](numbers & x) { x.last = INT32_MAX; }));
+    CHECK(!load_forged([](numbers & x) { x.last = -2; }));
+    CHECK(!load_forged([](numbers & x) { x.last = x.n_runs = 1 << 25; })); // 768 MiB of positions
+    CHECK(!load_forged([](numbers & x) { x.n_runs = -1; }));
+    CHECK(!load_forged([](numbers & x) { x.n_runs = 2; }, 48)); // of which one begins where the other does
     CHECK(!load_forged([](numbers & x) { x.kept = 41; }));
     CHECK(!load_forged([](numbers & x) { x.kept = 15; }));
     CHECK(!load_forged([](numbers & x) { x.branch_begin = 40; }));
@@ -498,14 +502,20 @@ struct ring_of_cells {
     int sink, recent, chunk, n;
 };
 
-// A sequence as a model keeps it: every token, which decoding it came from, and which position each cell of a ring was last written for.
+// A sequence as a model keeps it: every token with its position, which decoding it came from, and which token each cell of a ring was last written for.
 struct held {
-    std::vector<llama_token>      tokens;
+    std::vector<input>            tokens;
     std::vector<int>              events; // [tokens]
     std::vector<std::vector<int>> cells;  // [rings][cells]
     int                           n_removed = 0; // how far the sequence went beyond where it is
 
     int size() const { return int(tokens.size()); }
+
+    llama_pos pos_max() const { return tokens.empty() ? -1 : tokens.back().at.pos; }
+
+    int n_before(llama_pos pos) const { return int(std::count_if(tokens.begin(), tokens.end(), [&](const input & t) { return t.at.pos < pos; })); }
+
+    int n_at_last() const { return size() - n_before(pos_max()); }
 
     void truncate(int n) {
         n_removed += size() - n;
@@ -529,6 +539,7 @@ public:
         random_model_params p = model_of(round);
         model     = make_random_model(p);
         recurrent = llm_arch_is_hybrid(model->arch);
+        images    = model->hparams.n_pos_per_embd() > 1;
         const std::string gates = random_gates(model.get(), rng());
         const float sparsities[] = { 0.5f, 1.0f, 0.3f, 0.0f };
         llama_context_params params = duo(GGML_TYPE_F32, sparsities[round / 4 % 4], gates.c_str());
@@ -569,7 +580,7 @@ public:
             const int n_failed = check::n_failed;
             step();
             for (int s = 0; s < n_seq; ++s) {
-                CHECK_EQ(llama_memory_seq_pos_max(mem(), s), seqs[s].size() - 1);
+                CHECK_EQ(llama_memory_seq_pos_max(mem(), s), seqs[s].pos_max());
                 CHECK_EQ(llama_memory_seq_pos_min(mem(), s), pos_min(seqs[s]));
             }
             if (check::n_failed > n_failed) {
@@ -582,24 +593,24 @@ public:
         return true;
     }
 
-    int n_compared = 0, n_refused = 0, n_aborted = 0, n_restored = 0, n_partly = 0, n_back = 0;
+    int n_compared = 0, n_refused = 0, n_aborted = 0, n_restored = 0, n_partly = 0, n_back = 0, n_images = 0;
 
 private:
     static constexpr int n_seq     = 4;
     static constexpr int n_ctx_seq = 512;
     static constexpr int n_swa     = 24;
 
-    // A model of a few small layers: all of attention, with sliding windows, with recurrent layers, with both.
+    // A model of a few small layers: all of attention, with sliding windows, with recurrent layers, with both; some of the first and the third take images.
     static random_model_params model_of(int round) {
-        if (round % 4 == 0) {
-            random_model_params p = model_params(4, round % 8 ? 4 : 2);
+        if (round % 8 == 0) {
+            random_model_params p = model_params(4, round % 16 ? 4 : 2);
             p.n_layer   = 2;
             p.head_size = 16;
             p.n_vocab   = 64;
             return p;
         }
         const bool has_window   = round % 2;
-        const std::string name  = round % 4 == 1 ? "olmo2" : round % 4 == 3 || round % 16 < 8 ? "lfm2" : "qwen35";
+        const std::string name  = round % 4 == 0 ? "qwen2vl" : round % 4 == 1 ? "olmo2" : round % 4 == 3 || round % 16 < 8 ? "lfm2" : "qwen35";
         for (const architecture & a : architectures()) {
             random_model_params p = a.params(fresh_seed());
             if (a.name == name && (p.metadata.find("sliding_window=") != std::string::npos) == has_window) {
@@ -624,18 +635,18 @@ private:
 
     bool aborts() { return abort_after >= 0 && abort_after-- == 0; }
 
-    void write(held & h, int position) const {
+    void write(held & h, int token) const {
         h.cells.resize(rings.size());
         for (size_t i = 0; i < rings.size(); ++i) {
             const ring_of_cells & r = rings[i];
-            if (position >= r.sink) {
+            if (token >= r.sink) {
                 h.cells[i].resize(r.n, -1);
-                h.cells[i][(position - r.sink) % r.n] = position;
+                h.cells[i][(token - r.sink) % r.n] = token;
             }
         }
     }
 
-    // Whether all that heads with windows see from position p on, of what lies before p, is still in their rings, and the recurrent state is that before p.
+    // Whether all that heads with windows see from the p'th token on, of what lies before it, is still in their rings, and the recurrent state is that before it.
     bool exact(const held & h, int p) const {
         return (!recurrent || p == 0 || p == h.size()) && seen(h, p);
     }
@@ -653,16 +664,16 @@ private:
         return true;
     }
 
-    // llama.cpp asks for it as the smallest position held; here: one before the first that can be resumed from, with all behind it.
+    // llama.cpp asks for it as the smallest position held; here: that before the first token that can be resumed from, with all behind it.
     int pos_min(const held & h) const {
         if (recurrent) {
-            return h.size() - 1; // where its state is
+            return h.pos_max(); // where its state is
         }
         int p = h.size();
         while (p > 0 && exact(h, p - 1)) {
             --p;
         }
-        return h.size() == 0 ? -1 : std::max(p - 1, 0);
+        return h.size() == 0 ? -1 : p == 0 ? 0 : h.tokens[p - 1].at.pos;
     }
 
     void step() {
@@ -682,42 +693,55 @@ private:
 
     // --- decoding ---
 
-    struct token_at { int seq; llama_token token; llama_pos pos; };
+    // Tokens of a batch, all of texts or all of images, and their sequences.
+    struct batch_inputs {
+        std::vector<input>        inputs;
+        std::vector<llama_seq_id> seqs;
 
-    llama_batch batch_of(const std::vector<token_at> & tokens) {
-        llama_batch batch = llama_batch_init(int(tokens.size()), 0, 2);
-        batch.n_tokens = int(tokens.size());
-        for (int i = 0; i < batch.n_tokens; ++i) {
-            batch.token[i]     = tokens[i].token;
-            batch.pos[i]       = tokens[i].pos;
-            batch.n_seq_id[i]  = 1;
-            batch.seq_id[i][0] = tokens[i].seq;
-            batch.logits[i]    = true;
+        input_batch batch() const { return input_batch(inputs.data(), int(inputs.size()), 0, seqs); }
+    };
+
+    static input text_at(llama_token token, llama_pos pos) { return { token, {}, { pos, pos, pos } }; }
+
+    input pixel_at(llama_pos pos, int y, int x) {
+        input t = { -1, std::vector<float>(llama_model_n_embd_inp(model.get())), { pos, y, x } };
+        for (float & v : t.embd) {
+            v = pick(1000) / 500.0f - 1.0f;
         }
-        return batch;
+        return t;
     }
 
     void decode_some() {
         // more or less of the sequences' next tokens, in any order
-        std::vector<token_at> tokens;
+        batch_inputs tokens;
         std::vector<held> next(seqs, seqs + n_seq);
-        const int first = pick(n_seq), n_used = 1 + pick(n_seq);
+        const int  first = pick(n_seq), n_used = 1 + pick(n_seq), width = 1 + pick(9);
+        const bool image = images && chance(40);
+        llama_pos begin[n_seq]; // of what a sequence gets; where there are images, positions may be left out
+        for (int s = 0; s < n_seq; ++s) {
+            begin[s] = next[s].pos_max() + 1 + (images && chance(40) ? pick(9) : 0);
+        }
         for (int n = chance(30) ? 1 : 1 + pick(80); n > 0; --n) {
             const int s = (first + pick(n_used)) % n_seq;
             if (next[s].size() < n_ctx_seq) {
-                tokens.push_back({ s, llama_token(pick(64)), next[s].size() });
-                next[s].tokens.push_back(tokens.back().token);
+                const int i = next[s].size() - seqs[s].size();
+                tokens.inputs.push_back(image ? pixel_at(begin[s], begin[s] + i / width, begin[s] + i % width) : text_at(pick(64), begin[s] + i));
+                tokens.seqs.push_back(s);
+                next[s].tokens.push_back(tokens.inputs.back());
                 next[s].events.push_back(n_events++);
                 next[s].n_removed = std::max(0, next[s].n_removed - 1);
                 write(next[s], next[s].size() - 1);
             }
         }
-        if (tokens.empty()) {
+        if (tokens.seqs.empty()) {
             return;
         }
-        abort_after = chance(10) ? pick(200) : -1;
-        note() << "decode " << tokens.size() << " tokens of sequences from " << first << ", " << n_used << (abort_after >= 0 ? ", to abort" : "");
-        llama_batch batch = batch_of(tokens);
+        n_images += image;
+        abort_after = !image && chance(10) ? pick(200) : -1; // test-images aborts images
+        note() << "decode " << tokens.seqs.size() << (image ? " tokens of images" : " tokens") << " of sequences from " << first << ", " << n_used
+               << (abort_after >= 0 ? ", to abort" : "");
+        input_batch inputs = tokens.batch();
+        const llama_batch batch = inputs.get();
         const auto ubatches = split(ctx(), batch);
         const int status = llama_decode(ctx(), batch);
         const bool aborted = abort_after == -1 && status == 2;
@@ -729,14 +753,13 @@ private:
             std::copy(next.begin(), next.end(), seqs);
             for (int s = 0; s < n_seq; ++s) {
                 for (int i = batch.n_tokens - 1; i >= 0 && status == 0; --i) {
-                    if (tokens[i].seq == s) {
+                    if (tokens.seqs[i] == s) {
                         compare(s, llama_get_logits_ith(ctx(), i));
                         break;
                     }
                 }
             }
         }
-        llama_batch_free(batch);
     }
 
     // Whole ubatches before the one that was aborted count; what that one stored is overwritten all the same. It leaves recurrent states undefined, its own
@@ -746,7 +769,7 @@ private:
         if (recurrent) {
             bool any_emptied = false;
             for (int s = 0; s < n_seq; ++s) {
-                const int before = seqs[s].size(), n = llama_memory_seq_pos_max(mem(), s) + 1;
+                const int before = seqs[s].size(), n = next[s].n_before(llama_memory_seq_pos_max(mem(), s) + 1);
                 CHECK(n == 0 || (n >= before && n <= next[s].size()));
                 any_emptied = any_emptied || (n == 0 && next[s].size() > before);
                 for (int p = before; p < n; ++p) {
@@ -763,8 +786,9 @@ private:
         }
         for (const auto & ubatch : ubatches) {
             const bool kept = llama_memory_seq_pos_max(mem(), ubatch[0].first) >= ubatch[0].second;
-            for (const auto & [s, p] : ubatch) {
-                CHECK_EQ(llama_memory_seq_pos_max(mem(), s) >= p, kept);
+            for (const auto & [s, pos] : ubatch) {
+                CHECK_EQ(llama_memory_seq_pos_max(mem(), s) >= pos, kept);
+                const int p = next[s].n_before(pos);
                 write(seqs[s], p);
                 if (kept) {
                     seqs[s].tokens.push_back(next[s].tokens[p]);
@@ -786,7 +810,7 @@ private:
             r.tokens.clear();
         }
         std::vector<float> logits;
-        CHECK_EQ(decode(r.ctx.get(), want.data() + r.tokens.size(), int(want.size() - r.tokens.size()), int(r.tokens.size()), false, logits), 0);
+        CHECK_EQ(decode(r.ctx.get(), want, r.tokens.size(), want.size(), n_ctx_seq, false, logits), 0);
         r.tokens = want;
         const double e = relative(found, logits.data(), logits.size());
         check::report(e <= 1e-5, __FILE__, __LINE__, "logits of sequence " + std::to_string(s) + " at " + std::to_string(want.size()), "relative " + check::text(e));
@@ -795,28 +819,45 @@ private:
 
     void decode_badly() {
         const int s = pick(n_seq);
-        const int n = seqs[s].size();
-        std::vector<token_at> tokens = { { s, 1, n } };
-        switch (pick(5)) {
-            case 0: tokens[0].pos = n + 1 + pick(5); break;                        // skipped
-            case 1: tokens[0].pos = n == 0 ? 3 : pick(n); break;                   // repeated
-            case 2: tokens.push_back({ s, 2, n + 2 }); break;                      // a gap
-            case 3: tokens[0].seq = n_seq + pick(3); break;                        // no such sequence
-            case 4:                                                                // beyond the context
-                while (int(tokens.size()) <= n_ctx_seq - n) {
-                    tokens.push_back({ s, 2, n + int(tokens.size()) });
+        const llama_pos n = seqs[s].pos_max() + 1;
+        std::vector<llama_pos> positions = { n };
+        batch_inputs tokens;
+        int seq = s;
+        const int how = images ? pick(4) : 3 + pick(4);
+        switch (how) {
+            case 0: break;                                                         // an image out of order, below
+            case 1: positions[0] = n == 0 ? -1 : pick(n); break;                   // repeated
+            case 2:
+            case 3:                                                                // beyond the context
+                while (int(positions.size()) <= n_ctx_seq - seqs[s].size()) {
+                    positions.push_back(n + int(positions.size()));
                 }
                 break;
+            case 4: positions[0] = n + 1 + pick(5); break;                         // skipped
+            case 5: positions.push_back(n + 2); break;                             // a gap
+            case 6: positions[0] = n == 0 ? 3 : pick(n); break;                    // repeated
         }
-        note() << "decode badly from " << tokens[0].pos << " of sequence " << tokens[0].seq << ", " << tokens.size() << " tokens";
-        llama_batch batch = batch_of(tokens);
-        if (tokens.size() == 1 && tokens[0].seq < n_seq && chance(20)) {
-            batch.pos[0] = n;
-            batch.n_seq_id[0]  = 2; // in two sequences
-            batch.seq_id[0][1] = (s + 1) % n_seq;
+        if (chance(20)) {
+            positions = { n };
+            seq = n_seq + pick(3);                                                 // no such sequence
+        }
+        for (const llama_pos p : positions) {
+            tokens.inputs.push_back(text_at(1, p));
+        }
+        if (how == 0 && seq == s) {
+            tokens.inputs = { pixel_at(n, n, n + 1), pixel_at(n, n, n + pick(2)) };
+        }
+        tokens.seqs.assign(tokens.inputs.size(), seq);
+        note() << "decode badly, way " << how << ", from " << positions[0] << " of sequence " << seq << ", " << tokens.seqs.size() << " tokens";
+        input_batch inputs = tokens.batch();
+        const llama_batch batch = inputs.get();
+        llama_seq_id both[] = { s, (s + 1) % n_seq };
+        if (tokens.seqs.size() == 1 && seq == s && chance(20)) {
+            batch.pos[0]      = n;
+            batch.n_seq_id[0] = 2; // in two sequences
+            batch.seq_id[0]   = both;
         }
         CHECK(llama_decode(ctx(), batch) != 0);
-        llama_batch_free(batch);
         ++n_refused;
     }
 
@@ -824,28 +865,29 @@ private:
 
     void roll_back() {
         const int s = chance(5) && !(recurrent && llama_n_rs_seq(ctx()) > 0) ? -1 : pick(n_seq);
-        const int n = s < 0 ? n_ctx_seq : seqs[s].size();
+        const int n = s < 0 ? n_ctx_seq : seqs[s].pos_max() + 1;
         const int p0 = std::max(0, recurrent && chance(50) ? n - pick(5) : chance(60) ? n - pick(90) : pick(n + 2));
         const int p1 = chance(85) ? -1 : p0 + pick(n + 2 - std::min(n, p0));
         bool ok = true;
         for (int i = 0; i < n_seq; ++i) {
-            const bool removes = (s < 0 || s == i) && p0 < seqs[i].size() && (p1 < 0 || p0 < p1);
-            ok = ok && (!removes || ((p1 < 0 || p1 >= seqs[i].size()) && exact(seqs[i], p0)));
-            if (removes && p1 < 0 && !recurrent && seqs[i].n_removed + seqs[i].size() - p0 <= int(llama_n_rs_seq(ctx()))) {
-                CHECK(exact(seqs[i], p0)); // what is promised
+            const int from = seqs[i].n_before(p0), to = p1 < 0 ? seqs[i].size() : seqs[i].n_before(p1);
+            const bool removes = (s < 0 || s == i) && from < to;
+            ok = ok && (!removes || (to == seqs[i].size() && exact(seqs[i], from)));
+            if (removes && p1 < 0 && !recurrent && seqs[i].n_removed + seqs[i].size() - from <= int(llama_n_rs_seq(ctx()))) {
+                CHECK(exact(seqs[i], from)); // what is promised
             }
         }
         note() << "remove [" << p0 << ", " << p1 << ") of sequence " << s << (ok ? "" : ", to be refused");
-        if (recurrent && !ok && s >= 0 && p0 < n && (p1 < 0 || p1 >= n) && n - p0 <= int(llama_n_rs_seq(ctx()))) {
+        if (recurrent && !ok && s >= 0 && p0 < n && (p1 < 0 || p1 >= n) && seqs[s].size() - seqs[s].n_before(p0) <= int(llama_n_rs_seq(ctx()))) {
             ok = llama_memory_seq_rm(mem(), s, p0, p1); // what llama.cpp has of earlier states is its own affair: refused, or right
-            CHECK(!ok || seen(seqs[s], p0));
+            CHECK(!ok || seen(seqs[s], seqs[s].n_before(p0)));
             n_back += ok;
         } else {
             CHECK_EQ(llama_memory_seq_rm(mem(), s, p0, p1), ok);
         }
         for (int i = 0; ok && i < n_seq; ++i) {
-            if ((s < 0 || s == i) && p0 < seqs[i].size() && (p1 < 0 || p0 < p1)) {
-                seqs[i].truncate(p0);
+            if ((s < 0 || s == i) && (p1 < 0 || seqs[i].n_before(p0) < seqs[i].n_before(p1))) {
+                seqs[i].truncate(seqs[i].n_before(p0));
             }
         }
         n_refused += !ok;
@@ -862,7 +904,7 @@ private:
         const int from = pick(n_seq), to = pick(n_seq);
         const bool part = chance(15) && seqs[from].size() > 1;
         note() << "copy " << (part ? "a part of " : "") << from << " to " << to;
-        llama_memory_seq_cp(mem(), from, to, 0, part ? seqs[from].size() - 1 : -1);
+        llama_memory_seq_cp(mem(), from, to, 0, part ? seqs[from].pos_max() : -1);
         if (from != to) {
             seqs[to] = part ? held() : seqs[from];
         }
@@ -897,7 +939,7 @@ private:
         held h;
     };
 
-    // What a state has of a sequence: the positions that the last n_back see, or as many of them as can be resumed now.
+    // What a state has of a sequence: the tokens that the last n_back see, or as many of them as can be resumed now.
     held kept_by_state(held h, int n_back) const {
         int p = h.size();
         while (p > 0 && exact(h, p - 1)) {
@@ -917,7 +959,7 @@ private:
         saved_state state;
         state.flags = chance(70) ? LLAMA_STATE_SEQ_FLAGS_PARTIAL_ONLY : LLAMA_STATE_SEQ_FLAGS_NONE;
         state.seq   = s;
-        state.h     = kept_by_state(seqs[s], state.flags ? 1 : int(llama_n_rs_seq(ctx())));
+        state.h     = kept_by_state(seqs[s], state.flags ? seqs[s].n_at_last() : int(llama_n_rs_seq(ctx())));
         state.bytes.resize(llama_state_seq_get_size_ext(ctx(), s, state.flags));
         CHECK_EQ(llama_state_seq_get_data_ext(ctx(), state.bytes.data(), state.bytes.size(), s, state.flags), state.bytes.size());
         note() << "save " << (state.flags ? "the rings of " : "") << s << " at " << state.h.size();
@@ -946,9 +988,9 @@ private:
         }
         CHECK_EQ(ok, possible);
         if (ok) {
-            CHECK_EQ(llama_memory_seq_pos_max(mem(), s) + 1, n);
             seqs[s] = state.h;
             seqs[s].truncate(n);
+            CHECK_EQ(llama_memory_seq_pos_max(mem(), s), seqs[s].pos_max());
             if (state.flags) {
                 seqs[s].n_removed = int(llama_n_rs_seq(ctx())); // a tail of what follows can be taken back, no more
             }
@@ -996,12 +1038,13 @@ private:
 
     struct reference {
         context_ptr ctx;
-        std::vector<llama_token> tokens;
+        std::vector<input> tokens;
     };
 
     std::mt19937_64   rng;
     llama_model_ptr_t model;
     bool              recurrent;
+    bool              images; // positions are M-RoPE's
     context_ptr       contexts[2];
     int               current = 0;
     reference         references[n_seq];
@@ -1017,7 +1060,7 @@ private:
 };
 
 void test_interleavings() {
-    int n_compared = 0, n_refused = 0, n_aborted = 0, n_restored = 0, n_partly = 0, n_back = 0, n_rounds = 0;
+    int n_compared = 0, n_refused = 0, n_aborted = 0, n_restored = 0, n_partly = 0, n_back = 0, n_images = 0, n_rounds = 0;
     // The rarest, a few in 48 rounds, may be missing from them: then more rounds, until it is seen or hardly can be.
     for (int round = 0; round < 48 || (n_partly == 0 && round < 300); ++round, ++n_rounds) {
         interleaving test(fresh_seed(), round);
@@ -1028,10 +1071,11 @@ void test_interleavings() {
         n_restored += test.n_restored;
         n_partly   += test.n_partly;
         n_back     += test.n_back;
+        n_images   += test.n_images;
     }
-    printf("%d random operations: %d logits compared, %d refusals, %d batches aborted, %d states restored, %d of them in part, %d recurrent states taken back\n",
-            400 * n_rounds, n_compared, n_refused, n_aborted, n_restored, n_partly, n_back);
-    CHECK(n_back > 0);
+    printf("%d random operations: %d logits compared, %d refusals, %d batches aborted, %d states restored, %d of them in part, %d recurrent states taken back, %d batches of images\n",
+            400 * n_rounds, n_compared, n_refused, n_aborted, n_restored, n_partly, n_back, n_images);
+    CHECK(n_back > 0 && n_images > 0);
     CHECK(n_compared > 0 && n_refused > 0 && n_aborted > 0 && n_restored > 0 && n_partly > 0);
 }
 

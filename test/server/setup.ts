@@ -53,6 +53,11 @@ export class Random {
   }
 }
 
+/** Tokens, or a text that has `mediaMarker` where its images, base64 of files, belong. */
+export type Prompt = number[] | { prompt_string: string; multimodal_data: string[] };
+
+export const mediaMarker = '<__media__>';
+
 export interface Ask {
   /** Tokens to answer with; the default is 4. */
   tokens?: number;
@@ -125,7 +130,7 @@ export class Server {
     const common = ['--host', '127.0.0.1', '--port', String(port), '-t', '2', '--no-warmup', '--slot-save-path', folder];
     const child = spawn(llama, ['serve', '-m', model, ...common, ...flags], {
       stdio: ['ignore', 'pipe', 'pipe'],
-      env: { ...process.env, GGML_NO_BACKTRACE: '1' },
+      env: { ...process.env, GGML_NO_BACKTRACE: '1', LLAMA_MEDIA_MARKER: mediaMarker },
     });
     const server = new Server(child, `http://127.0.0.1:${port}`, folder);
     for (;;) {
@@ -159,14 +164,14 @@ export class Server {
     }
   }
 
-  async complete(prompt: number[], ask: Ask = {}): Promise<Answer> {
+  async complete(prompt: Prompt, ask: Ask = {}): Promise<Answer> {
     const [answer] = await this.completeAll(prompt, ask);
     if (!answer) throw new Error('no answer');
     return answer;
   }
 
   /** All answers to a request that may ask for several (n_cmpl). */
-  async completeAll(prompt: number[], { tokens = 4, slot = -1, reuse = true, more }: Ask = {}): Promise<Answer[]> {
+  async completeAll(prompt: Prompt, { tokens = 4, slot = -1, reuse = true, more }: Ask = {}): Promise<Answer[]> {
     const { status, body } = await this.post('/completion', {
       prompt,
       n_predict: tokens,
@@ -249,7 +254,7 @@ export class Pair {
   }
 
   /** Answers that do not depend on what came before. Two answers part for good where the best two tokens are alike to `tolerance`. */
-  async expectFresh(prompt: number[], answer: Answer, what: string, tolerance = 1e-4): Promise<void> {
+  async expectFresh(prompt: Prompt, answer: Answer, what: string, tolerance = 1e-4): Promise<void> {
     const fresh = await this.#fresh.complete(prompt, { tokens: answer.tokens.length, reuse: false });
     expect(fresh.reused).toBe(0);
     expect(answer.tokens.length, what).toBeGreaterThan(0);
@@ -268,7 +273,7 @@ export class Pair {
   }
 
   /** Asks, and compares the answer with a fresh one. */
-  async ask(prompt: number[], what: string, ask: Ask = {}, tolerance?: number): Promise<Answer> {
+  async ask(prompt: Prompt, what: string, ask: Ask = {}, tolerance?: number): Promise<Answer> {
     const answer = await this.server.complete(prompt, ask);
     await this.expectFresh(prompt, answer, what, tolerance);
     return answer;
