@@ -50,8 +50,8 @@ times() {
                 if (split(line, part, "\"case\": \"") > 1) { split(part[2], name, "\""); split(line, part, "\"ms\": "); ms[name[1]] = part[2] + 0 }
             }
         }
-        { print; case_name = substr($0, 1, 30); sub(/ +$/, "", case_name) }
-        case_name in ms { t = substr($0, 31) + 0; if (!(case_name in best) || t < best[case_name]) best[case_name] = t }
+        { print; case_name = substr($0, 1, 31); sub(/ +$/, "", case_name) }
+        case_name in ms { t = substr($0, 32) + 0; if (!(case_name in best) || t < best[case_name]) best[case_name] = t }
         END {
             for (c in best) {
                 over = best[c] > 1.03 * ms[c]

@@ -12,7 +12,7 @@ namespace duo::cuda {
 template <typename Config>
 static cudaError_t launch_decode_sized(const AttentionParams & params, const Device & device, cudaStream_t stream) {
     constexpr size_t CONTROL = DECODE_CONTROL_BYTES<Config>;
-    // No GPU since sm_80 has less than 99 KB for a block: there two teams fit, or one of four warps.
+    // No GPU since sm_80 has less than 99 KB for a block: there two teams fit, or one of several warps.
     static_assert(Config::N_TILES > 1 || CONTROL + (Config::SLICES > 1 ? 1 : 2) * Config::TEAM_BYTES <= 99 << 10);
     if (device.shared_bytes < CONTROL + Config::TEAM_BYTES) {
         return cudaErrorNotSupported;
@@ -66,8 +66,7 @@ cudaError_t launch_decode(const AttentionParams & params, const Device & device,
     return for_head_size<TypePair<K, V>>(params.head_size_k, [&](auto d) {
         constexpr int D = decltype(d)::value;
         const int columns = params.max_seq_tokens * (params.n_head / params.layout.n_head_kv);
-        // From 192 to 256 dimensions the output of two column tiles would not fit in registers: the cache is read twice instead. So it is where blocks have
-        // too little shared memory for them.
+        // Where the output of two column tiles would not fit in registers, or their queries in shared memory, the cache is read twice instead.
         if constexpr (D <= 128 || DecodeConfig<K, V, D, 1>::SLICES > 1) {
             if (columns > 8) {
                 const cudaError_t error = launch_decode_sized<DecodeConfig<K, V, D, 2>>(params, device, stream);

@@ -5,9 +5,9 @@
 // all tiles are done. Then the block joins the parts of its teams in shared memory, and the last block to finish with a segment joins the parts of
 // the blocks: one launch in all.
 //
-// A team is one warp. Where the queries and the output of a head would not fit in its registers, it is four, each with a slice of the head's dimensions:
-// a slice of each dot product, which they add up through shared memory, and a slice of the output. Parts are large there, so a second launch joins those
-// of the blocks: one block would take longer over them than a launch.
+// A team is one warp, and for heads of more than 128 dimensions several, each with a slice of the dimensions: a slice of each dot product, which they
+// add up through shared memory, and a slice of the output, so that both fit in registers. Where the parts of blocks are large, a second launch joins them:
+// one block would take longer over them than a launch.
 #pragma once
 
 #include "decode-plan.cuh"
@@ -23,13 +23,13 @@ struct DecodeConfig {
     static constexpr int D           = D_;
     static constexpr int N_TILES     = N_TILES_;               // of 8 query columns
     static constexpr int COLUMNS     = 8 * N_TILES;
-    static constexpr int SLICES      = D > 256 ? 4 : 1;        // of a head: warps of a team
+    static constexpr int SLICES      = D > 128 && D % 128 == 0 ? D / 128 : 1; // of a head: warps of a team
     static constexpr int SLICE       = D / SLICES;             // dimensions
     // Measured on an H100 (bench/notes-cuda.md). Tiles of 4 KB and more keep the price of a tile small; two of them for each of few warps are all the
     // memory needs under way, and more only let some processors take the bandwidth of others.
     static constexpr int TILE        = !BLOCKS ? 16 : K == CacheType::q4_0 && V == CacheType::q4_0 && D <= 128 ? 64 : 32; // cells
     static constexpr int N_STAGES    = 2;                      // tiles of a team under way
-    static constexpr int MAX_TEAMS   = SLICES > 1 ? 2 : !HALVES || D < 128 || N_TILES > 1 ? 8 : 4;
+    static constexpr int MAX_TEAMS   = SLICES > 1 ? 8 / SLICES : !HALVES || D < 128 || N_TILES > 1 ? 8 : 4;
     static constexpr int STEPS       = BLOCKS && SLICE <= 128 && N_TILES == 1 ? 2 : 1; // of 16 cells multiplied at a time
     static constexpr int OVERHEAD    = 2;                      // price of starting a segment, in tiles
     static constexpr int K_STRIDE    = ROW_STRIDE<K, D>, V_STRIDE = ROW_STRIDE<V, D>; // bytes of a row in shared memory; at most, of ANY_QUANTISED
@@ -41,7 +41,7 @@ struct DecodeConfig {
     static constexpr int PIPELINE_BYTES = N_STAGES * STAGE > PART_FLOATS * 4 ? N_STAGES * STAGE : (PART_FLOATS * 4 + 15) / 16 * 16;
     static constexpr int TEAM_BYTES  = PIPELINE_BYTES + Q_BYTES;
     static constexpr int TEAM_THREADS = 32 * SLICES;
-    static constexpr bool MERGES_APART = SLICES > 1;
+    static constexpr bool MERGES_APART = D > 256;
     // Two of a team's scores, by slice, take turns in the place of the queries, which are in registers by then.
     static constexpr int SCORES      = STEPS * N_TILES * 32;   // float4 of a slice
     static_assert(SLICES == 1 || 2 * SLICES * SCORES * 16 <= Q_BYTES);

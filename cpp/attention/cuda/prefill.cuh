@@ -199,7 +199,7 @@ prefill_kernel(const __grid_constant__ AttentionParams p, const __grid_constant_
 
     const Layout & layout = p.layout;
     const int thread = threadIdx.x, lane = thread % 32, warp = thread / 32, g = lane / 4, t = lane % 4;
-    const int slice = warp / Config::ROW_WARPS, row_warp = warp % Config::ROW_WARPS;
+    const int slice = SLICES == 1 ? 0 : warp / Config::ROW_WARPS, row_warp = SLICES == 1 ? warp : warp % Config::ROW_WARPS;
     const int k_row = K == ANY_QUANTISED ? shape.k_row : ROW_BYTES<K, D>, v_row = V == ANY_QUANTISED ? shape.v_row : ROW_BYTES<V, D>;
 
     const int split = blockIdx.x % shape.n_splits, item = blockIdx.x / shape.n_splits;
@@ -317,19 +317,21 @@ prefill_kernel(const __grid_constant__ AttentionParams p, const __grid_constant_
             }
         };
 
-        // Makes a raw tile f16; keys outside [begin, end) become zero, whatever their rows hold.
-        const auto convert = [&](const uint8_t * raw, int begin, int end) {
-            constexpr int VALUES = is_quantised<K> || is_quantised<V> ? 64 : 8, PIECES = D / VALUES; // of a row, one for a thread at a time
-            for (int i = thread; i < 2 * KEYS * PIECES; i += THREADS) {
-                const int row = i / PIECES, piece = i % PIECES, key = row % KEYS;
+        // Makes rows [first, last) of a raw tile, keys before values, f16; keys outside [begin, end) become zero, whatever their rows hold.
+        const auto convert_rows = [&](auto n_values, const uint8_t * raw, int first, int last, int begin, int end) {
+            constexpr int VALUES = decltype(n_values)::value, PIECES = D / VALUES; // of a row, one for a thread at a time
+            for (int i = thread; i < (last - first) * PIECES; i += THREADS) {
+                // Large pieces are taken of 8 rows at a time, which lie in banks of their own.
+                const int row = first + (VALUES == 8 ? i / PIECES : i / 8 / PIECES * 8 + i % 8), piece = VALUES == 8 ? i % PIECES : i / 8 % PIECES, key = row % KEYS;
                 uint4 x[VALUES / 8] = {};
                 if (key >= begin && key < end) {
                     if constexpr (K == V && K != ANY_QUANTISED) {
-                        constexpr int ROW = ROW_BYTES<K, D>;
-                        convert_piece<K>(x, raw + row * ROW + piece * (ROW / PIECES));
+                        convert_piece<K>(x, raw + row * ROW_BYTES<K, D> + piece * (ROW_BYTES<K, D> / PIECES)); // values follow keys at once
                     } else if (row < KEYS) {
-                        with_type<K>(p.type_k, [&](auto type) { convert_piece<decltype(type)::value>(x, raw + key * k_row + piece * (k_row / PIECES)); });
-                    } else {
+                        if constexpr (is_quantised<K> == (VALUES != 8)) {
+                            with_type<K>(p.type_k, [&](auto type) { convert_piece<decltype(type)::value>(x, raw + key * k_row + piece * (k_row / PIECES)); });
+                        }
+                    } else if constexpr (is_quantised<V> == (VALUES != 8)) {
                         with_type<V>(p.type_v, [&](auto type) { convert_piece<decltype(type)::value>(x, raw + Config::K_RAW + key * v_row + piece * (v_row / PIECES)); });
                     }
                 }
@@ -337,6 +339,16 @@ prefill_kernel(const __grid_constant__ AttentionParams p, const __grid_constant_
                 for (int v = 0; v < VALUES / 8; ++v) {
                     *reinterpret_cast<uint4 *>(halved + row / KEYS * TILE + tile_offset<Config, KEYS>(key, (piece * VALUES + v * 8) * 2)) = x[v];
                 }
+            }
+        };
+        const auto convert = [&](const uint8_t * raw, int begin, int end) {
+            const std::integral_constant<int, is_quantised<K> ? 64 : 8> of_key;
+            const std::integral_constant<int, is_quantised<V> ? 64 : 8> of_value;
+            if constexpr (is_quantised<K> == is_quantised<V>) {
+                convert_rows(of_key, raw, 0, 2 * KEYS, begin, end);
+            } else {
+                convert_rows(of_key, raw, 0, KEYS, begin, end);
+                convert_rows(of_value, raw, KEYS, 2 * KEYS, begin, end);
             }
         };
 
