@@ -925,7 +925,7 @@ int main(int argc, char ** argv) {
 
     const double copy = measure_bandwidth(true), read = measure_bandwidth(false);
     printf("copy %.2f TB/s (read + written), read only %.2f TB/s\n", copy / 1e12, read / 1e12);
-    printf("%-31s %9s %9s %9s %9s %9s\n", "32 layers", "ms", "bar ms", "GB", "TB/s", "of copy");
+    printf("%-36s %9s %9s %9s %9s %9s\n", "32 layers", "ms", "bar ms", "GB", "TB/s", "of copy");
     FILE * json = mode == "json" && argc > 2 ? fopen(argv[2], "w") : nullptr;
     if (json) {
         const char * commit = getenv("COMMIT");
@@ -991,9 +991,9 @@ int main(int argc, char ** argv) {
         const double flops = keys * t.n_sequences * (n_head / n_head_kv) * D * 4 * 32;
         const double bytes = (n_full * double(t.depth) + (n_head_kv - n_full) * std::min<double>(t.depth, sink + recent + per_sequence)) * (k_row + v_row) * 32 * t.n_sequences;
         if (prefill) {
-            printf("%-31s %9.3f %9s %9.3f  %7.1f TFLOP/s\n", t.name, ms, "", bytes / 1e9, flops / ms / 1e9);
+            printf("%-36s %9.3f %9s %9.3f  %7.1f TFLOP/s\n", t.name, ms, "", bytes / 1e9, flops / ms / 1e9);
         } else {
-            printf("%-31s %9.3f %9.1f %9.3f %9.2f %8.0f%%\n", t.name, ms, t.bar_ms, bytes / 1e9, bytes / ms / 1e9, 100 * bytes / ms * 1e3 / copy);
+            printf("%-36s %9.3f %9.1f %9.3f %9.2f %8.0f%%\n", t.name, ms, t.bar_ms, bytes / 1e9, bytes / ms / 1e9, 100 * bytes / ms * 1e3 / copy);
         }
         fflush(stdout);
         if (json) {
