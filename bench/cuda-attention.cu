@@ -492,10 +492,13 @@ static int check(bool quick, const char * filter) {
     for (const std::pair<int, int> heads : { std::pair<int, int> { 8, 1 }, { 8, 2 }, { 16, 1 }, { 16, 2 }, { 32, 4 }, { 20, 1 }, { 7, 7 } }) {
         const int n_head = heads.first, n_head_kv = heads.second;
         for (const int p : { 0, 5, 31, 32, 321, 1500, 20000 }) {
-            add([&](Case & c) { c.head_size = 512, c.n_head = n_head, c.n_head_kv = n_head_kv, c.kinds = { n_head_kv == 1 && p % 2 ? 1 : 0, 1 }, c.sequences = { { p, 1 } }; });
+            const int first = n_head_kv == 1 && p % 2; // kind
+            add([&](Case & c) { c.head_size = 512, c.n_head = n_head, c.n_head_kv = n_head_kv, c.kinds = { first, 1 }, c.sequences = { { p, 1 } }; });
         }
         for (const int n : { 2, 4, 9, 33, 65, 200 }) {
-            add([&](Case & c) { c.head_size = 512, c.n_head = n_head, c.n_head_kv = n_head_kv, c.kinds = { 0, 1, 2 }, c.sequences = { { 600, n } }, c.softcap = n % 2 ? 30 : 0; });
+            add([&](Case & c) {
+                c.head_size = 512, c.n_head = n_head, c.n_head_kv = n_head_kv, c.kinds = { 0, 1, 2 }, c.sequences = { { 600, n } }, c.softcap = n % 2 ? 30 : 0;
+            });
         }
     }
     add([&](Case & c) { c.head_size = 512, c.n_head = 16, c.sequences = { { 10, 1 }, { 2000, 1 }, { 300, 1 }, { 64, 1 }, { 5000, 1 }, { 0, 1 }, { 777, 1 }, { 4096, 1 } }; });
@@ -574,9 +577,9 @@ static int check(bool quick, const char * filter) {
         }
     }
     // Every type, and two types at once, by the general kernel: those that have a fast one with a head size that has none.
-    for (const CacheType type : { CacheType::f32, CacheType::f16, CacheType::bf16, CacheType::q4_0, CacheType::q4_1, CacheType::q5_0, CacheType::q5_1, CacheType::q8_0, CacheType::iq4_nl }) {
+    for (int type = 0; type < 9; ++type) {
         Case c;
-        c.type = type, c.sequences = { { 700, 3 }, { 2, 2 } }, c.head_size = 160;
+        c.type = CacheType(type), c.sequences = { { 700, 3 }, { 2, 2 } }, c.head_size = 160;
         cases.push_back(c);
         c.type_v = CacheType::bf16, c.head_size = 64;
         cases.push_back(c);
@@ -913,7 +916,8 @@ int main(int argc, char ** argv) {
         timings.push_back({ name("prefill 2048" + full + "256 32/4"), type, 32768, 2048, 1, 0.0, 0, 256, 32, 4 });
     }
     // Two types, and the types that share a kernel.
-    for (const std::pair<CacheType, CacheType> pair : { std::pair<CacheType, CacheType> { CacheType::q8_0, CacheType::q4_0 }, { CacheType::f16, CacheType::q8_0 }, { CacheType::f16, CacheType::q4_0 },
+    for (const std::pair<CacheType, CacheType> pair : std::vector<std::pair<CacheType, CacheType>> {
+             { CacheType::q8_0, CacheType::q4_0 }, { CacheType::f16, CacheType::q8_0 }, { CacheType::f16, CacheType::q4_0 },
              { CacheType::q4_1, CacheType::q4_1 }, { CacheType::q5_0, CacheType::q5_0 }, { CacheType::q5_1, CacheType::q5_1 }, { CacheType::iq4_nl, CacheType::iq4_nl } }) {
         const CacheType k = pair.first, v = pair.second;
         const std::string full = std::string(" ") + type_name(k) + "/" + type_name(v) + " full";

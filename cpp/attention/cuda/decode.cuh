@@ -430,7 +430,8 @@ decode_kernel(const __grid_constant__ AttentionParams p, const __grid_constant__
             constexpr CacheType TYPE = decltype(type)::value;
 #pragma unroll
             for (int step = 0; step < STEPS; ++step) {
-                key_product<TYPE, SLICE, ROW_STRIDE<TYPE, D>, N_TILES>(score[step], keys + slice * ROW_BYTES<TYPE, SLICE> + step * 16 * ROW_STRIDE<TYPE, D>, q, constants, n_tiles, lane);
+                const uint8_t * rows = keys + slice * ROW_BYTES<TYPE, SLICE> + step * 16 * ROW_STRIDE<TYPE, D>;
+                key_product<TYPE, SLICE, ROW_STRIDE<TYPE, D>, N_TILES>(score[step], rows, q, constants, n_tiles, lane);
             }
         });
 #pragma unroll
@@ -521,7 +522,8 @@ decode_kernel(const __grid_constant__ AttentionParams p, const __grid_constant__
             }
             with_type<V>(p.type_v, [&](auto type) {
                 constexpr CacheType TYPE = decltype(type)::value;
-                value_product<TYPE, SLICE, ROW_STRIDE<TYPE, D>, N_TILES>(out, values + slice * ROW_BYTES<TYPE, SLICE> + step * 16 * ROW_STRIDE<TYPE, D>, operand, n_tiles, lane);
+                const uint8_t * rows = values + slice * ROW_BYTES<TYPE, SLICE> + step * 16 * ROW_STRIDE<TYPE, D>;
+                value_product<TYPE, SLICE, ROW_STRIDE<TYPE, D>, N_TILES>(out, rows, operand, n_tiles, lane);
             });
         }
     };

@@ -192,7 +192,8 @@ prefill_kernel(const __grid_constant__ AttentionParams p, const __grid_constant_
 
     extern __shared__ __align__(1024) uint8_t shared[];
     uint8_t * const queries = shared;                                             // [ROWS] f16
-    uint8_t * const halved  = queries + (Config::HOLDS_QUERIES ? 0 : Config::ROWS * (Config::WARPGROUPS ? 2 * D : STRIDE)); // keys and values as f16, where they have to be made so
+    constexpr int Q_BYTES   = Config::HOLDS_QUERIES ? 0 : Config::ROWS * (Config::WARPGROUPS ? 2 * D : STRIDE);
+    uint8_t * const halved  = queries + Q_BYTES;                                  // keys and values as f16, where they have to be made so
     uint8_t * const stages  = halved + (Config::CONVERTS ? 2 * TILE : 0);         // two of keys and values
     int2    * const sight   = reinterpret_cast<int2 *>(shared + Config::SHARED - Config::ROWS * 8); // of each row: position, begin of the recent window
     float4  * const slices  = reinterpret_cast<float4 *>(shared + Config::SHARED - Config::ROWS * 8 - Config::SCORE_BYTES); // of scores, by slice and warp
@@ -332,7 +333,8 @@ prefill_kernel(const __grid_constant__ AttentionParams p, const __grid_constant_
                             with_type<K>(p.type_k, [&](auto type) { convert_piece<decltype(type)::value>(x, raw + key * k_row + piece * (k_row / PIECES)); });
                         }
                     } else if constexpr (is_quantised<V> == (VALUES != 8)) {
-                        with_type<V>(p.type_v, [&](auto type) { convert_piece<decltype(type)::value>(x, raw + Config::K_RAW + key * v_row + piece * (v_row / PIECES)); });
+                        const uint8_t * from = raw + Config::K_RAW + key * v_row + piece * (v_row / PIECES);
+                        with_type<V>(p.type_v, [&](auto type) { convert_piece<decltype(type)::value>(x, from); });
                     }
                 }
 #pragma unroll
@@ -500,7 +502,8 @@ prefill_kernel(const __grid_constant__ AttentionParams p, const __grid_constant_
             if constexpr (Config::WARPGROUPS) {
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
                 const uint32_t q_group   = ptx::shared_address(queries) + row_warp / 4 * M_TILES * 64 * 128 + slice * (SLICE / 64) * Config::ROWS * 128;
-                const uint32_t k_address = ptx::shared_address(keys) + slice * (SLICE / 64) * KEYS * 128, v_address = ptx::shared_address(values) + slice * (SLICE / 64) * KEYS * 128;
+                const uint32_t k_address = ptx::shared_address(keys) + slice * (SLICE / 64) * KEYS * 128;
+                const uint32_t v_address = ptx::shared_address(values) + slice * (SLICE / 64) * KEYS * 128;
                 ptx::wgmma_fence();
 #pragma unroll
                 for (int m = 0; m < M_TILES; ++m) {
