@@ -50,12 +50,12 @@ times() {
                 if (split(line, part, "\"case\": \"") > 1) { split(part[2], name, "\""); split(line, part, "\"ms\": "); ms[name[1]] = part[2] + 0 }
             }
         }
-        { print; case_name = substr($0, 1, 26); sub(/ +$/, "", case_name) }
-        case_name in ms { t = substr($0, 27) + 0; if (!(case_name in best) || t < best[case_name]) best[case_name] = t }
+        { print; case_name = substr($0, 1, 36); sub(/ +$/, "", case_name) }
+        case_name in ms { t = substr($0, 37) + 0; if (!(case_name in best) || t < best[case_name]) best[case_name] = t }
         END {
             for (c in best) {
                 over = best[c] > 1.03 * ms[c]
-                printf "%-26s best %8.3f ms, on record %8.3f ms%s\n", c, best[c], ms[c], !same ? " (another card)" : over ? "  TOO SLOW" : ""
+                printf "%-36s best %8.3f ms, on record %8.3f ms%s\n", c, best[c], ms[c], !same ? " (another card)" : over ? "  TOO SLOW" : ""
                 if (over && same) failed = 1
                 n++
             }

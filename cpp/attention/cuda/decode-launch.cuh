@@ -1,4 +1,4 @@
-// Chooses and launches the decode kernel of one cache type; each instances/decode-*.cu instantiates it once.
+// Chooses and launches the decode kernel of one pair of cache types; each file of instances/ instantiates it once.
 #pragma once
 
 #include "decode.cuh"
@@ -8,14 +8,19 @@
 
 namespace duo::cuda {
 
-template <CacheType TYPE, int D, int N_TILES>
+// cudaErrorNotSupported where a block has too little shared memory.
+template <typename Config>
 static cudaError_t launch_decode_sized(const AttentionParams & params, const Device & device, cudaStream_t stream) {
-    using Config = DecodeConfig<TYPE, D, N_TILES>;
-    const int    n_warps = int(std::min<size_t>(Config::MAX_WARPS, (device.shared_bytes - DECODE_CONTROL_BYTES<Config>) / Config::WARP_BYTES));
+    constexpr size_t CONTROL = DECODE_CONTROL_BYTES<Config>;
+    // No GPU since sm_80 has less than 99 KB for a block: there two teams fit, or one of several warps.
+    static_assert(Config::N_TILES > 1 || CONTROL + (Config::SLICES > 1 ? 1 : 2) * Config::TEAM_BYTES <= 99 << 10);
+    if (device.shared_bytes < CONTROL + Config::TEAM_BYTES) {
+        return cudaErrorNotSupported;
+    }
+    const int    n_teams = int(std::min<size_t>(Config::MAX_TEAMS, (device.shared_bytes - CONTROL) / Config::TEAM_BYTES));
     // More than half of what there is, so that no multiprocessor gets two blocks: where this kernel starts while another ends, the first ones free would.
-    const size_t shared  = std::max(DECODE_CONTROL_BYTES<Config> + n_warps * size_t(Config::WARP_BYTES), device.shared_bytes / 2 + 1024);
-    static_assert(DECODE_CONTROL_BYTES<Config> + 2 * Config::WARP_BYTES <= 99 << 10, "no GPU since sm_80 has less than 99 KB for a block");
-    const auto kernel = decode_kernel<TYPE, D, N_TILES>;
+    const size_t shared  = std::max(CONTROL + n_teams * size_t(Config::TEAM_BYTES), device.shared_bytes / 2 + 1024);
+    const auto kernel = decode_kernel<Config>;
     if (cudaError_t error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int(shared)); error != cudaSuccess) {
         return error;
     }
@@ -27,6 +32,9 @@ static cudaError_t launch_decode_sized(const AttentionParams & params, const Dev
     shape.group_tokens = std::max(1, Config::COLUMNS / ratio);
     shape.chunk_heads  = std::min(ratio, Config::COLUMNS);
     shape.n_chunks     = (ratio + shape.chunk_heads - 1) / shape.chunk_heads;
+    shape.k_row        = int(row_bytes(params.type_k, Config::D));
+    shape.v_row        = int(row_bytes(params.type_v, Config::D));
+    shape.n_blocks     = device.n_multiprocessors;
 
     // As many tokens at a time as the plan holds.
     const int per_launch = std::min(MAX_DECODE_TOKENS, MAX_DECODE_SEGMENTS / (shape.n_head_kv * shape.n_chunks));
@@ -37,30 +45,38 @@ static cudaError_t launch_decode_sized(const AttentionParams & params, const Dev
         AttentionParams part = params;
         part.layout.n_tokens = std::min(per_launch, params.layout.n_tokens - first);
         part.layout.tokens  += 2 * int64_t(first);
-        part.q              += int64_t(first) * params.n_head * D;
-        part.dst            += int64_t(first) * params.n_head * D;
-        if (cudaError_t error = launch_early(device, kernel, device.n_multiprocessors, n_warps * 32, shared, stream, part, shape); error != cudaSuccess) {
+        part.q              += int64_t(first) * params.n_head * Config::D;
+        part.dst            += int64_t(first) * params.n_head * Config::D;
+        cudaError_t error = launch_early(device, kernel, shape.n_blocks, n_teams * Config::TEAM_THREADS, shared, stream, part, shape);
+        if constexpr (Config::MERGES_APART) {
+            if (error == cudaSuccess) {
+                const dim3 grid(part.layout.n_tokens * part.n_head, Config::D / 128);
+                error = launch_early(device, decode_merge_kernel<Config>, grid, DECODE_MERGE_WARPS * 32, 0, stream, part, shape);
+            }
+        }
+        if (error != cudaSuccess) {
             return error;
         }
     }
     return cudaSuccess;
 }
 
-template <CacheType TYPE, int D>
-static cudaError_t launch_decode_columns(const AttentionParams & params, const Device & device, cudaStream_t stream) {
-    const int columns = params.max_seq_tokens * (params.n_head / params.layout.n_head_kv);
-    // Beyond a head size of 128 the output of two column tiles would not fit in registers: the cache is read twice instead.
-    if constexpr (D <= 128) {
-        if (columns > 8) {
-            return launch_decode_sized<TYPE, D, 2>(params, device, stream);
+template <CacheType K, CacheType V>
+cudaError_t launch_decode(const AttentionParams & params, const Device & device, cudaStream_t stream) {
+    return for_head_size<TypePair<K, V>>(params.head_size_k, [&](auto d) {
+        constexpr int D = decltype(d)::value;
+        const int columns = params.max_seq_tokens * (params.n_head / params.layout.n_head_kv);
+        // Where the output of two column tiles would not fit in registers, or their queries in shared memory, the cache is read twice instead.
+        if constexpr (D <= 128 || DecodeConfig<K, V, D, 1>::SLICES > 1) {
+            if (columns > 8) {
+                const cudaError_t error = launch_decode_sized<DecodeConfig<K, V, D, 2>>(params, device, stream);
+                if (error != cudaErrorNotSupported) {
+                    return error;
+                }
+            }
         }
-    }
-    return launch_decode_sized<TYPE, D, 1>(params, device, stream);
-}
-
-template <CacheType TYPE>
-static cudaError_t launch_decode(const AttentionParams & params, const Device & device, cudaStream_t stream) {
-    return for_head_size<TYPE>(params.head_size_k, [&](auto d) { return launch_decode_columns<TYPE, decltype(d)::value>(params, device, stream); });
+        return launch_decode_sized<DecodeConfig<K, V, D, 1>>(params, device, stream);
+    });
 }
 
 } // namespace duo::cuda

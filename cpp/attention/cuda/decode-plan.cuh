@@ -14,6 +14,7 @@
 #pragma once
 
 #include "cells.cuh"
+#include "merge.cuh"
 
 namespace duo::cuda {
 
@@ -84,6 +85,8 @@ struct DecodeShape {
     int32_t group_tokens;  // at most so many tokens in a group
     int32_t chunk_heads;   // and so many query heads
     int32_t n_chunks;      // of the query heads of one KV head
+    int32_t k_row, v_row;  // bytes of a row
+    int32_t n_blocks;      // of the launch
 };
 
 static __device__ __forceinline__ Segment segment(const DecodePlan & plan, const Layout & layout, const DecodeShape & shape, int32_t index) {

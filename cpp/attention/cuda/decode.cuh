@@ -1,9 +1,13 @@
 // Attention of few queries over many keys: bound by reading the cache once.
 //
-// Every warp is on its own: it walks its share of the tiles (decode-plan.cuh), keeps N_STAGES tiles on their way into its own shared memory, and
-// multiplies each as soon as it is there, with a running maximum in the manner of FlashAttention (arXiv 2205.14135). No warp waits for another until
-// all tiles are done. Then the block joins the parts of its warps in shared memory, and the last block to finish with a segment joins the parts of
+// Every team is on its own: it walks its share of the tiles (decode-plan.cuh), keeps N_STAGES tiles on their way into its own shared memory, and
+// multiplies each as soon as it is there, with a running maximum in the manner of FlashAttention (arXiv 2205.14135). No team waits for another until
+// all tiles are done. Then the block joins the parts of its teams in shared memory, and the last block to finish with a segment joins the parts of
 // the blocks: one launch in all.
+//
+// A team is one warp, and for heads of more than 128 dimensions several, each with a slice of the dimensions: a slice of each dot product, which they
+// add up through shared memory, and a slice of the output, so that both fit in registers. Where the parts of blocks are large, a second launch joins them:
+// one block would take longer over them than a launch.
 #pragma once
 
 #include "decode-plan.cuh"
@@ -12,30 +16,39 @@
 
 namespace duo::cuda {
 
-template <CacheType TYPE, int D, int N_TILES_>
+template <CacheType K_, CacheType V_, int D_, int N_TILES_>
 struct DecodeConfig {
+    static constexpr CacheType K     = K_, V = V_;
+    static constexpr bool BLOCKS     = is_quantised<K> && is_quantised<V>, HALVES = !is_quantised<K> && !is_quantised<V>;
+    static constexpr int D           = D_;
     static constexpr int N_TILES     = N_TILES_;               // of 8 query columns
     static constexpr int COLUMNS     = 8 * N_TILES;
+    static constexpr int SLICES      = D > 128 && D % 128 == 0 ? D / 128 : 1; // of a head: warps of a team
+    static constexpr int SLICE       = D / SLICES;             // dimensions
     // Measured on an H100 (bench/notes-cuda.md). Tiles of 4 KB and more keep the price of a tile small; two of them for each of few warps are all the
     // memory needs under way, and more only let some processors take the bandwidth of others.
-    static constexpr int TILE        = !is_quantised<TYPE> ? 16 : TYPE == CacheType::q4_0 && D <= 128 ? 64 : 32; // cells
-    static constexpr int N_STAGES    = 2;                      // tiles of a warp under way
-    static constexpr int MAX_WARPS   = is_quantised<TYPE> || D < 128 || N_TILES > 1 ? 8 : 4;
-    static constexpr int STEPS       = is_quantised<TYPE> && D <= 128 && N_TILES == 1 ? 2 : 1; // of 16 cells multiplied at a time
+    static constexpr int TILE        = !BLOCKS ? 16 : K == CacheType::q4_0 && V == CacheType::q4_0 && D <= 128 ? 64 : 32; // cells
+    static constexpr int N_STAGES    = 2;                      // tiles of a team under way
+    static constexpr int MAX_TEAMS   = SLICES > 1 ? 8 / SLICES : !HALVES || D < 128 || N_TILES > 1 ? 8 : 4;
+    static constexpr int STEPS       = BLOCKS && SLICE <= 128 && N_TILES == 1 ? 2 : 1; // of 16 cells multiplied at a time
     static constexpr int OVERHEAD    = 2;                      // price of starting a segment, in tiles
-    static constexpr int ROW         = ROW_BYTES<TYPE, D>;
-    static constexpr int STRIDE      = ROW_STRIDE<TYPE, D>;
-    static constexpr int HALF_STAGE  = TILE * STRIDE;
-    static constexpr int STAGE       = 2 * HALF_STAGE;         // keys, then values
+    static constexpr int K_STRIDE    = ROW_STRIDE<K, D>, V_STRIDE = ROW_STRIDE<V, D>; // bytes of a row in shared memory; at most, of ANY_QUANTISED
+    static constexpr int K_STAGE     = TILE * K_STRIDE;
+    static constexpr int STAGE       = K_STAGE + TILE * V_STRIDE;
     static constexpr int Q_STRIDE    = D * 4 + 16;             // of a query in shared memory
     static constexpr int Q_BYTES     = COLUMNS * Q_STRIDE;
     static constexpr int PART_FLOATS = COLUMNS * (D + 2);      // output [column][D], maximum and sum [column]
     static constexpr int PIPELINE_BYTES = N_STAGES * STAGE > PART_FLOATS * 4 ? N_STAGES * STAGE : (PART_FLOATS * 4 + 15) / 16 * 16;
-    static constexpr int WARP_BYTES  = PIPELINE_BYTES + Q_BYTES;
+    static constexpr int TEAM_BYTES  = PIPELINE_BYTES + Q_BYTES;
+    static constexpr int TEAM_THREADS = 32 * SLICES;
+    static constexpr bool MERGES_APART = D > 256;
+    // Two of a team's scores, by slice, take turns in the place of the queries, which are in registers by then.
+    static constexpr int SCORES      = STEPS * N_TILES * 32;   // float4 of a slice
+    static_assert(SLICES == 1 || 2 * SLICES * SCORES * 16 <= Q_BYTES);
     // Rows that lie in shared memory as in the cache come by the copy engine, a tile at a time. Padded rows would each be a copy of their own, which
     // takes the engine about 18 cycles: hardly faster than the memory.
 #if __CUDA_ARCH__ >= 900
-    static constexpr bool BULK = STRIDE == ROW;
+    static constexpr bool BULK = BLOCKS;
 #else
     static constexpr bool BULK = false;
 #endif
@@ -44,23 +57,23 @@ struct DecodeConfig {
     static constexpr float HEADROOM = 5.0f, SLACK = 3.0f;
 };
 
-// What a warp must know of a tile when it has arrived.
+// What a team must know of a tile when it has arrived.
 struct alignas(16) TileNote {
     int32_t segment;
     int32_t begin, end; // its keys that exist, of [0, TILE)
     int32_t position;   // of key 0
 };
 
-// Shared memory: this, then a pipeline of N_STAGES tiles for each warp. A pipeline later holds its warp's part.
+// Shared memory: this, then a pipeline of N_STAGES tiles for each team. A pipeline later holds its team's part.
 template <typename Config>
 struct DecodeControl {
     DecodePlan plan;
-    TileNote   note[Config::MAX_WARPS][Config::N_STAGES];
-    alignas(8) uint64_t full[Config::MAX_WARPS][Config::N_STAGES];
-    float2     part[2][Config::MAX_WARPS][Config::COLUMNS]; // maximum and sum of each warp's parts: of its last segment, and of the one before
+    TileNote   note[Config::MAX_TEAMS][Config::N_STAGES];
+    alignas(8) uint64_t full[Config::MAX_TEAMS][Config::N_STAGES];
+    float2     part[2][Config::MAX_TEAMS][Config::COLUMNS]; // maximum and sum of each team's parts: of its last segment, and of the one before
     int32_t    first_block[2], n_blocks[2];        // of the first and of the last segment of the block's share; 0 where it has none of its tiles
     bool       is_last[2];                        // to arrive at those segments
-    int32_t    first_segment, last_segment[Config::MAX_WARPS]; // of the block's and of each warp's share
+    int32_t    first_segment, last_segment[Config::MAX_TEAMS]; // of the block's and of each team's share
 };
 
 template <typename Config>
@@ -111,11 +124,18 @@ struct TileCursor {
     }
 };
 
-template <CacheType TYPE, int D, int N_TILES>
-static __global__ void __launch_bounds__(DecodeConfig<TYPE, D, N_TILES>::MAX_WARPS * 32, 1)
+// Where the blocks of a launch leave their parts: behind those of the teams, two of each, of a segment that another block has begun and of one it begins.
+template <typename Config>
+static __device__ __forceinline__ float * block_part(const AttentionParams & p, int n_blocks, int block, bool starts_there) {
+    return p.partials + (int64_t(n_blocks) * Config::MAX_TEAMS + 2 * int64_t(block) + starts_there) * Config::PART_FLOATS;
+}
+
+template <typename Config>
+static __global__ void __launch_bounds__(Config::MAX_TEAMS * Config::TEAM_THREADS, 1)
 decode_kernel(const __grid_constant__ AttentionParams p, const __grid_constant__ DecodeShape shape) {
-    using Config = DecodeConfig<TYPE, D, N_TILES>;
-    constexpr int TILE = Config::TILE, STEPS = Config::STEPS, COLUMNS = Config::COLUMNS;
+    constexpr CacheType K = Config::K, V = Config::V;
+    constexpr int D = Config::D, N_TILES = Config::N_TILES, TILE = Config::TILE, STEPS = Config::STEPS, COLUMNS = Config::COLUMNS;
+    constexpr int SLICES = Config::SLICES, SLICE = Config::SLICE;
 
     extern __shared__ __align__(128) uint8_t shared[];
     auto & control = *reinterpret_cast<DecodeControl<Config> *>(shared);
@@ -124,12 +144,23 @@ decode_kernel(const __grid_constant__ AttentionParams p, const __grid_constant__
 
     const Layout & layout = p.layout;
     const int thread = threadIdx.x, lane = thread % 32, warp = thread / 32, g = lane / 4, t = lane % 4;
-    uint8_t * const pipeline = pipelines + warp * Config::WARP_BYTES;
+    const int team = warp / SLICES, slice = warp % SLICES, member = thread % Config::TEAM_THREADS, n_teams = blockDim.x / Config::TEAM_THREADS;
+    uint8_t * const pipeline = pipelines + team * Config::TEAM_BYTES;
+    const int k_row = K == ANY_QUANTISED ? shape.k_row : ROW_BYTES<K, D>, v_row = V == ANY_QUANTISED ? shape.v_row : ROW_BYTES<V, D>;
+    const int k_stride = K == ANY_QUANTISED ? k_row : Config::K_STRIDE, v_stride = V == ANY_QUANTISED ? v_row : Config::V_STRIDE;
+
+    const auto sync_team = [&]() {
+        if constexpr (SLICES == 1) {
+            __syncwarp();
+        } else {
+            ptx::barrier<Config::TEAM_THREADS>(1 + team);
+        }
+    };
 
 #if __CUDA_ARCH__ >= 900
-    if (Config::BULK && lane == 0) {
+    if (Config::BULK && member == 0) {
         for (int i = 0; i < Config::N_STAGES; ++i) {
-            ptx::mbarrier_init(ptx::shared_address(&control.full[warp][i]), 1);
+            ptx::mbarrier_init(ptx::shared_address(&control.full[team][i]), 1);
         }
         ptx::fence_async();
     }
@@ -137,27 +168,25 @@ decode_kernel(const __grid_constant__ AttentionParams p, const __grid_constant__
     make_plan<TILE, Config::OVERHEAD>(control.plan, layout, shape); // from inputs older than the kernel before
     ptx::wait_for_previous_kernel();
 
-    // The shares of this block and of this warp.
+    // The shares of this block and of this team.
     const Shares  blocks(plan.n_units(), gridDim.x);
     const int32_t block_begin = blocks.begin(blockIdx.x), block_end = blocks.begin(blockIdx.x + 1);
     if (block_begin == block_end) {
         return;
     }
-    const Shares  warps(block_end - block_begin, blockDim.x / 32);
-    const int32_t warp_begin = block_begin + warps.begin(warp), warp_end = block_begin + warps.begin(warp + 1);
+    const Shares  teams(block_end - block_begin, n_teams);
+    const int32_t team_begin = block_begin + teams.begin(team), team_end = block_begin + teams.begin(team + 1);
     // Where the tiles of a segment begin and end.
     const auto tiles_begin = [&](int32_t index) { return plan.begin[index] + Config::OVERHEAD; };
     const auto tiles_end   = [&](int32_t index) { return plan.begin[index + 1]; };
 
-    // Partial results: one of every warp that moves on to another segment before its share ends, then two of every block.
-    float * const warp_parts  = p.partials + int64_t(blockIdx.x) * Config::MAX_WARPS * Config::PART_FLOATS;
-    float * const block_parts = p.partials + int64_t(gridDim.x) * Config::MAX_WARPS * Config::PART_FLOATS;
-    const auto block_part = [&](int block, bool starts_there) { return block_parts + (2 * int64_t(block) + starts_there) * Config::PART_FLOATS; };
+    // Partial results: one of every team that moves on to another segment before its share ends, then those of the blocks.
+    float * const team_parts = p.partials + int64_t(blockIdx.x) * Config::MAX_TEAMS * Config::PART_FLOATS;
 
     TileCursor<Config> cursor;
-    cursor.unit = warp_begin, cursor.unit_end = warp_end;
+    cursor.unit = team_begin, cursor.unit_end = team_end;
     if (!cursor.done()) {
-        cursor.enter(plan, layout, shape, plan.segment_at(warp_begin));
+        cursor.enter(plan, layout, shape, plan.segment_at(team_begin));
     }
 
     // Sends the next tile, if there is one, on its way.
@@ -166,28 +195,38 @@ decode_kernel(const __grid_constant__ AttentionParams p, const __grid_constant__
         if (!cursor.done()) {
             ++n_pending;
             const int32_t n_cells = min(TILE, (cursor.run.end - cursor.cell + CELL_ALIGN - 1) / CELL_ALIGN * CELL_ALIGN);
-            const int64_t from    = (cursor.first_row + cursor.cell) * Config::ROW;
-            const uint8_t * k = static_cast<const uint8_t *>(p.k_cache) + from, * v = static_cast<const uint8_t *>(p.v_cache) + from;
+            const int64_t first   = cursor.first_row + cursor.cell;
+            const uint8_t * k = static_cast<const uint8_t *>(p.k_cache) + first * k_row, * v = static_cast<const uint8_t *>(p.v_cache) + first * v_row;
             const uint32_t to = ptx::shared_address(pipeline + stage * Config::STAGE);
-            if (lane == 0) {
-                control.note[warp][stage] = { cursor.segment, cursor.run.begin - cursor.cell, cursor.run.end - cursor.cell, cursor.cell + cursor.run.offset };
+            if (member == 0) {
+                control.note[team][stage] = { cursor.segment, cursor.run.begin - cursor.cell, cursor.run.end - cursor.cell, cursor.cell + cursor.run.offset };
             }
             if constexpr (Config::BULK) {
 #if __CUDA_ARCH__ >= 900
-                const uint32_t full = ptx::shared_address(&control.full[warp][stage]);
-                if (lane == 0) {
-                    ptx::mbarrier_arrive_expect_tx(full, 2 * n_cells * Config::ROW);
-                    ptx::bulk_copy(to, k, n_cells * Config::ROW, full);
-                    ptx::bulk_copy(to + Config::HALF_STAGE, v, n_cells * Config::ROW, full);
+                const uint32_t full = ptx::shared_address(&control.full[team][stage]);
+                if (member == 0) {
+                    ptx::mbarrier_arrive_expect_tx(full, n_cells * (k_row + v_row));
+                    ptx::bulk_copy(to, k, n_cells * k_row, full);
+                    ptx::bulk_copy(to + Config::K_STAGE, v, n_cells * v_row, full);
                 }
 #endif
-            } else {
-                constexpr int PIECES = Config::STRIDE == Config::ROW ? 1 << 20 : Config::ROW / 16; // of a row
+            } else if constexpr (K == V && K != ANY_QUANTISED) {
+                constexpr int ROW = ROW_BYTES<K, D>, PIECES = is_quantised<K> ? 1 << 20 : ROW / 16; // of a row
 #pragma unroll 8
-                for (int i = lane; i < n_cells * Config::ROW / 16; i += 32) {
-                    const int at = i / PIECES * Config::STRIDE + i % PIECES * 16;
+                for (int i = member; i < n_cells * ROW / 16; i += Config::TEAM_THREADS) {
+                    const int at = i / PIECES * Config::K_STRIDE + i % PIECES * 16;
                     ptx::cp_async_16(to + at, k + i * 16);
-                    ptx::cp_async_16(to + Config::HALF_STAGE + at, v + i * 16);
+                    ptx::cp_async_16(to + Config::K_STAGE + at, v + i * 16);
+                }
+            } else {
+                constexpr int PIECES = is_quantised<K> ? 1 << 20 : ROW_BYTES<K, D> / 16;
+#pragma unroll 4
+                for (int i = member; i < n_cells * k_row / 16; i += Config::TEAM_THREADS) {
+                    ptx::cp_async_16(to + i / PIECES * Config::K_STRIDE + i % PIECES * 16, k + i * 16);
+                }
+#pragma unroll 4
+                for (int i = member; i < n_cells * v_row / 16; i += Config::TEAM_THREADS) {
+                    ptx::cp_async_16(to + Config::K_STAGE + i * 16, v + i * 16);
                 }
             }
             cursor.advance(plan, layout, shape);
@@ -198,9 +237,9 @@ decode_kernel(const __grid_constant__ AttentionParams p, const __grid_constant__
     };
 
     // The queries and state of the segment at hand. Lanes hold columns 2t, 2t + 1 of each tile of 8.
-    uint32_t q[N_TILES][N_PARTS<TYPE>][D / 16][2];
-    KeyConstants<N_TILES, D> constants;
-    float   out[N_TILES][D / 16][4];
+    uint32_t q[N_TILES][N_PARTS<K>][SLICE / 16][2];
+    KeyConstants<N_TILES, SLICE> constants;
+    float   out[N_TILES][SLICE / 16][4];
     float   factor[N_TILES][2], maximum[N_TILES][2], sum[N_TILES][2];
     int32_t position[N_TILES][2], window[N_TILES][2];
     int32_t current = -1, n_columns = 0, n_tiles = 0, first_position = 0, block_tokens = 0, recent = 0;
@@ -214,7 +253,7 @@ decode_kernel(const __grid_constant__ AttentionParams p, const __grid_constant__
         for (int token = 0, column = 0; token < s.n_tokens; ++token, column += s.n_heads) {
             const float * from = p.q + (int64_t(s.first_token + token) * p.n_head + s.first_head) * D;
 #pragma unroll 4
-            for (int i = lane; i < s.n_heads * PIECES; i += 32) {
+            for (int i = member; i < s.n_heads * PIECES; i += Config::TEAM_THREADS) {
                 ptx::cp_async_16(ptx::shared_address(queries) + (column + i / PIECES) * Config::Q_STRIDE + i % PIECES * 16, from + 4 * i);
             }
         }
@@ -231,72 +270,78 @@ decode_kernel(const __grid_constant__ AttentionParams p, const __grid_constant__
         } else {
             ptx::cp_async_wait<Config::N_STAGES - 1>(); // all but the tiles after the first
         }
-        __syncwarp();
-        const float q_factor = p.softcap != 0.0f ? p.scale / p.softcap : p.scale * 1.44269504f;
+        sync_team();
+        with_type<K>(p.type_k, [&](auto type) {
+            constexpr CacheType TYPE = decltype(type)::value;
+            const float q_factor = p.softcap != 0.0f ? p.scale / p.softcap : p.scale * 1.44269504f;
 #pragma unroll
-        for (int n = 0; n < N_TILES; ++n) {
-            // Queries are brought near 2^8 by a power of two, so that f16 holds them, and a sixteenth of them, whatever their size.
-            const float * from = reinterpret_cast<const float *>(queries + (8 * n + g) * Config::Q_STRIDE);
-            const bool    used = 8 * n + g < n_columns;
-            float raw[D / 16][4], top = 0.0f;
+            for (int n = 0; n < N_TILES; ++n) {
+                // Queries are brought near 2^8 by a power of two, so that f16 holds them, and a sixteenth of them, whatever their size.
+                const float * from = reinterpret_cast<const float *>(queries + (8 * n + g) * Config::Q_STRIDE) + slice * SLICE;
+                const bool    used = 8 * n + g < n_columns;
+                float raw[SLICE / 16][4], top = 0.0f;
 #pragma unroll
-            for (int step = 0; step < D / 16; ++step) {
+                for (int step = 0; step < SLICE / 16; ++step) {
 #pragma unroll
-                for (int i = 0; i < 4; ++i) {
-                    raw[step][i] = used ? from[key_dim<TYPE>(step, i / 2, i % 2, t)] : 0.0f;
-                    top = fmaxf(top, fabsf(raw[step][i]));
+                    for (int i = 0; i < 4; ++i) {
+                        raw[step][i] = used ? from[key_dim<TYPE>(step, i / 2, i % 2, t)] : 0.0f;
+                        top = fmaxf(top, fabsf(raw[step][i]));
+                    }
                 }
-            }
-            top = fmaxf(top, __shfl_xor_sync(~0u, top, 1));
-            top = fmaxf(top, __shfl_xor_sync(~0u, top, 2));
-            const int exponent = 8 - ilogbf(fmaxf(top, 0x1p-119f)); // 127 at most: 2^128 is infinite
-            const float lift = scalbnf(1.0f, exponent), f = scalbnf(q_factor / KEY_UNIT<TYPE>, -exponent);
+                top = fmaxf(top, __shfl_xor_sync(~0u, top, 1));
+                top = fmaxf(top, __shfl_xor_sync(~0u, top, 2));
+                const int exponent = 8 - ilogbf(fmaxf(top, 0x1p-119f)); // 127 at most: 2^128 is infinite
+                const float lift = scalbnf(1.0f, exponent), f = scalbnf(q_factor / KEY_UNIT<TYPE>, -exponent);
 
-            float block_sum[D / 32 > 0 ? D / 32 : 1] = {};
+                float block_sum[SLICE / 32 > 0 ? SLICE / 32 : 1] = {};
 #pragma unroll
-            for (int step = 0; step < D / 16; ++step) {
+                for (int step = 0; step < SLICE / 16; ++step) {
 #pragma unroll
-                for (int r = 0; r < 2; ++r) {
-                    const float x = raw[step][2 * r] * lift * key_factor<TYPE>(r), y = raw[step][2 * r + 1] * lift * key_factor<TYPE>(r);
+                    for (int r = 0; r < 2; ++r) {
+                        const float x = raw[step][2 * r] * lift * key_factor<TYPE>(r), y = raw[step][2 * r + 1] * lift * key_factor<TYPE>(r);
 #pragma unroll
-                    for (int part = 0; part < N_PARTS<TYPE>; ++part) {
-                        q[n][part][step][r] = pack<TYPE>(x, y, part);
+                        for (int part = 0; part < N_PARTS<TYPE>; ++part) {
+                            q[n][part][step][r] = pack<TYPE>(x, y, part);
+                        }
+                        if constexpr (is_quantised<TYPE>) {
+                            const float2 xy = __half22float2(halves(q[n][0][step][r]));
+                            block_sum[step / 2] += (xy.x + xy.y) / key_factor<TYPE>(r);
+                        }
                     }
-                    if constexpr (is_quantised<TYPE>) {
-                        const float2 xy = __half22float2(halves(q[n][0][step][r]));
-                        block_sum[step / 2] += (xy.x + xy.y) / key_factor<TYPE>(r);
+                }
+                // From column g to columns 2t, 2t + 1.
+#pragma unroll
+                for (int c = 0; c < 2; ++c) {
+                    factor[n][c]   = __shfl_sync(~0u, f, 4 * (2 * t + c));
+                    const int token = s.first_token + (s.n_tokens == 1 ? 0 : min((8 * n + 2 * t + c) / s.n_heads, s.n_tokens - 1));
+                    position[n][c] = plan.position[token];
+                    window[n][c]   = sees_window ? window_begin(layout, recent, position[n][c]) : -1;
+                    maximum[n][c]  = NO_KEY;
+                    sum[n][c]      = 0.0f;
+                }
+                if constexpr (is_quantised<TYPE>) {
+#pragma unroll
+                    for (int b = 0; b < SLICE / 32; ++b) {
+                        float x = block_sum[b];
+                        x += __shfl_xor_sync(~0u, x, 1);
+                        x += __shfl_xor_sync(~0u, x, 2);
+#pragma unroll
+                        for (int c = 0; c < 2; ++c) {
+                            constants.start[n][b][c] = __shfl_sync(~0u, x, 4 * (2 * t + c)) * ((HAS_MINIMUM<TYPE> ? 1.0f : -QUANT_OFFSET<TYPE>) * KEY_UNIT<TYPE>);
+                        }
+                    }
+                }
+#pragma unroll
+                for (int tile = 0; tile < SLICE / 16; ++tile) {
+#pragma unroll
+                    for (int c = 0; c < 4; ++c) {
+                        out[n][tile][c] = 0.0f;
                     }
                 }
             }
-            // From column g to columns 2t, 2t + 1.
-#pragma unroll
-            for (int c = 0; c < 2; ++c) {
-                factor[n][c]   = __shfl_sync(~0u, f, 4 * (2 * t + c));
-                const int token = s.first_token + (s.n_tokens == 1 ? 0 : min((8 * n + 2 * t + c) / s.n_heads, s.n_tokens - 1));
-                position[n][c] = plan.position[token];
-                window[n][c]   = sees_window ? window_begin(layout, recent, position[n][c]) : -1;
-                maximum[n][c]  = NO_KEY;
-                sum[n][c]      = 0.0f;
-            }
-            if constexpr (is_quantised<TYPE>) {
-#pragma unroll
-                for (int b = 0; b < D / 32; ++b) {
-                    float x = block_sum[b];
-                    x += __shfl_xor_sync(~0u, x, 1);
-                    x += __shfl_xor_sync(~0u, x, 2);
-#pragma unroll
-                    for (int c = 0; c < 2; ++c) {
-                        constants.start[n][b][c] = __shfl_sync(~0u, x, 4 * (2 * t + c)) * (-QUANT_OFFSET<TYPE> * KEY_UNIT<TYPE>);
-                    }
-                }
-            }
-#pragma unroll
-            for (int tile = 0; tile < D / 16; ++tile) {
-#pragma unroll
-                for (int c = 0; c < 4; ++c) {
-                    out[n][tile][c] = 0.0f;
-                }
-            }
+        });
+        if constexpr (SLICES > 1) {
+            sync_team(); // before scores take the place of the queries
         }
     };
 
@@ -308,12 +353,12 @@ decode_kernel(const __grid_constant__ AttentionParams p, const __grid_constant__
         return p.dst + (int64_t(s.first_token + token) * p.n_head + s.first_head + column - token * s.n_heads) * D;
     };
 
-    // Ends the segment at hand: to the destination where this warp had all of it, else as a part.
+    // Ends the segment at hand: to the destination where this team had all of it, else as a part.
     const auto finish_segment = [&]() {
-        const bool whole    = warp_begin <= tiles_begin(current) && tiles_end(current) <= warp_end;
-        const bool moves_on = tiles_end(current) < warp_end; // then tiles of the next segment are arriving in the pipeline
+        const bool whole    = team_begin <= tiles_begin(current) && tiles_end(current) <= team_end;
+        const bool moves_on = tiles_end(current) < team_end; // then tiles of the next segment are arriving in the pipeline
         const Segment s     = segment(plan, layout, shape, current);
-        float * const part  = moves_on ? warp_parts + warp * Config::PART_FLOATS : reinterpret_cast<float *>(pipeline);
+        float * const part  = moves_on ? team_parts + team * Config::PART_FLOATS : reinterpret_cast<float *>(pipeline);
 #pragma unroll
         for (int n = 0; n < N_TILES; ++n) {
 #pragma unroll
@@ -324,20 +369,47 @@ decode_kernel(const __grid_constant__ AttentionParams p, const __grid_constant__
                 x += __shfl_xor_sync(~0u, x, 16);
                 const int column = 8 * n + 2 * t + c;
                 if (column < n_columns) {
-                    float * const to = whole ? destination(s, column) : part + column * D;
+                    float * const to = (whole ? destination(s, column) : part + column * D) + slice * SLICE;
                     const float norm = whole ? 1.0f / denominator(p, head_of(s, column), maximum[n][c], x) : 1.0f;
+                    with_type<V>(p.type_v, [&](auto type) {
+                        constexpr CacheType TYPE = decltype(type)::value;
 #pragma unroll
-                    for (int tile = 0; tile < D / 16; ++tile) {
+                        for (int tile = 0; tile < SLICE / 16; ++tile) {
 #pragma unroll
-                        for (int row = 0; row < 2; ++row) {
-                            to[value_dim<TYPE>(tile, row, g)] = out[n][tile][2 * row + c] * (value_unit<TYPE>(row) * norm);
+                            for (int row = 0; row < 2; ++row) {
+                                to[value_dim<TYPE>(tile, row, g)] = out[n][tile][2 * row + c] * (value_unit<TYPE>(row) * norm);
+                            }
                         }
-                    }
-                    if (!whole && g == 0) {
-                        control.part[moves_on][warp][column] = make_float2(maximum[n][c], x);
+                    });
+                    if (!whole && g == 0 && slice == 0) {
+                        control.part[moves_on][team][column] = make_float2(maximum[n][c], x);
                     }
                 }
             }
+        }
+    };
+
+    // Adds up the slices of scores, in one order for all of the team: its warps then go on with the same bits. A warp is at most one turn ahead of another.
+    int turn = 0;
+    const auto add_slices = [&](float (&score)[STEPS][N_TILES][4]) {
+        float4 * const all = reinterpret_cast<float4 *>(queries) + turn * SLICES * Config::SCORES + lane;
+        turn ^= 1;
+#pragma unroll
+        for (int i = 0; i < STEPS * N_TILES; ++i) {
+            const float (&x)[4] = score[i / N_TILES][i % N_TILES];
+            all[slice * Config::SCORES + 32 * i] = make_float4(x[0], x[1], x[2], x[3]);
+        }
+        sync_team();
+#pragma unroll
+        for (int i = 0; i < STEPS * N_TILES; ++i) {
+            float4 sum = all[32 * i];
+#pragma unroll
+            for (int k = 1; k < SLICES; ++k) {
+                const float4 x = all[k * Config::SCORES + 32 * i];
+                sum.x += x.x, sum.y += x.y, sum.z += x.z, sum.w += x.w;
+            }
+            float (&x)[4] = score[i / N_TILES][i % N_TILES];
+            x[0] = sum.x, x[1] = sum.y, x[2] = sum.z, x[3] = sum.w;
         }
     };
 
@@ -347,17 +419,27 @@ decode_kernel(const __grid_constant__ AttentionParams p, const __grid_constant__
         const bool partial = begin > 0 || end < KEYS;
         const bool edge    = partial || (block_tokens > 1 && (sees_window || first + KEYS - 1 > first_position));
         if (partial) {
-            clear_values<TYPE, D, KEYS>(values, begin, end, lane);
+            with_type<V>(p.type_v, [&](auto type) {
+                constexpr CacheType TYPE = decltype(type)::value;
+                clear_values<TYPE, SLICE, ROW_STRIDE<TYPE, D>, KEYS>(values + slice * ROW_BYTES<TYPE, SLICE>, begin, end, lane);
+            });
         }
 
         float score[STEPS][N_TILES][4];
+        with_type<K>(p.type_k, [&](auto type) {
+            constexpr CacheType TYPE = decltype(type)::value;
 #pragma unroll
-        for (int step = 0; step < STEPS; ++step) {
-            key_product<TYPE, D, N_TILES>(score[step], keys + step * 16 * Config::STRIDE, q, constants, n_tiles, lane);
-        }
+            for (int step = 0; step < STEPS; ++step) {
+                const uint8_t * rows = keys + slice * ROW_BYTES<TYPE, SLICE> + step * 16 * ROW_STRIDE<TYPE, D>;
+                key_product<TYPE, SLICE, ROW_STRIDE<TYPE, D>, N_TILES>(score[step], rows, q, constants, n_tiles, lane);
+            }
+        });
 #pragma unroll
         for (int i = 0; i < N; ++i) {
             score[i / (4 * N_TILES)][i / 4 % N_TILES][i % 4] *= factor[i / 4 % N_TILES][i % 2];
+        }
+        if constexpr (SLICES > 1) {
+            add_slices(score);
         }
         if (p.softcap != 0.0f) {
 #pragma unroll
@@ -405,7 +487,7 @@ decode_kernel(const __grid_constant__ AttentionParams p, const __grid_constant__
                     maximum[n][c] = x;
                     sum[n][c] *= shrink;
 #pragma unroll
-                    for (int tile = 0; tile < D / 16; ++tile) {
+                    for (int tile = 0; tile < SLICE / 16; ++tile) {
                         out[n][tile][c]     *= shrink;
                         out[n][tile][c + 2] *= shrink;
                     }
@@ -415,34 +497,38 @@ decode_kernel(const __grid_constant__ AttentionParams p, const __grid_constant__
 
 #pragma unroll
         for (int step = 0; step < STEPS; ++step) {
-            uint32_t operand[N_TILES][N_PARTS<TYPE>][2];
+            uint32_t operand[N_TILES][N_PARTS<V>][2];
 #pragma unroll
             for (int n = 0; n < N_TILES; ++n) {
 #pragma unroll
                 for (int row = 0; row < 2; ++row) {
                     const float x = ptx::exp2(score[step][n][2 * row] - maximum[n][0]), y = ptx::exp2(score[step][n][2 * row + 1] - maximum[n][1]);
 #pragma unroll
-                    for (int part = 0; part < N_PARTS<TYPE>; ++part) {
-                        const uint32_t packed = pack<TYPE>(x, y, part);
+                    for (int part = 0; part < N_PARTS<V>; ++part) {
+                        const uint32_t packed = pack<V>(x, y, part);
                         operand[n][part][row] = ptx::movmatrix_trans(packed);
-                        if constexpr (N_PARTS<TYPE> == 1) {
+                        if constexpr (N_PARTS<V> == 1) {
                             // The sum of what is multiplied, not of what was rounded: equal scores then cancel exactly.
                             const float2 rounded = __half22float2(halves(packed));
                             sum[n][0] += rounded.x;
                             sum[n][1] += rounded.y;
                         }
                     }
-                    if constexpr (N_PARTS<TYPE> == 2) {
+                    if constexpr (N_PARTS<V> == 2) {
                         sum[n][0] += x;
                         sum[n][1] += y;
                     }
                 }
             }
-            value_product<TYPE, D, N_TILES>(out, values + step * 16 * Config::STRIDE, operand, n_tiles, lane);
+            with_type<V>(p.type_v, [&](auto type) {
+                constexpr CacheType TYPE = decltype(type)::value;
+                const uint8_t * rows = values + slice * ROW_BYTES<TYPE, SLICE> + step * 16 * ROW_STRIDE<TYPE, D>;
+                value_product<TYPE, SLICE, ROW_STRIDE<TYPE, D>, N_TILES>(out, rows, operand, n_tiles, lane);
+            });
         }
     };
 
-    // The share of this warp, segment by segment, while the next N_STAGES tiles are on their way.
+    // The share of this team, segment by segment, while the next N_STAGES tiles are on their way.
     const int32_t first_index = cursor.segment;
     const bool    works = !cursor.done();
 #pragma unroll 1
@@ -453,8 +539,8 @@ decode_kernel(const __grid_constant__ AttentionParams p, const __grid_constant__
         }
     }
     // While the first tile is on its way: what the joining will ask for.
-    if (warp_begin < warp_end && lane == 0) {
-        control.last_segment[warp] = plan.segment_at(warp_end - 1);
+    if (team_begin < team_end && member == 0) {
+        control.last_segment[team] = plan.segment_at(team_end - 1);
     }
     if (lane == 0 && warp < 2) {
         // Only the first and the last segment of a block's share can lie in other blocks too.
@@ -464,10 +550,10 @@ decode_kernel(const __grid_constant__ AttentionParams p, const __grid_constant__
         control.n_blocks[warp]    = mine ? blocks.taker(tiles_end(index) - 1) - control.first_block[warp] + 1 : 0;
         control.first_segment     = first;
     }
-    __syncwarp();
+    sync_team();
     int stage = 0, parity = 0;
     for (bool first = true; n_pending > 0; first = false) {
-        TileNote note = control.note[warp][stage];
+        TileNote note = control.note[team][stage];
         if (!first) {
             ask_for_queries(note.segment);
         }
@@ -475,72 +561,72 @@ decode_kernel(const __grid_constant__ AttentionParams p, const __grid_constant__
         do {
             if constexpr (Config::BULK) {
 #if __CUDA_ARCH__ >= 900
-                ptx::mbarrier_wait(ptx::shared_address(&control.full[warp][stage]), parity);
+                ptx::mbarrier_wait(ptx::shared_address(&control.full[team][stage]), parity);
 #endif
             } else {
                 ptx::cp_async_wait<Config::N_STAGES - 1>();
-                __syncwarp();
+                sync_team();
             }
             uint8_t * const tile = pipeline + stage * Config::STAGE;
 #pragma unroll 1
             for (int step = 0; step < TILE && step < note.end; step += 16 * STEPS) {
-                consume(tile + step * Config::STRIDE, tile + Config::HALF_STAGE + step * Config::STRIDE, note.begin - step, note.end - step, note.position + step);
+                consume(tile + step * k_stride, tile + Config::K_STAGE + step * v_stride, note.begin - step, note.end - step, note.position + step);
             }
             if (Config::BULK && (note.begin > 0 || note.end < TILE)) {
 #if __CUDA_ARCH__ >= 900
                 ptx::fence_async(); // values were cleared where the copy engine writes next
 #endif
             }
-            __syncwarp();
+            sync_team();
             --n_pending;
             fetch(stage);
-            __syncwarp();
+            sync_team();
             if (++stage == Config::N_STAGES) {
                 stage = 0, parity ^= 1;
             }
-            note = control.note[warp][stage];
+            note = control.note[team][stage];
         } while (n_pending > 0 && note.segment == current);
         finish_segment();
     }
     ptx::let_next_kernel_start();
     __syncthreads();
 
-    // Joins the parts of this block's warps; what lies in this block alone is then done.
+    // Joins the parts of this block's teams; what lies in this block alone is then done.
     constexpr int VECTORS = D / 4;
     const int32_t first_segment = control.first_segment;
-    const int32_t last_segment  = control.last_segment[min(int(blockDim.x) / 32, block_end - block_begin) - 1];
+    const int32_t last_segment  = control.last_segment[min(n_teams, block_end - block_begin) - 1];
     for (int32_t index = first_segment; index <= last_segment; ++index) {
         const int32_t begin = max(tiles_begin(index), block_begin), end = min(tiles_end(index), block_end);
         const bool starts_here = tiles_begin(index) >= block_begin, whole = starts_here && tiles_end(index) <= block_end;
-        uint32_t has_part = 0; // by warp
+        uint32_t has_part = 0; // by team
 #pragma unroll
-        for (int w = 0; w < Config::MAX_WARPS; ++w) {
-            has_part |= uint32_t(max(begin, block_begin + warps.begin(w)) < min(end, block_begin + warps.begin(w + 1))) << w;
+        for (int w = 0; w < Config::MAX_TEAMS; ++w) {
+            has_part |= uint32_t(max(begin, block_begin + teams.begin(w)) < min(end, block_begin + teams.begin(w + 1))) << w;
         }
         if (has_part == 0 || (whole && (has_part & (has_part - 1)) == 0)) {
-            continue; // only the overhead lies here, or one warp had it all and has written it
+            continue; // only the overhead lies here, or one team had it all and has written it
         }
         const Segment s    = segment(plan, layout, shape, index);
-        float * const part = block_part(blockIdx.x, starts_here);
+        float * const part = block_part<Config>(p, gridDim.x, blockIdx.x, starts_here);
         for (int item = thread; item < s.n_tokens * s.n_heads * VECTORS; item += blockDim.x) {
             const int column = item / VECTORS;
-            float2 norm[Config::MAX_WARPS];
-            float4 x[Config::MAX_WARPS];
+            float2 norm[Config::MAX_TEAMS];
+            float4 x[Config::MAX_TEAMS];
             Joined joined;
             float  m = NO_KEY;
 #pragma unroll
-            for (int w = 0; w < Config::MAX_WARPS; ++w) {
+            for (int w = 0; w < Config::MAX_TEAMS; ++w) {
                 norm[w] = make_float2(NO_KEY, 0.0f), x[w] = make_float4(0, 0, 0, 0);
                 if (has_part >> w & 1) {
                     const bool moved_on = control.last_segment[w] != index;
-                    const float * const from = moved_on ? warp_parts + w * Config::PART_FLOATS : reinterpret_cast<const float *>(pipelines + w * Config::WARP_BYTES);
+                    const float * const from = moved_on ? team_parts + w * Config::PART_FLOATS : reinterpret_cast<const float *>(pipelines + w * Config::TEAM_BYTES);
                     norm[w] = control.part[moved_on][w][column];
                     x[w]    = reinterpret_cast<const float4 *>(from)[item];
                 }
                 m = fmaxf(m, norm[w].x);
             }
 #pragma unroll
-            for (int w = 0; w < Config::MAX_WARPS; ++w) {
+            for (int w = 0; w < Config::MAX_TEAMS; ++w) {
                 joined.add(ptx::exp2(norm[w].x - m), norm[w].y, x[w]);
             }
             if (whole) {
@@ -552,6 +638,10 @@ decode_kernel(const __grid_constant__ AttentionParams p, const __grid_constant__
                 }
             }
         }
+    }
+
+    if constexpr (Config::MERGES_APART) {
+        return;
     }
 
     // Joins the parts of the blocks of a segment, in the last of them to arrive. A block shares at most its first and its last segment; it arrives
@@ -589,7 +679,7 @@ decode_kernel(const __grid_constant__ AttentionParams p, const __grid_constant__
 #pragma unroll
                 for (int k = 0; k < BATCH; ++k) {
                     const int part = min(first + k, end - 1);
-                    const float * const x = block_part(first_block + part, part == 0);
+                    const float * const x = block_part<Config>(p, gridDim.x, first_block + part, part == 0);
                     y[k]    = __ldcg(reinterpret_cast<const float4 *>(x) + item);
                     norm[k] = __ldcg(reinterpret_cast<const float2 *>(x + COLUMNS * D) + column);
                 }
@@ -625,6 +715,82 @@ decode_kernel(const __grid_constant__ AttentionParams p, const __grid_constant__
             reinterpret_cast<float4 *>(destination(s, column))[item % VECTORS] = joined.over(denominator(p, head_of(s, column), m, joined.sum));
         }
         __syncthreads();
+    }
+}
+
+// Joins the parts of blocks: 128 values of a query's output in each block of this launch. The parts are dealt to its warps, a warp takes consecutive ones,
+// and then the warps' sums are joined in order.
+constexpr int DECODE_MERGE_WARPS = 8;
+
+template <typename Config>
+static __global__ void __launch_bounds__(DECODE_MERGE_WARPS * 32)
+decode_merge_kernel(const __grid_constant__ AttentionParams p, const __grid_constant__ DecodeShape shape) {
+    constexpr int D = Config::D, WARPS = DECODE_MERGE_WARPS;
+    __shared__ DecodePlan plan;
+    __shared__ float4 sums[WARPS][32];
+    __shared__ float2 norms[WARPS]; // maximum, sum
+    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+
+    make_plan<Config::TILE, Config::OVERHEAD>(plan, p.layout, shape);
+    ptx::wait_for_previous_kernel();
+    ptx::let_next_kernel_start();
+
+    const int token = blockIdx.x / p.n_head, head = blockIdx.x % p.n_head, head_kv = head / shape.ratio, chunk = head % shape.ratio / shape.chunk_heads;
+    int group = 0;
+    while (plan.group_begin[group + 1] <= token) {
+        ++group;
+    }
+    const int index = (group * shape.n_head_kv + head_kv) * shape.n_chunks + chunk;
+    const Segment s = segment(plan, p.layout, shape, index);
+    const int column = (token - s.first_token) * s.n_heads + head - s.first_head;
+
+    const Shares blocks(plan.n_units(), shape.n_blocks);
+    const int first_block = blocks.taker(plan.begin[index] + Config::OVERHEAD), n_parts = blocks.taker(plan.begin[index + 1] - 1) - first_block + 1;
+    if (n_parts == 1) {
+        return; // its block has written it
+    }
+    const Shares warps(n_parts, WARPS);
+    float m = NO_KEY;
+    Joined joined;
+    constexpr int BATCH = 9; // 66 blocks share a head when 2 heads share a 132-processor card
+    for (int first = warps.begin(warp), end = warps.begin(warp + 1); first < end; first += BATCH) {
+        float4 y[BATCH];
+        float2 norm[BATCH];
+        float  top = m;
+#pragma unroll
+        for (int k = 0; k < BATCH; ++k) {
+            const int part = min(first + k, end - 1);
+            const float * const x = block_part<Config>(p, shape.n_blocks, first_block + part, part == 0);
+            y[k]    = __ldcg(reinterpret_cast<const float4 *>(x + column * D) + blockIdx.y * 32 + lane);
+            norm[k] = __ldcg(reinterpret_cast<const float2 *>(x + Config::COLUMNS * D) + column);
+        }
+#pragma unroll
+        for (int k = 0; k < BATCH; ++k) {
+            norm[k].x = first + k < end ? norm[k].x : NO_KEY;
+            top = fmaxf(top, norm[k].x);
+        }
+        joined.scale(ptx::exp2(m - top));
+        m = top;
+#pragma unroll
+        for (int k = 0; k < BATCH; ++k) {
+            joined.add(ptx::exp2(norm[k].x - m), norm[k].y, y[k]);
+        }
+    }
+    sums[warp][lane] = joined.out;
+    if (lane == 0) {
+        norms[warp] = make_float2(m, joined.sum);
+    }
+    __syncthreads();
+    if (warp == 0) {
+        Joined all;
+        float  top = NO_KEY;
+        for (int w = 0; w < WARPS; ++w) {
+            top = fmaxf(top, norms[w].x);
+        }
+        for (int w = 0; w < WARPS; ++w) {
+            all.add(ptx::exp2(norms[w].x - top), norms[w].y, sums[w][lane]);
+        }
+        reinterpret_cast<float4 *>(p.dst + int64_t(blockIdx.x) * D)[blockIdx.y * 32 + lane] = all.over(denominator(p, head, top, all.sum));
     }
 }
 

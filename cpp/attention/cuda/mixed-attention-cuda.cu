@@ -12,15 +12,11 @@
 
 namespace duo::cuda {
 
-cudaError_t launch_decode_f16 (const AttentionParams & params, const Device & device, cudaStream_t stream);
-cudaError_t launch_decode_bf16(const AttentionParams & params, const Device & device, cudaStream_t stream);
-cudaError_t launch_decode_q8_0(const AttentionParams & params, const Device & device, cudaStream_t stream);
-cudaError_t launch_decode_q4_0(const AttentionParams & params, const Device & device, cudaStream_t stream);
-
-cudaError_t launch_prefill_f16 (const AttentionParams & params, const Device & device, cudaStream_t stream);
-cudaError_t launch_prefill_bf16(const AttentionParams & params, const Device & device, cudaStream_t stream);
-cudaError_t launch_prefill_q8_0(const AttentionParams & params, const Device & device, cudaStream_t stream);
-cudaError_t launch_prefill_q4_0(const AttentionParams & params, const Device & device, cudaStream_t stream);
+// Instantiated in instances/.
+template <CacheType K, CacheType V>
+cudaError_t launch_decode(const AttentionParams & params, const Device & device, cudaStream_t stream);
+template <CacheType K, CacheType V>
+cudaError_t launch_prefill(const AttentionParams & params, const Device & device, cudaStream_t stream);
 
 static Device & current_device() {
     constexpr int MAX_DEVICES = 64;
@@ -49,22 +45,15 @@ void limit_shared_bytes(size_t n_bytes) {
 
 const char * slow_reason(const AttentionParams & params) {
     const int d = params.head_size_k;
-    if (params.type_k != params.type_v) {
-        return "only one cache type for both K and V has fast kernels; use the same for both";
-    }
     bool fast_size = false;
-    switch (params.type_k) {
-        case CacheType::f16:  fast_size = is_fast_head_size<CacheType::f16> (d); break;
-        case CacheType::bf16: fast_size = is_fast_head_size<CacheType::bf16>(d); break;
-        case CacheType::q8_0: fast_size = is_fast_head_size<CacheType::q8_0>(d); break;
-        case CacheType::q4_0: fast_size = is_fast_head_size<CacheType::q4_0>(d); break;
-        default:              return "the cache type has no fast kernels; use f16, bf16, q8_0 or q4_0";
+    if (!FastTypePairs::dispatch(params.type_k, params.type_v, [&](auto pair) { fast_size = decltype(pair)::has_head_size(d); })) {
+        return "the cache types have no fast kernels; use f16, bf16 or a quantised type for both K and V, or f16 for K and a quantised type for V";
     }
     if (d != params.head_size_v) {
         return "only K and V heads of one size have fast kernels";
     }
     if (!fast_size) {
-        return is_fast_head_size<CacheType::f16>(d) ? "with this cache type the head size has no fast kernels; use f16 or bf16" : "the head size has no fast kernels";
+        return FastHeadSizes::contain(d) ? "with these cache types the head size has no fast kernels; use f16 or bf16" : "the head size has no fast kernels";
     }
     // A token's segments must fit the plan of a decode launch; its columns are 8 at least.
     const int ratio = params.n_head / params.layout.n_head_kv;
@@ -83,24 +72,14 @@ cudaError_t attention(const AttentionParams & params, cudaStream_t stream) {
         // The decode kernel reads the cache once for every 16 query heads of a KV head; beyond twice, the prefill kernel's 128 rows are worth filling.
         if (params.max_seq_tokens * (params.n_head / params.layout.n_head_kv) > 32) {
             cudaError_t error = cudaErrorNotSupported;
-            switch (params.type_k) {
-                case CacheType::f16:  error = launch_prefill_f16 (params, device, stream); break;
-                case CacheType::bf16: error = launch_prefill_bf16(params, device, stream); break;
-                case CacheType::q8_0: error = launch_prefill_q8_0(params, device, stream); break;
-                case CacheType::q4_0: error = launch_prefill_q4_0(params, device, stream); break;
-                default:              break;
-            }
+            FastTypePairs::dispatch(params.type_k, params.type_v, [&](auto pair) { error = launch_prefill<decltype(pair)::K, decltype(pair)::V>(params, device, stream); });
             if (error != cudaErrorNotSupported) { // as where a block has too little shared memory
                 return error;
             }
         }
-        switch (params.type_k) {
-            case CacheType::f16:  return launch_decode_f16 (params, device, stream);
-            case CacheType::bf16: return launch_decode_bf16(params, device, stream);
-            case CacheType::q8_0: return launch_decode_q8_0(params, device, stream);
-            case CacheType::q4_0: return launch_decode_q4_0(params, device, stream);
-            default:              break;
-        }
+        cudaError_t error = cudaErrorNotSupported;
+        FastTypePairs::dispatch(params.type_k, params.type_v, [&](auto pair) { error = launch_decode<decltype(pair)::K, decltype(pair)::V>(params, device, stream); });
+        return error;
     }
     if (params.head_size_k > MAX_HEAD_SIZE || params.head_size_v > MAX_HEAD_SIZE) {
         return cudaErrorNotSupported;
@@ -114,7 +93,7 @@ size_t attention_workspace(const AttentionParams & params, int n_multiprocessors
     if (slow_reason(params)) {
         return 0;
     }
-    // Decode: a part of each of 8 warps and 2 of the block, of at most 16 columns, on each multiprocessor. Prefill: four parts of 128 rows.
+    // Decode: a part of each of 8 teams and 2 of the block, of at most 16 columns, on each multiprocessor. Prefill: four parts of 128 rows.
     const size_t n_columns = std::max(10 * 16, 4 * 128);
     return n_multiprocessors * n_columns * (params.head_size_v + 2) * sizeof(float);
 }

@@ -1,4 +1,4 @@
-// Chooses and launches the prefill kernel of one cache type; each instances/prefill-*.cu instantiates it once.
+// Chooses and launches the prefill kernel of one pair of cache types; each file of instances/ instantiates it once.
 #pragma once
 
 #include "device.h"
@@ -8,9 +8,9 @@
 
 namespace duo::cuda {
 
-template <CacheType TYPE, int D, int KEYS>
+// cudaErrorNotSupported where a block has too little shared memory.
+template <typename Config>
 static cudaError_t launch_prefill_tiled(const AttentionParams & params, const Device & device, cudaStream_t stream) {
-    using Config = PrefillConfig<TYPE, D, KEYS>;
     PrefillShape shape;
     shape.ratio = params.n_head / params.layout.n_head_kv;
     if (size_t(Config::SHARED) > device.shared_bytes || shape.ratio > Config::ROWS) {
@@ -19,6 +19,8 @@ static cudaError_t launch_prefill_tiled(const AttentionParams & params, const De
     if (cudaError_t error = cudaFuncSetAttribute(prefill_kernel<Config>, cudaFuncAttributeMaxDynamicSharedMemorySize, Config::SHARED); error != cudaSuccess) {
         return error;
     }
+    shape.k_row          = int(row_bytes(params.type_k, Config::D));
+    shape.v_row          = int(row_bytes(params.type_v, Config::D));
     shape.block_tokens   = Config::ROWS / shape.ratio;
     shape.n_token_blocks = (params.layout.n_tokens + shape.block_tokens - 1) / shape.block_tokens;
     const int n_items    = shape.n_token_blocks * params.layout.n_head_kv, n_places = device.n_multiprocessors * Config::BLOCKS;
@@ -32,22 +34,21 @@ static cudaError_t launch_prefill_tiled(const AttentionParams & params, const De
     return cudaGetLastError();
 }
 
-template <CacheType TYPE, int D>
-static cudaError_t launch_prefill_sized(const AttentionParams & params, const Device & device, cudaStream_t stream) {
-    // Tiles of half the keys for cards whose blocks have 99 KB of shared memory.
-    constexpr int KEYS = D <= 128 ? 64 : 32;
-    const cudaError_t error = launch_prefill_tiled<TYPE, D, KEYS>(params, device, stream);
-    if constexpr (D >= 128) {
-        if (error == cudaErrorNotSupported) {
-            return launch_prefill_tiled<TYPE, D, KEYS / 2>(params, device, stream);
+template <CacheType K, CacheType V>
+cudaError_t launch_prefill(const AttentionParams & params, const Device & device, cudaStream_t stream) {
+    return for_head_size<TypePair<K, V>>(params.head_size_k, [&](auto d) {
+        constexpr int D = decltype(d)::value, KEYS = D <= 128 ? 64 : 32;
+        // Tiles of half the keys for cards whose blocks have less shared memory: 99 KB at least, since sm_80.
+        constexpr int LEAST = D >= 128 ? KEYS / 2 : KEYS;
+        static_assert(PrefillConfig<K, V, D, LEAST>::SHARED <= 99 << 10);
+        const cudaError_t error = launch_prefill_tiled<PrefillConfig<K, V, D, KEYS>>(params, device, stream);
+        if constexpr (LEAST < KEYS) {
+            if (error == cudaErrorNotSupported) {
+                return launch_prefill_tiled<PrefillConfig<K, V, D, LEAST>>(params, device, stream);
+            }
         }
-    }
-    return error;
-}
-
-template <CacheType TYPE>
-static cudaError_t launch_prefill(const AttentionParams & params, const Device & device, cudaStream_t stream) {
-    return for_head_size<TYPE>(params.head_size_k, [&](auto d) { return launch_prefill_sized<TYPE, decltype(d)::value>(params, device, stream); });
+        return error;
+    });
 }
 
 } // namespace duo::cuda

@@ -67,6 +67,12 @@ static __device__ __forceinline__ void cp_async_wait() {
     DUO_FROM_SM_80(asm volatile("cp.async.wait_group %0;" :: "n"(N_PENDING) : "memory"));
 }
 
+// Waits for all threads of some warps: of barrier `id`, 1 to 15.
+template <int N_THREADS>
+static __device__ __forceinline__ void barrier(int id) {
+    asm volatile("bar.sync %0, %1;" :: "r"(id), "n"(N_THREADS) : "memory");
+}
+
 // For kernels of launch_early: returns when the kernel before this one has ended and its writes can be read. Until then only what is older may be read,
 // and nothing written. Whole blocks may leave without it, but not all of them.
 static __device__ __forceinline__ void wait_for_previous_kernel() {

@@ -15,10 +15,11 @@ static __device__ __forceinline__ float half_at(const uint8_t * p) {
 }
 
 // What the 16 quants of iq4_nl stand for, closer together about zero; from lowest to highest, a byte each.
+constexpr uint64_t IQ4_NL_NEGATIVE = 0xf6eaddcfbfad9881; // -127 -104 -83 -65 -49 -35 -22 -10
+constexpr uint64_t IQ4_NL_POSITIVE = 0x7159453526190d01; //    1   13  25  38  53  69  89 113
+
 static __device__ __forceinline__ int iq4_nl_level(int quant) {
-    constexpr uint64_t negative = 0xf6eaddcfbfad9881; // -127 -104 -83 -65 -49 -35 -22 -10
-    constexpr uint64_t positive = 0x7159453526190d01; //    1   13  25  38  53  69  89 113
-    return int8_t((quant < 8 ? negative : positive) >> quant % 8 * 8);
+    return int8_t((quant < 8 ? IQ4_NL_NEGATIVE : IQ4_NL_POSITIVE) >> quant % 8 * 8);
 }
 
 static __device__ __forceinline__ int iq4_nl_nearest(float x) {

@@ -2,8 +2,6 @@
 
 namespace duo::cuda {
 
-cudaError_t launch_decode_q4_0(const AttentionParams & params, const Device & device, cudaStream_t stream) {
-    return launch_decode<CacheType::q4_0>(params, device, stream);
-}
+template cudaError_t launch_decode<CacheType::q4_0, CacheType::q4_0>(const AttentionParams & params, const Device & device, cudaStream_t stream);
 
 } // namespace duo::cuda

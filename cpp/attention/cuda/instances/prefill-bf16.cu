@@ -2,8 +2,6 @@
 
 namespace duo::cuda {
 
-cudaError_t launch_prefill_bf16(const AttentionParams & params, const Device & device, cudaStream_t stream) {
-    return launch_prefill<CacheType::bf16>(params, device, stream);
-}
+template cudaError_t launch_prefill<CacheType::bf16, CacheType::bf16>(const AttentionParams & params, const Device & device, cudaStream_t stream);
 
 } // namespace duo::cuda

@@ -2,8 +2,6 @@
 
 namespace duo::cuda {
 
-cudaError_t launch_prefill_f16(const AttentionParams & params, const Device & device, cudaStream_t stream) {
-    return launch_prefill<CacheType::f16>(params, device, stream);
-}
+template cudaError_t launch_prefill<CacheType::f16, CacheType::f16>(const AttentionParams & params, const Device & device, cudaStream_t stream);
 
 } // namespace duo::cuda
