@@ -1,0 +1,294 @@
+// Speculative decoding for a model with mixed heads: with drafts of which some are right and some wrong, the tokens are those without.
+//
+// What proposes, verifies and takes back is done with llama.cpp's common_speculative, as its server does.
+#include "architectures.h"
+#include "check.h"
+#include "contexts.h"
+#include "decode.h"
+#include "random-model.h"
+
+#include "common.h"
+#include "llama.h"
+#include "speculative.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cstdio>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace {
+
+constexpr int n_ctx    = 1024; // of a sequence
+constexpr int n_prompt = 200;
+constexpr int n_answer = 300;
+
+const auto part = LLAMA_STATE_SEQ_FLAGS_PARTIAL_ONLY;
+
+llama_context_params one_thread(llama_context_params p, int n_seq) {
+    p.n_threads = p.n_threads_batch = 1; // models this small are done sooner by one thread than by two that wait for each other
+    p.n_ctx     = n_ctx * n_seq;
+    p.n_seq_max = n_seq;
+    p.n_batch   = 512;
+    p.n_ubatch  = 64;
+    return p;
+}
+
+// A random model of an architecture whose drafts are right now and then: its layers add so much to the last token that the next one depends on all that comes
+// before it, and so little that what knows less of that may still be right.
+random_model_params model_params(const std::string & arch, bool predicts, bool windows) {
+    for (const architecture & a : architectures()) {
+        random_model_params p = a.params(fresh_seed());
+        const auto says = [&](const char * what) { return p.metadata.find(what) != std::string::npos; };
+        if (a.name == arch && says("nextn_predict_layers=") == predicts && says("sliding_window=") == windows) {
+            p.words    = true;
+            p.n_vocab  = 320;
+            p.residual = 0.5f;
+            p.tensors += p.tensors.find("output E V") == std::string::npos ? "; output E V" : ""; // else a token is what most likely follows itself
+            return p;
+        }
+    }
+    throw std::runtime_error("there is no such model of " + arch);
+}
+
+llama_token best(llama_context * ctx, int i) {
+    const float * x = llama_get_logits_ith(ctx, i);
+    return llama_token(std::max_element(x, x + llama_vocab_n_tokens(llama_model_get_vocab(llama_get_model(ctx)))) - x);
+}
+
+double seconds() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
+
+struct outcome {
+    std::vector<llama_tokens> answers; // [sequences]
+
+    int    n_drafted = 0, n_accepted = 0;
+    int    n_restored = 0; // states that were put back because a draft could not be taken back
+    double seconds = 0;    // of answering, without the prompts
+};
+
+// A batch of at most n tokens, in which each token's logits are asked for.
+struct batch_of {
+    explicit batch_of(int n) : batch(llama_batch_init(n, 0, 1)) {}
+    ~batch_of() { llama_batch_free(batch); }
+
+    int add(llama_token token, int pos, llama_seq_id seq, bool logits = true) {
+        common_batch_add(batch, token, pos, { seq }, logits);
+        return batch.n_tokens - 1;
+    }
+
+    llama_batch batch;
+};
+
+// Greedy answers to prompts side by side. spec: null, no drafts.
+outcome answer(llama_context * ctx, common_params_speculative * params, const std::vector<llama_tokens> & prompts) {
+    const int n_seq = int(prompts.size());
+    llama_context * dft = params ? params->draft.ctx_dft : nullptr;
+    common_memory memory;
+    memory.init(ctx, dft);
+
+    common_speculative_ptr spec(params ? common_speculative_init(*params, n_seq) : nullptr);
+    CHECK_EQ(spec != nullptr, params != nullptr);
+    const auto can_rm = [](llama_context * c) { return c ? common_context_can_seq_rm(c) : COMMON_CONTEXT_SEQ_RM_TYPE_PART; };
+    const auto rm = can_rm(ctx), rm_dft = can_rm(dft);
+    const auto needs_state = [&](size_t n_back) {
+        return rm == COMMON_CONTEXT_SEQ_RM_TYPE_FULL || (rm == COMMON_CONTEXT_SEQ_RM_TYPE_RS && n_back > llama_n_rs_seq(ctx));
+    };
+    const auto decode = [&](const llama_batch & batch) {
+        CHECK_EQ(llama_decode(ctx, batch), 0);
+        CHECK(common_speculative_process(spec.get(), batch));
+    };
+
+    struct sequence {
+        llama_tokens held, draft; // held: the draft and the last token excepted
+        llama_token  last;
+        int          i_batch;
+        common_prompt_checkpoint state;
+    };
+    std::vector<sequence> seqs(n_seq);
+    outcome out;
+    out.answers.resize(n_seq);
+
+    for (int s = 0; s < n_seq; ++s) {
+        for (int i = 0, n; i < n_prompt; i += n) {
+            n = std::min(50, n_prompt - i);
+            batch_of piece(n);
+            for (int j = i; j < i + n; ++j) {
+                piece.add(prompts[s][j], j, s, j == i + n - 1);
+            }
+            decode(piece.batch);
+            seqs[s].last = best(ctx, n - 1);
+        }
+        seqs[s].held = prompts[s];
+        out.answers[s].push_back(seqs[s].last);
+        common_speculative_begin(spec.get(), s, seqs[s].held);
+    }
+
+    const double start = seconds();
+    batch_of batch(512);
+    while (true) {
+        std::vector<int> going, drafting;
+        for (int s = 0; s < n_seq; ++s) {
+            sequence & q = seqs[s];
+            const int n_left = n_answer - int(out.answers[s].size());
+            if (n_left <= 0) {
+                continue;
+            }
+            going.push_back(s);
+            if (spec && q.draft.empty() && n_left > 1) {
+                q.state.update_pos(q.held.size(), llama_memory_seq_pos_min(llama_get_memory(ctx), s), llama_memory_seq_pos_max(llama_get_memory(ctx), s));
+                CHECK_EQ(q.state.pos_max, int(q.held.size()) - 1);
+                if (rm_dft == COMMON_CONTEXT_SEQ_RM_TYPE_FULL) {
+                    q.state.update_dft(dft, s, part);
+                }
+                common_speculative_get_draft_params(spec.get(), s) = { true, n_left - 1, llama_pos(q.held.size()), q.last, &q.held, &q.draft };
+                drafting.push_back(s);
+            }
+        }
+        if (going.empty()) {
+            break;
+        }
+        if (!drafting.empty()) {
+            common_speculative_draft(spec.get());
+        }
+        for (const int s : drafting) {
+            sequence & q = seqs[s];
+            out.n_drafted += int(q.draft.size());
+            if (rm_dft == COMMON_CONTEXT_SEQ_RM_TYPE_FULL) {
+                q.state.load_dft(dft, s, part);
+            }
+            CHECK(!dft || llama_memory_seq_rm(llama_get_memory(dft), s, q.state.pos_max + 1, -1));
+            if (!q.draft.empty() && needs_state(q.draft.size())) {
+                q.state.update_tgt(ctx, s, part);
+            }
+        }
+
+        common_batch_clear(batch.batch);
+        for (const int s : going) {
+            sequence & q = seqs[s];
+            q.i_batch = batch.add(q.last, int(q.held.size()), s);
+            for (size_t i = 0; i < q.draft.size(); ++i) {
+                batch.add(q.draft[i], int(q.held.size() + 1 + i), s);
+            }
+        }
+        decode(batch.batch);
+
+        for (const int s : going) {
+            sequence & q = seqs[s];
+            llama_tokens ids = { best(ctx, q.i_batch) };
+            while (ids.size() <= q.draft.size() && ids.back() == q.draft[ids.size() - 1]) {
+                ids.push_back(best(ctx, q.i_batch + int(ids.size())));
+            }
+            const size_t n_back = q.draft.size() + 1 - ids.size();
+            if (n_back > 0 && needs_state(n_back)) { // what is right is decoded again
+                q.state.load_tgt(ctx, s, part);
+                q.state.load_dft(dft, s, part);
+                memory.seq_rm(s, q.state.pos_max + 1, -1);
+                q.draft = ids;
+                out.n_accepted--; // the last of them was not drafted, and will be taken for such
+                out.n_restored++;
+                continue;
+            }
+            if (spec) {
+                common_speculative_accept(spec.get(), s, uint16_t(ids.size() - 1));
+            }
+            out.n_accepted += int(ids.size()) - 1;
+            q.held.push_back(q.last);
+            q.held.insert(q.held.end(), ids.begin(), ids.end() - 1);
+            q.last = ids.back();
+            q.draft.clear();
+            out.answers[s].insert(out.answers[s].end(), ids.begin(), ids.end());
+            memory.seq_rm(s, llama_pos(q.held.size()), -1); // throws where it is refused
+        }
+    }
+    out.seconds = seconds() - start;
+    for (llama_tokens & a : out.answers) {
+        a.resize(n_answer); // a draft that is all right is one token ahead
+    }
+    return out;
+}
+
+struct way {
+    const char * name;
+    common_speculative_type type;
+    int n_max; // of a draft's tokens
+};
+
+void test_drafts(const std::string & arch, bool predicts, bool windows, const std::vector<way> & ways) {
+    const random_model_params p = model_params(arch, predicts, windows);
+    random_model_params noisy = p;
+    noisy.noise = 0.15f;
+    llama_model_params how = llama_model_default_params();
+    how.load_mtp = predicts;
+    const auto model = make_random_model(p, &how);
+    const auto draft = make_random_model(noisy);
+    const auto gates = random_gates(model.get(), fresh_seed());
+
+    const int n_seq = 2;
+    std::vector<llama_tokens> prompts;
+    for (int s = 0; s < n_seq; ++s) {
+        prompts.push_back(random_tokens(n_prompt, int(p.n_vocab), fresh_seed()));
+    }
+    for (const float sparsity : { 0.0f, 0.5f }) {
+        llama_context_params params = one_thread(duo_params(GGML_TYPE_F32, 0, sparsity, gates.c_str()), n_seq);
+        params.duo.sink   = 16;
+        params.duo.recent = 48;
+        const auto alone = make_context(model.get(), params);
+        CHECK(alone != nullptr);
+        const auto plain = answer(alone.get(), nullptr, prompts);
+        std::vector<llama_token> apart = plain.answers[0];
+        std::sort(apart.begin(), apart.end());
+        printf("%s%s, sparsity %.1f: %.0f tokens/s without drafts, %d different tokens in %d\n", arch.c_str(), windows ? " with windows" : "", sparsity,
+                n_seq * n_answer / plain.seconds, int(std::unique(apart.begin(), apart.end()) - apart.begin()), n_answer);
+
+        for (const way & w : ways) {
+            const bool is_mtp = w.type == COMMON_SPECULATIVE_TYPE_DRAFT_MTP;
+            common_params_speculative spec;
+            spec.types       = { w.type };
+            spec.draft.n_max = w.n_max;
+            spec.ngram_simple.size_n = 2;
+            spec.ngram_simple.size_m = uint16_t(w.n_max);
+
+            llama_context_params drafting = params;
+            drafting.n_rs_seq = spec.need_n_rs_seq();
+            const auto ctx = make_context(model.get(), drafting);
+            context_ptr dft;
+            if (w.type == COMMON_SPECULATIVE_TYPE_DRAFT_SIMPLE || is_mtp) {
+                llama_context_params own = one_thread(stock_params(GGML_TYPE_F32, 0), n_seq);
+                own.ctx_type  = is_mtp ? LLAMA_CONTEXT_TYPE_MTP : LLAMA_CONTEXT_TYPE_DEFAULT;
+                own.ctx_other = ctx.get();
+                dft = make_context(is_mtp ? model.get() : draft.get(), own);
+                CHECK(dft != nullptr);
+            }
+            CHECK(ctx != nullptr);
+            spec.draft.ctx_tgt = ctx.get();
+            spec.draft.ctx_dft = dft.get();
+            const auto found = answer(ctx.get(), &spec, prompts);
+            for (int s = 0; s < n_seq; ++s) {
+                const auto differs = std::mismatch(found.answers[s].begin(), found.answers[s].end(), plain.answers[s].begin()).first;
+                CHECK_EQ(differs - found.answers[s].begin(), n_answer);
+            }
+            CHECK(found.n_accepted > 0 && found.n_accepted < found.n_drafted);
+            printf("    %-12s up to %2d: %d of %d drafted tokens accepted (%.0f%%), %d states put back, %.0f tokens/s\n", w.name, w.n_max, found.n_accepted, found.n_drafted,
+                    100.0 * found.n_accepted / found.n_drafted, found.n_restored, n_seq * n_answer / found.seconds);
+        }
+    }
+}
+
+} // namespace
+
+int main() {
+    llama_log_set([](ggml_log_level, const char *, void *) {}, nullptr);
+    llama_backend_init();
+    const way simple = { "draft-simple", COMMON_SPECULATIVE_TYPE_DRAFT_SIMPLE, 8 };
+    const way longer = { "draft-simple", COMMON_SPECULATIVE_TYPE_DRAFT_SIMPLE, 80 }; // than may be taken back
+    const way mtp    = { "draft-mtp",    COMMON_SPECULATIVE_TYPE_DRAFT_MTP,    3 };
+    const way lookup = { "ngram-simple", COMMON_SPECULATIVE_TYPE_NGRAM_SIMPLE, 24 };
+    test_drafts("llama",     false, false, { simple, longer, lookup });
+    test_drafts("olmo2",     false, true,  { simple, longer, lookup });
+    test_drafts("lfm2",      false, true,  { simple, lookup });
+    test_drafts("qwen35",    true,  false, { simple, mtp, lookup });
+    test_drafts("qwen35moe", true,  false, { mtp });
+    test_drafts("qwen3next", true,  false, { simple, mtp, lookup });
+    return check::result();
+}
