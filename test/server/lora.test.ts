@@ -41,7 +41,7 @@ describe.each([{ slots: 1 }, { slots: 3 }])('two LoRA adapters, -np $slots', ({ 
     const answers = new Set<string>();
     for (const more of [...all, ...all.slice().reverse()]) {
       const answer = await pair.ask(prompt, JSON.stringify(more), { slot: 0, tokens: 12, more });
-      answers.add(JSON.stringify(idsOf(answer)));
+      answers.add(JSON.stringify([idsOf(answer), answer.tokens[0]?.logProbability?.toFixed(2)]));
     }
     expect(answers.size).toBe(all.length);
   });

@@ -55,6 +55,6 @@ export function writeLora(file: string, adapted: readonly Adapted[], { rank = 4,
   const head = Buffer.concat(parts);
   const data = Buffer.alloc(offset);
   const random = new Random(seed);
-  for (let at = 0; at < offset; at += 4) data.writeFloatLE((random.below(2001) - 1000) / 1e4, at);
+  for (let at = 0; at < offset; at += 4) data.writeFloatLE((random.below(2001) - 1000) / 4e3, at);
   writeFileSync(file, Buffer.concat([head, Buffer.alloc(-head.length & 31), data]));
 }
