@@ -14,7 +14,9 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cmath>
 #include <cstdio>
+#include <set>
 #include <string>
 #include <utility>
 #include <vector>
@@ -36,15 +38,28 @@ llama_context_params one_thread(llama_context_params p, int n_seq) {
     return p;
 }
 
-llama_token best(llama_context * ctx, int i) {
+// The most likely token, and how far the next likely is from it.
+struct choice {
+    llama_token token;
+    float       margin;
+};
+
+choice best(llama_context * ctx, int i) {
     const float * x = llama_get_logits_ith(ctx, i);
-    return llama_token(std::max_element(x, x + llama_vocab_n_tokens(llama_model_get_vocab(llama_get_model(ctx)))) - x);
+    const int n_vocab = llama_vocab_n_tokens(llama_model_get_vocab(llama_get_model(ctx)));
+    int   most = 0;
+    float next = -INFINITY;
+    for (int t = 1; t < n_vocab; ++t) {
+        next = std::max(next, std::min(x[t], x[most]));
+        most = x[t] > x[most] ? t : most;
+    }
+    return { most, x[most] - next };
 }
 
 double seconds() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
 
 struct outcome {
-    std::vector<llama_tokens> answers; // [sequences]
+    std::vector<std::vector<choice>> answers; // [sequences]
 
     int    n_drafted = 0, n_accepted = 0;
     int    n_restored = 0; // states that were put back because a draft could not be taken back
@@ -101,10 +116,10 @@ outcome answer(llama_context * ctx, common_params_speculative * params, const st
                 piece.add(prompts[s][j], j, s, j == i + n - 1);
             }
             decode(piece.batch);
-            seqs[s].last = best(ctx, n - 1);
+            out.answers[s] = { best(ctx, n - 1) };
         }
         seqs[s].held = prompts[s];
-        out.answers[s].push_back(seqs[s].last);
+        seqs[s].last = out.answers[s][0].token;
         common_speculative_begin(spec.get(), s, seqs[s].held);
     }
 
@@ -159,9 +174,11 @@ outcome answer(llama_context * ctx, common_params_speculative * params, const st
 
         for (const int s : going) {
             sequence & q = seqs[s];
-            llama_tokens ids = { best(ctx, q.i_batch) };
+            std::vector<choice> chosen = { best(ctx, q.i_batch) };
+            llama_tokens ids = { chosen[0].token };
             while (ids.size() <= q.draft.size() && ids.back() == q.draft[ids.size() - 1]) {
-                ids.push_back(best(ctx, q.i_batch + int(ids.size())));
+                chosen.push_back(best(ctx, q.i_batch + int(ids.size())));
+                ids.push_back(chosen.back().token);
             }
             const size_t n_back = q.draft.size() + 1 - ids.size();
             if (n_back > 0 && needs_state(n_back)) { // what is right is decoded again
@@ -181,12 +198,12 @@ outcome answer(llama_context * ctx, common_params_speculative * params, const st
             q.held.insert(q.held.end(), ids.begin(), ids.end() - 1);
             q.last = ids.back();
             q.draft.clear();
-            out.answers[s].insert(out.answers[s].end(), ids.begin(), ids.end());
+            out.answers[s].insert(out.answers[s].end(), chosen.begin(), chosen.end());
             memory.seq_rm(s, llama_pos(q.held.size()), -1); // throws where it is refused
         }
     }
     out.seconds = seconds() - start;
-    for (llama_tokens & a : out.answers) {
+    for (auto & a : out.answers) {
         a.resize(n_answer); // a draft that is all right is one token ahead
     }
     return out;
@@ -218,10 +235,12 @@ void test_drafts(const std::string & arch, bool predicts, bool windows, const st
         const auto alone = make_context(model.get(), params);
         CHECK(alone != nullptr);
         const auto plain = answer(alone.get(), nullptr, prompts);
-        std::vector<llama_token> apart = plain.answers[0];
-        std::sort(apart.begin(), apart.end());
+        std::set<llama_token> apart;
+        for (const choice & c : plain.answers[0]) {
+            apart.insert(c.token);
+        }
         printf("%s%s, sparsity %.1f: %.0f tokens/s without drafts, %d different tokens in %d\n", arch.c_str(), windows ? " with windows" : "", sparsity,
-                n_seq * n_answer / plain.seconds, int(std::unique(apart.begin(), apart.end()) - apart.begin()), n_answer);
+                n_seq * n_answer / plain.seconds, int(apart.size()), n_answer);
 
         for (const way & w : ways) {
             const bool is_mtp = w.type == COMMON_SPECULATIVE_TYPE_DRAFT_MTP;
@@ -246,14 +265,19 @@ void test_drafts(const std::string & arch, bool predicts, bool windows, const st
             spec.draft.ctx_tgt = ctx.get();
             spec.draft.ctx_dft = dft.get();
             const auto found = answer(ctx.get(), &spec, prompts);
+            int n_same = 0;
             for (int s = 0; s < n_seq; ++s) {
-                const auto differs = std::mismatch(found.answers[s].begin(), found.answers[s].end(), plain.answers[s].begin()).first;
-                CHECK_EQ(differs - found.answers[s].begin(), n_answer);
+                const auto & want = plain.answers[s];
+                const auto differs = std::mismatch(want.begin(), want.end(), found.answers[s].begin(), [](choice a, choice b) { return a.token == b.token; }).first;
+                // two tokens that are as likely are a matter of rounding, and what follows is another text
+                check::report(differs == want.end() || differs->margin < 1e-4f, __FILE__, __LINE__, arch + ", " + w.name + ": the tokens are those without drafts",
+                        "not token " + std::to_string(differs - want.begin()) + " of sequence " + std::to_string(s));
+                n_same += int(differs - want.begin());
             }
             CHECK(found.n_accepted < found.n_drafted);
             CHECK(found.n_accepted > 0 || w.type == COMMON_SPECULATIVE_TYPE_NGRAM_SIMPLE); // a text need not repeat itself
-            printf("    %-12s up to %2d: %d of %d drafted tokens accepted (%.0f%%), %d states put back, %.0f tokens/s\n", w.name, w.n_max, found.n_accepted, found.n_drafted,
-                    100.0 * found.n_accepted / found.n_drafted, found.n_restored, n_seq * n_answer / found.seconds);
+            printf("    %-12s up to %2d: %d of %d drafted tokens accepted (%.0f%%), %d states put back, %.0f tokens/s; %d of %d tokens the same\n", w.name, w.n_max,
+                    found.n_accepted, found.n_drafted, 100.0 * found.n_accepted / found.n_drafted, found.n_restored, n_seq * n_answer / found.seconds, n_same, n_seq * n_answer);
         }
     }
 }
