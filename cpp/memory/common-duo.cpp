@@ -3,6 +3,7 @@
 #include "arg.h"
 #include "common.h"
 #include "log.h"
+#include "speculative.h"
 
 #include <algorithm>
 #include <cmath>
@@ -138,14 +139,19 @@ void common_duo_check_options(common_params & params) {
     // a server's number of slots, where it is left to it: each has its share of the context and no more, so it is one
     params.n_parallel = std::max(params.n_parallel, 1);
 
-    int32_t room = params.n_batch; // of one batch, in tokens
-    for (const int32_t limit : { params.n_ubatch, params.n_ctx }) {
-        room = limit > 0 ? std::min(room, limit) : room;
-    }
+    // tokens that a batch has room for, and a ubatch
+    const int32_t room_batch = params.n_ctx > 0 ? std::min(params.n_batch, params.n_ctx) : params.n_batch;
+    const int32_t room       = params.n_ubatch > 0 ? std::min(room_batch, params.n_ubatch) : room_batch;
     if (params.n_parallel > room) {
         throw std::invalid_argument(string_format("mixed heads (--duo-*) cannot be used with %d sequences (-np) in batches of %d tokens "
                 "(the least of -b, -ub and -c): each sequence may have a token in a batch; use -np %d at most, or larger batches",
                 params.n_parallel, room, room));
+    }
+    const int32_t n_draft = common_speculative_n_max(&params.speculative);
+    if (n_draft > 0 && int64_t(params.n_parallel) * (1 + n_draft) > room_batch) {
+        throw std::invalid_argument(string_format("mixed heads (--duo-*) cannot be used with %d sequences (-np) that draft up to %d tokens (--spec-*) in batches of %d tokens "
+                "(the least of -b and -c): all drafts are verified in one batch; use shorter drafts, fewer sequences, or batches of %lld tokens",
+                params.n_parallel, n_draft, room_batch, (long long) params.n_parallel * (1 + n_draft)));
     }
     for (const option_rule & rule : option_rules) {
         if (!rule.given(params)) {

@@ -4,6 +4,7 @@
 #include "gate-pattern.h"
 
 #include "llama-arch.h"
+#include "llama-context.h"
 #include "llama-cparams.h"
 #include "llama-impl.h"
 #include "llama-memory-hybrid-duo.h"
@@ -129,6 +130,10 @@ static void drop_rows_without_gates(duo::gate_pattern & pattern, const llama_hpa
 
 void duo_init_cparams(llama_cparams & cparams, const llama_model & model, const llama_context_params & params) {
     const llama_duo_params & p = params.duo;
+    if (cparams.ctx_other && cparams.ctx_other->get_cparams().duo && model.arch == LLM_ARCH_GEMMA4_ASSISTANT) {
+        throw std::runtime_error("this draft model reads the KV cache of the model that it drafts for, and cannot read one with mixed heads; "
+                "use another draft model, or no mixed heads (--duo-*)");
+    }
     if (!p.enabled) {
         return;
     }

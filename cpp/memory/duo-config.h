@@ -58,7 +58,8 @@ bool duo_attends(const llama_model & model, uint32_t il);
 std::vector<int32_t> duo_gated_heads(const llama_model & model);
 
 // Sets cparams.duo, and what follows from it: sequences keep streams of their own (kv_unified), and stock code may roll back (n_rs_seq).
-// Does nothing unless params.duo.enabled. Needs cparams.n_ubatch and n_seq_max. Throws std::runtime_error for bad gates and sizes.
+// Does nothing unless params.duo.enabled. Needs cparams.n_ubatch and n_seq_max. Throws std::runtime_error for bad gates and sizes, and, enabled or not, for a
+// context that would read the cache of another with mixed heads.
 void duo_init_cparams(llama_cparams & cparams, const llama_model & model, const llama_context_params & params);
 
 // Throws std::runtime_error where a context that was promised mixed heads was given another memory: the graph would take it for the mixed-head cache.

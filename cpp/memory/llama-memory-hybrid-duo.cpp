@@ -1,9 +1,13 @@
 #include "llama-memory-hybrid-duo.h"
 
+#include "fnv1a.h"
+
 #include "llama-impl.h"
+#include "llama-io.h"
 #include "llama-model.h"
 
 #include <algorithm>
+#include <cstddef>
 #include <map>
 #include <set>
 #include <stdexcept>
@@ -194,28 +198,107 @@ std::map<ggml_backend_buffer_type_t, size_t> llama_memory_hybrid_duo::memory_bre
 }
 
 // --- states ---
+//
+//   | header | the attention's part | the recurrent part |
+//
+// The header says how long both are: what is cut off anywhere is refused before either part is changed.
+
+namespace {
+
+struct state_header {
+    uint32_t magic;
+    uint32_t version;
+    uint64_t rows;    // a hash of the sizes of recurrent states
+    uint64_t n_bytes; // that follow
+    uint64_t check;   // a hash of all above
+};
+
+class byte_counter : public llama_io_write_i {
+public:
+    void   write(const void *, size_t size) override { n += size; }
+    void   write_tensor(ggml_tensor *, size_t, size_t size) override { n += size; }
+    size_t n_bytes() override { return n; }
+
+private:
+    size_t n = 0;
+};
+
+state_header make_state_header(const llama_memory_recurrent & recr, uint64_t n_bytes) {
+    state_header h = {};
+    h.magic   = 0x62796864; // "dhyb"
+    h.version = 1;
+    h.rows    = duo::fnv1a(nullptr, 0);
+    for (size_t il = 0; il < recr.r_l.size(); ++il) {
+        for (const ggml_tensor * t : { recr.r_l[il], recr.s_l[il], recr.p_l[il] }) {
+            const int64_t row[] = { t ? t->type : 0, t ? t->ne[0] : 0 };
+            h.rows = duo::fnv1a(row, sizeof(row), h.rows);
+        }
+    }
+    h.n_bytes = n_bytes;
+    h.check   = duo::fnv1a(&h, offsetof(state_header, check));
+    return h;
+}
+
+} // namespace
 
 void llama_memory_hybrid_duo::state_write(llama_io_write_i & io, llama_seq_id seq_id, llama_state_seq_flags flags) const {
+    byte_counter counter;
+    attn->state_write(counter, seq_id, flags);
+    recr->state_write(counter, seq_id, flags);
+    const state_header h = make_state_header(*recr, counter.n_bytes());
+
+    io.write(&h, sizeof(h));
     attn->state_write(io, seq_id, flags);
     recr->state_write(io, seq_id, flags);
 }
 
 void llama_memory_hybrid_duo::state_read(llama_io_read_i & io, llama_seq_id seq_id, llama_state_seq_flags flags) {
+    state_header h = {};
+    if (io.n_left() >= sizeof(h)) {
+        io.read(&h, sizeof(h));
+    }
+    state_header want = make_state_header(*recr, h.n_bytes);
+    if (h.magic != want.magic) {
+        throw std::runtime_error("the state is not one of a mixed-head cache beside recurrent layers");
+    }
+    if (h.version != want.version) {
+        throw std::runtime_error(format("the state has version %u of its format; expected %u: it was saved by another version of llama-duo", h.version, want.version));
+    }
+    if (h.rows != want.rows) {
+        throw std::runtime_error("the state is of recurrent layers with other sizes than this context's");
+    }
+    if (h.check != want.check) {
+        throw std::runtime_error("the state is damaged");
+    }
+    if (h.n_bytes > io.n_left()) {
+        throw std::runtime_error("the state is cut off");
+    }
+
+    const auto sequences = [&](const auto & f) {
+        for (llama_seq_id s = std::max(0, seq_id); s <= (seq_id < 0 ? llama_seq_id(n_back.size()) - 1 : seq_id); ++s) {
+            f(s);
+        }
+    };
     try {
         attn->state_read(io, seq_id, flags);
     } catch (...) {
         // where it failed before anything was changed, both parts are what they were; where rows were lost, neither is of use
-        for (llama_seq_id s = 0; s < llama_seq_id(n_back.size()); ++s) {
-            if ((seq_id < 0 || s == seq_id) && attn->seq_pos_max(s) < 0) {
+        sequences([&](llama_seq_id s) {
+            if (size_t(s) < n_back.size() && attn->seq_pos_max(s) < 0) {
                 recr->seq_rm(s, -1, -1);
                 n_back[s] = 0;
             }
-        }
+        });
         throw;
     }
-    seq_id < 0 ? std::fill(n_back.begin(), n_back.end(), 0u) : (void) (n_back[seq_id] = 0);
     try {
+        sequences([&](llama_seq_id s) { n_back[s] = 0; });
         recr->state_read(io, seq_id, flags);
+        sequences([&](llama_seq_id s) {
+            if (recr->seq_pos_max(s) != attn->seq_pos_max(s)) {
+                throw std::runtime_error("the state is damaged");
+            }
+        });
     } catch (...) {
         // neither is of use without the other
         seq_id < 0 ? clear(false) : (void) (attn->seq_rm(seq_id, -1, -1), recr->seq_rm(seq_id, -1, -1));

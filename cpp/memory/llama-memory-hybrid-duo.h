@@ -34,7 +34,7 @@ public:
 
     std::map<ggml_backend_buffer_type_t, size_t> memory_breakdown() const override;
 
-    // Both parts; a partial state has the rings and the recurrent state.
+    // Both parts; a partial state has the rings and the recurrent state. What is cut off, or of another context, is refused and changes neither.
     void state_write(llama_io_write_i & io, llama_seq_id seq_id, llama_state_seq_flags flags) const override;
     void state_read (llama_io_read_i  & io, llama_seq_id seq_id, llama_state_seq_flags flags) override;
 

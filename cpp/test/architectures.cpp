@@ -108,6 +108,7 @@ const words mamba2       = "ssm_in E 584; ssm_conv1d 4 320; ssm_conv1d.bias 320;
 // Gated delta nets: 2 heads of K and 4 of V, of 16.
 const words delta_sizes  = "ssm.conv_kernel=4 ssm.inner_size=64 ssm.state_size=16 ssm.time_step_rank=4 ssm.group_count=2 full_attention_interval=2 ";
 const words delta_net    = "attn_qkv E 128; attn_gate E 64; ssm_conv1d 4 128; ssm_dt.bias 4; ssm_a. 4; ssm_norm 16; ssm_out 64 E; ";
+const words predicts     = "nextn.eh_proj.weight 2E E; nextn.enorm.weight E; nextn.hnorm.weight E; "; // multi-token prediction
 const words gated_split  = "attn_q E 2HD; attn_k E GD; attn_v E GW; " + out; // Q and a gate of the output in one
 const words conv         = "shortconv.conv.weight 3 E; shortconv.in_proj.weight E 3E; shortconv.out_proj.weight E E; ";
 
@@ -122,6 +123,12 @@ void one_attends(random_model_params & p) {
 void second_attends(random_model_params & p) {
     p.n_layer = 4;
     p.kinds   = "rara";
+}
+
+// And a fifth predicts ahead.
+void and_one_predicts(random_model_params & p) {
+    p.n_layer = 5;
+    p.kinds   = "raran";
 }
 
 // Recurrent, attention, feed-forward: each a layer of its own.
@@ -247,12 +254,17 @@ const std::vector<architecture> & architectures() {
         { "qwen35",        tied,   "attn_norm E; post_attention_norm E; " + gated + of('r', delta_net + "ssm_beta E 4; ssm_alpha E 4; ") + of('a', gated_split + head_norms),
                            delta_sizes + sections, second_attends },
         { "qwen35",        tied,   "attn_norm E; post_attention_norm E; " + gated + of('r', delta_net + "ssm_beta E 4; ssm_alpha E 4; ") + of('a', gated_split + head_norms) +
-                           of('n', gated_split + head_norms + "nextn.eh_proj.weight 2E E; nextn.enorm.weight E; nextn.hnorm.weight E; "), delta_sizes + sections + "nextn_predict_layers=1",
-                           [](random_model_params & p) { p.n_layer = 5; p.kinds = "raran"; } }, // and a layer that only predicts ahead
+                           of('n', gated_split + head_norms + predicts), delta_sizes + sections + "nextn_predict_layers=1", and_one_predicts }, // and a layer that only predicts ahead
         { "qwen35moe",     untied, "attn_norm E; post_attention_norm E; " + experts + shared + "ffn_gate_inp_shexp E; " +
                            of('r', delta_net + "ssm_beta E 4; ssm_alpha E 4; ") + of('a', gated_split + head_norms), delta_sizes + sections + two_experts, second_attends },
         { "qwen3next",     untied, "attn_norm E; post_attention_norm E; " + experts + shared + "ffn_gate_inp_shexp E; " +
                            of('r', delta_net + "ssm_ba E 8; ") + of('a', gated_split + head_norms), delta_sizes + two_experts, second_attends },
+        { "qwen35moe",     untied, "attn_norm E; post_attention_norm E; " + experts + shared + "ffn_gate_inp_shexp E; " +
+                           of('r', delta_net + "ssm_beta E 4; ssm_alpha E 4; ") + of('a', gated_split + head_norms) + of('n', gated_split + head_norms + predicts),
+                           delta_sizes + sections + two_experts + "nextn_predict_layers=1", and_one_predicts },
+        { "qwen3next",     untied, "attn_norm E; post_attention_norm E; " + experts + shared + "ffn_gate_inp_shexp E; " +
+                           of('r', delta_net + "ssm_ba E 8; ") + of('a', gated_split + head_norms) + of('n', gated_split + head_norms + predicts),
+                           delta_sizes + two_experts + "nextn_predict_layers=1", and_one_predicts },
         { "granitehybrid", untied, norms + gated + of('r', mamba2) + of('a', split), mamba2_sizes + "logit_scale=4.0 residual_scale=0.3 embedding_scale=6.0 attention.scale=0.2", one_attends },
         { "nemotron_h",    untied, "attn_norm E; " + of('r', mamba2) + of('a', split) + of('f', plain), mamba2_sizes + "feed_forward_length=0,0,F", nemotron_sizes },
         { "nemotron_h_moe", untied, "attn_norm E; " + of('r', mamba2) + of('a', split) +

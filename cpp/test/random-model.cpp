@@ -55,7 +55,7 @@ distribution distribution_of(const tensor_spec & t) {
 
 class writer {
 public:
-    explicit writer(const random_model_params & params) : p(params), rng(params.seed) {
+    explicit writer(const random_model_params & params) : p(params), rng(params.seed), noise(params.seed + 1) {
         p.head_size_v = p.head_size_v ? p.head_size_v : p.head_size;
         p.n_rot       = p.n_rot  ? p.n_rot  : p.head_size;
         p.n_embd      = p.n_embd ? p.n_embd : p.n_head * p.head_size;
@@ -284,10 +284,22 @@ private:
 
     void draw(const tensor_spec & spec, int64_t n_rows, void * to) {
         const distribution d = distribution_of(spec);
-        const float spread = d.scale / std::sqrt(spec.ne.size() > 1 ? float(spec.ne[0]) : 1.0f) * std::sqrt(3.0f); // of variance 1 over [-sqrt 3, sqrt 3]
+        const float share  = has(spec.name, "attn_output.") || has(spec.name, "ffn_down") || has(spec.name, "ssm_out") || has(spec.name, "out_proj") ? p.residual : 1.0f;
+        const float spread = share * d.scale / std::sqrt(spec.ne.size() > 1 ? float(spec.ne[0]) : 1.0f) * std::sqrt(3.0f); // of variance 1 over [-sqrt 3, sqrt 3]
+        const auto  uniform = [](std::mt19937_64 & rng) { return float(rng() >> 40) * 0x1p-23f - 1.0f; };
         std::vector<float> data(spec.ne[0] * n_rows);
         for (float & x : data) {
-            x = d.mean + spread * (float(rng() >> 40) * 0x1p-23f - 1.0f);
+            x = d.mean + spread * uniform(rng);
+        }
+        for (size_t i = 0; p.noise != 0.0f && i < data.size(); ++i) {
+            data[i] += p.noise * spread * uniform(noise);
+        }
+        if (has(spec.name, "nextn.eh_proj")) { // what predicts ahead takes the last token as the model does, and little of what that made of the tokens before
+            for (int64_t i = 0; i < n_rows; ++i) {
+                for (int64_t j = 0; j < spec.ne[0]; ++j) {
+                    data[i * spec.ne[0] + j] = 0.1f * data[i * spec.ne[0] + j] + (i == j ? 1.0f : 0.0f);
+                }
+            }
         }
         if (type_of(spec) == GGML_TYPE_F32) {
             memcpy(to, data.data(), data.size() * sizeof(float));
@@ -325,6 +337,7 @@ private:
 
     random_model_params p;
     std::mt19937_64     rng;
+    std::mt19937_64     noise;
     ggml_context_ptr    ctx;
     gguf_context_ptr    gguf;
 

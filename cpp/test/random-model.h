@@ -32,6 +32,8 @@ struct random_model_params {
     ggml_type type      = GGML_TYPE_F32; // of the matrices
     bool      pooled    = false;         // rows of matrices overlap in a small pool of values: gigabytes in seconds, and as fast to compute with
     bool      words     = false;         // has a vocabulary, of made-up words: for what speaks in text
+    float     residual  = 1.0f;          // how much layers add to what passes by them, as a share of the usual: of little, the next token follows from the last one
+    float     noise     = 0.0f;          // added to each value, as a share of their spread: a draft model for the one without
     uint64_t  seed      = 1;
     std::string arch    = "llama";
 

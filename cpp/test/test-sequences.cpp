@@ -1006,7 +1006,7 @@ private:
         }
         const saved_state & state = saved[pick(int(saved.size()))];
         const int s = pick(n_seq);
-        const size_t n_head = 8 + 64 + 16; // llama.cpp's own, the header, and what the sequence holds: all that says what the rows are
+        const size_t n_head = 8 + (recurrent ? 32 : 0) + 64 + 16; // llama.cpp's own, the headers, and what the sequence holds: all that says what the rows are
         std::vector<uint8_t> bytes = state.bytes;
         if (chance(50)) {
             bytes.resize(chance(50) ? pick(int(bytes.size())) : std::min<size_t>(pick(n_head + 40), bytes.size() - 1));
@@ -1018,9 +1018,6 @@ private:
             note() << "restore a state with byte " << at << " changed";
         }
         CHECK_EQ(llama_state_seq_set_data_ext(ctx(), bytes.data(), bytes.size(), s, state.flags), 0u);
-        if (recurrent && llama_memory_seq_pos_max(mem(), s) < 0) {
-            seqs[s].truncate(0); // cut off in the recurrent states, behind rows that had been read by then
-        }
         ++n_refused;
     }
 

@@ -66,7 +66,15 @@ export interface Ask {
   /** Whether what the slot holds may be used; the default is true. */
   reuse?: boolean;
   /** What else the request says. */
-  more?: Record<string, unknown>;
+  more?: Record<string, unknown> | undefined;
+}
+
+/** How an answer is compared with a fresh one. */
+export interface Freshness {
+  /** By how much log-probabilities may differ; the default is 1e-4. */
+  tolerance?: number | undefined;
+  /** What else the request said. */
+  more?: Record<string, unknown> | undefined;
 }
 
 export interface Answer {
@@ -254,8 +262,8 @@ export class Pair {
   }
 
   /** Answers that do not depend on what came before. Two answers part for good where the best two tokens are alike to `tolerance`. */
-  async expectFresh(prompt: Prompt, answer: Answer, what: string, tolerance = 1e-4): Promise<void> {
-    const fresh = await this.#fresh.complete(prompt, { tokens: answer.tokens.length, reuse: false });
+  async expectFresh(prompt: Prompt, answer: Answer, what: string, { tolerance = 1e-4, more }: Freshness = {}): Promise<void> {
+    const fresh = await this.#fresh.complete(prompt, { tokens: answer.tokens.length, reuse: false, more });
     expect(fresh.reused).toBe(0);
     expect(answer.tokens.length, what).toBeGreaterThan(0);
     for (const [index, theirs] of fresh.tokens.entries()) {
@@ -275,7 +283,7 @@ export class Pair {
   /** Asks, and compares the answer with a fresh one. */
   async ask(prompt: Prompt, what: string, ask: Ask = {}, tolerance?: number): Promise<Answer> {
     const answer = await this.server.complete(prompt, ask);
-    await this.expectFresh(prompt, answer, what, tolerance);
+    await this.expectFresh(prompt, answer, what, { tolerance, more: ask.more });
     return answer;
   }
 
