@@ -24,23 +24,19 @@ test('auto is the pattern beside the model, with no gates where a layer does not
   expect(own?.gates.map((layer) => layer.length)).toEqual(model.info.kvHeads);
 });
 
-test(
-  'full heads find the needle, calibrated ones too; streaming and inverted ones lose it, random ones half of the time',
-  { timeout: 600_000 },
-  async () => {
-    const needle = { tasks: ['needle'], lengths: [1024, 2048], samples: 1 };
-    const rows = await measure(model, { ...needle, modes: ['full', 'duo', 'streaming', 'inverted'] });
-    expect(rows).toHaveLength(4 * 2 * 5);
-    expect(accuracy(rows, 'full', 'needle')).toBeGreaterThanOrEqual(0.95);
-    expect(accuracy(rows, 'duo 50%', 'needle')).toBeGreaterThanOrEqual(0.9);
-    expect(accuracy(rows, 'streaming', 'needle')).toBeLessThanOrEqual(0.05);
-    expect(accuracy(rows, 'inverted 50%', 'needle')).toBeLessThanOrEqual(0.1);
-
-    // each of a cell's eight prompts has a random half of its own
-    const random = await measure(model, { ...needle, modes: ['random'], depths: [0.5], samples: 8 });
-    expect(accuracy(random, 'random 50%', 'needle')).toBeLessThanOrEqual(0.6);
-  },
-);
+test('full heads find the needle, calibrated ones too; streaming and inverted ones lose it', { timeout: 600_000 }, async () => {
+  const rows = await measure(model, {
+    tasks: ['needle'],
+    modes: ['full', 'duo', 'streaming', 'inverted'],
+    lengths: [1024, 2048],
+    samples: 1,
+  });
+  expect(rows).toHaveLength(4 * 2 * 5);
+  expect(accuracy(rows, 'full', 'needle')).toBeGreaterThanOrEqual(0.95);
+  expect(accuracy(rows, 'duo 50%', 'needle')).toBeGreaterThanOrEqual(0.9);
+  expect(accuracy(rows, 'streaming', 'needle')).toBeLessThanOrEqual(0.05);
+  expect(accuracy(rows, 'inverted 50%', 'needle')).toBeLessThanOrEqual(0.1);
+});
 
 test.each(['multi-key', 'variable-tracking'])('%s: mixed heads answer what streaming heads cannot', { timeout: 600_000 }, async (task) => {
   const rows = await measure(model, { tasks: [task], modes: ['full', 'duo', 'streaming'], lengths: [1024], samples: 4 });
