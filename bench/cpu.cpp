@@ -1,6 +1,6 @@
 // Stock and mixed heads side by side on the CPU, in one run: bench-cpu [options]
 //
-//   --shape smollm2 | llama-1b | llama-3-8b   random Q8_0 weights of that shape (smollm2)
+//   --shape NAME                 random Q8_0 weights of a shape of bench/shapes.h (smollm2)
 //   --kv LIST                    cache types (f16,q8_0,q4_0)
 //   --depth LIST                 tokens in the cache (0,4096,16384)
 //   --tokens N                   1: decoding; more: prefill of so many at the depth (1)
@@ -147,16 +147,16 @@ int main(int argc, char ** argv) {
     llama_log_set([](ggml_log_level level, const char * text, void *) { if (level == GGML_LOG_LEVEL_ERROR) { fputs(text, stderr); } }, nullptr);
     llama_backend_init();
 
-    const random_model_params shape = shape_of(o.shape);
+    const bench_shape shape = shape_of(o.shape);
     const auto model = make_random_model(shape);
     const std::string gates = periodic_gates(shape);
     double bandwidth = read_bandwidth(o.n_threads);
     const int max_depth = *std::max_element(o.depths.begin(), o.depths.end());
 
-    fprintf(stderr, "%s, Q8_0 weights, %d threads, %d tokens a step, median of %d; read bandwidth %.1f GB/s; load before %s\n",
-            o.shape.c_str(), o.n_threads, o.n_tokens, o.reps, bandwidth, load_average().c_str());
+    fprintf(stderr, "%s%s, Q8_0 weights, %d threads, %d tokens a step, median of %d; read bandwidth %.1f GB/s; load before %s\n",
+            o.shape.c_str(), shape.note.empty() ? "" : (" (" + shape.note + ")").c_str(), o.n_threads, o.n_tokens, o.reps, bandwidth, load_average().c_str());
     if (!o.json) {
-        printf("%-6s %8s  %-10s %9s %9s %8s %11s %9s %7s\n", "kv", "depth", "mode", "ms", "t/s", "x stock", "attention", "GB/s", "share");
+        printf("%-6s %8s  %-10s %9s %9s %8s %11s %8s %9s %7s\n", "kv", "depth", "mode", "ms", "t/s", "x stock", "attention", "x stock", "GB/s", "share");
     }
     std::string rows;
     for (const std::string & kv : o.kv) {
@@ -168,6 +168,7 @@ int main(int argc, char ** argv) {
         params.n_threads_batch = o.n_threads;
         params.type_k = params.type_v = type_of(kv);
         params.flash_attn_type = LLAMA_FLASH_ATTN_TYPE_ENABLED;
+        params.swa_full        = false; // as llama.cpp's own tools have it
 
         std::vector<mode> modes = { { "stock", -1.0f, nullptr }, { "duo 0", 0.0f, nullptr }, { "duo 0.5", 0.5f, nullptr } };
         for (mode & m : modes) {
@@ -186,7 +187,7 @@ int main(int argc, char ** argv) {
         std::sort(depths.begin(), depths.end());
         std::map<int, std::vector<double>> seconds; // by depth, of each mode
         const auto attention_of = [&](int depth, size_t i) { return seconds.count(0) ? seconds[depth][i] - seconds[0][i] : 0.0; };
-        const auto gigabytes_of = [&](int depth, size_t i) { return bytes_read(duo_kv_size_of(modes[i].ctx), depth) / 1e9; };
+        const auto gigabytes_of = [&](int depth, size_t i) { return work_of(*model, type_of(kv), duo_kv_size_of(modes[i].ctx), depth, i == 0).bytes / 1e9; };
         // GB/s, 0: not known. A difference of two times that are nearly alike says nothing about bandwidth.
         const auto rate_of = [&](int depth, size_t i) {
             return attention_of(depth, i) > 0.1 * seconds[depth][i] && o.n_tokens == 1 ? gigabytes_of(depth, i) / attention_of(depth, i) : 0.0;
@@ -226,6 +227,7 @@ int main(int argc, char ** argv) {
                 const double gb        = gigabytes_of(depth, i);
                 const double rate      = rate_of(depth, i);
                 const double speedup   = seconds[depth][0] / s;
+                const double faster    = attention > 0 ? attention_of(depth, 0) / attention : 0.0; // attention alone
                 char row[512];
                 if (o.json) {
                     char rates[80] = "\"gigabytesPerSecond\": null, \"bandwidthShare\": null";
@@ -234,13 +236,13 @@ int main(int argc, char ** argv) {
                     }
                     snprintf(row, sizeof(row),
                             "%s  {\"shape\": \"%s\", \"kv\": \"%s\", \"depth\": %d, \"tokens\": %d, \"mode\": \"%s\", \"ms\": %.3f, \"tokensPerSecond\": %.2f, "
-                            "\"timesStock\": %.3f, \"attentionMs\": %.3f, \"gigabytesRead\": %.4f, %s}",
+                            "\"timesStock\": %.3f, \"attentionMs\": %.3f, \"attentionTimesStock\": %.3f, \"gigabytesRead\": %.4f, %s}",
                             rows.empty() ? "" : ",\n", o.shape.c_str(), kv.c_str(), depth, o.n_tokens, modes[i].name, s * 1e3, o.n_tokens / s, speedup,
-                            attention * 1e3, gb, rates);
+                            attention * 1e3, faster, gb, rates);
                     rows += row;
                 } else {
-                    printf("%-6s %8d  %-10s %9.2f %9.1f %8.2f %8.2f ms %9.2f %6.0f%%\n", kv.c_str(), depth, modes[i].name, s * 1e3, o.n_tokens / s, speedup,
-                            attention * 1e3, rate, 100 * rate / bandwidth);
+                    printf("%-6s %8d  %-10s %9.2f %9.1f %8.3f %8.2f ms %8.2f %9.2f %6.0f%%\n", kv.c_str(), depth, modes[i].name, s * 1e3, o.n_tokens / s, speedup,
+                            attention * 1e3, faster, rate, 100 * rate / bandwidth);
                 }
             }
         }
@@ -250,7 +252,8 @@ int main(int argc, char ** argv) {
         }
     }
     if (o.json) {
-        printf("{\"readBandwidth\": %.2f, \"threads\": %d, \"loadAfter\": \"%s\", \"rows\": [\n%s\n]}\n", bandwidth, o.n_threads, load_average().c_str(), rows.c_str());
+        printf("{\"smaller\": \"%s\", \"readBandwidth\": %.2f, \"threads\": %d, \"loadAfter\": \"%s\", \"rows\": [\n%s\n]}\n", shape.note.c_str(), bandwidth, o.n_threads,
+                load_average().c_str(), rows.c_str());
     }
     fprintf(stderr, "load after %s\n", load_average().c_str());
     return 0;

@@ -1,12 +1,12 @@
 // Stock (flash attention on) and mixed heads side by side in a whole model, on a GPU or the CPU, in one run: bench-model [options]
 //
 //   --device NAME          ggml's name of it: CUDA0, CPU (the first GPU, else the CPU)
-//   --shape NAME           random Q8_0 weights of smollm2, llama-1b or llama-3-8b (llama-3-8b)
+//   --shape NAME           random Q8_0 weights of a shape of bench/shapes.h (llama-3-8b)
 //   --cases LIST           decode@DEPTH, batchN@DEPTH: one token of each of N sequences, prefillN@DEPTH: N tokens, -ub 2048
 //                          (decode@0, @131072, @1048576, @32768, prefill4096@0, @65536, batch8@0, @32768)
 //   --kv LIST              cache types (f16,q8_0,q4_0)
 //   --sparsity LIST        shares of the heads that stream (0.5,0)
-//   --reps N --threads N   (20 for decoding and a tenth for prefill, 8)
+//   --reps N --threads N   (20 for decoding and a tenth for prefill, 5 at least; 8)
 //   --max-seconds N        starts nothing new after so long (300)
 //   --json                 results as JSON on stdout, at the end
 //   --out FILE             the same, written after every row, so that a run cut off leaves what it had
@@ -117,6 +117,9 @@ using context_ptr = std::unique_ptr<llama_context, decltype(&llama_free)>;
 class bench {
 public:
     explicit bench(const options & o) : o(o), shape(shape_of(o.shape)), gates(periodic_gates(shape)), began(now()) {
+        for (int64_t il = 0; il < shape.n_layer; ++il) {
+            n_global_heads = std::max(n_global_heads, global_heads(shape, il));
+        }
         dev = o.device.empty() ? ggml_backend_dev_by_type(GGML_BACKEND_DEVICE_TYPE_GPU) : ggml_backend_dev_by_name(o.device.c_str());
         if (!dev && o.device.empty()) {
             dev = ggml_backend_dev_by_type(GGML_BACKEND_DEVICE_TYPE_CPU);
@@ -136,13 +139,14 @@ public:
         load.devices = devices;
         load.n_gpu_layers = on_cpu ? 0 : -1;
         model = make_random_model(shape, &load);
-        note("%s, %s, copies at %.2f TB/s; model ready", ggml_backend_dev_description(dev), o.shape.c_str(), copy_bandwidth / 1e12);
+        note("%s, %s%s, copies at %.2f TB/s; model ready", ggml_backend_dev_description(dev), o.shape.c_str(),
+                shape.note.empty() ? "" : (" (" + shape.note + ")").c_str(), copy_bandwidth / 1e12);
     }
 
     void run() {
         if (!o.json) {
-            printf("%-12s %8s %-6s %8s  %9s %9s %7s  %9s %9s %7s  %7s %7s  %s\n", "case", "depth", "kv", "sparsity", "stock ms", "duo ms", "x stock",
-                    "stock t/s", "duo t/s", "attn ms", "share", "stock's", "notes");
+            printf("%-12s %8s %-6s %8s  %9s %9s %7s  %9s %9s %7s %7s  %7s %7s  %s\n", "case", "depth", "kv", "sparsity", "stock ms", "duo ms", "x stock",
+                    "stock t/s", "duo t/s", "attn ms", "x stock", "share", "stock's", "notes");
         }
         for (const std::string & text : o.cases) {
             for (const std::string & kv : o.kv) {
@@ -205,6 +209,7 @@ private:
         p.offload_kqv     = !on_cpu;
         p.op_offload      = !on_cpu;
         p.kv_unified      = false;
+        p.swa_full        = false; // as llama.cpp's own tools have it
         p.no_perf         = true;
         if (sparsity >= 0.0f) {
             p.duo.enabled  = true;
@@ -263,7 +268,7 @@ private:
 
     // The contexts take turns; a null one is left out.
     void interleave(const bench_case & c, llama_context * a, timing & ta, llama_context * b, timing & tb) {
-        const int n = c.decodes() ? WARM_UP + o.reps : 1 + std::max(2, o.reps / 10);
+        const int n = c.decodes() ? WARM_UP + o.reps : 1 + std::max(5, o.reps / 10);
         const double start = now();
         for (auto [ctx, t] : { std::make_pair(a, &ta), std::make_pair(b, &tb) }) {
             if (ctx) {
@@ -329,12 +334,10 @@ private:
                 zero = x.s;
             } else if (zero > 0.0) {
                 x.attention = x.s - zero;
-                x.bytes     = bytes_read(t.size, c.depth, is_stock);
+                const attention_work work = work_of(*model, type_of(kv), t.size, c.depth, is_stock);
+                x.bytes     = work.bytes;
                 x.share     = c.decodes() ? x.bytes / x.attention / copy_bandwidth : 0.0;
-                // what the depth adds: a product with each key and one with each value
-                const double heads = double(t.size.n_retrieval) * shape.n_head / shape.n_head_kv;
-                const double window = double(t.size.n_streaming) * shape.n_head / shape.n_head_kv * std::min(c.depth, t.size.sink + t.size.recent);
-                x.teraflops = 4.0 * shape.head_size * c.total() * (heads * c.depth + window) / x.attention / 1e12;
+                x.teraflops = work.flop * c.total() / x.attention / 1e12;
             }
             return x;
         };
@@ -353,6 +356,7 @@ private:
             ", \"stockTokensPerSecond\": " + number(per_second(s), "%.2f") + ", \"duoTokensPerSecond\": " + number(per_second(d), "%.2f") +
             ", \"bandwidthShare\": " + number(d.share, "%.3f") + ", \"stockBandwidthShare\": " + number(s.share, "%.3f") +
             ", \"timesStock\": " + number(s.s > 0 && d.s > 0 ? s.s / d.s : 0, "%.3f") +
+            ", \"attentionTimesStock\": " + number(s.attention > 0 && d.attention > 0 ? s.attention / d.attention : 0, "%.3f") +
             ", \"stockAttentionMs\": " + number(s.attention * 1e3, "%.4f") + ", \"duoAttentionMs\": " + number(d.attention * 1e3, "%.4f") +
             ", \"stockBytes\": " + std::to_string(s.bytes) + ", \"duoBytes\": " + std::to_string(d.bytes) +
             ", \"stockAttentionTeraflops\": " + number(s.teraflops, "%.1f") + ", \"duoAttentionTeraflops\": " + number(d.teraflops, "%.1f") +
@@ -365,8 +369,8 @@ private:
             rename((o.out + ".part").c_str(), o.out.c_str());
         }
         if (!o.json) {
-            printf("%-12s %8d %-6s %8.2f  %9.3f %9.3f %7.2f  %9.1f %9.1f %7.3f  %6.0f%% %6.0f%%  %s%s\n", label.c_str(), c.depth, kv.c_str(), sparsity, s.s * 1e3, d.s * 1e3,
-                    s.s > 0 && d.s > 0 ? s.s / d.s : 0.0, per_second(s), per_second(d), d.attention * 1e3, 100 * d.share, 100 * s.share,
+            printf("%-12s %8d %-6s %8.2f  %9.3f %9.3f %7.3f  %9.1f %9.1f %7.3f %7.2f  %6.0f%% %6.0f%%  %s%s\n", label.c_str(), c.depth, kv.c_str(), sparsity, s.s * 1e3, d.s * 1e3,
+                    s.s > 0 && d.s > 0 ? s.s / d.s : 0.0, per_second(s), per_second(d), d.attention * 1e3, d.attention > 0 ? s.attention / d.attention : 0.0, 100 * d.share, 100 * s.share,
                     c.decodes() ? ("calls " + calls(td)).c_str() : (number(d.teraflops, "%.0f") + " TFLOP/s, stock " + number(s.teraflops, "%.0f")).c_str(),
                     agree == "null" ? "" : (" " + agree).c_str());
             fflush(stdout);
@@ -410,7 +414,7 @@ private:
     std::string document() const {
         const char * commit = getenv("COMMIT");
         std::string text = "{\n  \"gpu\": \"" + std::string(on_cpu ? "none" : ggml_backend_dev_description(dev)) + "\", \"driver\": \"" + (on_cpu ? "none" : driver()) + "\", \"commit\": \"" +
-            (commit ? commit : "unknown") + "\", \"shape\": \"" + o.shape + "\", \"weights\": \"q8_0\", \"copyBytesPerSecond\": " + std::to_string(int64_t(copy_bandwidth)) + ",\n  \"leftOut\": [";
+            (commit ? commit : "unknown") + "\", \"shape\": \"" + o.shape + "\", \"smaller\": \"" + shape.note + "\", \"weights\": \"q8_0\", \"queriesPerKvHead\": " + std::to_string(shape.n_head / n_global_heads) + ", \"copyBytesPerSecond\": " + std::to_string(int64_t(copy_bandwidth)) + ",\n  \"leftOut\": [";
         for (size_t i = 0; i < left_out.size(); ++i) {
             text += (i ? ", \"" : "\"") + left_out[i] + "\"";
         }
@@ -426,9 +430,11 @@ public:
 
 private:
     const options           & o;
-    const random_model_params shape;
-    const std::string         gates;
-    const double              began;
+    const bench_shape shape;
+    const std::string gates;
+    const double      began;
+
+    int64_t n_global_heads = 1; // KV heads of a layer that sees the whole context
 
     ggml_backend_dev_t dev = nullptr;
     bool               on_cpu = true;

@@ -2,8 +2,10 @@
 
 #include "llama-batch.h"
 #include "llama-context.h"
-#include "llama-kv-cache-duo.h"
+#include "llama-kv-cache-iswa.h"
 #include "llama-kv-cache.h"
+#include "llama-memory-hybrid-duo.h"
+#include "llama-memory-hybrid.h"
 #include "llama-memory.h"
 #include "llama-model.h"
 #include "llama-vocab.h"
@@ -15,9 +17,11 @@
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
+#include <map>
 #include <random>
 #include <sstream>
 #include <stdexcept>
+#include <tuple>
 
 ggml_type type_of(const std::string & name) {
     for (int t = 0; t < GGML_TYPE_COUNT; ++t) {
@@ -32,14 +36,17 @@ ggml_type type_of(const std::string & name) {
 std::string periodic_gates(const random_model_params & p) {
     static const char * const gates[] = { "1", "0", "0.5", "0.25" };
     std::string rows;
+    int64_t widest = 0;
     for (int64_t il = 0, i = 0; il < p.n_layer; ++il) {
         std::string row;
-        for (int64_t h = 0; h < p.n_head_kv; ++h, ++i) {
+        const int64_t n = global_heads(p, il);
+        for (int64_t h = 0; h < n; ++h, ++i) {
             row += (h ? "," : "") + std::string(gates[i % 4]);
         }
         rows += (il ? ",[" : "[") + row + "]";
+        widest = std::max(widest, n);
     }
-    return "{\"llamaDuoPattern\":1,\"layers\":" + std::to_string(p.n_layer) + ",\"kvHeads\":" + std::to_string(p.n_head_kv) + ",\"gates\":[" + rows + "]}";
+    return "{\"llamaDuoPattern\":1,\"layers\":" + std::to_string(p.n_layer) + ",\"kvHeads\":" + std::to_string(widest) + ",\"gates\":[" + rows + "]}";
 }
 
 llama_batch make_batch(int n, int position, int n_seq, int first_seq) {
@@ -64,7 +71,7 @@ void mark_held(llama_context * ctx, int depth, int n_seq) {
             llama_batch batch = make_batch(n, p, 1, seq);
             llama_batch_allocr balloc(1);
             balloc.init(batch, model.vocab, mem, model.hparams.n_embd, llama_n_seq_max(ctx), false);
-            const auto mctx = mem->init_batch(balloc, n, false);
+            const auto mctx = mem->init_batch(balloc, llama_n_ubatch(ctx), false); // a window's cells are enough for a ubatch
             if (mctx->get_status() != LLAMA_MEMORY_STATUS_SUCCESS) {
                 throw std::runtime_error("the cache does not take " + std::to_string(depth) + " tokens");
             }
@@ -77,12 +84,12 @@ void mark_held(llama_context * ctx, int depth, int n_seq) {
     }
 }
 
-// ROW_PERIOD random rows of a head in the tensor's type, each `copies` times.
-static std::vector<uint8_t> random_rows(ggml_type type, int64_t head_size, int64_t copies, uint64_t seed) {
+// `period` random rows of a head in the tensor's type, each `copies` times.
+static std::vector<uint8_t> random_rows(ggml_type type, int64_t head_size, int64_t copies, int period, uint64_t seed) {
     std::mt19937_64 rng(seed);
     std::normal_distribution<float> normal;
     std::vector<float> values;
-    for (int i = 0; i < ROW_PERIOD; ++i) {
+    for (int i = 0; i < period; ++i) {
         std::vector<float> row(head_size);
         for (float & x : row) {
             x = normal(rng);
@@ -92,7 +99,7 @@ static std::vector<uint8_t> random_rows(ggml_type type, int64_t head_size, int64
         }
     }
     std::vector<uint8_t> out(ggml_row_size(type, values.size()));
-    ggml_quantize_chunk(type, values.data(), out.data(), 0, ROW_PERIOD * copies, head_size, nullptr);
+    ggml_quantize_chunk(type, values.data(), out.data(), 0, period * copies, head_size, nullptr);
     return out;
 }
 
@@ -114,12 +121,34 @@ static void tile(ggml_tensor * t, const std::vector<uint8_t> & pattern) {
     }
 }
 
+// The rows of a layer of stock's caches.
+static llama_kv_cache * stock_cache(llama_memory_i * memory, bool windowed) {
+    if (const auto * iswa = dynamic_cast<llama_kv_cache_iswa *>(memory)) {
+        return windowed ? iswa->get_swa() : iswa->get_base();
+    }
+    if (const auto * hybrid = dynamic_cast<llama_memory_hybrid *>(memory)) {
+        return hybrid->get_mem_attn();
+    }
+    return dynamic_cast<llama_kv_cache *>(memory);
+}
+
 void fill_rows(llama_context * ctx) {
-    const auto & hparams = ctx->get_model().hparams;
-    auto * duo   = dynamic_cast<llama_kv_cache_duo *>(ctx->get_memory());
-    auto * stock = dynamic_cast<llama_kv_cache *>(ctx->get_memory());
-    std::vector<uint8_t> k_rows, v_rows; // alike in all layers
+    const auto & model   = ctx->get_model();
+    const auto & hparams = model.hparams;
+    auto * duo = duo_cache_in(ctx->get_memory());
+    using rows_key = std::tuple<ggml_type, int64_t, int64_t, int, uint64_t>;
+    std::map<rows_key, std::vector<uint8_t>> patterns; // alike in all layers of a kind
+    const auto fill = [&](ggml_tensor * t, int64_t head_size, int64_t copies, int period, uint64_t seed) {
+        auto & pattern = patterns[{ t->type, head_size, copies, period, seed }];
+        if (pattern.empty()) {
+            pattern = random_rows(t->type, head_size, copies, period, seed);
+        }
+        tile(t, pattern);
+    };
     for (uint32_t il = 0; il < hparams.n_layer(); ++il) {
+        if (!hparams.has_kv(il) || !duo_attends(model, il)) {
+            continue;
+        }
         ggml_tensor * k, * v;
         if (duo) {
             k = duo->get_layer(il).k;
@@ -129,23 +158,34 @@ void fill_rows(llama_context * ctx) {
             ggml_context_ptr views { ggml_init({ 8 * ggml_tensor_overhead(), nullptr, /*.no_alloc =*/ true }) };
             llama_kv_cache::slot_info first = {};
             first.resize(1);
+            const auto * stock = stock_cache(ctx->get_memory(), hparams.is_swa(il));
             k = stock->get_k_storage(il);
             v = stock->get_v(views.get(), il, 1, first)->view_src;
         }
-        if (k_rows.empty()) {
-            const int64_t copies = duo ? 1 : hparams.n_head_kv(il); // stock: all heads of a cell beside one another
-            k_rows = random_rows(k->type, hparams.n_embd_head_k(il), copies, 1);
-            v_rows = random_rows(v->type, hparams.n_embd_head_v(il), copies, 2);
-        }
-        tile(k, k_rows);
-        tile(v, v_rows);
+        const int64_t copies = duo ? 1 : hparams.n_head_kv(il); // stock: all heads of a cell beside one another
+        const int     period = hparams.is_swa(il) ? WINDOW_ROW_PERIOD : ROW_PERIOD;
+        fill(k, hparams.n_embd_head_k(il), copies, period, 1);
+        fill(v, hparams.n_embd_head_v(il), copies, period, 2);
     }
 }
 
-uint64_t bytes_read(const duo_kv_size & size, int depth, bool stock) {
-    const uint64_t heads = size.n_retrieval + size.n_streaming, n_full = stock ? heads : size.n_retrieval;
-    const uint64_t row   = size.full_bytes / size.n_seq / size.n_ctx_seq / heads; // the shapes' heads are all alike
-    return row * size.n_seq * (n_full * depth + (heads - n_full) * std::min(depth, size.sink + size.recent));
+attention_work work_of(const llama_model & model, ggml_type kv, const duo_kv_size & size, int depth, bool stock) {
+    const auto & hparams = model.hparams;
+    attention_work work;
+    int64_t n_streaming = stock ? 0 : size.n_streaming; // heads left to tell
+    for (uint32_t il = 0; il < hparams.n_layer(); ++il) {
+        if (!duo_attends(model, il)) {
+            continue;
+        }
+        const uint64_t row = ggml_row_size(kv, hparams.n_embd_head_k(il)) + ggml_row_size(kv, hparams.n_embd_head_v(il));
+        for (uint32_t h = 0; h < hparams.n_head_kv(il); ++h) {
+            const bool streams = !hparams.is_swa(il) && n_streaming-- > 0;
+            const int  keys    = hparams.is_swa(il) ? std::min(depth, int(hparams.n_swa)) : streams ? std::min(depth, size.sink + size.recent) : depth;
+            work.bytes += row * size.n_seq * keys;
+            work.flop  += 2.0 * (hparams.n_embd_head_k(il) + hparams.n_embd_head_v(il)) * hparams.n_gqa(il) * keys;
+        }
+    }
+    return work;
 }
 
 std::vector<std::string> split(const std::string & list) {

@@ -76,14 +76,15 @@ def needles(model, documents, length, samples, seed):
 
 
 def stream(order, n, shape):
-    """bool [layers, KV heads]: the first `n` heads of `order` stream."""
+    """bool [attention layers, KV heads]: the first `n` heads of `order` stream."""
     streaming = torch.zeros(shape, dtype=torch.bool).view(-1)
     streaming[order[:n]] = True
     return streaming.view(shape)
 
 
 def report(model, documents, lengths, samples, seed, path):
-    shape = (model.config.n_layers, model.config.n_kv_heads)
+    layers = model.config.attention_layers
+    shape = (len(layers), model.config.n_kv_heads)
     n_heads = math.prod(shape)
     began, result = time.monotonic(), {'sink': 64, 'recent': 256, 'samples': samples, 'seed': seed, 'lengths': lengths}
 
@@ -100,7 +101,7 @@ def report(model, documents, lengths, samples, seed, path):
     for head in range(n_heads):
         alone = answers(model, prompts, stream([head], 1, shape))
         lost = sum(a[1] - b[1] for a, b in zip(base, alone)) / len(prompts)
-        ablation.append({'layer': head // shape[1], 'head': head % shape[1], 'logProbabilityLost': round(lost, 4), 'accuracy': sum(r for r, _ in alone) / len(prompts)})
+        ablation.append({'layer': layers[head // shape[1]], 'head': head % shape[1], 'logProbabilityLost': round(lost, 4), 'accuracy': sum(r for r, _ in alone) / len(prompts)})
     order = sorted(range(n_heads), key=lambda head: ablation[head]['logProbabilityLost'])
     step('ablation', {'tasks': tasks, 'length': middle, 'prompts': len(prompts), 'accuracy': sum(r for r, _ in base) / len(prompts), 'heads': ablation, 'order': order})
 

@@ -12,24 +12,34 @@ from train import load
 
 TYPES = {'q8_0': gguf.GGMLQuantizationType.Q8_0, 'f16': gguf.GGMLQuantizationType.F16, 'f32': gguf.GGMLQuantizationType.F32}
 FILE_TYPES = {'q8_0': gguf.LlamaFileType.MOSTLY_Q8_0, 'f16': gguf.LlamaFileType.MOSTLY_F16, 'f32': gguf.LlamaFileType.ALL_F32}
-NAMES = {'attn_norm': 'attn_norm', 'q': 'attn_q', 'k': 'attn_k', 'v': 'attn_v', 'o': 'attn_output', 'ffn_norm': 'ffn_norm', 'gate': 'ffn_gate', 'up': 'ffn_up', 'down': 'ffn_down'}
+NAMES = {
+    'attn_norm': 'attn_norm', 'q': 'attn_q', 'k': 'attn_k', 'v': 'attn_v', 'o': 'attn_output', 'q_norm': 'attn_q_norm', 'k_norm': 'attn_k_norm',
+    'kernel': 'shortconv.conv', 'in_proj': 'shortconv.in_proj', 'out_proj': 'shortconv.out_proj',
+    'ffn_norm': 'ffn_norm', 'gate': 'ffn_gate', 'up': 'ffn_up', 'down': 'ffn_down',
+}  # fmt: skip
+OUTPUT_NORM = {'llama': 'output_norm', 'lfm2': 'token_embd_norm'}
 
 
 def export(out, path, type_name):
     model, _ = load(out / 'checkpoint.pt', 'cpu')
     config = model.config
     tokenizer = json.loads((out / 'tokenizer.json').read_text())['model']
-    writer = gguf.GGUFWriter(path, 'llama')
-    writer.add_name('Needle')
+    writer = gguf.GGUFWriter(path, config.architecture)
+    hybrid = config.architecture == 'lfm2'
+    writer.add_name('Needle hybrid' if hybrid else 'Needle')
     writer.add_description('A small model that finds values by their keys in long synthetic texts; see models/README.md of llama-duo.')
     writer.add_license('mit')
     writer.add_file_type(FILE_TYPES[type_name])
     writer.add_context_length(config.context)
     writer.add_embedding_length(config.width)
-    writer.add_block_count(config.n_layers)
+    writer.add_block_count(len(config.layers))
     writer.add_feed_forward_length(config.n_ff)
     writer.add_head_count(config.n_heads)
-    writer.add_head_count_kv(config.n_kv_heads)
+    if hybrid:
+        writer.add_head_count_kv([config.n_kv_heads if kind == 'a' else 0 for kind in config.layers])
+        writer.add_shortconv_l_cache(config.kernel)
+    else:
+        writer.add_head_count_kv(config.n_kv_heads)
     writer.add_key_length(config.head_size)
     writer.add_value_length(config.head_size)
     writer.add_rope_dimension_count(config.head_size)
@@ -48,16 +58,17 @@ def export(out, path, type_name):
     writer.add_add_bos_token(True)
     writer.add_add_eos_token(False)
 
-    def add(name, weight):
+    def add(name, weight, matrix):
         data = weight.detach().float().numpy()
-        kind = TYPES[type_name] if data.ndim == 2 else TYPES['f32']
+        kind = TYPES[type_name if matrix else 'f32']
         writer.add_tensor(name, gguf.quants.quantize(np.ascontiguousarray(data), kind), raw_dtype=kind)
 
-    add('token_embd.weight', model.embed.weight[: config.n_vocab])  # the output matrix too
-    add('output_norm.weight', model.norm.weight)
+    add('token_embd.weight', model.embed.weight[: config.n_vocab], matrix=True)  # the output matrix too
+    add(f'{OUTPUT_NORM[config.architecture]}.weight', model.norm.weight, matrix=False)
     for i, block in enumerate(model.blocks):
-        for ours, theirs in NAMES.items():
-            add(f'blk.{i}.{theirs}.weight', getattr(block, ours).weight)
+        for name, weight in block.named_parameters():
+            ours = name.removesuffix('.weight')
+            add(f'blk.{i}.{NAMES[ours]}.weight', weight, matrix=weight.dim() == 2 and ours != 'kernel')
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

@@ -1,4 +1,4 @@
-"""Trains the needle model: a small llama that finds things in long texts.
+"""Trains a needle model: a small llama, or a hybrid with short convolutions, that finds things in long texts.
 
     python models/train.py --out out          train, evaluate (out/checkpoint.pt, tokenizer.json, log.jsonl, evaluation.json)
     python models/export.py out models/needle.gguf
@@ -24,7 +24,7 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 import evaluate
 from documents import KIND, KINDS, Documents
 from language import Language, train_tokenizer
-from model import Config, Model
+from model import SHAPES, TOY_SHAPES, Config, Model
 
 # (length, rows, share of the time). Rows times length is the same in all stages, so what is compiled is compiled once.
 STAGES = [(258, 384, 0.3), (1032, 96, 0.2), (4128, 24, 0.2), (16512, 6, 0.3)]
@@ -92,8 +92,8 @@ def train(args, out, device):
     tokenizer.save(str(out / 'tokenizer.json'))
     documents = Documents(language, tokenizer, args.seed, 1_000_000 if args.toy else 24_000_000)
     torch.manual_seed(args.seed)
-    sizes = dict(n_layers=2, width=128, n_heads=4, n_kv_heads=2, n_ff=352) if args.toy else {}
-    model = Model(Config(tokenizer.get_vocab_size(), **sizes)).to(device)
+    shapes = TOY_SHAPES if args.toy else SHAPES
+    model = Model(Config(tokenizer.get_vocab_size(), **shapes[args.shape])).to(device)
     n_parameters = sum(weight.numel() for weight in model.parameters())
     print(f'{n_parameters:,} parameters, vocabulary {documents.n_vocab}, {documents.starts[-1]:,} tokens of running text', flush=True)
 
@@ -103,15 +103,14 @@ def train(args, out, device):
         [{'params': matrices, 'weight_decay': 0.1}, {'params': vectors, 'weight_decay': 0.0}], lr=PEAK_RATE, betas=(0.9, 0.95), fused=device == 'cuda'
     )
     if args.compile:
-        for block in model.blocks:
-            block.before, block.after = torch.compile(block.before), torch.compile(block.after)
+        model.compile_layers()
     weights = torch.from_numpy(WEIGHT).to(device)
     log = open(out / 'log.jsonl', 'w')
 
-    def forward_loss(batch, rope):
+    def forward_loss(batch, places):
         tokens, chosen, targets, kinds = (part.to(device, non_blocking=True).long() for part in batch)
         with torch.autocast(device, torch.bfloat16, enabled=device == 'cuda'):
-            logits = model.logits(model(tokens, rope=rope)[chosen])
+            logits = model.logits(model(tokens, places=places)[chosen])
         losses = F.cross_entropy(logits.float(), targets, reduction='none')
         is_text = kinds == KIND['text']
         weight = weights[kinds] * ~is_text
@@ -135,7 +134,7 @@ def train(args, out, device):
                 Batches(documents, length, rows, args.seed), batch_size=None, num_workers=args.workers, prefetch_factor=4 if args.workers else None
             )
         )
-        rope = model.rope(length, rows, device)
+        places = model.places(length, rows, device)
         model.train()
         tick = time.monotonic()
         logged, counts, found = spent, 0, 0.0
@@ -143,7 +142,7 @@ def train(args, out, device):
             progress = min(1, spent / budget)
             for group in optimizer.param_groups:
                 group['lr'] = rate(progress)
-            loss, asked, text, step_counts = forward_loss(next(loader), rope)
+            loss, asked, text, step_counts = forward_loss(next(loader), places)
             loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
@@ -185,6 +184,7 @@ def short(kind):
 def main():
     parser = argparse.ArgumentParser(description='Trains and evaluates the needle model.')
     parser.add_argument('--out', type=Path, default=Path('models/out'), help='folder for the checkpoint, tokenizer, log and evaluation')
+    parser.add_argument('--shape', choices=SHAPES, default='llama', help='llama, or hybrid: every other layer a short convolution, as LFM2 has them')
     parser.add_argument('--minutes', type=float, default=6, help='of training; the evaluation takes one or two more on an H100')
     parser.add_argument('--seed', type=int, default=1)
     parser.add_argument('--workers', type=int, default=6, help='processes that make documents')

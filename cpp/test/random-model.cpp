@@ -259,7 +259,11 @@ private:
 
     // --- tensors ---
 
-    ggml_type type_of(const tensor_spec & t) const { return t.ne.size() > 1 ? p.type : GGML_TYPE_F32; }
+    // Only what matrices are multiplied by, and rows that are whole blocks.
+    ggml_type type_of(const tensor_spec & t) const {
+        const bool matrix = t.ne.size() > 1 && !has(t.name, ".bias") && !has(t.name, "ffn_gate_inp") && t.ne[0] % ggml_blck_size(p.type) == 0;
+        return matrix ? p.type : GGML_TYPE_F32;
+    }
 
     size_t row_size(const tensor_spec & t) const { return ggml_row_size(type_of(t), t.ne[0]); }
 
@@ -312,7 +316,7 @@ private:
     bool write_pooled(const tensor_spec & spec, FILE * file) {
         const size_t row = row_size(spec), block = ggml_type_size(type_of(spec));
         const int64_t n_pool = std::min<int64_t>(n_rows(spec), 1024);
-        std::vector<uint8_t> own, & pool = spec.ne.size() > 1 ? pools[{ spec.ne[0], distribution_of(spec).scale }] : own;
+        std::vector<uint8_t> own, & pool = spec.ne.size() > 1 && type_of(spec) == p.type ? pools[{ spec.ne[0], distribution_of(spec).scale }] : own;
         if (pool.size() < row * n_pool) {
             pool.resize(row * n_pool);
             draw(spec, n_pool, pool.data());

@@ -108,7 +108,6 @@ export function evenGates(kvHeads: readonly number[]): GatePatternJson {
 }
 
 function patternOf(kvHeads: readonly number[], gate: (layer: number, head: number) => number): GatePatternJson {
-  const widest = Math.max(...kvHeads);
-  const gates = kvHeads.map((_, layer) => Array.from({ length: widest }, (_, head) => gate(layer, head)));
-  return { llamaDuoPattern: 1, layers: kvHeads.length, kvHeads: widest, gates };
+  const gates = kvHeads.map((count, layer) => Array.from({ length: count }, (_, head) => gate(layer, head)));
+  return { llamaDuoPattern: 1, layers: kvHeads.length, kvHeads: Math.max(...kvHeads), gates };
 }

@@ -3,13 +3,9 @@ import { fileURLToPath } from 'node:url';
 
 import { afterAll, beforeAll, expect, test } from 'vitest';
 
-import { evaluate } from '../../src/eval/evaluate.ts';
 import { modelGates, sidecarPath } from '../../src/eval/gates.ts';
-import type { Mode } from '../../src/eval/modes.ts';
-import { planEvaluation } from '../../src/eval/plan.ts';
-import { rowsOf, type Row } from '../../src/eval/rows.ts';
-import { ResultStore } from '../../src/eval/store.ts';
 import { loadModel, type Model } from '../../src/index.ts';
+import { accuracy, measure } from './needle-accuracy.ts';
 
 // The model that comes with the repository, with its gates beside it: the claim itself, on real weights.
 const path = fileURLToPath(new URL('../../models/needle.gguf', import.meta.url));
@@ -19,44 +15,19 @@ beforeAll(async () => {
 });
 afterAll(() => model.dispose());
 
-const plan = { threads: 2 };
-
 test('auto is the pattern beside the model', async () => {
   const { kv } = await model.planContext({ contextSize: 1024, duo: { gates: 'auto', sparsity: 0.75 } });
   expect(kv).toMatchObject({ retrievalHeads: 6, streamingHeads: 18, sink: 64, recent: 256 });
   expect((await modelGates(model))?.toJSON()).toEqual(JSON.parse(readFileSync(sidecarPath(path), 'utf8')));
 });
 
-type Asked = { tasks: string[]; modes: Mode[]; lengths: number[]; samples: number };
-
-async function run({ tasks, modes, lengths, samples }: Asked): Promise<Row[]> {
-  const { variants, batches, settings } = await planEvaluation(model, {
-    tasks,
-    modes,
-    gates: 'auto',
-    sparsities: [0.5],
-    chunks: [1],
-    types: [{ typeK: 'f16', typeV: 'f16' }],
-    lengths,
-    depths: [0, 0.25, 0.5, 0.75, 1],
-    samples,
-    seed: 1,
-    chat: false,
-    plan,
-  });
-  const store = new ResultStore(settings);
-  await evaluate(model, batches, variants, store, { plan });
-  return rowsOf(store.all(), batches, variants, 1);
-}
-
-function accuracy(rows: Row[], variant: string, task: string): number {
-  const mine = rows.filter((row) => row.variant === variant && row.task === task);
-  expect(mine).not.toHaveLength(0);
-  return mine.reduce((sum, row) => sum + (row.accuracy ?? 0), 0) / mine.length;
-}
-
 test('full heads find the needle, streaming heads lose it, mixed heads find it, inverted ones lose it', { timeout: 600_000 }, async () => {
-  const rows = await run({ tasks: ['needle'], modes: ['full', 'duo', 'streaming', 'inverted'], lengths: [1024, 2048], samples: 1 });
+  const rows = await measure(model, {
+    tasks: ['needle'],
+    modes: ['full', 'duo', 'streaming', 'inverted'],
+    lengths: [1024, 2048],
+    samples: 1,
+  });
   expect(rows).toHaveLength(4 * 2 * 5);
   const full = accuracy(rows, 'full', 'needle');
   expect(full).toBeGreaterThanOrEqual(0.95);
@@ -66,7 +37,7 @@ test('full heads find the needle, streaming heads lose it, mixed heads find it, 
 });
 
 test.each(['multi-key', 'variable-tracking'])('%s: mixed heads answer what streaming heads cannot', { timeout: 600_000 }, async (task) => {
-  const rows = await run({ tasks: [task], modes: ['full', 'duo', 'streaming'], lengths: [1024], samples: 4 });
+  const rows = await measure(model, { tasks: [task], modes: ['full', 'duo', 'streaming'], lengths: [1024], samples: 4 });
   expect(accuracy(rows, 'full', task)).toBeGreaterThanOrEqual(0.75);
   expect(accuracy(rows, 'duo 50%', task)).toBeGreaterThanOrEqual(0.75);
   expect(accuracy(rows, 'streaming', task)).toBeLessThanOrEqual(0.25);

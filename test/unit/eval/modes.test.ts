@@ -97,11 +97,12 @@ test('inverted gates have the opposite order', () => {
   ]);
 });
 
-test('random gates are those of the seed, one for each head of the widest layer', () => {
+test('random gates are those of the seed, one for each head of each layer; a layer without heads has none', () => {
   const draw = (seed: number) => randomGates(kvHeads, new Random(seed)).gates;
   expect(draw(1)).toEqual(draw(1));
   expect(draw(1)).not.toEqual(draw(2));
-  expect(draw(1).map((layer) => layer.length)).toEqual([4, 4, 4]);
+  expect(draw(1).map((layer) => layer.length)).toEqual([4, 4, 2]);
+  expect(randomGates([0, 2, 0], new Random(1)).gates.map((layer) => layer.length)).toEqual([0, 2, 0]);
 });
 
 test('even gates alternate in both directions', () => {
