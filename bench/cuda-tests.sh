@@ -65,8 +65,9 @@ times() {
 }
 agreement() { "$build/test-gpu-agreement" models/needle.gguf src/synthetic/language.json "$device"; }
 exactness() { CUDA_VISIBLE_DEVICES='' "$build/test-exactness"; }
-sanitize() { timeout "${SANITIZER_SECONDS:-1800}" compute-sanitizer --tool "$1" --error-exitcode 1 "$build/test-attention" "$device" --quick; }
-memcheck() { sanitize memcheck; }
+# API errors are no faults of a kernel: ggml tries to update a CUDA graph, and makes another where that is refused.
+sanitize() { timeout "${SANITIZER_SECONDS:-1800}" compute-sanitizer --tool $1 --error-exitcode 1 "$build/test-attention" "$device" --quick; }
+memcheck() { sanitize "memcheck --report-api-errors no"; }
 racecheck() { sanitize racecheck; }
 
 steps=(build attention operators kernels ampere times agreement exactness memcheck racecheck)
