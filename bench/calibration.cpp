@@ -1,6 +1,6 @@
 // How long it takes to calibrate a model of a shape, with random weights: bench-calibration [options]
 //
-//   --shape NAME      smollm2, llama-1b or llama-3-8b, Q8_0 (llama-3-8b)
+//   --shape NAME      a shape of bench/shapes.h, Q8_0 (llama-3-8b)
 //   --context N       tokens of a sample, its questions aside (32768)
 //   --samples N --questions N   (1 and 6: each question takes 21 tokens, of which 6 are the answer, as SmolLM2 tokenizes llama-duo's own)
 //   --method NAME     combined, typical, ablation, greedy, masks, mass, kvzip or mean-qk (combined)

@@ -5,17 +5,17 @@ import { rowsOf, type Row } from '../../src/eval/rows.ts';
 import { ResultStore } from '../../src/eval/store.ts';
 import type { Model } from '../../src/index.ts';
 
-export type Asked = { tasks: string[]; modes: Mode[]; lengths: number[]; samples: number };
+export type Asked = { tasks: string[]; modes: Mode[]; lengths: number[]; depths?: number[]; samples: number; sparsity?: number };
 
 const plan = { threads: 2 };
 
-/** What `llama-duo eval` finds with the model's own gates, half of the heads streaming. */
-export async function measure(model: Model, asked: Asked): Promise<Row[]> {
+/** What `llama-duo eval` finds with the model's own gates. */
+export async function measure(model: Model, { depths = [0, 0.25, 0.5, 0.75, 1], sparsity = 0.5, ...asked }: Asked): Promise<Row[]> {
   const { variants, batches, settings } = await planEvaluation(model, {
     ...asked,
-    depths: [0, 0.25, 0.5, 0.75, 1],
+    depths,
     gates: 'auto',
-    sparsities: [0.5],
+    sparsities: [sparsity],
     chunks: [1],
     types: [{ typeK: 'f16', typeV: 'f16' }],
     seed: 1,

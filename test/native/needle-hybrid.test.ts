@@ -38,6 +38,20 @@ test('full heads find the needle, calibrated ones too; streaming and inverted on
   expect(accuracy(rows, 'inverted 50%', 'needle')).toBeLessThanOrEqual(0.1);
 });
 
+test('a quarter of the heads is enough where calibration chose them, not where chance did', { timeout: 600_000 }, async () => {
+  // each of the eight prompts has random heads of its own
+  const rows = await measure(model, {
+    tasks: ['needle'],
+    modes: ['duo', 'random'],
+    lengths: [2048],
+    depths: [0.5],
+    samples: 8,
+    sparsity: 0.75,
+  });
+  expect(accuracy(rows, 'duo 75%', 'needle')).toBeGreaterThanOrEqual(0.9);
+  expect(accuracy(rows, 'random 75%', 'needle')).toBeLessThanOrEqual(0.6);
+});
+
 test.each(['multi-key', 'variable-tracking'])('%s: mixed heads answer what streaming heads cannot', { timeout: 600_000 }, async (task) => {
   const rows = await measure(model, { tasks: [task], modes: ['full', 'duo', 'streaming'], lengths: [1024], samples: 4 });
   expect(accuracy(rows, 'full', task)).toBeGreaterThanOrEqual(0.75);
