@@ -23,19 +23,21 @@ llama_memory_hybrid_duo::llama_memory_hybrid_duo(
 // --- batches ---
 
 llama_memory_context_ptr llama_memory_hybrid_duo::init_batch(llama_batch_allocr & balloc, uint32_t n_ubatch, bool embd_all) {
-    // the last tokens of a sequence stay in one ubatch, or their snapshots would not be there to roll back to
-    const uint32_t n_keep_tail = recr->n_rs_seq > 0 ? recr->n_rs_seq + 1 : 0;
+    // the last tokens of a sequence stay in one ubatch, or their snapshots would not be there to roll back to; and a ubatch's sequences have consecutive ids,
+    // so that their cells come to lie in that order, and what computes some of them has no need to move those of others, which would lose theirs
+    const bool     snapshots   = recr->n_rs_seq > 0;
+    const uint32_t n_keep_tail = snapshots ? recr->n_rs_seq + 1 : 0;
 
     std::vector<llama_ubatch> ubatches;
     balloc.split_reset();
     while (true) {
-        auto ubatch = embd_all ? balloc.split_seq(n_ubatch) : balloc.split_equal(n_ubatch, /*sequential =*/ false, n_keep_tail);
+        auto ubatch = embd_all ? balloc.split_seq(n_ubatch) : balloc.split_equal(n_ubatch, /*sequential =*/ snapshots, n_keep_tail);
         if (ubatch.n_tokens == 0) {
             break;
         }
         ubatches.push_back(std::move(ubatch));
     }
-    if (!attn->prepare(ubatches) || !recr->prepare(ubatches)) {
+    if (balloc.get_n_used() < balloc.get_n_tokens() || !attn->prepare(ubatches) || !recr->prepare(ubatches)) {
         return std::make_unique<llama_kv_cache_duo_context>(LLAMA_MEMORY_STATUS_FAILED_PREPARE);
     }
     return std::make_unique<llama_memory_hybrid_duo_context>(this, std::move(ubatches));
@@ -70,9 +72,12 @@ llama_memory_status llama_memory_hybrid_duo_context::get_status() const {
 
 void llama_memory_hybrid_duo::begin(const llama_ubatch & ubatch) {
     computing = true;
-    for (uint32_t i = recr->head; i < recr->head + recr->n; ++i) { // the ubatch's cells, and others that are between them and may be moved
-        for (const llama_seq_id s : recr->cells[i].seq_id) {
-            n_back[s] = 0;
+    for (uint32_t i = recr->head; i < recr->head + recr->n; ++i) { // the ubatch's cells, and others that are between them
+        const auto & cell = recr->cells[i];
+        for (const llama_seq_id s : cell.seq_id) {
+            if (cell.src0 != int32_t(i) || recr->rs_idx[s] != 0) { // moved, or gone back, which is carried out now
+                n_back[s] = 0;
+            }
         }
     }
     for (uint32_t i = 0; i < ubatch.n_tokens; i += ubatch.n_seq_tokens) {

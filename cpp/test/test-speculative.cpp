@@ -317,11 +317,12 @@ int main() {
     const way longer = { "draft-simple", COMMON_SPECULATIVE_TYPE_DRAFT_SIMPLE, 80 }; // than may be taken back
     const way mtp    = { "draft-mtp",    COMMON_SPECULATIVE_TYPE_DRAFT_MTP,    3 };
     const way lookup = { "ngram-simple", COMMON_SPECULATIVE_TYPE_NGRAM_SIMPLE, 24 };
-    test_drafts("llama",     false, false, { simple, longer, lookup });
+    const way round  = { "ngram-simple", COMMON_SPECULATIVE_TYPE_NGRAM_SIMPLE, 180 }; // rings go round
+    test_drafts("llama",     false, false, { simple, longer, lookup, round });
     test_drafts("olmo2",     false, true,  { simple, longer, lookup });
-    test_drafts("lfm2",      false, false, { simple, lookup });
+    test_drafts("lfm2",      false, false, { simple, lookup, round });
     test_drafts("qwen35",    true,  false, { simple, mtp, lookup });
     test_drafts("qwen35moe", true,  false, { mtp });
-    test_drafts("qwen3next", true,  false, { simple, mtp, lookup });
+    test_drafts("qwen3next", true,  false, { simple, mtp, lookup, round });
     return check::result();
 }
