@@ -24,13 +24,13 @@ llama_memory_context_ptr llama_memory_hybrid_duo::init_batch(llama_batch_allocr 
     std::vector<llama_ubatch> ubatches;
     balloc.split_reset();
     while (true) {
-        auto ubatch = embd_all ? balloc.split_seq(n_ubatch) : balloc.split_equal(n_ubatch, /*sequential =*/ false, n_keep_tail);
+        auto ubatch = embd_all ? balloc.split_seq(n_ubatch) : balloc.split_equal(n_ubatch, attn->needs_sequential(), n_keep_tail);
         if (ubatch.n_tokens == 0) {
             break;
         }
         ubatches.push_back(std::move(ubatch));
     }
-    if (!attn->prepare(ubatches) || !recr->prepare(ubatches)) {
+    if (balloc.get_n_used() < balloc.get_n_tokens() || !attn->prepare(ubatches) || !recr->prepare(ubatches)) {
         return std::make_unique<llama_kv_cache_duo_context>(LLAMA_MEMORY_STATUS_FAILED_PREPARE);
     }
     return std::make_unique<llama_memory_hybrid_duo_context>(this, std::move(ubatches));
