@@ -22,7 +22,7 @@ duo_placement duo_placer::place(ggml_backend_dev_t dev, const ggml_mixed_attn_sh
 
     const bool wants_primitives = wish == primitives || (wish == best && (!has_operator || slow));
     if (wants_primitives && has_primitives(dev)) {
-        if (wish == best && first("primitives")) {
+        if (wish == best && first(ggml_backend_dev_name(dev))) {
             LLAMA_LOG_INFO("%s: %s has no %s mixed-head attention for these heads and cache types: it keeps the cache of its layers and attends with llama.cpp's flash attention (%s)\n",
                     __func__, ggml_backend_dev_name(dev), slow ? "fast" : "own", types.c_str());
         }
@@ -35,8 +35,8 @@ duo_placement duo_placer::place(ggml_backend_dev_t dev, const ggml_mixed_attn_sh
         return { dev, false };
     }
     if (first("host")) {
-        LLAMA_LOG_WARN("%s: %s has neither mixed-head attention nor flash attention for these heads and cache types: "
-                "the cache of its layers is in host memory and their attention runs on the CPU (%s)\n", __func__, ggml_backend_dev_name(dev), types.c_str());
+        LLAMA_LOG_WARN("%s: %s has %s for these heads and cache types: the cache of its layers is in host memory and their attention runs on the CPU (%s)\n",
+                __func__, ggml_backend_dev_name(dev), wish == own_operator ? "no mixed-head attention" : "neither mixed-head attention nor flash attention", types.c_str());
     }
     return { ggml_backend_dev_by_type(GGML_BACKEND_DEVICE_TYPE_CPU), false };
 }

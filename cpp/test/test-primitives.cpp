@@ -1,5 +1,5 @@
-// Mixed heads by ggml's own operators against our operator: test-primitives [DEVICE]. Without a device on the CPU. One that lacks our operator must choose them
-// by itself, and a device is allowed what it costs stock.
+// Mixed heads by ggml's own operators against our operator: test-primitives [DEVICE [MODEL]]. Without a device on the CPU. One that lacks our operator must
+// choose them by itself, and a device is allowed what it costs stock.
 #include "architectures.h"
 #include "check.h"
 #include "contexts.h"
@@ -21,7 +21,9 @@
 #include <cstdlib>
 #include <cstring>
 #include <random>
+#include <stdexcept>
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace {
@@ -150,17 +152,23 @@ void test_layers() {
 struct models {
     llama_model_ptr_t cpu, on_device; // the same model
 
-    explicit models(const random_model_params & params, int n_swa = 0) {
-        const random_model_file file(params);
-        cpu = on_device = file.load();
-        if (device) {
-            ggml_backend_dev_t devices[] = { device, nullptr };
+    explicit models(const std::string & path) {
+        const auto load = [&](ggml_backend_dev_t dev) {
+            ggml_backend_dev_t devices[] = { dev, nullptr };
             llama_model_params how = llama_model_default_params();
             how.devices      = devices;
             how.n_gpu_layers = 99;
             how.load_mode    = LLAMA_LOAD_MODE_NONE;
-            on_device = file.load(&how);
-        }
+            llama_model_ptr_t model(llama_model_load_from_file(path.c_str(), how), llama_model_free);
+            if (!model) {
+                throw std::runtime_error("llama.cpp does not load " + path);
+            }
+            return model;
+        };
+        cpu       = load(nullptr);
+        on_device = device ? load(device) : cpu;
+    }
+    explicit models(const random_model_params & params, int n_swa = 0) : models(random_model_file(params).path()) {
         for (llama_model * m : { cpu.get(), on_device.get() }) {
             m->hparams.n_swa = n_swa > 0 ? n_swa : m->hparams.n_swa;
         }
@@ -267,6 +275,18 @@ void test_architectures(const std::vector<std::string> & names) {
     }
     printf("%d architectures, half of their heads streaming: worst token %.1e from our operator\n", n, worst);
     CHECK(n > 0);
+}
+
+// A model with real weights, half of whose heads stream by random gates: no further from our operator than stock's flash attention is from stock without.
+void test_model(const std::string & path) {
+    const models m(path);
+    const auto tokens = random_tokens(n_prompt + n_single, m.n_vocab(), fresh_seed());
+    const auto gates  = random_gates(m.cpu.get(), fresh_seed());
+    const auto params = duo(GGML_TYPE_F16, GGML_TYPE_F16, 0.5f, gates.c_str());
+    const double e    = relative(logits_of(with_primitives(m, params).get(), tokens), logits_of(with_operator(m, params).get(), tokens));
+    const double than = yardstick(m, GGML_TYPE_F16, GGML_TYPE_F16, tokens, false);
+    printf("%s: %.1e from our operator, stock %.1e\n", path.c_str(), e, than);
+    CHECK(e <= 2 * than);
 }
 
 random_model_params model_params() {
@@ -468,6 +488,9 @@ int main(int argc, char ** argv) {
         test_layers();
         test_architectures({});
         test_refused();
+    }
+    if (argc > 2) {
+        test_model(argv[2]);
     }
     test_reuse();
     test_cache_types();
