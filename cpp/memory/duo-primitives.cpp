@@ -111,53 +111,65 @@ void duo_primitives_input::set(const std::vector<int32_t> & tokens) const {
     for (int64_t i = 0; i < n_tokens; ++i) {
         GGML_ASSERT(tokens[2 * i + 1] == n.first_seq + i / n.n_seq_tokens && tokens[2 * i] < n.n_kv);
     }
-
-    if (ids->buffer) {
-        int32_t * data = (int32_t *) ids->data;
-        for (size_t il = 0; il < at.size(); ++il) {
-            const duo_primitives::layer & l = what.layers[il];
-            int32_t * rows = data + at[il].rows;
-            for (int64_t i = 0; i < n_tokens; ++i) {
-                for (const ggml_mixed_attn_head & head : l.heads) {
-                    *rows++ = int32_t(tokens[2 * i + 1] * l.n_rows + head.first_row + duo_ring_cell(tokens[2 * i], l.sink, head.ring));
-                }
-            }
-            const int64_t ratio = l.n_head / int64_t(l.heads.size());
-            int32_t * q   = data + at[il].q;
-            int32_t * out = data + at[il].out;
-            int64_t first = 0;
-            for (const duo_primitives::group & g : l.groups) {
-                const int64_t n_group = g.n_head_kv * ratio;
-                const auto    head_of = [&](int64_t h) { return l.order[first + h / ratio] * ratio + h % ratio; }; // in the model's order
-                for (int64_t h = 0; h < n_group; ++h) {
-                    data[at[il].heads + first * ratio + h] = int32_t(head_of(h));
-                }
-                for (int64_t i = 0; i < n_tokens && !l.in_order(); ++i) {
-                    for (int64_t h = 0; h < n_group; ++h) {
-                        const int64_t mine   = first * ratio * n_tokens + i * n_group + h;
-                        const int64_t models = i * l.n_head + head_of(h);
-                        q[mine]     = int32_t(models);
-                        out[models] = int32_t(mine);
-                    }
-                }
-                first += g.n_head_kv;
-            }
+    for (size_t il = 0; il < at.size() && ids->buffer; ++il) {
+        set_indices(il, tokens);
+    }
+    for (size_t im = 0; im < masks.size(); ++im) {
+        if (masks[im]->buffer) {
+            set_mask(im, tokens);
         }
     }
-    const ggml_fp16_t hidden = ggml_fp32_to_fp16(-std::numeric_limits<float>::infinity());
-    for (size_t im = 0; im < masks.size(); ++im) {
-        if (!masks[im]->buffer) {
-            continue;
+}
+
+void duo_primitives_input::set_indices(size_t il, const std::vector<int32_t> & tokens) const {
+    const duo_primitives::layer & l = what.layers[il];
+    const int64_t n_tokens = n.n_seq * n.n_seq_tokens;
+    const int64_t ratio    = l.n_head / int64_t(l.heads.size());
+    int32_t * data = (int32_t *) ids->data;
+
+    int32_t * rows = data + at[il].rows;
+    for (int64_t i = 0; i < n_tokens; ++i) {
+        for (const ggml_mixed_attn_head & head : l.heads) {
+            *rows++ = int32_t(tokens[2 * i + 1] * l.n_rows + head.first_row + duo_ring_cell(tokens[2 * i], l.sink, head.ring));
         }
-        const duo_primitives::mask & m = what.masks[im];
-        ggml_fp16_t * cells = (ggml_fp16_t *) masks[im]->data;
-        std::fill_n(cells, ggml_nelements(masks[im]), hidden);
-        for (int64_t i = 0; i < n_tokens; ++i, cells += masks[im]->ne[0]) {
-            const int64_t p     = tokens[2 * i];
-            const int64_t begin = m.recent == GGML_MIXED_ATTN_ALL ? 0 : duo_window_begin(p, m.recent, m.chunk);
-            show(cells, m, 0, std::min<int64_t>(m.sink, p + 1));
-            show(cells, m, std::max<int64_t>(m.sink, begin), p + 1);
+    }
+
+    int32_t * heads = data + at[il].heads;
+    for (const int32_t h : l.order) {
+        for (int64_t r = 0; r < ratio; ++r) {
+            *heads++ = int32_t(h * ratio + r);
         }
+    }
+    if (l.in_order()) {
+        return;
+    }
+    heads = data + at[il].heads;
+    int32_t * q   = data + at[il].q;
+    int32_t * out = data + at[il].out;
+    int32_t moved = 0;
+    for (const duo_primitives::group & g : l.groups) {
+        for (int64_t i = 0; i < n_tokens; ++i) {
+            for (int64_t h = 0; h < g.n_head_kv * ratio; ++h) {
+                const int64_t models = i * l.n_head + heads[h];
+                q[moved]    = int32_t(models);
+                out[models] = moved++;
+            }
+        }
+        heads += g.n_head_kv * ratio;
+    }
+}
+
+void duo_primitives_input::set_mask(size_t im, const std::vector<int32_t> & tokens) const {
+    static const ggml_fp16_t hidden = ggml_fp32_to_fp16(-std::numeric_limits<float>::infinity());
+
+    const duo_primitives::mask & m = what.masks[im];
+    ggml_fp16_t * cells = (ggml_fp16_t *) masks[im]->data;
+    std::fill_n(cells, ggml_nelements(masks[im]), hidden);
+    for (size_t i = 0; i < tokens.size(); i += 2, cells += masks[im]->ne[0]) {
+        const int64_t p     = tokens[i];
+        const int64_t begin = m.recent == GGML_MIXED_ATTN_ALL ? 0 : duo_window_begin(p, m.recent, m.chunk);
+        show(cells, m, 0, std::min<int64_t>(m.sink, p + 1));
+        show(cells, m, std::max<int64_t>(m.sink, begin), p + 1);
     }
 }
 

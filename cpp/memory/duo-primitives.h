@@ -103,6 +103,9 @@ private:
         int64_t heads; // [n_head]               of the learned sinks, group by group
     };
 
+    void set_indices(size_t il, const std::vector<int32_t> & tokens) const;
+    void set_mask   (size_t im, const std::vector<int32_t> & tokens) const;
+
     const duo_primitives & what;
     const size n;
 
