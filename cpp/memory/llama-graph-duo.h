@@ -1,4 +1,5 @@
-// What a graph with mixed heads is built from: one small input for all layers, and one operator a layer.
+// What a graph with mixed heads is built from: one small input for all layers and one operator a layer, or ggml's own operators (duo-primitives.h) where a
+// device lacks ours.
 #pragma once
 
 #include "llama-graph.h"
