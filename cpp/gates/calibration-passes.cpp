@@ -39,6 +39,7 @@ calibration_passes::calibration_passes(llama_model * model, const calibration_pa
     p.duo.sparsity    = 0; // all rows are kept, so heads can be windowed and tails taken back
     p.duo.sink        = params.sink;
     p.duo.recent      = params.recent;
+    p.duo.operator_only = true; // on_node looks at it, and heads are windowed
     p.n_rs_seq        = llm_arch_is_hybrid(model->arch) ? 0 : uint32_t(longest_tail); // what sliding windows of the model's own let one take back
     p.cb_eval         = [](ggml_tensor * t, bool ask, void * self) { return static_cast<calibration_passes *>(self)->on_node(t, ask); };
     p.cb_eval_user_data = this;

@@ -28,11 +28,14 @@ struct llama_duo_params {
     int32_t sink;     // first keys of the sequence, always visible
     int32_t recent;   // keys before the query's chunk
     int32_t chunk;    // the window moves in steps of this many positions
+
+    // Attention is GGML_OP_MIXED_ATTN in every layer, on the CPU where a device lacks it, and never other operators: for what looks at it.
+    bool operator_only;
 };
 
 // Every field "not given", enabled = false.
 static inline struct llama_duo_params llama_duo_default_params(void) {
-    struct llama_duo_params p = { false, 0, -1.0f, -1.0f, -1, -1, -1 };
+    struct llama_duo_params p = { false, 0, -1.0f, -1.0f, -1, -1, -1, false };
     return p;
 }
 

@@ -14,6 +14,7 @@
 #include <algorithm>
 #include <cmath>
 #include <filesystem>
+#include <set>
 #include <stdexcept>
 
 static duo::gate_pattern model_gates(const llama_model & model) {
@@ -153,6 +154,7 @@ void duo_init_cparams(llama_cparams & cparams, const llama_model & model, const 
     config->sink     = first_given(p.sink,   pattern.sink,   64);
     config->recent   = first_given(p.recent, pattern.recent, 256);
     config->chunk    = first_given(p.chunk, -1, 1);
+    config->operator_only = p.operator_only;
     config->recurrent = llm_arch_is_hybrid(model.arch);
     config->rollback  = config->recurrent ? cparams.n_rs_seq : std::max(64u, params.n_rs_seq);
     // graphs are reserved for a multiple of n_seq_max tokens
@@ -202,6 +204,16 @@ void duo_init_cparams(llama_cparams & cparams, const llama_model & model, const 
         cparams.n_rs_seq = config->rollback; // tells stock code that a rollback has bounds
     }
     cparams.duo = std::move(config);
+}
+
+uint32_t duo_graph_nodes(const llama_cparams & cparams) {
+    uint32_t n = 0;
+    for (size_t il = 0; cparams.duo && il < cparams.duo->layers.size(); ++il) {
+        // where ggml's own operators attend, those that see the same have an attention of their own: its views, the learned sinks in order, a concatenation
+        const auto & recent = cparams.duo->layers[il].recent;
+        n += 10 * uint32_t(std::set<int32_t>(recent.begin(), recent.end()).size());
+    }
+    return n;
 }
 
 void duo_check_memory(const llama_cparams & cparams, const llama_memory_i * memory) {

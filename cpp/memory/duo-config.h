@@ -39,6 +39,9 @@ struct duo_config {
     // their own states can, which each position of it multiplies.
     uint32_t rollback;
 
+    // As in llama_duo_params.
+    bool operator_only = false;
+
     // The model has recurrent layers, too, whose states cannot go back to just any position.
     bool recurrent = false;
 
@@ -61,6 +64,9 @@ std::vector<int32_t> duo_gated_heads(const llama_model & model);
 // Does nothing unless params.duo.enabled. Needs cparams.n_ubatch and n_seq_max. Throws std::runtime_error for bad gates and sizes, and, enabled or not, for a
 // context that would read the cache of another with mixed heads.
 void duo_init_cparams(llama_cparams & cparams, const llama_model & model, const llama_context_params & params);
+
+// How many more nodes a graph may have than one of stock's.
+uint32_t duo_graph_nodes(const llama_cparams & cparams);
 
 // Throws std::runtime_error where a context that was promised mixed heads was given another memory: the graph would take it for the mixed-head cache.
 void duo_check_memory(const llama_cparams & cparams, const llama_memory_i * memory);

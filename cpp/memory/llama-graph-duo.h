@@ -1,8 +1,13 @@
-// What a graph with mixed heads is built from: one small input for all layers, and one operator a layer.
+// What a graph with mixed heads is built from: one small input for all layers and one operator a layer, or ggml's own operators (duo-primitives.h) where a
+// device lacks ours.
 #pragma once
 
 #include "llama-graph.h"
 
+#include <map>
+#include <memory>
+
+class duo_primitives_input;
 class llama_kv_cache_duo;
 
 // The recurrent part of a context with mixed heads.
@@ -12,6 +17,7 @@ const llama_memory_recurrent_context * duo_recurrent(const llama_memory_context_
 class duo_graph_input {
 public:
     duo_graph_input(const llm_graph_context & graph);
+    ~duo_graph_input();
 
     void set(const llama_ubatch & ubatch) const;
 
@@ -29,6 +35,10 @@ private:
     int32_t n_seq_tokens; // the most that one sequence has of them
 
     const llama_kv_cache_duo & kv;
+
+    std::unique_ptr<duo_primitives_input> primitives; // null: they attend nowhere
+
+    mutable std::map<ggml_backend_buffer_type_t, ggml_tensor *> indices; // the primitives', beside the caches
 };
 
 // Stands in for the input of a standard cache (llm_graph_input_attn_kv) or of one with sliding windows (llm_graph_input_attn_kv_iswa): so every architecture

@@ -1,5 +1,7 @@
 #include "llama-kv-cache-duo.h"
 
+#include "duo-placement.h"
+
 #include "llama-context.h"
 #include "llama-impl.h"
 #include "llama-model.h"
@@ -47,7 +49,7 @@ static std::vector<float> hadamard(int64_t n) {
 llama_kv_cache_duo::llama_kv_cache_duo(const llama_model & model, const llama_cparams & cparams, ggml_type type_k, ggml_type type_v) :
     model(model), cparams(cparams), config(*cparams.duo), type_k(type_k), type_v(type_v),
     n_ctx_seq(cparams.n_ctx_seq), layout(config, n_ctx_seq), rings(layout.rings),
-    layers(model.hparams.n_layer()), streams(cparams.n_seq_max) {
+    layers(model.hparams.n_layer()), streams(cparams.n_seq_max), primitives_of(model.hparams.n_layer(), -1) {
     const auto & hparams = model.hparams;
 
     // by name, so that logs and memory_breakdown have the same order each time
@@ -74,7 +76,8 @@ llama_kv_cache_duo::llama_kv_cache_duo(const llama_model & model, const llama_cp
         return t;
     };
 
-    bool warned = false, warned_slow = false;
+    duo_placer placer(config.operator_only);
+    std::vector<bool> by_primitives(layers.size(), false);
     for (uint32_t il = 0; il < layers.size(); ++il) {
         layer & l = layers[il];
         l = {};
@@ -82,35 +85,27 @@ llama_kv_cache_duo::llama_kv_cache_duo(const llama_model & model, const llama_cp
         if (rows.heads.empty()) {
             continue;
         }
-        ggml_backend_buffer_type_t buft = ggml_backend_cpu_buffer_type();
-        if (cparams.offload_kqv) {
-            ggml_backend_dev_t dev = model.dev_layer(il);
-            const ggml_mixed_attn_shape shape = { hparams.n_embd_head_k(il), hparams.n_embd_head_v(il), hparams.n_head(il), int64_t(rows.heads.size()), type_k, type_v };
-            if (ggml_mixed_attn_supported(dev, shape)) {
-                buft = ggml_backend_dev_buffer_type(dev);
-                const char * reason = ggml_mixed_attn_slow_reason(dev, shape);
-                if (reason && !warned_slow) {
-                    LLAMA_LOG_WARN("%s: the attention on %s will be slow: %s (K is %s, V is %s, %d query and %d KV heads of size %d and %d)\n", __func__,
-                            ggml_backend_dev_name(dev), reason, ggml_type_name(type_k), ggml_type_name(type_v),
-                            int(shape.n_head), int(shape.n_head_kv), int(shape.head_size_k), int(shape.head_size_v));
-                    warned_slow = true;
-                }
-            } else if (!warned) {
-                LLAMA_LOG_WARN("%s: %s has no mixed-head attention for these heads and cache types: "
-                        "the cache of its layers is in host memory and their attention runs on the CPU\n", __func__, ggml_backend_dev_name(dev));
-                warned = true;
-            }
-        }
+        ggml_backend_dev_t dev = cparams.offload_kqv ? model.dev_layer(il) : ggml_backend_dev_by_type(GGML_BACKEND_DEVICE_TYPE_CPU);
+        const duo_placement placement = placer.place(dev, attn_shape(il), [&](ggml_backend_dev_t d) { return has_primitives(d, il); });
+        by_primitives[il] = placement.primitives;
+        const bool on_host = ggml_backend_dev_type(placement.dev) == GGML_BACKEND_DEVICE_TYPE_CPU;
 
-        ggml_context * ctx = ctx_for(buft);
+        ggml_context * ctx = ctx_for(on_host ? ggml_backend_cpu_buffer_type() : ggml_backend_dev_buffer_type(placement.dev));
         l.k     = ggml_new_tensor_2d(ctx, type_k, hparams.n_embd_head_k(il), rows.n_rows * streams.size());
         l.v     = ggml_new_tensor_2d(ctx, type_v, hparams.n_embd_head_v(il), rows.n_rows * streams.size());
-        l.heads = ggml_new_tensor_2d(ctx, GGML_TYPE_I32, 4, int64_t(rows.heads.size()));
+        l.heads = placement.primitives ? nullptr : ggml_new_tensor_2d(ctx, GGML_TYPE_I32, 4, int64_t(rows.heads.size()));
         l.rot_k = rotation_for(ctx, rotation_size(type_k, hparams.n_embd_head_k(il), true));
         l.rot_v = rotation_for(ctx, rotation_size(type_v, hparams.n_embd_head_v(il), false));
         ggml_format_name(l.k,     "cache_duo_k_l%u",     il);
         ggml_format_name(l.v,     "cache_duo_v_l%u",     il);
-        ggml_format_name(l.heads, "cache_duo_heads_l%u", il);
+        if (l.heads) {
+            ggml_format_name(l.heads, "cache_duo_heads_l%u", il);
+        }
+    }
+    for (uint32_t il = 0; il < layers.size(); ++il) {
+        if (by_primitives[layout.layers[il].stored_by] && !config.layers[il].recent.empty()) {
+            primitives_of[il] = primitives.add(model.hparams.n_head(il), head_map(layout.layers[il].stored_by), attn_params(il, 1.0f));
+        }
     }
 
     for (auto & [buft, ctx] : ctxs) {
@@ -152,17 +147,36 @@ llama_kv_cache_duo::llama_kv_cache_duo(const llama_model & model, const llama_cp
             __func__, s.total_bytes / 1024.0 / 1024.0, s.full_bytes / 1024.0 / 1024.0);
 }
 
-void llama_kv_cache_duo::upload_heads(uint32_t il) {
-    if (!layers[il].heads) {
-        return;
-    }
+std::vector<ggml_mixed_attn_head> llama_kv_cache_duo::head_map(uint32_t il) const {
     std::vector<ggml_mixed_attn_head> map;
     for (size_t h = 0; h < layout.layers[il].heads.size(); ++h) {
         const duo_layout::head & rows = layout.layers[il].heads[h];
         const bool is_windowed = !windowed.empty() && !windowed[il].empty() && windowed[il][h];
         map.push_back({ rows.first_row, is_windowed ? config.recent : config.layers[il].recent[h], rows.i_ring < 0 ? int32_t(n_ctx_seq) : rings[rows.i_ring].n_ring, 0 });
     }
-    ggml_backend_tensor_set(layers[il].heads, map.data(), 0, map.size() * sizeof(map[0]));
+    return map;
+}
+
+void llama_kv_cache_duo::upload_heads(uint32_t il) {
+    if (layers[il].heads) {
+        const auto map = head_map(il);
+        ggml_backend_tensor_set(layers[il].heads, map.data(), 0, map.size() * sizeof(map[0]));
+    }
+}
+
+ggml_mixed_attn_shape llama_kv_cache_duo::attn_shape(uint32_t il) const {
+    const auto & hparams = model.hparams;
+    return { hparams.n_embd_head_k(il), hparams.n_embd_head_v(il), hparams.n_head(il), hparams.n_head_kv(il), type_k, type_v };
+}
+
+bool llama_kv_cache_duo::has_primitives(ggml_backend_dev_t dev, uint32_t il) const {
+    for (uint32_t other = il; other < layers.size(); ++other) {
+        if (layout.layers[other].stored_by == il && !config.layers[other].recent.empty() && !duo_primitives_supported(dev, attn_shape(other), head_map(il), attn_params(other, 1.0f),
+                model.layers[other].attn_sinks != nullptr, streams.size(), config.n_ubatch)) {
+            return false;
+        }
+    }
+    return true;
 }
 
 void llama_kv_cache_duo::set_windowed(const std::vector<std::vector<uint8_t>> & next) {
@@ -172,6 +186,9 @@ void llama_kv_cache_duo::set_windowed(const std::vector<std::vector<uint8_t>> & 
     }
     if (!fits) {
         throw std::runtime_error("heads can be windowed only where all are stored in full, by a mask of the model's shape");
+    }
+    if (!primitives.layers.empty()) {
+        throw std::runtime_error("heads can be windowed only where GGML_OP_MIXED_ATTN attends: make the context with operator_only");
     }
     const auto before = std::exchange(windowed, next);
     for (uint32_t il = 0; il < layers.size(); ++il) {
@@ -270,16 +287,16 @@ llama_memory_context_ptr llama_kv_cache_duo::init_batch(llama_batch_allocr & bal
     balloc.split_reset();
 
     // As stock does for several streams, sequences have equally many of a ubatch's tokens: those that decode keep the kernels for that while another's prompt
-    // is processed. Which ids they have does not matter here.
+    // is processed. Which ids they have does not matter to our operator.
     std::vector<llama_ubatch> ubatches;
     while (true) {
-        auto ubatch = streams.size() == 1 ? balloc.split_simple(n_ubatch) : balloc.split_equal(n_ubatch, /*sequential =*/ false, 0);
+        auto ubatch = streams.size() == 1 ? balloc.split_simple(n_ubatch) : balloc.split_equal(n_ubatch, needs_sequential(), 0);
         if (ubatch.n_tokens == 0) {
             break;
         }
         ubatches.push_back(std::move(ubatch));
     }
-    if (!prepare(ubatches)) {
+    if (balloc.get_n_used() < balloc.get_n_tokens() || !prepare(ubatches)) { // some fit no ubatch: they belong to several sequences
         return std::make_unique<llama_kv_cache_duo_context>(LLAMA_MEMORY_STATUS_FAILED_PREPARE);
     }
     return std::make_unique<llama_kv_cache_duo_context>(this, std::move(ubatches));

@@ -6,6 +6,7 @@
 
 #include "duo-config.h"
 #include "duo-layout.h"
+#include "duo-primitives.h"
 #include "duo-report.h"
 #include "duo-stream.h"
 
@@ -39,6 +40,9 @@ public:
     // Whether the batch's tokens continue what is held; else an error in the log says why.
     bool prepare(const std::vector<llama_ubatch> & ubatches) const;
 
+    // Whether a ubatch's sequences must have ids that follow each other: to ggml's own operators they are one tensor.
+    bool needs_sequential() const { return streams.size() > 1 && !primitives.layers.empty(); }
+
     // Whether seq_rm would be true.
     bool can_rm  (llama_seq_id seq_id,                          llama_pos p0, llama_pos p1) const;
     // True where the sequence can go on from p0 exactly: tails within the rollback slack, and whole sequences. Else false, and nothing changes.
@@ -65,7 +69,7 @@ public:
     struct layer {
         ggml_tensor * k;     // [head size K, rows of a stream * n_stream]
         ggml_tensor * v;     // [head size V, ...]
-        ggml_tensor * heads; // [4, n_head_kv] i32: ggml_mixed_attn_head
+        ggml_tensor * heads; // [4, n_head_kv] i32: ggml_mixed_attn_head; null where ggml's own operators attend
 
         // The Hadamard matrices that K and V are rotated by before they are quantised, beside the cache; null: they are not.
         ggml_tensor * rot_k;
@@ -80,6 +84,12 @@ public:
 
     // All but max_seq_tokens, which is the ubatch's.
     ggml_mixed_attn_params attn_params(int32_t il, float scale) const;
+
+    // Of layers where ggml's own operators attend.
+    const duo_primitives & get_primitives() const { return primitives; }
+
+    // The layer's number there; -1: our operator attends.
+    int32_t i_primitives(int32_t il) const { return primitives_of[il]; }
 
     // --- for the report ---
 
@@ -124,8 +134,14 @@ private:
     // A row of -1 says that the token is in the state and has no cell here: it is further back than the ring goes.
     void for_each_saved_run(const duo_stream & saved, uint32_t i_stream, bool partial, const std::function<void(ggml_tensor * t, int64_t row, int64_t n)> & f) const;
 
+    std::vector<ggml_mixed_attn_head> head_map(uint32_t il) const;
+
     // Uploads a layer's head map.
     void upload_heads(uint32_t il);
+
+    // Whether a device has ggml's own operators for a layer, and for those that share its rows.
+    bool has_primitives(ggml_backend_dev_t dev, uint32_t il) const;
+    ggml_mixed_attn_shape attn_shape(uint32_t il) const;
 
     // The stream whose rows are the i'th's while copies wait.
     uint32_t home(uint32_t i) const;
@@ -146,6 +162,9 @@ private:
 
     std::vector<layer>      layers;  // [n_layer]
     std::vector<duo_stream> streams; // [n_seq_max]
+
+    duo_primitives       primitives;
+    std::vector<int32_t> primitives_of; // [n_layer]
 
     std::vector<stream_copy> copies; // not yet carried out
 

@@ -31,7 +31,7 @@ llama_memory_context_ptr llama_memory_hybrid_duo::init_batch(llama_batch_allocr 
     std::vector<llama_ubatch> ubatches;
     balloc.split_reset();
     while (true) {
-        auto ubatch = embd_all ? balloc.split_seq(n_ubatch) : balloc.split_equal(n_ubatch, /*sequential =*/ snapshots, n_keep_tail);
+        auto ubatch = embd_all ? balloc.split_seq(n_ubatch) : balloc.split_equal(n_ubatch, /*sequential =*/ snapshots || attn->needs_sequential(), n_keep_tail);
         if (ubatch.n_tokens == 0) {
             break;
         }

@@ -10,6 +10,7 @@ struct fake_device::parts {
     fake_device * self;
     std::string   name;
     bool          has_operator;
+    bool          has_flash;
 
     ggml_backend_reg         reg    = {};
     ggml_backend_device      device = {};
@@ -35,6 +36,7 @@ struct fake_device::parts {
     static ggml_status compute(ggml_backend_t backend, ggml_cgraph * graph) {
         for (int i = 0; i < ggml_graph_n_nodes(graph); ++i) {
             self_of(backend)->n_attended += ggml_graph_node(graph, i)->op == GGML_OP_MIXED_ATTN;
+            self_of(backend)->n_flash    += ggml_graph_node(graph, i)->op == GGML_OP_FLASH_ATTN_EXT;
         }
         return ggml_backend_graph_compute((ggml_backend_t) backend->context, graph);
     }
@@ -51,10 +53,11 @@ struct fake_device::parts {
     }
 };
 
-fake_device::fake_device(const std::string & name, bool has_operator) : p(new parts) {
+fake_device::fake_device(const std::string & name, bool has_operator, bool has_flash) : p(new parts) {
     p->self         = this;
     p->name         = name;
     p->has_operator = has_operator;
+    p->has_flash    = has_flash;
 
     p->reg.api_version            = GGML_BACKEND_API_VERSION;
     p->reg.context                = p.get();
@@ -91,7 +94,8 @@ fake_device::fake_device(const std::string & name, bool has_operator) : p(new pa
     d.get_buffer_type = [](ggml_backend_dev_t dev) { return &parts::of(dev)->buft; };
     d.supports_buft   = [](ggml_backend_dev_t dev, ggml_backend_buffer_type_t buft) { return buft == &parts::of(dev)->buft; };
     d.supports_op     = [](ggml_backend_dev_t dev, const ggml_tensor * op) {
-        return (op->op != GGML_OP_MIXED_ATTN || parts::of(dev)->has_operator) && ggml_backend_dev_supports_op(parts::cpu(), op);
+        return (op->op != GGML_OP_MIXED_ATTN || parts::of(dev)->has_operator) && (op->op != GGML_OP_FLASH_ATTN_EXT || parts::of(dev)->has_flash) &&
+               ggml_backend_dev_supports_op(parts::cpu(), op);
     };
 }
 

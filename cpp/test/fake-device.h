@@ -9,8 +9,8 @@
 
 class fake_device {
 public:
-    // has_operator: whether it computes GGML_OP_MIXED_ATTN
-    fake_device(const std::string & name, bool has_operator);
+    // has_operator: whether it computes GGML_OP_MIXED_ATTN; has_flash: GGML_OP_FLASH_ATTN_EXT
+    fake_device(const std::string & name, bool has_operator, bool has_flash = false);
     ~fake_device();
 
     ggml_backend_dev_t         device();
@@ -25,6 +25,7 @@ public:
     size_t n_buffers  = 0; // allocated so far
     size_t n_bytes    = 0;
     size_t n_attended = 0; // operators computed so far
+    size_t n_flash    = 0; // flash attentions
 
 private:
     struct parts;

@@ -83,7 +83,8 @@ size_t context_bytes(llama_context * ctx, ggml_backend_buffer_type_t buft) {
     return it == all.end() ? 0 : it->second.context;
 }
 
-// A device that lacks the operator keeps its layers' weights; their cache is in host memory, and their attention runs on the CPU.
+// A device that lacks the operator keeps its layers' weights; it keeps their cache and attends where it has flash attention. Else their cache is in host
+// memory, and their attention runs on the CPU.
 void test_devices() {
     const random_model_params p = model_params();
     const random_model_file file(p);
@@ -91,18 +92,21 @@ void test_devices() {
 
     const auto cpu_model = file.load();
     const std::string gates = random_gates(cpu_model.get(), fresh_seed());
-    const auto params = duo(gates.c_str());
+    const auto params = duo(gates.c_str(), GGML_TYPE_F32, GGML_TYPE_F32);
     const auto cpu  = make_context(cpu_model.get(), params);
     const auto want = run(cpu.get(), tokens);
     const size_t all_bytes = context_bytes(cpu.get(), ggml_backend_cpu_buffer_type());
     CHECK(all_bytes >= duo_kv_size_of(cpu.get()).total_bytes);
 
-    fake_device with("with", true), without("without", false);
+    fake_device with("with", true), without("without", false), flash("flash", false, true);
     struct setup { const char * name; std::vector<fake_device *> devices; bool offload; size_t n_on_device; size_t n_warnings; };
     for (const setup & s : { setup { "with the operator",    { &with },           true,  4, 0 },
                              setup { "without it",           { &without },        true,  0, 1 },
                              setup { "one with, one not",    { &with, &without }, true,  3, 1 },
-                             setup { "with it, but -nkvo",   { &with },           false, 0, 0 } }) {
+                             setup { "with it, but -nkvo",   { &with },           false, 0, 0 },
+                             setup { "with flash attention", { &flash },          true,  4, 0 },
+                             setup { "with it, and flash",   { &with, &flash },   true,  4, 0 },
+                             setup { "flash, but -nkvo",     { &flash },          false, 0, 0 } }) {
         std::vector<ggml_backend_dev_t> devices;
         for (fake_device * d : s.devices) {
             devices.push_back(d->device());
@@ -111,17 +115,19 @@ void test_devices() {
         llama_context_params with_offload = params;
         with_offload.offload_kqv = s.offload;
         warnings.clear();
-        with.n_attended = without.n_attended = 0;
+        with.n_attended = without.n_attended = flash.n_attended = flash.n_flash = 0;
+        const bool has_flash = s.offload && s.devices.back() == &flash;
         const auto ctx = make_context(model.get(), with_offload);
         CHECK(ctx != nullptr);
         if (!ctx) {
             continue;
         }
-        CHECK_EQ(count(warnings, "has no mixed-head attention"), s.n_warnings);
+        CHECK_EQ(count(warnings, "has neither mixed-head attention nor flash attention"), s.n_warnings);
         const auto found = run(ctx.get(), tokens);
-        CHECK(found == want);
-        CHECK_EQ(without.n_attended, 0u);
-        CHECK_EQ(with.n_attended > 0, s.n_on_device > 0);
+        CHECK(has_flash ? worst_relative(found, want, p.n_vocab) <= 1e-5 : found == want);
+        CHECK_EQ(without.n_attended + flash.n_attended, 0u);
+        CHECK_EQ(with.n_attended > 0, s.n_on_device > 0 && s.devices[0] == &with);
+        CHECK_EQ(flash.n_flash > 0, has_flash);
 
         // the rows are where they are said to be
         const auto * kv = static_cast<const llama_kv_cache_duo *>(ctx->get_memory());
@@ -129,11 +135,13 @@ void test_devices() {
         for (int il = 0; il < p.n_layer; ++il) {
             const auto * buft = ggml_backend_buffer_get_type(kv->get_layer(il).k->buffer);
             n_host   += buft == ggml_backend_cpu_buffer_type();
-            n_device += buft == with.buffer_type();
+            n_device += buft == with.buffer_type() || buft == flash.buffer_type();
         }
         CHECK_EQ(n_device, s.n_on_device);
         CHECK_EQ(n_host, p.n_layer - s.n_on_device);
-        CHECK_EQ(context_bytes(ctx.get(), with.buffer_type()) > 0, s.n_on_device > 0);
+        const size_t bytes = context_bytes(ctx.get(), with.buffer_type()) + context_bytes(ctx.get(), flash.buffer_type());
+        CHECK_EQ(bytes > 0, s.n_on_device > 0);
+        CHECK(s.n_on_device < 4 || (bytes >= duo_kv_size_of(cpu.get()).total_bytes && bytes < duo_kv_size_of(cpu.get()).total_bytes + 65536));
         CHECK_EQ(context_bytes(ctx.get(), without.buffer_type()), 0u);
         CHECK_EQ(duo_kv_size_of(ctx.get()).total_bytes, duo_kv_size_of(cpu.get()).total_bytes);
 
@@ -144,32 +152,37 @@ void test_devices() {
         std::vector<float> here, there;
         CHECK_EQ(decode(cpu.get(), tokens.data(), 5, 310, false, here), 0);
         CHECK_EQ(decode(ctx.get(), tokens.data(), 5, 310, false, there), 0);
-        CHECK(here == there);
+        CHECK(has_flash ? relative(there, here) <= 1e-5 : here == there);
         printf("devices %s: the same logits, cache of %zu layers on the device, %zu warnings\n", s.name, n_device, s.n_warnings);
     }
 }
 
-// A device whose kernels for the layers are slow says so once a context, with its reason; one that has no opinion, or fast kernels, does not.
+// A device whose kernels for the layers are slow says so once a context, with its reason; one that has no opinion, or fast kernels, does not. One that has
+// flash attention uses that instead.
 void test_slow() {
     const random_model_file file(model_params());
-    fake_device device("device", true);
-    const auto model = load(file, { device.device() });
-    const std::string gates = random_gates(model.get(), fresh_seed());
-    for (const char * reason : { (const char *) nullptr, "use the same for both" }) {
-        fake_device::slow_reason = reason;
-        warnings.clear();
-        CHECK(make_context(model.get(), duo(gates.c_str(), GGML_TYPE_Q8_0, GGML_TYPE_F16)) != nullptr);
-        CHECK_EQ(count(warnings, "will be slow"), reason ? 1u : 0u);
-        CHECK_EQ(count(warnings, "use the same for both (K is q8_0, V is f16, 6 query and 3 KV heads of size 32 and 32)"), reason ? 1u : 0u);
+    for (const bool has_flash : { false, true }) {
+        fake_device device("device", true, has_flash);
+        const auto model = load(file, { device.device() });
+        const std::string gates = random_gates(model.get(), fresh_seed());
+        for (const char * reason : { (const char *) nullptr, "use the same for both" }) {
+            fake_device::slow_reason = reason;
+            warnings.clear();
+            const auto ctx = make_context(model.get(), duo(gates.c_str(), GGML_TYPE_Q8_0, GGML_TYPE_F16));
+            CHECK(ctx != nullptr);
+            CHECK_EQ(count(warnings, "will be slow"), reason && !has_flash ? 1u : 0u);
+            CHECK_EQ(count(warnings, "use the same for both (K is q8_0, V is f16, 6 query and 3 KV heads of size 32 and 32)"), reason && !has_flash ? 1u : 0u);
+            CHECK_EQ(static_cast<const llama_kv_cache_duo *>(ctx->get_memory())->i_primitives(0) >= 0, reason && has_flash);
+        }
     }
     fake_device::slow_reason = nullptr;
 }
 
 // What a context is said to take without allocating is what it takes: the cache, and the graph's buffers.
-void test_breakdown() {
+void test_breakdown(bool has_operator) {
     const random_model_params p = model_params();
     const random_model_file file(p);
-    fake_device device("device", true);
+    fake_device device("device", has_operator, true);
     const auto real = load(file, { device.device() });
     const auto dry  = load(file, { device.device() }, true);
     const std::string gates = random_gates(real.get(), fresh_seed());
@@ -249,7 +262,8 @@ int main() {
     llama_backend_init();
     test_devices();
     test_slow();
-    test_breakdown();
+    test_breakdown(true);
+    test_breakdown(false);
     test_refused();
     return check::result();
 }
