@@ -1,7 +1,7 @@
 // Mixed heads in a real model with sliding windows: test-model-windowed MODEL TEXT. The text is what prompts are taken from.
+#include "decode.h"
 #include "real-model.h"
 
-#include "duo-config.h"
 #include "duo-report.h"
 #include "llama-context.h"
 #include "llama-model.h"
@@ -21,23 +21,14 @@ constexpr uint32_t n_ctx = 8192;
 
 std::vector<llama_token> slice(size_t from, size_t to) { return { text.begin() + from, text.begin() + to }; }
 
-llama_context_params duo(float sparsity, const char * gates = nullptr) { return duo_params(GGML_TYPE_F16, n_ctx, sparsity, gates); }
+llama_context_params duo(float sparsity, const char * gates = nullptr) {
+    llama_context_params p = duo_params(GGML_TYPE_F16, n_ctx, sparsity, gates);
+    p.duo.sink   = 16;
+    p.duo.recent = 64;
+    return p;
+}
 
 context_ptr make_context(const llama_context_params & params) { return ::make_context(model.ptr.get(), params); }
-
-// Gates of the global layers' heads, of which the first is the least needed.
-std::string rising_gates() {
-    std::string rows;
-    int n = 0;
-    for (const int32_t n_gated : duo_gated_heads(*model.ptr)) {
-        std::string row;
-        for (int32_t h = 0; h < n_gated; ++h) {
-            row += (h ? "," : "") + std::to_string(0.1 + 0.001 * n++);
-        }
-        rows += (rows.empty() ? "[" : ",[") + row + "]";
-    }
-    return "{\"llamaDuoPattern\":1,\"layers\":" + std::to_string(duo_gated_heads(*model.ptr).size()) + ",\"kvHeads\":1,\"sink\":16,\"recent\":64,\"gates\":[" + rows + "]}";
-}
 
 // Along stock's own greedy tokens after a prompt of 4,096, no global head streaming picks the same wherever stock is sure.
 void test_greedy() {
@@ -65,13 +56,14 @@ void test_greedy() {
 // What is allocated is what can be computed by hand: a windowed layer keeps its window, a ubatch and what may be taken back, a global one everything.
 void test_bytes() {
     const llama_hparams & hparams = model.ptr->hparams;
-    const std::string gates = rising_gates();
+    const std::string gates = random_gates(model.ptr.get(), fresh_seed());
     for (const float sparsity : { 0.0f, 0.4f, 1.0f }) { // of three heads none, one and all
         auto params = duo(sparsity, gates.c_str());
         params.n_ubatch = 256;
         const auto ctx = make_context(params);
         uint64_t windowed = 0, global = 0, streaming = 0;
-        uint32_t n_streaming = sparsity == 0.0f ? 0 : sparsity == 1.0f ? 3 : 1, n = 0;
+        const uint32_t n_streaming = sparsity == 0.0f ? 0 : sparsity == 1.0f ? 3 : 1;
+        uint32_t n = 0;
         for (uint32_t il = 0; il < hparams.n_layer(); ++il) {
             const uint64_t row = (256 + 256) * sizeof(ggml_fp16_t); // of K and V, one head a layer
             CHECK_EQ(hparams.is_swa(il), il % 6 != 5);
@@ -101,7 +93,7 @@ void test_bytes() {
 
 // Whatever came between, what follows is what a context that decoded the same tokens alone foretells, to the bit.
 void test_sequences() {
-    const std::string gates = rising_gates();
+    const std::string gates = random_gates(model.ptr.get(), fresh_seed());
     const auto params = duo(0.4f, gates.c_str());
     const auto fresh = make_context(params), ctx = make_context(params);
     constexpr size_t n = 1600; // windows and rings have gone round

@@ -3,6 +3,7 @@ import { describe, expect, test } from 'vitest';
 import { OptionError } from '../../../src/errors.ts';
 import { sidecarPath } from '../../../src/eval/gates.ts';
 import { evenGates, inverted, modes, randomGates, variants, type VariantOptions } from '../../../src/eval/modes.ts';
+import type { GatePatternJson } from '../../../src/gates.ts';
 import { Random } from '../../../src/synthetic/random.ts';
 
 const kvHeads = [4, 4, 2];
@@ -73,6 +74,21 @@ describe('variants', () => {
     }
   });
 
+  test('heads with gates keep windows and sinks of their own; the others have one window for all', () => {
+    const windows = [
+      [64, 128],
+      [256, 32],
+    ];
+    const own: GatePatternJson = { ...gates, llamaDuoPattern: 2, windows, sinks: [4, 0] };
+    for (const { mode, duo } of variants({ ...options, gates: own })) {
+      if (mode === 'full') continue;
+      const asked = duo?.(0);
+      const isOwn = mode === 'duo' || mode === 'inverted';
+      expect(asked).toMatchObject(isOwn ? { gates: { windows, sinks: [4, 0] } } : { sink: 64, recent: 256 });
+      expect([asked?.sink, asked?.recent]).toEqual(isOwn ? [undefined, undefined] : [64, 256]);
+    }
+  });
+
   test.each(['duo', 'inverted'] as const)('%s needs gates', (mode) => {
     expect(() => variants({ ...options, modes: [mode], gates: undefined })).toThrow(OptionError);
   });
@@ -97,11 +113,11 @@ test('inverted gates have the opposite order', () => {
   ]);
 });
 
-test('random gates are those of the seed, one for each head of the widest layer', () => {
+test('random gates are those of the seed, one for each head', () => {
   const draw = (seed: number) => randomGates(kvHeads, new Random(seed)).gates;
   expect(draw(1)).toEqual(draw(1));
   expect(draw(1)).not.toEqual(draw(2));
-  expect(draw(1).map((layer) => layer.length)).toEqual([4, 4, 4]);
+  expect(draw(1).map((layer) => layer.length)).toEqual([4, 4, 2]);
 });
 
 test('even gates alternate in both directions', () => {
