@@ -67,7 +67,7 @@ std::vector<float> logits_of(llama_model * model, const llama_context_params & p
 
 // Bytes as planned, as reported and as allocated: rows and recurrent states, apart.
 void test_bytes(llama_model * model) {
-    for (const uint32_t n_seq : { 1u, 2u }) { // minimax-01 aborts, in stock, where sequences do not divide the ubatch
+    for (const uint32_t n_seq : { 1u, 2u }) { // which divide the ubatch: the graph of minimax-01 aborts otherwise
         for (llama_context_params params : { duo(GGML_TYPE_F16, 1.0f), stock(GGML_TYPE_F16) }) {
             params.n_seq_max = n_seq;
             const auto ctx = make_context(model, params);
