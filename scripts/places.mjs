@@ -28,5 +28,8 @@ export const runtimePrograms = {
   deno: join(runtimes, 'node_modules', `@deno/${platform}-${arch}${platform === 'linux' ? '-glibc' : ''}/deno`),
 };
 
-/** The model that test/model runs on. */
+/** The model that test/model runs on, in which every layer sees the whole context. */
 export const testModel = join(cache, 'models/SmolLM2-135M-Instruct.Q4_1.gguf');
+
+/** A model with sliding windows in most of its layers. */
+export const windowedTestModel = join(cache, 'models/gemma-3-270m.Q4_K_M.gguf');

@@ -142,10 +142,13 @@ export async function calibrate(native: Native, model: Model, handle: () => Hand
   };
 }
 
-/** The fewer heads, the less a sample takes, and the more one of them is of a pattern: about as many measurements for every small model. */
+/**
+ * The fewer heads, the less a sample takes, and the more one of them is of a pattern: about as many measurements for every small model. But with very few
+ * heads, as of a model whose other layers have sliding windows, a sample takes what its text takes to read.
+ */
 function defaultSamples({ info }: Model): number {
-  const heads = info.kvHeads.reduce((sum, count) => sum + count, 0);
-  return Math.max(2, Math.round(180 / heads));
+  const heads = info.gatedHeads.reduce((sum, count) => sum + count, 0);
+  return Math.max(2, Math.min(16, Math.round(180 / heads)));
 }
 
 /** Room for the window, and as much again for facts beyond it. */

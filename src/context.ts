@@ -21,9 +21,9 @@ export type DuoOptions = {
    * Not needed with sparsity 0 (every head keeps all) or 1 (every head streams).
    */
   gates?: 'auto' | (string & {}) | URL | GatePattern | GatePatternJson | undefined;
-  /** First keys that a streaming head always sees. Default: the pattern's, else 64. */
+  /** First keys that a streaming head always sees. Default: the pattern's, which may have one a layer, else 64. */
   sink?: number | undefined;
-  /** Keys before the query that a streaming head sees. Default: the pattern's, else 256. */
+  /** Keys before the query that a streaming head sees. Default: the pattern's, which may have one a head, else 256. */
   recent?: number | undefined;
   /** The window of a streaming head moves in steps of this many positions. Default: 1. */
   chunk?: number | undefined;
@@ -60,7 +60,9 @@ export type MemoryReport = {
   streamingBytes: number;
   /** Bytes of the rows of layers with sliding windows of the model's own, whose heads have no gates. 0 where it has none. */
   windowedBytes: number;
-  /** The sum of the three: what is allocated. */
+  /** Bytes of the states of recurrent layers, which are no rows and don't grow with the context: not in the sums. 0 where the model has none. */
+  recurrentBytes: number;
+  /** The sum of the first three: what is allocated for rows. */
   totalBytes: number;
   /** The same if no head streamed: what llama.cpp's own cache takes for this context, but for how it rounds windows. */
   fullBytes: number;
@@ -73,6 +75,7 @@ export type MemoryReport = {
   streamingCells: number;
   windowedCells: number;
   sequences: number;
+  /** What a streaming head sees: the most, where a pattern's heads differ. */
   sink: number;
   recent: number;
   chunk: number;

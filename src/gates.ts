@@ -5,8 +5,8 @@ import { abortSignal, absolutePath, callback, checkOptions, number, oneOf, text,
 
 /** A gate pattern as JSON: the form of llama-duo's pattern files. */
 export type GatePatternJson = {
-  /** The version of this form. */
-  llamaDuoPattern: 1;
+  /** The version of this form: 2 where it has windows, sinks or losses, which builds that know version 1 alone refuse. */
+  llamaDuoPattern: 1 | 2;
   layers: number;
   kvHeads: number;
   /** `gates[layer][kvHead]`, 0 (streams well) to 1 (needs the whole cache). */
@@ -14,8 +14,21 @@ export type GatePatternJson = {
   /** The number of first keys, and of recent keys, that the gates were found with. */
   sink?: number | undefined;
   recent?: number | undefined;
+  /** `windows[layer][kvHead]`: the number of recent keys that a head sees where it streams, unless a context is told one for all. */
+  windows?: number[][] | undefined;
+  /** `sinks[layer]`: the number of first keys that streaming heads of a layer see, likewise. */
+  sinks?: number[] | undefined;
+  losses?: WindowLosses | undefined;
   /** Where it comes from: model, method, data, seed, version, date. */
   provenance?: Record<string, unknown> | undefined;
+};
+
+/** What was lost where one head alone saw no more than a window; the unit is the method's, which the provenance names. */
+export type WindowLosses = {
+  /** Rising. */
+  windows: number[];
+  /** `heads[layer][kvHead]`: a loss for each of the windows. */
+  heads: number[][][];
 };
 
 /**
@@ -68,6 +81,11 @@ export class GatePattern {
   readonly sink: number | undefined;
   /** The number of recent keys that the gates were found with, where it is known. */
   readonly recent: number | undefined;
+  /** `windows[layer][kvHead]`: the number of recent keys that a head sees where it streams, where the pattern has one a head. */
+  readonly windows: readonly (readonly number[])[] | undefined;
+  /** `sinks[layer]`: the number of first keys that streaming heads of a layer see, where the pattern has one a layer. */
+  readonly sinks: readonly number[] | undefined;
+  readonly losses: Readonly<WindowLosses> | undefined;
   readonly provenance: Readonly<Record<string, unknown>> | undefined;
   readonly #native: Native;
 
@@ -79,6 +97,9 @@ export class GatePattern {
     this.gates = json.gates;
     this.sink = json.sink;
     this.recent = json.recent;
+    this.windows = json.windows;
+    this.sinks = json.sinks;
+    this.losses = json.losses;
     this.provenance = json.provenance;
   }
 
@@ -96,7 +117,7 @@ export class GatePattern {
     return { ...selection, streaming: selection.streaming.map((layer) => layer.map((bit) => bit === 1)) };
   }
 
-  /** The content of a pattern file: this project's JSON, or DuoAttention's table, which has the gates alone. */
+  /** The content of a pattern file: this project's JSON, or DuoAttention's table, which has the gates alone and no windows. */
   format(as: 'json' | 'tsv'): string {
     const formats = oneOf('json', 'tsv');
     if (!formats.accepts(as)) throw new OptionError('as', as, formats.expected);
@@ -115,14 +136,17 @@ export class GatePattern {
   }
 
   toJSON(): GatePatternJson {
-    const { layers, kvHeads, gates, sink, recent, provenance } = this;
+    const { layers, kvHeads, gates, sink, recent, windows, sinks, losses, provenance } = this;
     return {
-      llamaDuoPattern: 1,
+      llamaDuoPattern: windows || sinks || losses ? 2 : 1,
       layers,
       kvHeads,
       gates: gates.map((layer) => [...layer]),
       ...(sink !== undefined && { sink }),
       ...(recent !== undefined && { recent }),
+      ...(windows !== undefined && { windows: windows.map((layer) => [...layer]) }),
+      ...(sinks !== undefined && { sinks: [...sinks] }),
+      ...(losses !== undefined && { losses: structuredClone(losses) }),
       ...(provenance !== undefined && { provenance: { ...provenance } }),
     };
   }
@@ -135,11 +159,11 @@ export type EmbedOptions = {
   signal?: AbortSignal | undefined;
 };
 
-/** A row of gates a line, for people who look into the file. */
+/** A layer a line, for people who look into the file. */
 function jsonText(pattern: GatePatternJson): string {
+  const rows = (layers: readonly unknown[]): string => `[\n${layers.map((row) => `    ${JSON.stringify(row)}`).join(',\n')}\n  ]`;
   const lines = Object.entries(pattern).map(([key, value]) => {
-    const text =
-      key === 'gates' ? `[\n${pattern.gates.map((row) => `    ${JSON.stringify(row)}`).join(',\n')}\n  ]` : JSON.stringify(value);
+    const text = key === 'gates' || key === 'windows' ? rows(value as unknown[]) : JSON.stringify(value);
     return `  ${JSON.stringify(key)}: ${text}`;
   });
   return `{\n${lines.join(',\n')}\n}\n`;

@@ -22,7 +22,7 @@ export type { Score, ScoreOptions } from './score.ts';
 export type { CalibrateOptions, Calibration, CalibrationMethod } from './calibrate.ts';
 
 export { readGates } from './gates.ts';
-export type { GatePattern, GatePatternJson, GatesText, HeadChoice, HeadSelection, ReadGatesOptions } from './gates.ts';
+export type { GatePattern, GatePatternJson, GatesText, HeadChoice, HeadSelection, ReadGatesOptions, WindowLosses } from './gates.ts';
 
 export { buildInfo, type BuildInfo } from './build-info.ts';
 export { drainLog, type LogLine } from './log.ts';

@@ -46,9 +46,11 @@ export type ModelInfo = {
   /** Tokens that the model was trained to see. */
   contextSize: number;
   vocabularySize: number;
-  /** Query heads, and KV heads, of each layer. */
+  /** Query heads, and KV heads, of each layer: 0 where it does not attend. */
   heads: number[];
   kvHeads: number[];
+  /** KV heads of each layer that have a gate, a row of a pattern each: 0 where the layer has the model's own sliding window, no attention or no rows of its own. */
+  gatedHeads: number[];
   /** Numbers in a K row, and in a V row, of one head. */
   headSizeK: number;
   headSizeV: number;

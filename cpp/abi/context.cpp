@@ -136,6 +136,7 @@ static json describe(const duo_kv_size & kv) {
         { "retrievalBytes", kv.retrieval_bytes },
         { "streamingBytes", kv.streaming_bytes },
         { "windowedBytes",  kv.windowed_bytes },
+        { "recurrentBytes", kv.recurrent_bytes },
         { "totalBytes",     kv.total_bytes },
         { "fullBytes",      kv.full_bytes },
         { "retrievalHeads", kv.n_retrieval },

@@ -100,7 +100,7 @@ LLAMA_DUO_API int32_t llama_duo_model_fetch(const void * json, int32_t len, uint
 //   "splitMode"?: "none" | "layer" | "row" | "tensor" (layer), "mainGpu"?: integer (0: the device of a model that is not split), "tensorSplit"?: [number]
 //   (shares of the devices), "overrides"?: { key: boolean | number | string } (metadata instead of the file's) }
 // Result: { "model": handle, "description", "architecture", "path", "sizeBytes", "parameters", "layers", "embeddingSize", "contextSize" (trained),
-//   "vocabularySize", "heads": [per layer], "kvHeads": [per layer], "headSizeK", "headSizeV", "bosToken", "eosToken" (or null), "addBos": boolean,
+//   "vocabularySize", "heads": [per layer], "kvHeads": [per layer], "gatedHeads": [per layer] (KV heads that have gates), "headSizeK", "headSizeV", "bosToken", "eosToken" (or null), "addBos": boolean,
 //   "chatTemplate": string | null, "metadata": { key: value } }
 LLAMA_DUO_API int32_t llama_duo_model_load(const void * json, int32_t len, uint32_t * job);
 
@@ -124,7 +124,8 @@ LLAMA_DUO_API int32_t llama_duo_detokenize(
 // --- gate patterns ---
 
 // Options: { "path": string } or { "text": string, "source"?: string }
-// Result: the pattern as its JSON: { "llamaDuoPattern": 1, "layers", "kvHeads", "sink"?, "recent"?, "gates": [[...]], "provenance"? }
+// Result: the pattern as its JSON: { "llamaDuoPattern": 1 or 2, "layers", "kvHeads", "sink"?, "recent"?, "gates": [[...]], "windows"?: [[...]],
+//   "sinks"?: [per layer], "losses"?: { "windows": [...], "heads": [[[...]]] }, "provenance"? }
 LLAMA_DUO_API int32_t llama_duo_gates_read(const void * json, int32_t len, uint32_t * job);
 
 // Options: { "pattern": the pattern's JSON object, "sparsity"?: number, "threshold"?: number, "kvHeads"?: [per layer] (default: the pattern's) }
@@ -157,7 +158,7 @@ LLAMA_DUO_API int32_t llama_duo_calibrate(uint32_t model, const void * json, int
 // Result: { "context": handle, "contextSize", "sequences", "contextPerSequence", "batchSize", "ubatchSize", "threads", "threadsBatch",
 //   "typeK", "typeV", "kv": KV, "devices": [DEVICE], "warnings": WARNINGS }
 // DEVICE: { "name", "description", "type": "cpu" | "gpu", "totalBytes", "freeBytes", "weightsBytes", "contextBytes", "computeBytes" }
-// KV: { "retrievalBytes", "streamingBytes", "windowedBytes", "totalBytes", "fullBytes", "retrievalHeads", "streamingHeads", "retrievalCells",
+// KV: { "retrievalBytes", "streamingBytes", "windowedBytes", "recurrentBytes" (of states: not in the sums), "totalBytes", "fullBytes", "retrievalHeads", "streamingHeads", "retrievalCells",
 //   "streamingCells", "windowedHeads", "windowedCells" (of layers with the model's own sliding windows),
 //   "sequences", "sink", "recent", "chunk" }
 // WARNINGS: [{ "code": "beyond-training" (the context is larger than what the model was trained for), "message" }]

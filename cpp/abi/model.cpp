@@ -4,6 +4,7 @@
 #include "handle-table.h"
 #include "log.h"
 
+#include "duo-config.h"
 #include "duo-interrupt.h"
 #include "llama-model.h"
 
@@ -223,9 +224,11 @@ static json describe(const model & m) {
     json heads    = json::array();
     json kv_heads = json::array();
     for (uint32_t il = 0; il < n_layer; il++) {
-        heads.push_back(hparams.n_head(il));
-        kv_heads.push_back(hparams.n_head_kv(il));
+        const bool attends = duo_attends(*ptr, il);
+        heads.push_back(attends ? hparams.n_head(il) : 0);
+        kv_heads.push_back(attends ? hparams.n_head_kv(il) : 0);
     }
+    const auto gated = n_layer ? duo_gated_heads(*ptr) : std::vector<int32_t>();
 
     return {
         { "description",    string_of([&](char * buf, size_t size) { return llama_model_desc(ptr, buf, size); }) },
@@ -239,6 +242,7 @@ static json describe(const model & m) {
         { "vocabularySize", llama_vocab_n_tokens(m.vocab) },
         { "heads",          heads },
         { "kvHeads",        kv_heads },
+        { "gatedHeads",     gated },
         { "headSizeK",      n_layer ? hparams.n_embd_head_k(0) : 0 },
         { "headSizeV",      n_layer ? hparams.n_embd_head_v(0) : 0 },
         { "bosToken",       token_or_null(llama_vocab_bos(m.vocab)) },

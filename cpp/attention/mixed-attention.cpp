@@ -69,7 +69,7 @@ bool ggml_mixed_attn_supported(ggml_backend_dev_t dev, ggml_mixed_attn_shape s) 
     ggml_init_params params = { 16 * ggml_tensor_overhead(), nullptr, /*.no_alloc =*/ true };
     ggml_context_ptr ctx { ggml_init(params) };
 
-    ggml_mixed_attn_params p = { 1.0f, 0.0f, 0, 1, 64, 1, 64 * s.n_head_kv, 0, 0 };
+    ggml_mixed_attn_params p = { 1.0f, 0.0f, 0, 1, 64, 1, 64 * s.n_head_kv, 0, 0, 0 };
     ggml_tensor * op = ggml_mixed_attn(ctx.get(),
             ggml_new_tensor_3d(ctx.get(), GGML_TYPE_F32, s.head_size_k, s.n_head, 1),
             ggml_new_tensor_3d(ctx.get(), GGML_TYPE_F32, s.head_size_k, s.n_head_kv, 1),

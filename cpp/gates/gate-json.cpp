@@ -7,8 +7,12 @@
 #include "gate-text.h"
 
 #include <algorithm>
+#include <cmath>
+#include <functional>
 #include <limits>
 #include <map>
+#include <string>
+#include <vector>
 
 using nlohmann::json;
 
@@ -16,8 +20,8 @@ namespace duo {
 
 namespace {
 
-constexpr int32_t supported_version = 1;
-constexpr int32_t largest_size      = std::numeric_limits<int32_t>::max();
+constexpr int32_t newest_version = 2;
+constexpr int32_t largest_size   = std::numeric_limits<int32_t>::max();
 
 // Where the parser stopped. Only a second, event-driven pass tells this for every kind of error.
 struct syntax_error : json::json_sax_t {
@@ -86,12 +90,21 @@ struct json_text {
         return root[key];
     }
 
-    int32_t integer(const std::string & key, int32_t low, int32_t high) const {
-        const json & value = root.at(key);
+    int32_t integer(const std::string & key, int32_t low, int32_t high) const { return integer(root.at(key), '"' + key + '"', low, high); }
+
+    int32_t integer(const json & value, const std::string & name, int32_t low, int32_t high) const {
         if (!value.is_number_integer() || value < low || value > high) {
-            fail(value, '"' + key + "\" is " + describe(value) + "; expected a whole number from " + std::to_string(low) + " to " + std::to_string(high));
+            fail(value, name + " is " + describe(value) + "; expected a whole number from " + std::to_string(low) + " to " + std::to_string(high));
         }
         return value.get<int32_t>();
+    }
+
+    // Throws unless it is an array of n; of what, and why so many, in words.
+    void check_array(const json & value, const std::string & name, size_t n, const std::string & of, const std::string & why) const {
+        if (!value.is_array() || value.size() != n) {
+            fail(value, name + " is " + describe(value) + (value.is_array() ? " of " + std::to_string(value.size()) : "") + "; expected an array of " +
+                 std::to_string(n) + " " + of + ", because " + why);
+        }
     }
 
 private:
@@ -145,32 +158,37 @@ private:
     }
 };
 
-void check_version(const json_text & doc) {
-    const json & version = doc.required("llamaDuoPattern", "the version of this format, " + std::to_string(supported_version));
-    if (version != supported_version) {
-        doc.fail(version, "\"llamaDuoPattern\" is " + doc.describe(version) + "; this build reads version " + std::to_string(supported_version) +
-                 ". Write the pattern in that version, or update llama-duo if the file is from a newer one");
+// Returns it.
+int32_t check_version(const json_text & doc) {
+    const json & version = doc.required("llamaDuoPattern", "the version of this format, 1 or 2");
+    if (!version.is_number_integer() || version < 1 || version > newest_version) {
+        doc.fail(version, "\"llamaDuoPattern\" is " + doc.describe(version) + "; this build reads versions 1 and 2"
+                 ". Write the pattern in one of these, or update llama-duo if the file is from a newer one");
     }
+    return version.get<int32_t>();
 }
 
-void check_keys(const json_text & doc) {
-    static const char * const known[] = { "llamaDuoPattern", "layers", "kvHeads", "sink", "recent", "gates", "provenance" };
+void check_keys(const json_text & doc, int32_t version) {
+    static const std::vector<std::string> known = { "llamaDuoPattern", "layers", "kvHeads", "sink", "recent", "gates", "provenance" };
+    static const std::vector<std::string> since_2 = { "windows", "sinks", "losses" };
+    const auto among = [](const std::vector<std::string> & keys, const std::string & key) { return std::find(keys.begin(), keys.end(), key) != keys.end(); };
     for (const auto & [key, value] : doc.root.items()) {
-        if (std::find(std::begin(known), std::end(known), key) == std::end(known)) {
-            const auto   it = doc.keys.find(key);
-            const size_t at = it == doc.keys.end() ? value.start_pos() : it->second; // a key written with escapes is not in the map
-            doc.in.fail(at, "unknown key \"" + excerpt(key) + "\"; expected llamaDuoPattern, layers, kvHeads, sink, recent, gates or provenance. "
-                            "Remove it, or put it into provenance");
+        if (among(known, key) || (version >= 2 && among(since_2, key))) {
+            continue;
         }
+        const auto   it = doc.keys.find(key);
+        const size_t at = it == doc.keys.end() ? value.start_pos() : it->second; // a key written with escapes is not in the map
+        if (among(since_2, key)) {
+            doc.in.fail(at, "the key \"" + key + "\" is one of version 2, and \"llamaDuoPattern\" is " + std::to_string(version) + ". Write 2 there, or remove the key");
+        }
+        doc.in.fail(at, "unknown key \"" + excerpt(key) + "\"; expected llamaDuoPattern, layers, kvHeads, sink, recent, gates or provenance" +
+                    (version >= 2 ? ", windows, sinks or losses" : "") + ". Remove it, or put it into provenance");
     }
 }
 
 void read_gates(const json_text & doc, gate_pattern & pattern) {
     const json & rows = doc.required("gates", "an array with one array of numbers a layer");
-    if (!rows.is_array() || rows.size() != size_t(pattern.n_layer)) {
-        doc.fail(rows, "\"gates\" is " + doc.describe(rows) + (rows.is_array() ? " of " + std::to_string(rows.size()) : "") +
-                 "; expected an array of " + std::to_string(pattern.n_layer) + " rows, because \"layers\" is " + std::to_string(pattern.n_layer));
-    }
+    doc.check_array(rows, "\"gates\"", size_t(pattern.n_layer), "rows", "\"layers\" is " + std::to_string(pattern.n_layer));
 
     pattern.gates.assign(size_t(pattern.n_layer) * pattern.n_head_kv, 0.0f);
     int32_t widest = 0;
@@ -205,12 +223,72 @@ void read_gates(const json_text & doc, gate_pattern & pattern) {
     }
 }
 
+// Calls read(value, its name, the head's place in gates) for each head of a value of the shape of "gates".
+template <typename F>
+void for_each_head(const json_text & doc, const gate_pattern & pattern, const json & rows, const std::string & name, F read) {
+    doc.check_array(rows, name, size_t(pattern.n_layer), "rows", "\"layers\" is " + std::to_string(pattern.n_layer));
+    for (int32_t il = 0; il < pattern.n_layer; ++il) {
+        const std::string row = name + "[" + std::to_string(il) + "]";
+        doc.check_array(rows[il], row, size_t(pattern.n_head(il)), "values", "gates[" + std::to_string(il) + "] has as many");
+        for (int32_t ih = 0; ih < pattern.n_head(il); ++ih) {
+            read(rows[il][ih], row + "[" + std::to_string(ih) + "]", size_t(il) * pattern.n_head_kv + ih);
+        }
+    }
+}
+
+void read_losses(const json_text & doc, gate_pattern & pattern) {
+    const json & losses = doc.root["losses"];
+    if (!losses.is_object() || losses.size() != 2 || !losses.contains("windows") || !losses.contains("heads")) {
+        doc.fail(losses, "\"losses\" is " + doc.describe(losses) + "; expected an object with \"windows\" and \"heads\" and nothing else");
+    }
+    const json & windows = losses["windows"];
+    if (!windows.is_array() || windows.empty() || windows.size() > max_loss_windows) {
+        doc.fail(windows, "losses.windows is " + doc.describe(windows) + (windows.is_array() ? " of " + std::to_string(windows.size()) : "") +
+                 "; expected an array of 1 to " + std::to_string(max_loss_windows) + " windows");
+    }
+    for (size_t i = 0; i < windows.size(); ++i) {
+        const int32_t least = i == 0 ? 0 : pattern.loss_windows.back() + 1; // they rise
+        pattern.loss_windows.push_back(doc.integer(windows[i], "losses.windows[" + std::to_string(i) + "]", least, max_gate_window));
+    }
+    const size_t n = pattern.loss_windows.size();
+    pattern.losses.assign(pattern.gates.size() * n, 0.0f);
+    for_each_head(doc, pattern, losses["heads"], "losses.heads", [&](const json & value, const std::string & name, size_t head) {
+        doc.check_array(value, name, n, "losses", "losses.windows has as many");
+        for (size_t i = 0; i < n; ++i) {
+            const float loss = value[i].is_number() ? value[i].get<float>() : NAN;
+            if (!std::isfinite(loss)) {
+                doc.fail(value[i], name + "[" + std::to_string(i) + "] is " + doc.describe(value[i]) + "; expected a number");
+            }
+            pattern.losses[head * n + i] = loss;
+        }
+    });
+}
+
+// What version 2 adds.
+void read_windows(const json_text & doc, gate_pattern & pattern) {
+    if (doc.root.contains("windows")) {
+        pattern.windows.assign(pattern.gates.size(), 0);
+        for_each_head(doc, pattern, doc.root["windows"], "windows", [&](const json & value, const std::string & name, size_t head) {
+            pattern.windows[head] = doc.integer(value, name, 0, max_gate_window);
+        });
+    }
+    if (doc.root.contains("sinks")) {
+        const json & sinks = doc.root["sinks"];
+        doc.check_array(sinks, "\"sinks\"", size_t(pattern.n_layer), "numbers", "\"layers\" is " + std::to_string(pattern.n_layer));
+        for (size_t il = 0; il < sinks.size(); ++il) {
+            pattern.sinks.push_back(doc.integer(sinks[il], "sinks[" + std::to_string(il) + "]", 0, max_gate_window));
+        }
+    }
+    if (doc.root.contains("losses")) {
+        read_losses(doc, pattern);
+    }
+}
+
 } // namespace
 
 gate_pattern parse_gate_json(const gate_text & in) {
     const json_text doc(in);
-    check_version(doc); // first: a newer version may well have other keys
-    check_keys(doc);
+    check_keys(doc, check_version(doc)); // the version first: a newer one may well have other keys
 
     gate_pattern pattern;
     doc.required("layers",  "the number of layers");
@@ -231,6 +309,7 @@ gate_pattern parse_gate_json(const gate_text & in) {
         pattern.provenance = provenance.dump();
     }
     read_gates(doc, pattern);
+    read_windows(doc, pattern);
     return pattern;
 }
 
@@ -269,7 +348,8 @@ std::string gate_pattern_to_json(const gate_pattern & pattern) {
     const auto line = [&](const char * key, const std::string & value) {
         out += std::string(out == "{\n" ? "" : ",\n") + "  \"" + key + "\": " + value;
     };
-    line("llamaDuoPattern", std::to_string(supported_version));
+    const bool has_windows = !pattern.windows.empty() || !pattern.sinks.empty() || !pattern.loss_windows.empty();
+    line("llamaDuoPattern", has_windows ? "2" : "1");
     line("layers",          std::to_string(pattern.n_layer));
     line("kvHeads",         std::to_string(pattern.n_head_kv));
     if (pattern.sink >= 0) {
@@ -279,15 +359,31 @@ std::string gate_pattern_to_json(const gate_pattern & pattern) {
         line("recent", std::to_string(pattern.recent));
     }
 
-    std::string rows = "[";
-    for (int32_t il = 0; il < pattern.n_layer; ++il) {
-        rows += il == 0 ? "\n    [" : ",\n    [";
-        for (int32_t ih = 0; ih < pattern.n_head(il); ++ih) {
-            rows += (ih == 0 ? "" : ", ") + json_f32(pattern.at(il, ih)).dump();
+    const auto list = [](size_t n, const std::function<std::string(size_t i)> & item) {
+        std::string text = "[";
+        for (size_t i = 0; i < n; ++i) {
+            text += (i == 0 ? "" : ", ") + item(i);
         }
-        rows += "]";
+        return text + "]";
+    };
+    const auto rows = [&](const std::string & indent, const std::function<std::string(int32_t il, int32_t ih)> & item) { // a layer a line
+        std::string text = "[";
+        for (int32_t il = 0; il < pattern.n_layer; ++il) {
+            text += (il == 0 ? "\n" : ",\n") + indent + "  " + list(size_t(pattern.n_head(il)), [&](size_t ih) { return item(il, int32_t(ih)); });
+        }
+        return text + "\n" + indent + "]";
+    };
+    line("gates", rows("  ", [&](int32_t il, int32_t ih) { return json_f32(pattern.at(il, ih)).dump(); }));
+    if (!pattern.windows.empty()) {
+        line("windows", rows("  ", [&](int32_t il, int32_t ih) { return std::to_string(pattern.window(il, ih)); }));
     }
-    line("gates", rows + "\n  ]");
+    if (!pattern.sinks.empty()) {
+        line("sinks", list(pattern.sinks.size(), [&](size_t il) { return std::to_string(pattern.sinks[il]); }));
+    }
+    if (const size_t n = pattern.loss_windows.size()) {
+        line("losses", "{\n    \"windows\": " + list(n, [&](size_t i) { return std::to_string(pattern.loss_windows[i]); }) + ",\n    \"heads\": " +
+             rows("    ", [&](int32_t il, int32_t ih) { return list(n, [&](size_t i) { return json_f32(pattern.loss(il, ih, i)).dump(); }); }) + "\n  }");
+    }
 
     if (!pattern.provenance.empty()) {
         const auto provenance = json::parse(pattern.provenance, nullptr, false);

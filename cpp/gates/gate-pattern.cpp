@@ -2,8 +2,10 @@
 #include "gate-text.h"
 
 #include <algorithm>
+#include <cmath>
 #include <filesystem>
 #include <fstream>
+#include <functional>
 
 namespace fs = std::filesystem;
 
@@ -115,6 +117,49 @@ gate_pattern load_gate_pattern(const std::string & path) {
 // Patterns made elsewhere
 // ---------------------------------------------------------------------------------------------------------------------
 
+static void check_windows(const gate_pattern & pattern, const std::function<void(const std::string & problem)> & fail) {
+    const size_t n_head = size_t(pattern.n_layer) * pattern.n_head_kv;
+    const auto check_size = [&](const char * name, size_t size, size_t expected) {
+        if (size != 0 && size != expected) {
+            fail("there are " + std::to_string(size) + " " + name + "; expected " + std::to_string(expected) + ", or none");
+        }
+    };
+    const auto check_window = [&](const std::string & name, int32_t window, int32_t least) {
+        if (window < least || window > max_gate_window) {
+            fail(name + " is " + std::to_string(window) + "; expected a whole number from " + std::to_string(least) + " to " + std::to_string(max_gate_window));
+        }
+    };
+    check_size("windows", pattern.windows.size(), n_head);
+    check_size("sinks",   pattern.sinks.size(), size_t(pattern.n_layer));
+    if (pattern.loss_windows.size() > max_loss_windows) {
+        fail("losses were measured with " + std::to_string(pattern.loss_windows.size()) + " windows; expected at most " + std::to_string(max_loss_windows));
+    }
+    if (pattern.losses.size() != n_head * pattern.loss_windows.size()) {
+        fail("there are " + std::to_string(pattern.losses.size()) + " losses; expected " + std::to_string(n_head) + " for each of " +
+             std::to_string(pattern.loss_windows.size()) + " windows");
+    }
+    for (size_t i = 0; i < pattern.loss_windows.size(); ++i) {
+        check_window("losses.windows[" + std::to_string(i) + "]", pattern.loss_windows[i], i == 0 ? 0 : pattern.loss_windows[i - 1] + 1);
+    }
+    for (int32_t il = 0; il < pattern.n_layer; ++il) {
+        const std::string layer = "[" + std::to_string(il) + "]";
+        if (!pattern.sinks.empty()) {
+            check_window("sinks" + layer, pattern.sinks[il], 0);
+        }
+        for (int32_t ih = 0; ih < pattern.n_head(il); ++ih) {
+            const std::string head = layer + "[" + std::to_string(ih) + "]";
+            if (!pattern.windows.empty()) {
+                check_window("windows" + head, pattern.window(il, ih), 0);
+            }
+            for (size_t i = 0; i < pattern.loss_windows.size(); ++i) {
+                if (!std::isfinite(pattern.loss(il, ih, i))) {
+                    fail("losses.heads" + head + "[" + std::to_string(i) + "] is " + std::to_string(pattern.loss(il, ih, i)) + "; expected a number");
+                }
+            }
+        }
+    }
+}
+
 void check_gate_pattern(const gate_pattern & pattern) {
     const auto fail = [&](const std::string & problem) { throw gate_error(printable(pattern.source) + ": " + problem); };
 
@@ -139,6 +184,7 @@ void check_gate_pattern(const gate_pattern & pattern) {
             }
         }
     }
+    check_windows(pattern, fail);
 }
 
 } // namespace duo

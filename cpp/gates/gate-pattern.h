@@ -22,12 +22,24 @@ struct gate_pattern {
     std::vector<int32_t> n_head_layer;   // [n_layer], KV heads of each layer, 0 where it has no attention; empty: n_head_kv in all of them
     int32_t              sink      = -1; // what the gates were found with; -1: not said
     int32_t              recent    = -1;
+    std::vector<int32_t> windows;        // as gates: the recent keys that each head sees where it streams; empty: recent, for all
+    std::vector<int32_t> sinks;          // [n_layer], the first keys that streaming heads of each layer see; empty: sink, for all
+    std::vector<int32_t> loss_windows;   // rising: windows that a loss was measured with, each head alone seeing no more than that; empty: none was
+    std::vector<float>   losses;         // [n_layer][n_head_kv][loss_windows]; its unit is the method's
     std::string          provenance;     // JSON object text, "" if none: model, method, data, seed, version, date
     std::string          source = "<gates>"; // for messages: the path, if it came from one
 
-    float   at(int32_t il, int32_t ih) const { return gates[size_t(il) * n_head_kv + ih]; }
+    float   at    (int32_t il, int32_t ih) const { return gates  [size_t(il) * n_head_kv + ih]; }
+    int32_t window(int32_t il, int32_t ih) const { return windows[size_t(il) * n_head_kv + ih]; }
+    float   loss  (int32_t il, int32_t ih, size_t i) const { return losses[(size_t(il) * n_head_kv + ih) * loss_windows.size() + i]; }
     int32_t n_head(int32_t il)         const { return n_head_layer.empty() ? n_head_kv : n_head_layer[il]; }
 };
+
+// Windows and sinks that a pattern may have: more than any context holds.
+constexpr int32_t max_gate_window = 1 << 29;
+
+// Windows that losses may be measured with.
+constexpr size_t max_loss_windows = 64;
 
 // Text of a pattern. What starts with '{' (after white space) is this project's JSON, anything else DuoAttention's TSV, which says no sizes.
 // Values at most 0.01 outside [0, 1] are clipped. Throws gate_error.
@@ -36,7 +48,8 @@ gate_pattern parse_gate_pattern(std::string_view text, const std::string & sourc
 // A DuoAttention folder (full_attention_heads.tsv and, if there, config.json), a TSV or JSON file, or a GGUF model with a pattern in it. The path is UTF-8. Throws gate_error.
 gate_pattern load_gate_pattern(const std::string & path);
 
-// The pattern as this project's JSON, the form that parse_gate_pattern reads: the same gates to the bit. Throws gate_error as check_gate_pattern does.
+// The pattern as this project's JSON, the form that parse_gate_pattern reads: the same numbers to the bit. Its version is the oldest that can say all of it.
+// Throws gate_error as check_gate_pattern does.
 std::string gate_pattern_to_json(const gate_pattern & pattern);
 
 // For patterns that the functions above did not make: throws gate_error unless shape and values are what the struct says.

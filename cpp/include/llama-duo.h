@@ -24,7 +24,7 @@ struct llama_duo_params {
     float sparsity;   // share of all KV heads that stream, 0 to 1
     float threshold;  // a head with a gate of at least this keeps its whole cache
 
-    // A streaming head's visible keys; a negative value means the pattern's own, else 64, 256 and 1.
+    // A streaming head's visible keys; a negative value means the pattern's own, which may have sinks a layer and windows a head, else 64, 256 and 1.
     int32_t sink;     // first keys of the sequence, always visible
     int32_t recent;   // keys before the query's chunk
     int32_t chunk;    // the window moves in steps of this many positions

@@ -36,6 +36,7 @@ struct ggml_mixed_attn_params {
     int64_t n_rows;   // rows of one sequence's stream, all heads together
     int32_t has_kv;   // set by ggml_mixed_attn
     int32_t has_sinks;
+    int32_t layer;    // of the model, that has the rows: for who looks at a graph
 };
 
 // q        [head_size_k, n_head,    n_tokens] f32, rows contiguous

@@ -95,7 +95,16 @@ bool duo_attends(const llama_model & model, uint32_t il) {
         case LLM_ARCH_FALCON_H1:      return true; // beside the recurrent part
         case LLM_ARCH_NEMOTRON_H:
         case LLM_ARCH_NEMOTRON_H_MOE: return !model.hparams.is_recr(il) && model.hparams.n_ff(il) == 0;
-        default:                      return !llm_arch_is_hybrid(model.arch) || !model.hparams.is_recr(il);
+        default:                      return !llm_arch_is_recurrent(model.arch) && (!llm_arch_is_hybrid(model.arch) || !model.hparams.is_recr(il));
+    }
+}
+
+bool duo_recurs(const llama_model & model, uint32_t il) {
+    switch (model.arch) {
+        case LLM_ARCH_FALCON_H1:      return true;
+        case LLM_ARCH_NEMOTRON_H:
+        case LLM_ARCH_NEMOTRON_H_MOE: return model.hparams.is_recr(il) && model.hparams.n_ff(il) == 0;
+        default:                      return llm_arch_is_recurrent(model.arch) || (llm_arch_is_hybrid(model.arch) && model.hparams.is_recr(il));
     }
 }
 
@@ -129,6 +138,22 @@ static void drop_rows_without_gates(duo::gate_pattern & pattern, const llama_hpa
     pattern.n_head_layer = std::move(n_head);
 }
 
+// The most that a streaming head sees, where heads differ.
+static void take_most(duo_config & config, bool own_sinks, bool own_windows) {
+    int32_t sink = -1, recent = -1;
+    for (size_t il = 0; il < config.layers.size(); ++il) {
+        const duo_layer & l = config.layers[il];
+        for (size_t h = 0; h < config.heads.streaming[il].size(); ++h) {
+            if (config.heads.streaming[il][h]) {
+                sink   = std::max(sink,   l.sink);
+                recent = std::max(recent, l.recent[h]);
+            }
+        }
+    }
+    config.sink   = own_sinks   && sink   >= 0 ? sink   : config.sink;
+    config.recent = own_windows && recent >= 0 ? recent : config.recent;
+}
+
 void duo_init_cparams(llama_cparams & cparams, const llama_model & model, const llama_context_params & params) {
     const llama_duo_params & p = params.duo;
     if (cparams.ctx_other && cparams.ctx_other->get_cparams().duo && model.arch == LLM_ARCH_GEMMA4_ASSISTANT) {
@@ -155,6 +180,8 @@ void duo_init_cparams(llama_cparams & cparams, const llama_model & model, const 
     config->recent   = first_given(p.recent, pattern.recent, 256);
     config->chunk    = first_given(p.chunk, -1, 1);
     config->operator_only = p.operator_only;
+    // what is asked for goes before what the pattern has a layer or a head
+    const bool own_sinks = p.sink < 0 && !pattern.sinks.empty(), own_windows = p.recent < 0 && !pattern.windows.empty();
     config->recurrent = llm_arch_is_hybrid(model.arch);
     config->rollback  = config->recurrent ? cparams.n_rs_seq : std::max(64u, params.n_rs_seq);
     // graphs are reserved for a multiple of n_seq_max tokens
@@ -176,18 +203,20 @@ void duo_init_cparams(llama_cparams & cparams, const llama_model & model, const 
             l.recent.assign(hparams.n_head_kv(il), chunked ? 0 : n_swa - 1);
             check_window(*config, l, l.recent.empty() ? 0 : l.recent[0]);
         } else {
-            l.sink  = config->sink;
+            l.sink  = own_sinks ? pattern.sinks[il] : config->sink;
             l.chunk = config->chunk;
             for (uint32_t h = 0; h < hparams.n_head_kv(il); ++h) {
-                const bool streams = l.stored_by == il && config->heads.streaming[il][h];
+                const bool    streams = l.stored_by == il && config->heads.streaming[il][h];
+                const int32_t recent  = !streams ? GGML_MIXED_ATTN_ALL : own_windows ? pattern.window(int32_t(il), int32_t(h)) : config->recent;
                 if (streams) {
-                    check_window(*config, l, config->recent); // GGML_MIXED_ATTN_ALL is beyond what it lets pass
+                    check_window(*config, l, recent); // GGML_MIXED_ATTN_ALL is beyond what it lets pass
                 }
-                l.recent.push_back(streams ? config->recent : GGML_MIXED_ATTN_ALL);
+                l.recent.push_back(recent);
             }
         }
         config->layers.push_back(std::move(l));
     }
+    take_most(*config, own_sinks, own_windows);
     for (duo_layer & l : config->layers) {
         l.recent = config->layers[l.stored_by].recent; // who attends to another's rows sees what that one keeps
     }

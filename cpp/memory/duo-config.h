@@ -29,7 +29,7 @@ struct duo_config {
     // Which heads of the layers that see the whole context stream; a layer with a window of the model's own, or without attention, has no heads here.
     duo::head_selection heads;
 
-    // Streaming heads'.
+    // Streaming heads': the most that any of them sees, where a pattern has windows and sinks of its own. A windowed head of a calibration sees that.
     int32_t sink;
     int32_t recent;
     int32_t chunk;
@@ -55,6 +55,9 @@ struct duo_config {
 
 // Whether a layer attends, alone or beside a recurrent part: as the layer filters of llama_model::create_memory have it.
 bool duo_attends(const llama_model & model, uint32_t il);
+
+// Whether a layer has a recurrent state, alone or beside attention.
+bool duo_recurs(const llama_model & model, uint32_t il);
 
 // How many KV heads of each layer have a gate: those of layers that see the whole context and store rows of their own. None in layers with a window of the
 // model's own, without attention, or that attend to another's rows. [n_layer]

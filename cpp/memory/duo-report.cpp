@@ -44,7 +44,7 @@ duo_kv_size duo_kv_sizes(
             } else if (layout && layout->layers[il].heads[h].i_ring >= 0) {
                 size.n_streaming++;
                 size.streaming_bytes  += bytes;
-                size.n_cells_streaming = uint32_t(bytes / row);
+                size.n_cells_streaming = std::max(size.n_cells_streaming, uint32_t(bytes / row));
             } else {
                 size.n_retrieval++;
                 size.retrieval_bytes += bytes;
@@ -76,7 +76,12 @@ duo_kv_size duo_kv_size_for(const llama_model * model, const llama_context_param
     const uint32_t n_seq     = cparams.kv_unified ? 1 : cparams.n_seq_max;
     const uint32_t n_ctx_seq = GGML_PAD(n_ctx / n_seq, 256);
 
-    return duo_kv_sizes(*model, cparams.duo.get(), n_ctx_seq, n_seq, params.type_k, params.type_v);
+    duo_kv_size size = duo_kv_sizes(*model, cparams.duo.get(), n_ctx_seq, n_seq, params.type_k, params.type_v);
+    for (uint32_t il = 0; il < model->hparams.n_layer(); ++il) { // as llama_memory_recurrent keeps them, a copy for each position that can be gone back
+        const uint64_t state = duo_recurs(*model, il) ? uint64_t(model->hparams.n_embd_r()) + model->hparams.n_embd_s() : 0;
+        size.recurrent_bytes += state * sizeof(float) * cparams.n_seq_max * (1 + cparams.n_rs_seq);
+    }
+    return size;
 }
 
 // The part of a memory that has K and V rows: recurrent states are no rows.
@@ -87,13 +92,40 @@ static const llama_memory_i * rows_of(const llama_memory_i * memory) {
     if (const auto * hybrid = dynamic_cast<const llama_memory_hybrid_iswa *>(memory)) {
         return hybrid->get_mem_attn();
     }
-    return memory;
+    return dynamic_cast<const llama_memory_recurrent *>(memory) ? nullptr : memory;
+}
+
+static const llama_memory_recurrent * states_of(const llama_memory_i * memory) {
+    if (const auto * hybrid = dynamic_cast<const llama_memory_hybrid_duo *>(memory)) {
+        return &hybrid->get_recr();
+    }
+    if (const auto * hybrid = dynamic_cast<const llama_memory_hybrid *>(memory)) {
+        return hybrid->get_mem_recr();
+    }
+    if (const auto * hybrid = dynamic_cast<const llama_memory_hybrid_iswa *>(memory)) {
+        return hybrid->get_mem_recr();
+    }
+    return dynamic_cast<const llama_memory_recurrent *>(memory);
+}
+
+static uint64_t state_bytes(const llama_memory_i * memory) {
+    uint64_t bytes = 0;
+    if (const llama_memory_recurrent * states = states_of(memory)) {
+        for (const auto * tensors : { &states->r_l, &states->s_l }) {
+            for (const ggml_tensor * t : *tensors) {
+                bytes += t ? ggml_nbytes(t) : 0;
+            }
+        }
+    }
+    return bytes;
 }
 
 duo_kv_size duo_kv_size_of(const llama_context * ctx) {
     const auto & cparams = ctx->get_cparams();
     if (cparams.duo && ctx->get_memory()) {
-        return duo_cache_in(ctx->get_memory())->size();
+        duo_kv_size size = duo_cache_in(ctx->get_memory())->size();
+        size.recurrent_bytes = state_bytes(ctx->get_memory());
+        return size;
     }
     // stock's standard cache does not tell a row's head: count what its buffers hold
     duo_kv_size size;
@@ -108,5 +140,6 @@ duo_kv_size duo_kv_size_of(const llama_context * ctx) {
         }
     }
     size.total_bytes = size.full_bytes = size.retrieval_bytes;
+    size.recurrent_bytes = state_bytes(ctx->get_memory());
     return size;
 }

@@ -9,26 +9,27 @@
 
 struct duo_config;
 
-// Bytes of the K and V rows, all layers and sequences together.
+// Bytes of the K and V rows, all layers and sequences together, and of what a context keeps beside them.
 struct duo_kv_size {
     uint64_t retrieval_bytes   = 0;  // rows of heads that keep the whole cache
     uint64_t streaming_bytes   = 0;  // rows of heads that keep sinks and a ring
     uint64_t windowed_bytes    = 0;  // rows of layers with the model's own sliding windows
     uint64_t total_bytes       = 0;  // what is allocated: the sum of the three
+    uint64_t recurrent_bytes   = 0;  // states of recurrent layers, which no context size changes: not in the total
     uint64_t full_bytes        = 0;  // if every head with a gate kept every position: what stock's cache takes, but for how it rounds windows
     uint32_t n_retrieval       = 0;  // KV heads over all layers
     uint32_t n_streaming       = 0;
     uint32_t n_windowed        = 0;  // of the model's own sliding windows, which have no gates
     uint32_t n_ctx_seq         = 0;  // cells of a retrieval head, one sequence
-    uint32_t n_cells_streaming = 0;  // cells of a streaming head, one sequence: sinks + ring (0 where there is none)
+    uint32_t n_cells_streaming = 0;  // cells of a streaming head, one sequence: sinks + ring (0 where there is none); the most, where heads differ
     uint32_t n_cells_windowed  = 0;  // cells of a head of a sliding window
     uint32_t n_seq             = 0;  // sequences
-    int32_t  sink              = 0;
+    int32_t  sink              = 0;  // what a streaming head sees; the most, where heads differ
     int32_t  recent            = 0;
     int32_t  chunk             = 0;
 };
 
-// Adds up the rows that a context of n_seq sequences of n_ctx_seq cells keeps. config: null for stock.
+// Adds up the rows that a context of n_seq sequences of n_ctx_seq cells keeps, without recurrent states. config: null for stock.
 duo_kv_size duo_kv_sizes(
         const llama_model & model, const duo_config * config, uint32_t n_ctx_seq, uint32_t n_seq, ggml_type type_k, ggml_type type_v);
 

@@ -206,7 +206,8 @@ ggml_mixed_attn_params llama_kv_cache_duo::attn_params(int32_t il, float scale) 
     p.sink    = config.layers[il].sink;
     p.chunk   = config.layers[il].chunk;
     p.n_ctx   = n_ctx_seq;
-    p.n_rows  = layout.layers[layout.layers[il].stored_by].n_rows;
+    p.layer   = layout.layers[il].stored_by;
+    p.n_rows  = layout.layers[p.layer].n_rows;
     return p;
 }
 

@@ -337,6 +337,7 @@ const std::vector<refused_architecture> & refused_architectures() {
     const words mla   = "attention.q_lora_rank=32 attention.kv_lora_rank=64 attention.key_length_mla=48 attention.value_length_mla=32 rope.dimension_count=16 ";
     const words kda   = mla + one_shared + sigmoid + "ssm.conv_kernel=4 kda.head_dim=16 ";
     static const std::vector<refused_architecture> table = {
+        { "baichuan",     "ALiBi",          "block_count=40" }, // of 13 billion parameters
         { "bloom",        "ALiBi",          "" },
         { "mpt",          "ALiBi",          "attention.max_alibi_bias=8.0" },
         { "refact",       "ALiBi",          "" },

@@ -4,16 +4,21 @@
 #include "check.h"
 #include "contexts.h"
 #include "decode.h"
+#include "models-page.h"
 #include "random-model.h"
 
 #include "duo-report.h"
 #include "llama-arch.h"
+#include "llama-context.h"
+#include "llama-memory.h"
 #include "llama-model.h"
 #include "llama.h"
 
 #include <algorithm>
 #include <cstdio>
 #include <cstring>
+#include <fstream>
+#include <iterator>
 #include <map>
 #include <set>
 #include <stdexcept>
@@ -58,6 +63,31 @@ std::vector<float> logits_of(llama_model * model, const llama_context_params & p
     }
     std::replace_if(logits.begin(), logits.end(), suppressed, 0.0f);
     return logits;
+}
+
+// Bytes as planned, as reported and as allocated: rows and recurrent states, apart.
+void test_bytes(llama_model * model, uint32_t n_seq) {
+    for (llama_context_params params : { duo(GGML_TYPE_F16, 1.0f), stock(GGML_TYPE_F16) }) {
+        params.n_seq_max = n_seq;
+        const auto ctx = make_context(model, params);
+        CHECK(ctx != nullptr);
+        if (!ctx) {
+            continue;
+        }
+        const duo_kv_size plan = duo_kv_size_for(model, params), size = duo_kv_size_of(ctx.get());
+        CHECK_EQ(plan.recurrent_bytes, size.recurrent_bytes);
+        CHECK_EQ(size.recurrent_bytes > 0, llm_arch_is_hybrid(model->arch));
+        if (params.duo.enabled) {
+            CHECK_EQ(plan.total_bytes, size.total_bytes);
+            CHECK_EQ(size.total_bytes, size.retrieval_bytes + size.streaming_bytes + size.windowed_bytes);
+        }
+        uint64_t allocated = 0;
+        for (const auto & [_, bytes] : ctx->get_memory()->memory_breakdown()) {
+            allocated += bytes;
+        }
+        // head maps and what tensors are padded to
+        CHECK(allocated >= size.total_bytes + size.recurrent_bytes && allocated <= size.total_bytes + size.recurrent_bytes + 512 * model->hparams.n_layer());
+    }
 }
 
 // The larger, or what is not a number.
@@ -244,7 +274,7 @@ void test_patterns() {
 void test_refused() {
     const auto model = make_random_model(architectures()[0].params(1));
     const llama_context_params params = duo(GGML_TYPE_F16, 0.0f);
-    std::set<llm_arch> tested, refused, none = { LLM_ARCH_CLIP, LLM_ARCH_GPTJ }; // llama.cpp itself makes no contexts of these
+    std::set<llm_arch> tested, refused;
     for (const architecture & a : architectures()) {
         tested.insert(llm_arch_from_string(a.name));
     }
@@ -276,17 +306,32 @@ void test_refused() {
         if (tested.count(llm_arch(i))) {
             check::report(reason.empty(), __FILE__, __LINE__, name + " is supported", reason);
         } else {
-            check::report(!reason.empty() || refused.count(llm_arch(i)) || none.count(llm_arch(i)), __FILE__, __LINE__, name + " is neither tested nor refused");
+            check::report(!reason.empty() || refused.count(llm_arch(i)) || has_no_contexts(name), __FILE__, __LINE__, name + " is neither tested nor refused");
         }
     }
 }
 
+// Whether docs/models.md is what is known here.
+int check_page(const std::string & path) {
+    std::ifstream file(path, std::ios::binary);
+    const std::string found(std::istreambuf_iterator<char>(file), {});
+    check::report(found == models_page(), __FILE__, __LINE__, path + " is what `test-architectures --page` prints", "write it anew: build/test-architectures --page > docs/models.md");
+    return check::result();
+}
+
 } // namespace
 
-// Without arguments all of them, else those named.
+// Without arguments all of them, else those named. --page: prints docs/models.md; --page FILE: compares it.
 int main(int argc, char ** argv) {
     llama_log_set([](ggml_log_level level, const char * text, void *) { if (level == GGML_LOG_LEVEL_ERROR) { errors += text; } }, nullptr);
     llama_backend_init();
+    if (argc > 1 && std::string(argv[1]) == "--page") {
+        if (argc > 2) {
+            return check_page(argv[2]);
+        }
+        fputs(models_page().c_str(), stdout);
+        return 0;
+    }
     if (argc == 1) {
         test_refused();
         test_patterns();
@@ -301,6 +346,10 @@ int main(int argc, char ** argv) {
         const int n_failed = check::n_failed;
         try {
             const auto model = a.load(fresh_seed());
+            test_bytes(model.get(), 1);
+            if (a.name == "llama" || a.name == "qwen35" || a.name == "jamba") {
+                test_bytes(model.get(), 3); // a state each; not every recurrent model's graph can be had for several
+            }
             test_against_stock(a, model.get(), fresh_seed(), r);
             test_pieces(model.get(), fresh_seed(), r);
             // stock cannot forget the middle of a recurrent state, and of one layer none would be windowed

@@ -161,7 +161,7 @@ public:
         ggml_tensor * k      = ggml_new_tensor_3d(c.get(), GGML_TYPE_F32, s.dk, s.n_head_kv, n);
         ggml_tensor * v      = ggml_new_tensor_3d(c.get(), GGML_TYPE_F32, s.dv, s.n_head_kv, n);
         ggml_tensor * tokens = ggml_new_tensor_2d(c.get(), GGML_TYPE_I32, 2, n);
-        ggml_mixed_attn_params p = { scale(), s.softcap, s.sink, s.chunk, s.n_ctx, max_seq_tokens(batch), s.n_rows(), 0, 0 };
+        ggml_mixed_attn_params p = { scale(), s.softcap, s.sink, s.chunk, s.n_ctx, max_seq_tokens(batch), s.n_rows(), 0, 0, 0 };
         ggml_tensor * out = ggml_mixed_attn(c.get(), q, stores ? k : nullptr, stores ? v : nullptr, k_cache, v_cache, tokens, heads, sinks, p);
         ggml_backend_buffer_ptr buf { ggml_backend_alloc_ctx_tensors(c.get(), backend) };
         auto put = [&](ggml_tensor * t, int64_t i, const std::vector<float> & x) { ggml_backend_tensor_set(t, x.data(), i * t->nb[2], x.size() * sizeof(float)); };

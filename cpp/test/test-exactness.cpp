@@ -5,6 +5,9 @@
 #include "random-model.h"
 
 #include "duo-report.h"
+#include "gate-pattern.h"
+#include "mixed-attention.h"
+#include "reference.h"
 #include "llama-kv-cache-duo.h"
 #include "llama-arch.h"
 #include "llama-context.h"
@@ -277,6 +280,121 @@ void test_bytes() {
     }
 }
 
+// What each layer's operator was given and what it gave: [layer][position].
+struct recorded {
+    struct token { std::vector<float> q, k, v, out; };
+    std::vector<std::map<int, token>> layers;
+    int64_t head_size = 0, n_head = 0, n_head_kv = 0;
+
+    static bool record(ggml_tensor * t, bool ask, void * data) {
+        if (ask || t->op != GGML_OP_MIXED_ATTN) {
+            return t->op == GGML_OP_MIXED_ATTN;
+        }
+        auto & r = *static_cast<recorded *>(data);
+        const ggml_mixed_attn_sources s = ggml_mixed_attn_get_sources(t);
+        const auto * at = static_cast<const int32_t *>(s.tokens->data);
+        const auto row = [](const ggml_tensor * x, int64_t n, int64_t i) { return std::vector<float>((const float *) x->data + n * i, (const float *) x->data + n * (i + 1)); };
+        r.head_size = s.q->ne[0];
+        r.n_head    = s.q->ne[1];
+        r.n_head_kv = s.heads->ne[1];
+        for (int64_t i = 0; i < s.q->ne[2]; ++i) {
+            r.layers[ggml_mixed_attn_get_params(t).layer][at[2 * i]] = {
+                row(s.q, r.head_size * r.n_head, i), row(s.k, r.head_size * r.n_head_kv, i), row(s.v, r.head_size * r.n_head_kv, i), row(t, t->ne[0], i) };
+        }
+        return true;
+    }
+};
+
+// A pattern of version 2: every streaming head sees its own window behind its layer's sinks, against float64 over masks by the pattern alone.
+void test_windows() {
+    random_model_params p = model_params(shapes[1]);
+    p.n_layer = 3;
+    const auto model  = make_random_model(p);
+    const auto tokens = random_tokens(500, p.n_vocab, fresh_seed());
+    std::mt19937_64 rng(fresh_seed());
+    duo::gate_pattern pattern = duo::parse_gate_pattern(random_gates(model.get(), fresh_seed()), "random");
+    for (int i = 0; i < 9; ++i) {
+        pattern.windows.push_back(int32_t(rng() % 3 == 0 ? rng() % 3 : rng() % 200));
+    }
+    pattern.sinks  = { 0, int32_t(rng() % 40), 1 };
+    pattern.sink   = 99; // which no layer has
+    pattern.recent = 999;
+    const std::string gates = duo::gate_pattern_to_json(pattern);
+
+    llama_context_params params = duo_params(GGML_TYPE_F32, 1024, 0.5f, gates.c_str());
+    params.n_ubatch = 32;
+    recorded r;
+    r.layers.resize(3);
+    params.cb_eval = recorded::record;
+    params.cb_eval_user_data = &r;
+    const auto ctx = make_context(model, params);
+    const auto logits = prefill(ctx.get(), std::vector<llama_token>(tokens.begin(), tokens.end() - 3), 64);
+    for (int i = 497; i < 500; ++i) {
+        std::vector<float> one;
+        CHECK_EQ(decode(ctx.get(), tokens.data() + i, 1, i, false, one), 0);
+    }
+
+    std::vector<float> sorted = pattern.gates;
+    std::sort(sorted.begin(), sorted.end());
+    const float highest = sorted[3]; // of ceil(8 * 0.5) that stream; equal gates of random ones are taken in order
+    int n_streaming = 0, n_checked = 0;
+    uint64_t bytes = 0;
+    double worst = 0.0;
+    for (int il = 0; il < 3; ++il) {
+        for (int h = 0; h < 3; ++h) {
+            const bool streams = pattern.at(il, h) <= highest && n_streaming < 4;
+            n_streaming += streams;
+            bytes += streams ? 2 * 32 * sizeof(float) * ((pattern.sinks[il] + pattern.window(il, h) + 1 + 32 + 64 + 63) / 64 * 64) : 0;
+            std::vector<std::vector<float>> k, v;
+            for (const auto & [at, t] : r.layers[il]) {
+                k.emplace_back(t.k.begin() + h * r.head_size, t.k.begin() + (h + 1) * r.head_size);
+                v.emplace_back(t.v.begin() + h * r.head_size, t.v.begin() + (h + 1) * r.head_size);
+            }
+            for (const int at : { 0, 1, 40, 130, 300, 450, 496, 498, 499 }) {
+                std::vector<uint8_t> visible;
+                for (int j = 0; j <= at; ++j) {
+                    visible.push_back(!streams || j < pattern.sinks[il] || j >= at - pattern.window(il, h));
+                }
+                const auto & t = r.layers[il].at(at);
+                for (int q = 3 * h; q < 3 * h + 3; ++q) { // its query heads
+                    const auto want = duo::reference_attention(t.q.data() + q * r.head_size, r.head_size, { k.begin(), k.begin() + at + 1 }, { v.begin(), v.begin() + at + 1 },
+                            visible, 1.0 / std::sqrt(double(r.head_size)), 0.0);
+                    const std::vector<float> want_f(want.begin(), want.end());
+                    worst = std::max(worst, relative(t.out.data() + q * r.head_size, want_f.data(), want_f.size()));
+                    n_checked++;
+                }
+            }
+        }
+    }
+    const duo_kv_size size = duo_kv_size_of(ctx.get());
+    CHECK_EQ(n_streaming, 4);
+    CHECK_EQ(size.n_streaming, 4u);
+    CHECK_EQ(size.streaming_bytes, bytes);
+    CHECK_EQ(duo_kv_size_for(model.get(), params).streaming_bytes, bytes);
+    printf("windows a head and sinks a layer: %d outputs at most %.2e from float64\n", n_checked, worst);
+    CHECK(worst <= 1e-5);
+
+    // a tail within the slack of every ring can be replaced
+    llama_memory_t mem = llama_get_memory(ctx.get());
+    CHECK(llama_memory_seq_rm(mem, 0, 436, -1));
+    CHECK(!llama_memory_seq_rm(mem, 0, 100, -1));
+    std::vector<float> again;
+    CHECK_EQ(decode(ctx.get(), tokens.data() + 436, 61, 436, false, again), 0);
+    CHECK(again == logits);
+
+    // what is asked for goes before what the pattern has
+    params.duo.recent = 48;
+    params.duo.sink   = 16;
+    const auto asked = make_context(model, params);
+    pattern.windows.clear();
+    pattern.sinks.clear();
+    const std::string plain = duo::gate_pattern_to_json(pattern);
+    params.duo.gates = plain.c_str();
+    const auto same = make_context(model, params);
+    CHECK_EQ(duo_kv_size_of(asked.get()).recent, 48);
+    CHECK(prefill(asked.get(), tokens, 64) == prefill(same.get(), tokens, 64));
+}
+
 std::string last_error;
 
 void keep_errors(ggml_log_level level, const char * text, void *) {
@@ -379,6 +497,7 @@ int main() {
     test_against_forgetful_stock();
     test_pieces();
     test_bytes();
+    test_windows();
     test_refusals();
     return check::result();
 }

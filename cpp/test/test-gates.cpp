@@ -14,6 +14,7 @@
 #include <cstring>
 #include <filesystem>
 #include <fstream>
+#include <functional>
 #include <numeric>
 #include <random>
 
@@ -30,7 +31,8 @@ static gate_pattern parse(const std::string & text) { return parse_gate_pattern(
 static bool same(const gate_pattern & a, const gate_pattern & b) {
     return a.n_layer == b.n_layer && a.n_head_kv == b.n_head_kv && a.n_head_layer == b.n_head_layer && a.gates.size() == b.gates.size() &&
            std::memcmp(a.gates.data(), b.gates.data(), a.gates.size() * sizeof(float)) == 0 &&
-           a.sink == b.sink && a.recent == b.recent && a.provenance == b.provenance;
+           a.sink == b.sink && a.recent == b.recent && a.provenance == b.provenance &&
+           a.windows == b.windows && a.sinks == b.sinks && a.loss_windows == b.loss_windows && a.losses == b.losses;
 }
 
 // Bits of heads that stream, layer by layer.
@@ -217,7 +219,9 @@ static void test_json_errors() {
     const auto with = [](const std::string & rest) { return "{\"llamaDuoPattern\":1,\n" + rest + "}"; };
     const struct { const char * name; std::string text, where, what; } cases[] = {
         { "no version",      "{}",                                "in, line 1, column 1: ", "there is no \"llamaDuoPattern\"" },
-        { "version 2",       "{\"llamaDuoPattern\": 2, \"x\":1}", "line 1, column 21: ", "\"llamaDuoPattern\" is 2; this build reads version 1" },
+        { "version 3",       "{\"llamaDuoPattern\": 3, \"x\":1}", "line 1, column 21: ", "\"llamaDuoPattern\" is 3; this build reads versions 1 and 2" },
+        { "version 0",       "{\"llamaDuoPattern\": 0}",          "line 1, column 21: ", "\"llamaDuoPattern\" is 0; this build reads versions 1 and 2" },
+        { "version 1.5",     "{\"llamaDuoPattern\": 1.5}",        "line 1, column 21: ", "\"llamaDuoPattern\" is 1.5" },
         { "version text",    "{\"llamaDuoPattern\": \"1\"}",      "line 1, column 21: ", "\"llamaDuoPattern\" is \"1\"" },
         { "unknown key",     with("\"layers\":1, \"haeds\":2"),   "line 2, column 13: ", "unknown key \"haeds\"; expected llamaDuoPattern, layers, kvHeads" },
         { "key twice",       with("\"sink\":1, \"sink\":2"),      "line 2, column 11: ", "the key \"sink\" is there twice" },
@@ -260,6 +264,82 @@ static void test_json_errors() {
     }
 }
 
+// Version 2: windows and sinks, and the losses that they cost.
+static void test_windows() {
+    const std::string text =
+        "{\n"
+        "  \"llamaDuoPattern\": 2,\n"
+        "  \"layers\": 3,\n"
+        "  \"kvHeads\": 2,\n"
+        "  \"recent\": 256,\n"
+        "  \"gates\": [\n"
+        "    [0.1, 1.0],\n"
+        "    [],\n"
+        "    [0.333]\n"
+        "  ],\n"
+        "  \"windows\": [\n"
+        "    [64, 4096],\n"
+        "    [],\n"
+        "    [0]\n"
+        "  ],\n"
+        "  \"sinks\": [4, 0, 64],\n"
+        "  \"losses\": {\n"
+        "    \"windows\": [0, 64, 1024],\n"
+        "    \"heads\": [\n"
+        "      [[0.5, 0.25, -1e-06], [7.0, 3.5, 0.1]],\n"
+        "      [],\n"
+        "      [[0.0, 0.0, 0.0]]\n"
+        "    ]\n"
+        "  }\n"
+        "}\n";
+    const gate_pattern p = parse(text);
+    CHECK_EQ(p.window(0, 1), 4096);
+    CHECK_EQ(p.window(2, 0), 0);
+    CHECK(p.sinks == std::vector<int32_t>({ 4, 0, 64 }));
+    CHECK(p.loss_windows == std::vector<int32_t>({ 0, 64, 1024 }));
+    CHECK_EQ(p.loss(0, 0, 2), -1e-6f);
+    CHECK_EQ(p.loss(0, 1, 1), 3.5f);
+    CHECK_EQ(gate_pattern_to_json(p), text);
+    CHECK_EQ(parse("{\"llamaDuoPattern\":2,\"layers\":1,\"kvHeads\":1,\"gates\":[[1]]}").windows.size(), 0u);
+
+    const auto with = [](const std::string & rest) { return "{\"llamaDuoPattern\":2,\"layers\":2,\"kvHeads\":2,\"gates\":[[1,0],[1]],\n" + rest + "}"; };
+    const struct { std::string text, where, what; } cases[] = {
+        { with("\"windos\":[]"),                 "line 2, column 1: ",  "unknown key \"windos\"; expected llamaDuoPattern, layers, kvHeads, sink, recent, gates or provenance, windows, sinks or losses" },
+        { with("\"windows\":[[1,2]]"),           "line 2, column 11: ", "windows is an array of 1; expected an array of 2 rows, because \"layers\" is 2" },
+        { with("\"windows\":[[1,2],[1,2]]"),     "line 2, column 18: ", "windows[1] is an array of 2; expected an array of 1 values, because gates[1] has as many" },
+        { with("\"windows\":[[1,-2],[1]]"),      "line 2, column 15: ", "windows[0][1] is -2; expected a whole number from 0 to 536870912" },
+        { with("\"windows\":[[1,2.5],[1]]"),     "line 2, column 15: ", "windows[0][1] is 2.5" },
+        { with("\"windows\":[[1,2],[null]]"),    "line 2, column 19: ", "windows[1][0] is null" },
+        { with("\"sinks\":4"),                   "line 2, column 9: ",  "\"sinks\" is 4; expected an array of 2 numbers" },
+        { with("\"sinks\":[4,\"a\"]"),           "line 2, column 12: ", "sinks[1] is \"a\"; expected a whole number" },
+        { with("\"losses\":[]"),                 "line 2, column 10: ", "\"losses\" is an array; expected an object with \"windows\" and \"heads\"" },
+        { with("\"losses\":{\"windows\":[1],\"heads\":[],\"x\":1}"), "line 2, column 10: ", "\"losses\" is an object; expected" },
+        { with("\"losses\":{\"windows\":[],\"heads\":[]}"),    "line 2, column 21: ", "losses.windows is an array of 0; expected an array of 1 to 64" },
+        { with("\"losses\":{\"windows\":[8,8],\"heads\":[]}"), "line 2, column 24: ", "losses.windows[1] is 8; expected a whole number from 9" },
+        { with("\"losses\":{\"windows\":[8],\"heads\":[[[1],[2,3]],[[1]]]}"), "line 2, column 39: ", "losses.heads[0][1] is an array of 2; expected an array of 1 losses" },
+        { with("\"losses\":{\"windows\":[8],\"heads\":[[[1],[\"2\"]],[[1]]]}"), "line 2, column 40: ", "losses.heads[0][1][0] is \"2\"; expected a number" },
+        { with("\"losses\":{\"windows\":[8],\"heads\":[[[1],[1e300]],[[1]]]}"), "line 2, column 40: ", "losses.heads[0][1][0] is 1e300; expected a number" },
+        { "{\"llamaDuoPattern\":1,\"layers\":1,\"kvHeads\":1,\"gates\":[[1]],\n\"sinks\":[1]}", "line 2, column 1: ", "the key \"sinks\" is one of version 2, and \"llamaDuoPattern\" is 1" },
+    };
+    for (const auto & c : cases) {
+        CHECK_THROWS(parse(c.text), gate_error, c.where);
+        CHECK_THROWS(parse(c.text), gate_error, c.what);
+    }
+
+    // made elsewhere
+    const auto broken = [&](const std::function<void(gate_pattern &)> & change) {
+        gate_pattern q = p;
+        change(q);
+        return gate_pattern_to_json(q);
+    };
+    CHECK_THROWS(broken([](gate_pattern & q) { q.windows.pop_back(); }), gate_error, "there are 5 windows; expected 6, or none");
+    CHECK_THROWS(broken([](gate_pattern & q) { q.windows[1] = -1; }), gate_error, "windows[0][1] is -1; expected a whole number from 0");
+    CHECK_THROWS(broken([](gate_pattern & q) { q.sinks.push_back(1); }), gate_error, "there are 4 sinks; expected 3, or none");
+    CHECK_THROWS(broken([](gate_pattern & q) { q.losses.pop_back(); }), gate_error, "there are 17 losses; expected 6 for each of 3 windows");
+    CHECK_THROWS(broken([](gate_pattern & q) { q.losses[2] = NAN; }), gate_error, "losses.heads[0][0][2] is ");
+    CHECK_THROWS(broken([](gate_pattern & q) { q.loss_windows[2] = 64; }), gate_error, "losses.windows[2] is 64; expected a whole number from 65");
+}
+
 static void test_json_round_trip() {
     std::mt19937 rng(2);
     for (int round = 0; round < 20; ++round) {
@@ -270,6 +350,18 @@ static void test_json_round_trip() {
         p.sink       = round % 2 ? 128 : -1;
         p.recent     = round % 3 ? 256 : -1;
         p.provenance = round % 2 ? "{\"data\":[1,2.5,null,\"\\\"\\n\"],\"lr\":0.02,\"seed\":18446744073709551615}" : "";
+        if (round % 4 >= 2) {
+            for (size_t i = 0; i < p.gates.size(); ++i) {
+                p.windows.push_back(int32_t(rng() % (max_gate_window + 1)));
+            }
+            p.sinks.assign(size_t(p.n_layer), int32_t(rng() % 100));
+        }
+        if (round % 4 >= 1) {
+            p.loss_windows = { int32_t(rng() % 10), 10, max_gate_window };
+            for (size_t i = 0; i < p.gates.size() * 3; ++i) {
+                p.losses.push_back(std::ldexp(float(int64_t(rng()) - (1ll << 31)), -int(rng() % 170)));
+            }
+        }
         CHECK(same(parse(gate_pattern_to_json(p)), p));
         CHECK_EQ(gate_pattern_to_json(parse(gate_pattern_to_json(p))), gate_pattern_to_json(p));
     }
@@ -574,6 +666,7 @@ int main(int argc, char ** argv) {
     test_tsv_errors();
     test_json();
     test_json_errors();
+    test_windows();
     test_json_round_trip();
     test_files();
     test_locale();

@@ -111,6 +111,32 @@ void test_auto() {
     CHECK_EQ(read.recent, 32);
     CHECK_EQ(read.provenance, pattern_of(6).provenance);
     CHECK_EQ(read.source, again);
+
+    // with windows, in a copy and beside it
+    duo::gate_pattern windows = pattern_of(4);
+    windows.windows      = { 32, 64, 96, 128, 160, 192, 224, 256 };
+    windows.sinks        = { 0, 8 };
+    windows.loss_windows = { 16, 512 };
+    windows.losses       = { 0.5f, 0, 1, 0, 2, 0.1f, 0, 0, 0, 0, 0, 0, 0, 0, -0.001f, 7 };
+    const std::string wide = dir.file("wide.gguf");
+    CHECK(duo::embed_gate_pattern(windows, again, wide, go_on));
+    const auto whole = duo::load_gate_pattern(wide);
+    CHECK(whole.windows == windows.windows && whole.sinks == windows.sinks && whole.loss_windows == windows.loss_windows && whole.losses == windows.losses);
+    dir.write("model.duo.json", duo::gate_pattern_to_json(windows));
+    for (const std::string & file : { wide, path }) {
+        llama_context_params p = duo_params(GGML_TYPE_F16, 1024, 1.0f, "auto");
+        p.n_ubatch = 64;
+        uint64_t cells = 0;
+        for (int i = 0; i < 8; ++i) {
+            cells += GGML_PAD(windows.sinks[i / 4] + windows.windows[i] + 1 + 64 + 64, 64);
+        }
+        const auto model = load(file);
+        const auto size = duo_kv_size_for(model.get(), p);
+        CHECK_EQ(size.streaming_bytes, cells * size.full_bytes / (8 * 1024));
+        CHECK_EQ(size.recent, 256);
+        CHECK_EQ(size.sink, 8);
+        CHECK_EQ(size.n_cells_streaming, uint32_t(GGML_PAD(8 + 256 + 129, 64)));
+    }
 }
 
 void test_metadata_are_kept() {

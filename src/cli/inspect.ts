@@ -2,7 +2,7 @@ import { loadModel, type DuoOptions, type Model, type PlanOptions } from '../ind
 import type { Command } from './command.ts';
 import { contextFlags, duoOptions, modelOptions, planOptions } from './context-flags.ts';
 import { parseFlags, type Flags } from './flags.ts';
-import { formatBytes, formatCount, print, printJson } from './output.ts';
+import { formatBytes, formatCount, formatRange, print, printJson } from './output.ts';
 import { heading, table } from './table.ts';
 import { warn } from './warnings.ts';
 
@@ -50,12 +50,19 @@ type Report = {
     heads: string;
     kvHeads: string;
     kvHeadsTotal: number;
+    /** KV heads that a pattern chooses from. */
+    gatedHeads: number;
+    /** Layers that attend, those of them whose heads have gates. */
+    attendingLayers: number;
+    gatedLayers: number;
   };
   mixedHeads: { supported: boolean; reason: string | null };
   heads: { retrieval: number; streaming: number } | null;
   window: { sink: number; recent: number; chunk: number } | null;
   /** Heads of layers with the model's own sliding windows, and the cells of each: no gates apply to them. */
-  slidingWindows: { heads: number; cells: number } | null;
+  slidingWindows: { heads: number; cells: number; bytes: number } | null;
+  /** Bytes of recurrent layers' states, whatever the context. */
+  recurrentBytes: number;
   contexts: ContextCost[];
   rings: RingCost[];
 };
@@ -63,16 +70,17 @@ type Report = {
 async function inspectModel(model: Model, plan: PlanOptions, duo: DuoOptions | undefined): Promise<Report> {
   // Every head streaming needs no gates.
   const { supported, reason, kv } = await model.planContext({ ...plan, duo: duo ?? { sparsity: 1 } });
-  const none = { heads: null, window: null, slidingWindows: null, contexts: [], rings: [] };
+  const none = { heads: null, window: null, slidingWindows: null, recurrentBytes: 0, contexts: [], rings: [] };
   const report = { model: modelFacts(model), mixedHeads: { supported, reason }, ...none };
   if (!supported) return report;
   const window = { sink: kv.sink, recent: kv.recent, chunk: kv.chunk };
-  const streaming = { sparsity: 1, ...window };
+  const streaming = duo ? { ...duo, sparsity: 1, threshold: undefined } : { sparsity: 1, ...window };
   return {
     ...report,
     heads: duo ? { retrieval: kv.retrievalHeads, streaming: kv.streamingHeads } : null,
     window,
-    slidingWindows: kv.windowedHeads > 0 ? { heads: kv.windowedHeads, cells: kv.windowedCells } : null,
+    slidingWindows: kv.windowedHeads > 0 ? { heads: kv.windowedHeads, cells: kv.windowedCells, bytes: kv.windowedBytes } : null,
+    recurrentBytes: kv.recurrentBytes,
     contexts: await contextCosts(model, plan, duo, streaming),
     rings: await ringCosts(model, plan, duo ?? streaming),
   };
@@ -83,11 +91,17 @@ function modelFacts({ info }: Model): Report['model'] {
   const plain = { description, architecture, path, sizeBytes, parameters, layers, contextSize, headSizeK, headSizeV };
   return {
     ...plain,
-    heads: range(info.heads),
-    kvHeads: range(info.kvHeads),
-    kvHeadsTotal: info.kvHeads.reduce((sum, count) => sum + count, 0),
+    heads: formatRange(info.heads.filter(isSome)),
+    kvHeads: formatRange(info.kvHeads.filter(isSome)),
+    kvHeadsTotal: total(info.kvHeads),
+    gatedHeads: total(info.gatedHeads),
+    attendingLayers: info.kvHeads.filter(isSome).length,
+    gatedLayers: info.gatedHeads.filter(isSome).length,
   };
 }
+
+const isSome = (count: number): boolean => count > 0;
+const total = (counts: readonly number[]): number => counts.reduce((sum, count) => sum + count, 0);
 
 async function contextCosts(model: Model, plan: PlanOptions, duo: DuoOptions | undefined, streaming: DuoOptions): Promise<ContextCost[]> {
   const sizes = new Set(plan.contextSize ? [...contextSizes, plan.contextSize] : contextSizes);
@@ -113,18 +127,22 @@ async function ringCosts(model: Model, plan: PlanOptions, duo: DuoOptions): Prom
   return costs;
 }
 
-function range(counts: readonly number[]): string {
-  const least = Math.min(...counts);
-  const most = Math.max(...counts);
-  return least === most ? String(least) : `${least} to ${most}`;
+function layersInWords({ layers, attendingLayers }: Report['model']): string {
+  return attendingLayers === layers ? formatCount(layers) : `${formatCount(layers)}, of which ${formatCount(attendingLayers)} attend`;
+}
+
+function gatesInWords({ gatedHeads, kvHeadsTotal, gatedLayers, layers }: Report['model']): string {
+  const where = gatedLayers < layers ? `, in ${formatCount(gatedLayers)} layers that see the whole context` : '';
+  return gatedHeads === kvHeadsTotal ? `all${where}` : `${formatCount(gatedHeads)}${where}`;
 }
 
 function render(report: Report): string {
   const { model, mixedHeads, heads, window, slidingWindows } = report;
   const facts = [
     ['architecture', model.architecture],
-    ['layers', formatCount(model.layers)],
+    ['layers', layersInWords(model)],
     ['heads per layer', `${model.heads} for queries, ${model.kvHeads} for keys and values (${formatCount(model.kvHeadsTotal)} in all)`],
+    ['heads with gates', gatesInWords(model)],
     ['head size', model.headSizeK === model.headSizeV ? String(model.headSizeK) : `${model.headSizeK} (K), ${model.headSizeV} (V)`],
     ['trained context', `${formatCount(model.contextSize)} tokens`],
     ['mixed heads', mixedHeads.supported ? 'yes' : `no: ${mixedHeads.reason ?? ''}`],
@@ -132,12 +150,13 @@ function render(report: Report): string {
   if (heads) facts.push(['chosen', `${formatCount(heads.retrieval)} keep the whole cache, ${formatCount(heads.streaming)} stream`]);
   if (window) facts.push(['streaming heads see', `${window.sink} first and ${window.recent} recent keys, in steps of ${window.chunk}`]);
   if (slidingWindows) {
-    const { heads: count, cells } = slidingWindows;
+    const { heads: count, cells, bytes } = slidingWindows;
     facts.push([
       'sliding windows',
-      `${formatCount(count)} heads have the model's own, ${formatCount(cells)} cells each; the others can be chosen from`,
+      `${formatCount(count)} heads have the model's own, ${formatCount(cells)} cells each: ${formatBytes(bytes)}`,
     ]);
   }
+  if (report.recurrentBytes > 0) facts.push(['recurrent states', `${formatBytes(report.recurrentBytes)}, whatever the context`]);
   const sections = [`${heading(model.description)}\n${facts.map(([name = '', fact = '']) => `  ${name.padEnd(21)}${fact}`).join('\n')}`];
   if (report.contexts.length > 0) {
     const rows = report.contexts.map((cost) => [

@@ -39,3 +39,9 @@ export function formatBytes(bytes: number): string {
 export function formatCount(count: number): string {
   return count.toLocaleString('en');
 }
+
+/** The least and the most of counts: 4 to 1,024. */
+export function formatRange(counts: readonly number[]): string {
+  const [least, most] = counts.length === 0 ? [0, 0] : [Math.min(...counts), Math.max(...counts)];
+  return least === most ? formatCount(least) : `${formatCount(least)} to ${formatCount(most)}`;
+}

@@ -7,7 +7,7 @@ import { contextFlags, modelPath } from './context-flags.ts';
 import { parseArguments, UsageError, type Flags, type Given } from './flags.ts';
 import { gateMap, gateMapLegend } from './gate-map.ts';
 import { numbers } from './lists.ts';
-import { formatCount, print, printJson } from './output.ts';
+import { formatCount, formatRange, print, printJson } from './output.ts';
 import { resolveUserPath } from './paths.ts';
 import { formatOf } from './pattern-file.ts';
 import { ProgressBar } from './progress.ts';
@@ -88,11 +88,14 @@ async function show([file = '']: string[], given: PatternFlags): Promise<void> {
   await print(`${facts(pattern)}\n\n${maps.join('\n')}\n  ${gateMapLegend}\n`);
 }
 
-function facts({ layers, kvHeads, sink, recent, provenance = {} }: GatePattern): string {
+function facts({ layers, kvHeads, sink, recent, windows, sinks, losses, provenance = {} }: GatePattern): string {
   const text = (value: unknown): string => (typeof value === 'string' ? value : JSON.stringify(value));
   const lines = [
     ['shape', `${layers} layers x ${kvHeads} KV heads`],
     ['found with', sink === undefined ? 'unknown' : `${sink} first and ${recent ?? '?'} recent keys`],
+    ...(sinks ? [['sinks', `${formatRange(sinks)}, by layer`]] : []),
+    ...(windows ? [['windows', `${formatRange(windows.flat())} recent keys, by head`]] : []),
+    ...(losses ? [['losses', `measured with windows of ${losses.windows.map(formatCount).join(', ')}`]] : []),
     ...Object.entries(provenance).map(([key, value]) => [key, text(value)]),
   ];
   const width = Math.max(...lines.map(([name = '']) => name.length)) + 2;

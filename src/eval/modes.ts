@@ -41,9 +41,10 @@ export type VariantOptions = {
   types: readonly { typeK: CacheType; typeV: CacheType }[];
   /** The model's gates; duo and inverted need them. */
   gates: GatePatternJson | undefined;
-  /** KV heads of each layer, and the seed, for random. */
+  /** KV heads of each layer that have gates, and the seed, for random. */
   kvHeads: readonly number[];
   seed: number;
+  /** What streaming heads see: the most, where the gates have windows and sinks of their own, which duo and inverted keep. */
   sink: number;
   recent: number;
 };
@@ -89,7 +90,8 @@ function duoOf(mode: Mode, sparsity: number, chunk: number, options: VariantOpti
   if (mode === 'random') return (draw) => ({ ...window, gates: randomGates(kvHeads, new Random(seed, 'gates', draw)) });
   if (gates === undefined) throw new OptionError('gates', gates, `gates, which mode ${mode} needs`);
   const own = mode === 'inverted' ? inverted(gates) : gates;
-  return () => ({ ...window, gates: own });
+  const { windows, sinks } = own;
+  return () => ({ sparsity, chunk, ...(!sinks && { sink }), ...(!windows && { recent }), gates: own });
 }
 
 /** The same heads in the opposite order. */

@@ -75,15 +75,15 @@ export type Evaluation = {
  * @throws EvaluationError, GatesError, OptionError
  */
 export async function planEvaluation(model: Model, options: EvaluationOptions): Promise<Evaluation> {
-  const { kvHeads } = model.info;
+  const { gatedHeads } = model.info;
   const found = await findGates(model, options.gates);
-  const gates = found?.pattern;
-  const sink = options.sink ?? gates?.sink ?? 64;
-  const recent = options.recent ?? gates?.recent ?? 256;
+  const gates = found && withoutWindows(found.pattern, options);
+  const sink = options.sink ?? widest(gates?.sinks) ?? gates?.sink ?? 64;
+  const recent = options.recent ?? widest(gates?.windows?.flat()) ?? gates?.recent ?? 256;
   const modes = options.modes ?? (gates ? ['full', 'duo', 'streaming'] : ['full', 'streaming']);
   if (!gates && modes.some((mode) => mode === 'duo' || mode === 'inverted')) throw noGates(model);
 
-  const all = variants({ ...options, modes, gates, kvHeads, sink, recent });
+  const all = variants({ ...options, modes, gates, kvHeads: gatedHeads, sink, recent });
   for (const { typeK, typeV, duo } of all) {
     const plan = { ...options.plan, typeK, typeV };
     if (duo) await requireMixedHeads(model, { ...plan, duo: duo(0) }, 'llama-duo eval --modes full measures it with full heads.');
@@ -134,8 +134,17 @@ export async function planEvaluation(model: Model, options: EvaluationOptions): 
   return { variants: all, batches, settings, gates, gatesSource: found?.source ?? 'none' };
 }
 
+/** The windows and sinks that a pattern has are left out where there is one for all. */
+function withoutWindows(pattern: GatePatternJson, { sink, recent }: EvaluationOptions): GatePatternJson {
+  return { ...pattern, ...(recent !== undefined && { windows: undefined }), ...(sink !== undefined && { sinks: undefined }) };
+}
+
+function widest(windows: readonly number[] | undefined): number | undefined {
+  return windows && Math.max(...windows);
+}
+
 async function findGates(model: Model, wanted: string | undefined): Promise<{ pattern: GatePatternJson; source: string } | undefined> {
-  if (wanted === 'even') return { pattern: evenGates(model.info.kvHeads), source: 'every other head, whatever it does' };
+  if (wanted === 'even') return { pattern: evenGates(model.info.gatedHeads), source: 'every other head, whatever it does' };
   if (wanted !== undefined && wanted !== 'auto') return { pattern: (await readGates(wanted)).toJSON(), source: wanted };
   const own = await modelGates(model);
   if (!own && wanted === 'auto') throw noGates(model);

@@ -3,9 +3,12 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { pathToFileURL } from 'node:url';
 
+import fc from 'fast-check';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 
-import { GatesError, OptionError, readGates } from '../../src/index.ts';
+import { GatesError, loadModel, OptionError, readGates, type DuoOptions, type MemoryReport } from '../../src/index.ts';
+import { in32Bits, patterns } from '../patterns.ts';
+import { needlePath } from './needle-model.ts';
 
 let folder: string;
 beforeAll(async () => {
@@ -61,6 +64,30 @@ describe('reading', () => {
     expect(pattern.toJSON()).toEqual(json);
     expect(pattern.provenance).toEqual({ method: 'by hand', seed: 7 });
     expect((await readGates(JSON.stringify(pattern))).toJSON()).toEqual(json);
+  });
+
+  test('any pattern, by each way of writing it', async () => {
+    await fc.assert(
+      fc.asyncProperty(patterns(), async (json) => {
+        const pattern = await readGates({ text: JSON.stringify(json) });
+        expect(in32Bits(pattern.toJSON())).toEqual(json);
+        expect((await readGates({ text: pattern.format('json') })).toJSON()).toEqual(pattern.toJSON());
+        const selection = await pattern.select({ sparsity: 0.5 });
+        expect(selection.streaming.map((row) => row.length)).toEqual(json.gates.map((row) => row.length));
+      }),
+      { numRuns: 50 },
+    );
+  });
+
+  test('a newer version is refused by name, and what a version does not have', async () => {
+    const json = { llamaDuoPattern: 1, layers: 1, kvHeads: 1, gates: [[1]] };
+    await expect(readGates(JSON.stringify({ ...json, llamaDuoPattern: 3 }))).rejects.toThrow(
+      /"llamaDuoPattern" is 3; this build reads versions 1 and 2/,
+    );
+    await expect(readGates(JSON.stringify({ ...json, windows: [[64]] }))).rejects.toThrow(/"windows" is one of version 2/);
+    const pattern = await readGates(JSON.stringify({ ...json, llamaDuoPattern: 2, windows: [[64]], sinks: [4] }));
+    expect(pattern).toMatchObject({ windows: [[64]], sinks: [4], losses: undefined });
+    expect(pattern.format('tsv')).toBe('1.000000000000000000e+00\n');
   });
 });
 
@@ -177,4 +204,30 @@ describe('selecting', () => {
     const pattern = await readGates(tsv);
     await expect(pattern.select(choice as object)).rejects.toThrow(message);
   });
+});
+
+test('a context takes what the windows of a pattern ask for, unless it is told one for all', async () => {
+  await using model = await loadModel({ path: needlePath, weights: false });
+  const { layers, gatedHeads } = model.info;
+  expect(gatedHeads).toEqual(model.info.kvHeads);
+  const all = <T>(value: (head: number) => T): T[][] =>
+    gatedHeads.map((count, layer) => Array.from({ length: count }, (_, head) => value(count * layer + head)));
+  const pattern = { llamaDuoPattern: 2 as const, layers, kvHeads: Math.max(...gatedHeads), gates: all((head) => head / 100) };
+  const bytes = async (duo: Pick<DuoOptions, 'gates' | 'sink' | 'recent'>): Promise<MemoryReport> => {
+    const { kv } = await model.planContext({ contextSize: 4096, duo: { sparsity: 1, ...duo } });
+    if (!kv) throw new Error('no plan');
+    return kv;
+  };
+  const [narrow, wide] = [await bytes({ sink: 4, recent: 64 }), await bytes({ sink: 4, recent: 1024 })];
+  const half = all((head) => (head % 2 === 0 ? 64 : 1024));
+  const gates = await readGates(JSON.stringify({ ...pattern, windows: half, sinks: gatedHeads.map(() => 4) }));
+  expect(await bytes({ gates })).toEqual({
+    ...wide,
+    streamingBytes: (narrow.streamingBytes + wide.streamingBytes) / 2,
+    totalBytes: (narrow.totalBytes + wide.totalBytes) / 2,
+  });
+  expect(await bytes({ gates, recent: 64 })).toEqual(narrow);
+  expect(await bytes({ gates: { ...pattern, windows: all(() => 64) }, sink: 4 })).toEqual(narrow);
+  const wrong = { ...pattern, windows: [[64]] };
+  await expect(bytes({ gates: wrong })).rejects.toThrow(/windows is an array of 1; expected an array of \d+ rows/);
 });

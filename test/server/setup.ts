@@ -15,20 +15,21 @@ if (!existsSync(llama)) throw new Error(`${llama} is missing. "npm run test:serv
 /** The gates of models/needle.gguf. */
 export const needleGates = join(root, 'models/needle.duo.json');
 
-/** models/needle.gguf with F32 weights: with an F32 cache, too, nothing but the order of sums tells one way to an answer from another. */
-export function needleF32(): string {
-  const model = join(cache, 'test/needle-f32.gguf');
-  if (existsSync(model)) return model;
+/** A model with F32 weights: with an F32 cache, too, nothing but the order of sums tells one way to an answer from another. */
+export function inF32(model: string, name: string): string {
+  const path = join(cache, `test/${name}-f32.gguf`);
+  if (existsSync(path)) return path;
   mkdirSync(join(cache, 'test'), { recursive: true });
-  const { status, stderr } = spawnSync(llama, ['quantize', '--allow-requantize', join(root, 'models/needle.gguf'), model, 'F32'], {
-    encoding: 'utf8',
-  });
+  const { status, stderr } = spawnSync(llama, ['quantize', '--allow-requantize', model, path, 'F32'], { encoding: 'utf8' });
   if (status !== 0) {
-    rmSync(model, { force: true });
+    rmSync(path, { force: true });
     throw new Error(`llama quantize failed: ${stderr}`);
   }
-  return model;
+  return path;
 }
+
+/** models/needle.gguf with F32 weights. */
+export const needleF32 = (): string => inF32(join(root, 'models/needle.gguf'), 'needle');
 
 /** Whole numbers by a seed: the same everywhere, and apart for seeds that are not. */
 export class Random {
@@ -82,6 +83,8 @@ export interface Answer {
   tokens: { id: number; logProbability?: number; gap?: number }[];
   /** Tokens of the prompt that were held already. */
   reused: number;
+  /** Tokens of the prompt that were computed. */
+  processed: number;
   /** Tokens that were proposed by speculative decoding, and those of them that were right. */
   drafted: number;
   accepted: number;
@@ -89,7 +92,7 @@ export interface Answer {
 
 interface Completion {
   tokens: number[];
-  timings: { cache_n: number; draft_n?: number; draft_n_accepted?: number };
+  timings: { cache_n: number; prompt_n: number; draft_n?: number; draft_n_accepted?: number };
   completion_probabilities?: { id: number; logprob: number; top_logprobs: { logprob: number }[] }[];
 }
 
@@ -102,7 +105,13 @@ function toAnswer({ tokens, timings, completion_probabilities: told = [] }: Comp
     const [best, second] = one.top_logprobs;
     return best && second ? { id, logProbability: one.logprob, gap: best.logprob - second.logprob } : { id };
   });
-  return { tokens: withProbabilities, reused: timings.cache_n, drafted: timings.draft_n ?? 0, accepted: timings.draft_n_accepted ?? 0 };
+  return {
+    tokens: withProbabilities,
+    reused: timings.cache_n,
+    processed: timings.prompt_n,
+    drafted: timings.draft_n ?? 0,
+    accepted: timings.draft_n_accepted ?? 0,
+  };
 }
 
 /** An answer's tokens, to go on with. */
@@ -203,6 +212,12 @@ export class Server {
     const reader = response.body?.getReader();
     for (let piece = 0; piece < pieces; piece++) await reader?.read();
     controller.abort();
+  }
+
+  /** A text's tokens, without those that a model begins with. */
+  async tokenize(content: string): Promise<number[]> {
+    const { body } = await this.post('/tokenize', { content, add_special: false });
+    return (body as { tokens: number[] }).tokens;
   }
 
   slots(action: 'save' | 'restore' | 'erase', slot: number, filename?: string): Promise<{ status: number; body: unknown }> {

@@ -25,6 +25,7 @@ import {
   type MemoryReport,
   type Model,
   type Score,
+  type WindowLosses,
 } from '../../src/index.ts';
 
 describe('what calls give', () => {
@@ -55,6 +56,8 @@ describe('what calls give', () => {
 
   test('gates and errors', () => {
     expectTypeOf(readGates).returns.resolves.toEqualTypeOf<GatePattern>();
+    expectTypeOf<GatePattern['windows']>().toEqualTypeOf<readonly (readonly number[])[] | undefined>();
+    expectTypeOf<GatePattern['losses']>().toEqualTypeOf<Readonly<WindowLosses> | undefined>();
     expectTypeOf<GatePattern['select']>().returns.resolves.toEqualTypeOf<HeadSelection>();
     expectTypeOf<GrammarError['text']>().toEqualTypeOf<string>();
     expectTypeOf<GrammarError['code']>().toEqualTypeOf<ErrorCode>();

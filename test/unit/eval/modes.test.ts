@@ -3,6 +3,7 @@ import { describe, expect, test } from 'vitest';
 import { OptionError } from '../../../src/errors.ts';
 import { sidecarPath } from '../../../src/eval/gates.ts';
 import { evenGates, inverted, modes, randomGates, variants, type VariantOptions } from '../../../src/eval/modes.ts';
+import type { GatePatternJson } from '../../../src/gates.ts';
 import { Random } from '../../../src/synthetic/random.ts';
 
 const kvHeads = [4, 4, 2];
@@ -70,6 +71,21 @@ describe('variants', () => {
     for (const { mode, duo } of variants(options)) {
       if (mode === 'full') expect(duo).toBeUndefined();
       else expect(duo?.(0)).toMatchObject({ sink: 64, recent: 256, chunk: 1 });
+    }
+  });
+
+  test('heads with gates keep windows and sinks of their own; the others have one window for all', () => {
+    const windows = [
+      [64, 128],
+      [256, 32],
+    ];
+    const own: GatePatternJson = { ...gates, llamaDuoPattern: 2, windows, sinks: [4, 0] };
+    for (const { mode, duo } of variants({ ...options, gates: own })) {
+      if (mode === 'full') continue;
+      const asked = duo?.(0);
+      const isOwn = mode === 'duo' || mode === 'inverted';
+      expect(asked).toMatchObject(isOwn ? { gates: { windows, sinks: [4, 0] } } : { sink: 64, recent: 256 });
+      expect([asked?.sink, asked?.recent]).toEqual(isOwn ? [undefined, undefined] : [64, 256]);
     }
   });
 

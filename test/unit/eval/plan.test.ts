@@ -29,7 +29,7 @@ function fakeModel(chatTemplate: string | null = null, unsupported: string | nul
   const tokenizer = new WordTokenizer();
   const info = {
     path: join(folder, 'model.gguf'),
-    kvHeads: [2, 2],
+    gatedHeads: [2, 2],
     addBos: false,
     bosToken: null,
     eosToken: null,

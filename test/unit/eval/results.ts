@@ -12,6 +12,7 @@ export const kv = {
   retrievalCells: 1024,
   streamingCells: 320,
   windowedBytes: 0,
+  recurrentBytes: 0,
   windowedHeads: 0,
   windowedCells: 0,
   sequences: 1,

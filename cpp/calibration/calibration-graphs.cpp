@@ -2,7 +2,6 @@
 
 #include "ggml-cpu.h"
 
-#include <cstdio>
 #include <string>
 
 namespace duo {
@@ -67,11 +66,7 @@ std::vector<float> side_graphs::compute(const ggml_tensor * beside, const std::f
 layer_op::layer_op(const ggml_tensor * op) : layer_op(ggml_mixed_attn_get_sources(op), ggml_mixed_attn_get_params(op)) {}
 
 layer_op::layer_op(const ggml_mixed_attn_sources & s, const ggml_mixed_attn_params & p) :
-    p(p), q(s.q), k(s.k), k_cache(s.k_cache), n_kv(s.heads->ne[1]), tokens(download<int32_t>(s.tokens)) {
-    if (sscanf(k_cache->name, "cache_duo_k_l%d", &il) != 1) {
-        throw calibration_error(calibration_error::decode, std::string("the cache tensor ") + k_cache->name + " does not name its layer");
-    }
-}
+    p(p), q(s.q), k(s.k), k_cache(s.k_cache), n_kv(s.heads->ne[1]), tokens(download<int32_t>(s.tokens)), il(p.layer) {}
 
 ggml_tensor * softmax_of(const ggml_mixed_attn_params & p, ggml_context * ctx, ggml_tensor * kq, ggml_tensor * mask) {
     if (p.softcap == 0.0f) {

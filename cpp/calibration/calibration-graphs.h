@@ -72,7 +72,7 @@ struct layer_op {
     ggml_tensor *          k_cache; // every head in full, unless the layer has a window of the model's own
     int64_t                n_kv;
     std::vector<int32_t>   tokens;  // [n_tokens][2]
-    int                    il = -1; // the layer that the rows are of
+    int32_t                il;      // the layer that the rows are of
 };
 
 // The operator's softmax over q . k [n_keys, queries, n_head]; mask [n_keys, queries] or null.
