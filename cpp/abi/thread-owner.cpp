@@ -1,10 +1,10 @@
 #include "thread-owner.h"
 
 #include "context.h"
-#include "engine-thread.h"
 #include "handle-table.h"
 #include "job.h"
 #include "model.h"
+#include "sequence.h"
 
 #include <pthread.h>
 
@@ -19,6 +19,9 @@ static void end_of_thread(void * value) {
         // jobs first: after this none of them makes a model or context any more
         for (const auto & j : handles().take_all<job>(owner)) {
             j->cancel();
+        }
+        for (const auto & s : handles().take_all<sequence>(owner)) {
+            free_sequence(s);
         }
         for (auto & c : handles().take_all<context>(owner)) {
             free_context(std::move(c), std::make_shared<job>());
