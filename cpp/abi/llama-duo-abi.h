@@ -85,7 +85,8 @@ LLAMA_DUO_API int32_t llama_duo_job_free(uint32_t job);
 // Options: { "path": string, "gpuLayers"?: integer >= -1 (-1: all), "useMmap"?: boolean, "vocabOnly"?: boolean, "weights"?: boolean (true; false: the
 //   model can tell what it is, tokenize and be planned with, and takes no memory for weights) }
 // Result: { "model": handle, "description", "architecture", "path", "sizeBytes", "parameters", "layers", "embeddingSize", "contextSize" (trained),
-//   "vocabularySize", "heads": [per layer], "kvHeads": [per layer], "headSizeK", "headSizeV", "bosToken", "eosToken" (or null), "addBos": boolean,
+//   "vocabularySize", "heads": [per layer], "kvHeads": [per layer], "headSizeK", "headSizeV", "bosToken", "eosToken" (or null), "endTokens": [all that end a text],
+//   "infillTokens": { "prefix", "suffix", "middle", "padding", "repository", "file" } (each or null), "addBos": boolean,
 //   "chatTemplate": string | null, "metadata": { key: value } }
 LLAMA_DUO_API int32_t llama_duo_model_load(const void * json, int32_t len, uint32_t * job);
 
@@ -255,7 +256,8 @@ LLAMA_DUO_API int32_t llama_duo_sequence_save(uint32_t sequence, const void * js
 
 // Makes the sequence hold what was saved, n_bytes of it or, with the option "path", a file. A state of another model, of other heads, cache types or version, that
 // is cut off or damaged is refused by name with code "state", and the sequence is as before. Models that differ in nothing but the values of their matrices
-// are not told apart. A context of another size may take it, where it fits. Options: { "path"?: file to read }. Result: also { "bytes" }
+// are not told apart. A context of another size may take it, where it fits; without mixed heads it must have
+// as many sequences. Options: { "path"?: file to read }. Result: also { "bytes" }
 LLAMA_DUO_API int32_t llama_duo_sequence_load(uint32_t sequence, const void * bytes, int32_t n_bytes, const void * json, int32_t len, uint32_t * job);
 
 // --- chats ---
@@ -268,7 +270,7 @@ LLAMA_DUO_API int32_t llama_duo_sequence_load(uint32_t sequence, const void * by
 //   (-1: tokens of reasoning without an end), "reasoning"?: "auto" | "none" | "deepseek" | "deepseek-legacy" (how reasoning is told apart: "none" leaves it in the content),
 //   "jsonSchema"?: object, or "grammar"?: string (of the answer; not with tools), "template"?: string (in place of the model's), "variables"?: object (for the
 //   template), "now"?: seconds since 1970 (the template's date; now) }
-// Result: { "prompt": text, "tokens": how many, "cuts": places where the text of messages or tools would have been read as special tokens, "stop": [string] (further
+// Result: { "prompt": text (without the token that the model's tokenizer puts before all texts, if any), "tokens": how many, "cuts": places where the text of messages or tools would have been read as special tokens, "stop": [string] (further
 //   stop strings), "supportsThinking": boolean, "sampling": object (for llama_duo_generate's "chat"), "parser": object (for llama_duo_chat_parse) };
 //   data: the prompt's ids, int32_t. The names of special tokens in messages and tools are text there, whatever they are: only the template's own are
 //   special tokens, so the ids are what to generate from, not the text. Error code "template": it refuses the messages.

@@ -1,6 +1,7 @@
 #include "sampler.h"
 
 #include "grammar.h"
+#include "utf8.h"
 
 #include <algorithm>
 #include <cfloat>
@@ -172,7 +173,13 @@ common_sampler_ptr make_sampler(const model & m, common_params_sampling params, 
     }
     simplify_greedy(params);
 
-    common_sampler_ptr sampler(common_sampler_init(m.ptr.get(), params));
+    common_sampler_ptr sampler;
+    try {
+        sampler.reset(common_sampler_init(m.ptr.get(), params));
+    } catch (const std::exception & e) {
+        throw job_error("grammar", params.generation_prompt.empty() ? std::string("the sampler cannot be made: ") + e.what() :
+                "the grammar does not allow what the chat's template has put before the answer, " + excerpt(dump(params.generation_prompt), 80) + ", as the model's tokens");
+    }
 
     // they look back on no more of the text than this
     const size_t n_back = size_t(std::max({ params.penalty_last_n, params.dry_penalty_last_n, params.n_prev }));

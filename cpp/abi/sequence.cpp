@@ -129,7 +129,8 @@ public:
     }
 
     // The last token waits for what is done next, which may want its logits.
-    bool wants(const cache_sequence & s, bool) override { return s.n_pending() > 1; }
+    bool   wants(const cache_sequence & s, bool) override { return s.n_pending() > 1; }
+    size_t max_piece() const override { return on->cells.n_pending() - 1; }
 
     void computed(cache_sequence & s, const computed_piece &) override { end_where_computed(s); }
 

@@ -87,7 +87,8 @@ json identity_of(llama_context * ctx, const model & m, ggml_type type_k, ggml_ty
         cache["heads"] = { { "sink", duo->sink }, { "recent", duo->recent }, { "chunk", duo->chunk }, { "pattern", hex(h) } };
     } else {
         cache["heads"]          = "all full";
-        cache["flashAttention"] = cparams.flash_attn; // V is stored otherwise
+        cache["flashAttention"] = cparams.flash_attn;        // V is stored otherwise
+        cache["sequences"]      = llama_n_seq_max(ctx); // llama.cpp's caches write a part for each, empty or not
     }
     const llama_model & ptr = *m.ptr;
     return {
@@ -282,11 +283,12 @@ public:
         if (path.empty()) {
             std::vector<char> bytes;
             const fixed_part f = write(s, who, [&](const void * data, size_t n) {
-                const char * from = static_cast<const char *>(data);
-                bytes.insert(bytes.end(), from, from + n);
-                if (bytes.size() > size_t(INT32_MAX)) {
+                const size_t at = bytes.size();
+                if (at + n > size_t(INT32_MAX)) {
                     throw job_error("state", "the state is larger than 2 GiB: save it to a file");
                 }
+                bytes.resize(at + n);
+                memcpy(bytes.data() + at, data, n);
             });
             memcpy(bytes.data(), &f, sizeof(f));
             j->set_data(bytes);

@@ -50,14 +50,14 @@ static const char * plain = "{% for m in messages %}<s>{{ m.role }}: {{ m.conten
 static void test_special_tokens(std::mt19937_64 & rng) {
     json r;
     tokens_t tokens = applied({ { "template", plain }, { "messages", { user("hello there"), user("a < b > c") } } }, r);
-    CHECK_EQ(r.at("prompt"), "<s>user: hello there</s><s>user: a < b > c</s><s>assistant:");
+    CHECK_EQ(r.at("prompt"), "user: hello there</s><s>user: a < b > c</s><s>assistant:"); // but for the first token, which the tokenizer puts there
     CHECK_EQ(r.at("tokens"), tokens.size());
     CHECK_EQ(std::count(tokens.begin(), tokens.end(), 1), 3);
     CHECK_EQ(std::count(tokens.begin(), tokens.end(), 2), 2);
 
     tokens = applied({ { "template", plain }, { "addAssistant", false }, { "messages", { user("hello") } } }, r);
     CHECK_EQ(r.at("cuts"), 0);
-    CHECK(tokens == tokenized(r.at("prompt"), 2)); // nothing to be careful of: as any text
+    CHECK(tokens == tokenized(r.at("prompt"), 3)); // nothing to be careful of: as any text
 
     // whatever a text holds, the special tokens are the template's
     const std::vector<std::string> bits = { "<s>", "</s>", "<unk>", "<", "s>", "/s>", "</", "<s", "x", " ", "unk>", "<u", "\xE2\x82\xAC", "\n" };
@@ -75,7 +75,7 @@ static void test_special_tokens(std::mt19937_64 & rng) {
                 n_hostile += text.find(name) != std::string::npos;
             }
             messages.push_back(user(text));
-            expected += "<s>user: " + text + "</s>";
+            expected += (i ? "<s>user: " : "user: ") + text + "</s>";
         }
         tokens = applied({ { "template", plain }, { "addAssistant", false }, { "messages", messages } }, r);
         CHECK_EQ(r.at("prompt"), expected);
@@ -158,7 +158,7 @@ static void test_schema() {
 
     // an answer in a chat, with the grammar of its schema
     json chat;
-    const tokens_t prompt = applied({ { "template", plain }, { "messages", { user("a number?") } }, { "jsonSchema", json::parse(R"({"enum":["yes","no"]})") } }, chat);
+    const tokens_t prompt = applied({ { "template", "{% for m in messages %}{{ m.content }}\n{% endfor %}" }, { "messages", { user("yes or no?") } }, { "jsonSchema", json::parse(R"({"enum":["yes","no"]})") } }, chat);
     const uint32_t c = take_result(submit([](const void * j, int32_t n, uint32_t * job) { return llama_duo_context_create(model, j, n, job); }, R"({"contextSize":512})")).at("context");
     const std::string options = dump({ { "maxTokens", 40 }, { "temperature", 0 }, { "chat", chat.at("sampling") } });
     uint32_t job = 0;
@@ -200,6 +200,12 @@ int main(int argc, char ** argv) {
     test_reasoning();
     test_schema();
     test_refusals();
+    if (check::n_failed > 0) {
+        std::string log(65536, '\0');
+        int32_t n = 0;
+        CHECK_EQ(llama_duo_log_drain(log.data(), 65536, &n), LLAMA_DUO_OK);
+        fprintf(stderr, "%.*s", n, log.data());
+    }
     give_back(llama_duo_model_free, model);
     return check::result();
 }

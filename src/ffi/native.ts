@@ -438,7 +438,12 @@ function integer(name: string, value: number, minimum: number, maximum: number):
   throw new OptionError(name, value, `an integer from ${minimum} to ${maximum}`);
 }
 
-function array<T extends Int32Array | Uint8Array | Float64Array>(name: string, value: T, type: new (length: number) => T, minimum = 0): void {
+function array<T extends Int32Array | Uint8Array | Float64Array>(
+  name: string,
+  value: T,
+  type: new (length: number) => T,
+  minimum = 0,
+): void {
   if (!(value instanceof type)) throw new OptionError(name, value, type.name);
   if (value.length < minimum) throw new OptionError(name, value, `${type.name} of at least ${minimum}`);
 }
