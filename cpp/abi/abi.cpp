@@ -3,12 +3,14 @@
 
 #include "calibrate.h"
 #include "context.h"
+#include "embedder.h"
 #include "engine-thread.h"
 #include "gates.h"
 #include "generate.h"
 #include "handle-table.h"
 #include "job.h"
 #include "log.h"
+#include "lora.h"
 #include "model.h"
 #include "process.h"
 #include "prompt.h"
@@ -261,6 +263,24 @@ int32_t llama_duo_detokenize(uint32_t handle, const int32_t * tokens, int32_t n_
     });
 }
 
+int32_t llama_duo_lora_load(uint32_t handle, const void * json, int32_t len, uint32_t * job_handle) {
+    return guarded([&] {
+        const auto m = live<model>(handle);
+        submit(json, len, job_handle, [&](std::shared_ptr<job> j, options given) {
+            const auto path = given.path("path");
+            if (!path) {
+                throw given.error("path", "the path of a GGUF file of an adapter");
+            }
+            given.finish();
+            run_alone(j, [m, path = *path](job & j) { load_lora(j, m, path); });
+        });
+    });
+}
+
+int32_t llama_duo_lora_free(uint32_t handle) {
+    return guarded([&] { taken<lora>(handle); });
+}
+
 // --- gate patterns ---
 
 int32_t llama_duo_gates_read(const void * json, int32_t len, uint32_t * handle) {
@@ -437,6 +457,35 @@ int32_t llama_duo_sequence_load(uint32_t handle, const void * bytes, int32_t n_b
             from.bytes.assign(begin, begin + n_bytes);
         }
         return load_task(j, *c, s, std::move(from));
+    });
+}
+
+// --- embeddings ---
+
+int32_t llama_duo_embedder_create(uint32_t handle, const void * json, int32_t len, uint32_t * job_handle) {
+    return guarded([&] {
+        const auto m = live<model>(handle);
+        submit(json, len, job_handle, [&](std::shared_ptr<job> j, options given) {
+            run_alone(j, [m, o = embedder_options::read(given)](job & j) { create_embedder(j, m, o); });
+        });
+    });
+}
+
+int32_t llama_duo_embedder_free(uint32_t handle, uint32_t * job_handle) {
+    return guarded([&] { give_back<embedder>(handle, job_handle, free_embedder); });
+}
+
+int32_t llama_duo_embed(uint32_t handle, const void * json, int32_t len, uint32_t * job_handle) {
+    return guarded([&] {
+        const auto e = live<embedder>(handle);
+        submit(json, len, job_handle, [&](std::shared_ptr<job> j, options given) { run_alone(j, [e, given](job & j) { embed(j, *e, given); }); });
+    });
+}
+
+int32_t llama_duo_rank(uint32_t handle, const void * json, int32_t len, uint32_t * job_handle) {
+    return guarded([&] {
+        const auto e = live<embedder>(handle);
+        submit(json, len, job_handle, [&](std::shared_ptr<job> j, options given) { run_alone(j, [e, given](job & j) { rank(j, *e, given); }); });
     });
 }
 

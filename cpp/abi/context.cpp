@@ -57,7 +57,7 @@ static void read_duo(options o, context_options & result) {
 static constexpr int64_t max_context = INT32_MAX - 255; // so that it can be padded
 
 context_options context_options::read(options o) {
-    context_options result = { llama_context_default_params(), {} };
+    context_options result = { llama_context_default_params(), {}, {} };
     llama_context_params & p = result.params;
 
     p.n_ctx     = uint32_t(o.integer("contextSize", 0, max_context).value_or(0));
@@ -81,6 +81,7 @@ context_options context_options::read(options o) {
     if (const auto duo = o.object("duo")) {
         read_duo(*duo, result);
     }
+    result.loras = read_loras(o);
     o.finish();
     return result;
 }
@@ -162,6 +163,16 @@ static std::shared_ptr<context> create_context(job & j, std::shared_ptr<model> m
     require_weights(*m, "make a context with");
     start_backends();
 
+    std::vector<llama_adapter_lora *> adapters;
+    std::vector<float>                scales;
+    for (const used_lora & l : o.loras) {
+        if (l.adapter->mdl != m) {
+            throw job_error("context", "an adapter in \"loras\" was loaded for another model");
+        }
+        adapters.push_back(l.adapter->ptr);
+        scales.push_back(l.scale);
+    }
+
     const llama_context_params p = o.use(*m);
     if (p.duo.enabled) {
         const std::string reason = duo_unsupported(m->ptr.get(), p);
@@ -184,8 +195,12 @@ static std::shared_ptr<context> create_context(job & j, std::shared_ptr<model> m
         throw job_error("context", "the model does not generate text token by token: it has no KV cache");
     }
 
+    if (!adapters.empty() && llama_set_adapters_lora(ptr.get(), adapters.data(), adapters.size(), scales.data()) != 0) {
+        throw job_error("context", "the adapters cannot be used: " + errors.reason("llama.cpp gave no reason"));
+    }
+
     const llama_context * ctx = ptr.get();
-    const auto c = std::make_shared<context>(std::move(m), std::move(ptr), p, std::move(sched));
+    const auto c = std::make_shared<context>(std::move(m), std::move(ptr), o, std::move(sched));
 
     json result = {
         { "context",            0 },

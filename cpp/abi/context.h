@@ -1,6 +1,7 @@
 // A context and its KV cache.
 #pragma once
 
+#include "lora.h"
 #include "model.h"
 #include "options.h"
 #include "scheduler.h"
@@ -16,6 +17,8 @@ namespace duo::abi {
 struct context_options {
     llama_context_params params;
 
+    std::vector<used_lora> loras;
+
     // params.duo.gates points here once params are taken with use()
     std::optional<std::string> gates;
 
@@ -30,10 +33,11 @@ class context {
     heap_trim trimmed; // after ptr, which is destroyed first
 
 public:
-    context(std::shared_ptr<model> m, llama_context_ptr ptr, const llama_context_params & params, std::shared_ptr<scheduler> s)
-        : mdl(std::move(m)), sched(std::move(s)), ptr(std::move(ptr)), type_k(params.type_k), type_v(params.type_v) {}
+    context(std::shared_ptr<model> m, llama_context_ptr ptr, const context_options & o, std::shared_ptr<scheduler> s)
+        : mdl(std::move(m)), loras(o.loras), sched(std::move(s)), ptr(std::move(ptr)), type_k(o.params.type_k), type_v(o.params.type_v) {}
 
-    const std::shared_ptr<model>     mdl;  // outlives ptr
+    const std::shared_ptr<model>     mdl;   // outlives ptr
+    const std::vector<used_lora>     loras; // so do these
     const std::shared_ptr<scheduler> sched;
     const llama_context_ptr          ptr;
     const ggml_type                  type_k;

@@ -107,6 +107,13 @@ LLAMA_DUO_API int32_t llama_duo_tokenize_long(uint32_t model, const void * text,
 LLAMA_DUO_API int32_t llama_duo_detokenize(
         uint32_t model, const int32_t * tokens, int32_t n_tokens, int32_t flags, void * buf, int32_t cap, int32_t * needed);
 
+// Options: { "path": a LoRA adapter's GGUF file }
+// Result: { "lora": handle (for a context's "loras"), "alpha", "tensors": how many it adapts, "metadata": { key: value } }. Error code "model": it cannot be loaded.
+LLAMA_DUO_API int32_t llama_duo_lora_load(uint32_t model, const void * json, int32_t len, uint32_t * job);
+
+// Gives the adapter back. Its memory is free once no context uses it.
+LLAMA_DUO_API int32_t llama_duo_lora_free(uint32_t lora);
+
 // --- gate patterns ---
 
 // Options: { "path": string } or { "text": string, "source"?: string }
@@ -137,7 +144,8 @@ LLAMA_DUO_API int32_t llama_duo_calibrate(uint32_t model, const void * json, int
 
 // Options: { "contextSize"?: integer >= 0 (all sequences together; 0, the default: as trained; it is rounded up to 256 before batches are cut to it),
 //   "sequences"?: integer >= 1, "batchSize"?: integer >= sequences, "ubatchSize"?, "threads"?, "threadsBatch"?, "typeK"?, "typeV"?: "f32" | "f16" | "bf16" | "q8_0" | ..., "flashAttention"?: "auto" | "on" | "off",
-//   "duo"?: { "gates"?: "auto" | path | pattern object, "sparsity"?, "threshold"?, "sink"?, "recent"?, "chunk"? } }
+//   "duo"?: { "gates"?: "auto" | path | pattern object, "sparsity"?, "threshold"?, "sink"?, "recent"?, "chunk"? },
+//   "loras"?: [{ "lora": handle, "scale"?: number (1) }] (adapters of this model) }
 // Result: { "context": handle, "contextSize", "sequences", "contextPerSequence", "batchSize", "ubatchSize", "threads", "threadsBatch",
 //   "typeK", "typeV", "kv": KV, "warnings": WARNINGS }
 // KV: { "retrievalBytes", "streamingBytes", "windowedBytes", "totalBytes", "fullBytes", "retrievalHeads", "streamingHeads", "retrievalCells",
@@ -254,11 +262,30 @@ LLAMA_DUO_API int32_t llama_duo_sequence_score(uint32_t sequence, const int32_t 
 // Nothing else of the context is computed meanwhile.
 LLAMA_DUO_API int32_t llama_duo_sequence_save(uint32_t sequence, const void * json, int32_t len, uint32_t * job);
 
-// Makes the sequence hold what was saved, n_bytes of it or, with the option "path", a file. A state of another model, of other heads, cache types or version, that
+// Makes the sequence hold what was saved, n_bytes of it or, with the option "path", a file. A state of another model or other adapters, of other heads, cache types or version, that
 // is cut off or damaged is refused by name with code "state", and the sequence is as before. Models that differ in nothing but the values of their matrices
 // are not told apart. A context of another size may take it, where it fits; without mixed heads it must have
 // as many sequences. Options: { "path"?: file to read }. Result: also { "bytes" }
 LLAMA_DUO_API int32_t llama_duo_sequence_load(uint32_t sequence, const void * bytes, int32_t n_bytes, const void * json, int32_t len, uint32_t * job);
+
+// --- embeddings ---
+
+// What makes embeddings of texts, or ranks documents: a context of its own, of any model with weights but one of an encoder and a decoder. Its jobs take turns.
+// Options: { "pooling"?: "model" (as it says, else mean) | "mean" | "cls" | "last" | "rank", "contextSize"?: integer from 1 to what the model was trained for (that, but at most
+//   2048: tokens of a text, and of all that are computed at once), "sequences"?: integer >= 1 (16; texts that are computed at once), "threads"? }
+// Result: { "embedder": handle, "size": numbers of an embedding, "pooling", "contextSize", "sequences" }
+LLAMA_DUO_API int32_t llama_duo_embedder_create(uint32_t model, const void * json, int32_t len, uint32_t * job);
+
+// Gives it back; done when its memory is free, or at once where a job still uses it. Result: {}
+LLAMA_DUO_API int32_t llama_duo_embedder_free(uint32_t embedder, uint32_t * job);
+
+// Options: { "texts": [text or array of ids], "normalize"?: boolean (true; to length 1) }. Texts get the special tokens that the model wants, and theirs are text.
+// Result: { "size", "texts", "tokens" }; data: the texts' embeddings one after the other, float. Error code "full": a text is longer than "contextSize".
+LLAMA_DUO_API int32_t llama_duo_embed(uint32_t embedder, const void * json, int32_t len, uint32_t * job);
+
+// How well documents answer a query, by an embedder with "pooling" "rank" of a model that is a reranker. Options: { "query": text, "documents": [text] }
+// Result: { "documents" }; data: a score for each, float: more is better, and there is no scale.
+LLAMA_DUO_API int32_t llama_duo_rank(uint32_t embedder, const void * json, int32_t len, uint32_t * job);
 
 // --- chats ---
 
@@ -285,7 +312,7 @@ LLAMA_DUO_API int32_t llama_duo_schema_grammar(const void * json, int32_t len, u
 
 // --- process ---
 
-// From now on what the calling thread submits, and what comes of it, ends with that thread: its jobs are cancelled, its models, contexts and sequences freed. For
+// From now on what the calling thread submits, and what comes of it, ends with that thread: its jobs are cancelled, and what they made is freed. For
 // a JavaScript worker, which may end without another call. Other threads may use those handles as before.
 LLAMA_DUO_API int32_t llama_duo_own_by_this_thread(void);
 

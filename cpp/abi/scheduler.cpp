@@ -115,6 +115,11 @@ void scheduler::run() {
         for (uint32_t i = 0; i < n_seq; i++) {
             sequences.emplace_back(ctx, llama_seq_id(i));
         }
+        // one that is cancelled while others go on is left out of the next step
+        llama_set_abort_callback(ctx, [](void * self) {
+            const auto * pieces = static_cast<const scheduler *>(self)->computing;
+            return pieces && std::all_of(pieces->begin(), pieces->end(), [](const piece & p) { return p.t->j->cancelled(); });
+        }, this);
         while (take_in()) {
             end_cancelled();
             take_back();
@@ -308,13 +313,9 @@ int32_t scheduler::decode(const std::vector<piece> & pieces, std::string & reaso
     }
 
     log_capture errors;
-    // one that is cancelled while others go on is left out of the next step
-    llama_set_abort_callback(ctx, [](void * data) {
-        const auto & pieces = *static_cast<const std::vector<piece> *>(data);
-        return std::all_of(pieces.begin(), pieces.end(), [](const piece & p) { return p.t->j->cancelled(); });
-    }, const_cast<std::vector<piece> *>(&pieces));
+    computing = &pieces;
     const int32_t status = llama_decode(ctx, { int32_t(tokens.size()), tokens.data(), nullptr, pos.data(), n_seq_id.data(), seq_id.data(), output.data() });
-    llama_set_abort_callback(ctx, nullptr, nullptr);
+    computing = nullptr;
 
     static const bool armed = arm_exit_handler();
     (void) armed;

@@ -70,14 +70,15 @@ private:
 
     // --- the thread's own ---
 
-    std::shared_ptr<context>           owner;
-    llama_context *                    ctx = nullptr;
-    std::vector<cache_sequence>        sequences;
-    std::deque<std::shared_ptr<task>>  waiting;
-    std::vector<std::shared_ptr<task>> running;   // in the order in which they started
-    bool                               hurry = false; // a job waits for a free sequence
-    uint64_t                           n_given_back = 0;
+    std::shared_ptr<context>               owner;
+    llama_context *                        ctx = nullptr;
+    std::vector<cache_sequence>            sequences;
+    std::deque<std::shared_ptr<task>>      waiting;
+    std::vector<std::shared_ptr<task>>     running;             // in the order in which they started
     std::vector<std::shared_ptr<sequence>> to_take_back;
+    bool                                   hurry        = false;   // a job waits for a free sequence
+    uint64_t                               n_given_back = 0;
+    const std::vector<piece> *             computing    = nullptr; // what llama_decode works on
 
     bool take_in();           // false: it is time to end
     void end_cancelled();

@@ -74,7 +74,7 @@ uint64_t hash_of(const llama_model & m) {
     return h;
 }
 
-json identity_of(llama_context * ctx, const model & m, ggml_type type_k, ggml_type type_v) {
+json identity_of(llama_context * ctx, const model & m, const std::vector<used_lora> & loras, ggml_type type_k, ggml_type type_v) {
     const llama_cparams & cparams = ctx->get_cparams();
     json cache = { { "typeK", ggml_type_name(type_k) }, { "typeV", ggml_type_name(type_v) } };
     if (const duo_config * duo = cparams.duo.get()) {
@@ -90,11 +90,16 @@ json identity_of(llama_context * ctx, const model & m, ggml_type type_k, ggml_ty
         cache["flashAttention"] = cparams.flash_attn;        // V is stored otherwise
         cache["sequences"]      = llama_n_seq_max(ctx); // llama.cpp's caches write a part for each, empty or not
     }
+    json adapters = json::array();
+    for (const used_lora & l : loras) {
+        adapters.push_back({ hex(l.adapter->hash), l.scale });
+    }
     const llama_model & ptr = *m.ptr;
     return {
         { "model", { { "architecture", ptr.arch_name() }, { "name", ptr.name }, { "layers", llama_model_n_layer(&ptr) }, { "embeddingSize", llama_model_n_embd(&ptr) },
                      { "vocabularySize", llama_vocab_n_tokens(m.vocab) }, { "hash", hex(hash_of(ptr)) } } },
         { "cache", cache },
+        { "loras", adapters },
         { "llamaCpp", LLAMA_STATE_SEQ_VERSION },
     };
 }
@@ -246,7 +251,7 @@ private:
 class state_task : public task {
 public:
     state_task(std::shared_ptr<job> j, const context & c, std::shared_ptr<sequence> s)
-        : task(std::move(j), std::move(s)), ctx(c.ptr.get()), m(c.mdl), n_ctx(c.n_ctx_seq()), type_k(c.type_k), type_v(c.type_v) {}
+        : task(std::move(j), std::move(s)), ctx(c.ptr.get()), m(c.mdl), loras(c.loras), n_ctx(c.n_ctx_seq()), type_k(c.type_k), type_v(c.type_v) {}
 
     bool wants(const cache_sequence &, bool) override { return false; }
     void computed(cache_sequence &, const computed_piece &) override {}
@@ -255,11 +260,12 @@ public:
 protected:
     llama_context * const        ctx;
     const std::shared_ptr<model> m;
+    const std::vector<used_lora> loras;
     const size_t                 n_ctx;
     const ggml_type              type_k;
     const ggml_type              type_v;
 
-    json identity() const { return identity_of(ctx, *m, type_k, type_v); }
+    json identity() const { return identity_of(ctx, *m, loras, type_k, type_v); }
 
     void finish_with(uint64_t n_bytes) {
         on->publish();

@@ -33,7 +33,7 @@ static json parsed(const std::string & text, const json & parser, bool partial =
 
 static tokens_t tokenized(const std::string & text, int32_t flags) {
     int32_t n = 0;
-    tokens_t tokens(text.size() + 2);
+    tokens_t tokens(4 * text.size() + 8); // a space may be three bytes
     CHECK_EQ(llama_duo_tokenize(model, text.data(), int32_t(text.size()), flags, tokens.data(), int32_t(tokens.size()), &n), LLAMA_DUO_OK);
     tokens.resize(size_t(n));
     return tokens;
@@ -200,12 +200,6 @@ int main(int argc, char ** argv) {
     test_reasoning();
     test_schema();
     test_refusals();
-    if (check::n_failed > 0) {
-        std::string log(65536, '\0');
-        int32_t n = 0;
-        CHECK_EQ(llama_duo_log_drain(log.data(), 65536, &n), LLAMA_DUO_OK);
-        fprintf(stderr, "%.*s", n, log.data());
-    }
     give_back(llama_duo_model_free, model);
     return check::result();
 }

@@ -3,6 +3,9 @@
 #include "check.h"
 #include "random-model.h"
 
+#include "ggml.h"
+#include "gguf.h"
+
 #include <unistd.h>
 
 #include <algorithm>
@@ -683,6 +686,90 @@ static void test_states(uint32_t model, const cache_kind & kind, const std::vect
     }
 }
 
+// --- adapters ---
+
+// An adapter of rank 4 of the first layer's queries and values.
+static void write_adapter(const random_model_params & p, const std::string & path, uint64_t seed, const char * arch = "llama") {
+    std::mt19937_64 rng(seed);
+    std::normal_distribution<float> normal;
+    gguf_context * gguf = gguf_init_empty();
+    gguf_set_val_str(gguf, "general.type", "adapter");
+    gguf_set_val_str(gguf, "general.architecture", arch);
+    gguf_set_val_str(gguf, "adapter.type", "lora");
+    gguf_set_val_f32(gguf, "adapter.lora.alpha", 4);
+    ggml_context * ctx = ggml_init({ 1 << 20, nullptr, false });
+    const int64_t n_embd = p.n_head * p.head_size;
+    for (const auto & [name, n_out] : std::map<std::string, int64_t> { { "attn_q", n_embd }, { "attn_v", p.n_head_kv * p.head_size } }) {
+        for (const bool a : { true, false }) {
+            ggml_tensor * t = ggml_new_tensor_2d(ctx, GGML_TYPE_F32, a ? n_embd : 4, a ? 4 : n_out);
+            ggml_set_name(t, ("blk.0." + name + ".weight.lora_" + (a ? "a" : "b")).c_str());
+            for (int64_t i = 0; i < ggml_nelements(t); i++) {
+                static_cast<float *>(t->data)[i] = normal(rng) * 0.3f;
+            }
+            gguf_add_tensor(gguf, t);
+        }
+    }
+    gguf_write_to_file(gguf, path.c_str(), false);
+    gguf_free(gguf);
+    ggml_free(ctx);
+}
+
+static void test_loras(uint32_t model, const random_model_params & p, const cache_kind & kind, std::mt19937_64 & rng) {
+    const auto path = (std::filesystem::temp_directory_path() / ("test-scheduler-lora-" + std::to_string(getpid()))).string();
+    const json_call loading = [=](const void * j, int32_t n, uint32_t * job) { return llama_duo_lora_load(model, j, n, job); };
+    check_refused(loading, "{}", "path", "GGUF");
+    write_adapter(p, path, rng(), "qwen2");
+    const json other = take_error(submit(loading, dump({ { "path", path } })));
+    CHECK_EQ(other.at("code"), "model");
+    CHECK(contains(other.at("message"), "arch"));
+    write_adapter(p, path, rng());
+    const json loaded = take_result(submit(loading, dump({ { "path", path } })));
+    CHECK_EQ(loaded.at("tensors"), 2);
+    CHECK_EQ(loaded.at("alpha"), 4);
+    const uint32_t lora = loaded.at("lora");
+    std::filesystem::remove(path);
+
+    const tokens_t text = random_tokens(rng, 40);
+    const auto expects = [&](uint32_t context) {
+        const uint32_t s = create(context);
+        take_result(append(s, text));
+        const auto found = logits(s);
+        CHECK_EQ(llama_duo_sequence_free(s), LLAMA_DUO_OK);
+        return found;
+    };
+    const auto with_scale = [&](double scale) {
+        json o = with_sequences(kind.options, 1);
+        o["loras"] = { { { "lora", lora }, { "scale", scale } } };
+        return make(model, o);
+    };
+    const uint32_t plain = make(model, with_sequences(kind.options, 1)), none = with_scale(0), half = with_scale(0.5), whole = with_scale(1);
+    const auto base = expects(plain);
+    CHECK(furthest(expects(none), base) < 1e-4);
+    CHECK(furthest(expects(half), base) > 1e-3);
+    CHECK(furthest(expects(whole), expects(half)) > 1e-3);
+    CHECK(furthest(expects(plain), base) < 1e-4); // side by side
+
+    // a state of one is none of the other
+    const uint32_t s = create(whole), t = create(plain);
+    take_result(append(s, text));
+    take_result(append(s, text));
+    const auto bytes = take_data<char>(save(s));
+    check_state_refused(t, bytes, "loras");
+
+    // given back while it is used
+    CHECK_EQ(llama_duo_lora_free(lora), LLAMA_DUO_OK);
+    CHECK_EQ(llama_duo_lora_free(lora), LLAMA_DUO_E_HANDLE);
+    CHECK_EQ(take_result(load_state(s, bytes)).at("length"), 80);
+    const json_call creating = [=](const void * j, int32_t n, uint32_t * job) { return llama_duo_context_create(model, j, n, job); };
+    check_refused(creating, dump({ { "loras", { { { "lora", lora } } } } }), "loras", "handle");
+    for (const uint32_t x : { s, t }) {
+        CHECK_EQ(llama_duo_sequence_free(x), LLAMA_DUO_OK);
+    }
+    for (const uint32_t c : { plain, none, half, whole }) {
+        give_back(llama_duo_context_free, c);
+    }
+}
+
 // --- everything at once, from several threads ---
 
 static void test_walks(uint32_t model, const cache_kind & kind, uint64_t seed, int n_rounds) {
@@ -760,6 +847,7 @@ int main() {
         test_samplers(model, kind, rng);
         test_sequences(model, kind, rng);
         test_states(model, kind, all, rng);
+        test_loras(model, p, kind, rng);
         test_walks(model, kind, rng(), 150);
     }
     give_back(llama_duo_model_free, model);

@@ -203,6 +203,15 @@ export class Native {
     }, 'model');
   }
 
+  loraLoad(model: Handle, options: string): Handle {
+    const checked = handle('model', model);
+    return this.#submit(options, (json, length, job) => this.#c.llama_duo_lora_load(checked, json, length, job), 'model');
+  }
+
+  loraFree(lora: Handle): void {
+    check(this.#c.llama_duo_lora_free(handle('lora', lora)), 'lora');
+  }
+
   gatesRead(options: string): Handle {
     return this.#submit(options, (json, length, job) => this.#c.llama_duo_gates_read(json, length, job));
   }
@@ -339,6 +348,29 @@ export class Native {
       (json, length, job) => this.#c.llama_duo_sequence_load(checked, orNull(state), state.length, json, length, job),
       'sequence',
     );
+  }
+
+  embedderCreate(model: Handle, options: string): Handle {
+    const checked = handle('model', model);
+    return this.#submit(options, (json, length, job) => this.#c.llama_duo_embedder_create(checked, json, length, job), 'model');
+  }
+
+  /** The job is done when the embedder's memory is free. */
+  embedderFree(embedder: Handle): Handle {
+    const checked = handle('embedder', embedder);
+    return this.#start((job) => this.#c.llama_duo_embedder_free(checked, job), 'embedder');
+  }
+
+  /** The job's data are floats: the texts' embeddings one after the other. */
+  embed(embedder: Handle, options: string): Handle {
+    const checked = handle('embedder', embedder);
+    return this.#submit(options, (json, length, job) => this.#c.llama_duo_embed(checked, json, length, job), 'embedder');
+  }
+
+  /** The job's data are floats: a score for each document. */
+  rank(embedder: Handle, options: string): Handle {
+    const checked = handle('embedder', embedder);
+    return this.#submit(options, (json, length, job) => this.#c.llama_duo_rank(checked, json, length, job), 'embedder');
   }
 
   /** The job's data are the prompt's ids. */

@@ -19,6 +19,8 @@ export const symbols = {
   llama_duo_tokenize: ['uint32_t', 'const void *', 'int32_t', 'int32_t', 'int32_t *', 'int32_t', 'int32_t *'],
   llama_duo_tokenize_long: ['uint32_t', 'const void *', 'int32_t', 'int32_t', 'uint32_t *'],
   llama_duo_detokenize: ['uint32_t', 'const int32_t *', 'int32_t', 'int32_t', 'void *', 'int32_t', 'int32_t *'],
+  llama_duo_lora_load: ['uint32_t', 'const void *', 'int32_t', 'uint32_t *'],
+  llama_duo_lora_free: ['uint32_t'],
 
   llama_duo_gates_read: ['const void *', 'int32_t', 'uint32_t *'],
   llama_duo_gates_select: ['const void *', 'int32_t', 'uint32_t *'],
@@ -54,6 +56,11 @@ export const symbols = {
   llama_duo_sequence_score: ['uint32_t', 'const int32_t *', 'int32_t', 'const void *', 'int32_t', 'const void *', 'int32_t', 'uint32_t *'],
   llama_duo_sequence_save: ['uint32_t', 'const void *', 'int32_t', 'uint32_t *'],
   llama_duo_sequence_load: ['uint32_t', 'const void *', 'int32_t', 'const void *', 'int32_t', 'uint32_t *'],
+
+  llama_duo_embedder_create: ['uint32_t', 'const void *', 'int32_t', 'uint32_t *'],
+  llama_duo_embedder_free: ['uint32_t', 'uint32_t *'],
+  llama_duo_embed: ['uint32_t', 'const void *', 'int32_t', 'uint32_t *'],
+  llama_duo_rank: ['uint32_t', 'const void *', 'int32_t', 'uint32_t *'],
 
   llama_duo_chat_apply: ['uint32_t', 'const void *', 'int32_t', 'uint32_t *'],
   llama_duo_chat_parse: ['const void *', 'int32_t', 'uint32_t *'],
