@@ -264,8 +264,8 @@ LLAMA_DUO_API int32_t llama_duo_sequence_save(uint32_t sequence, const void * js
 
 // Makes the sequence hold what was saved, n_bytes of it or, with the option "path", a file. A state of another model or other adapters, of other heads, cache types or version, that
 // is cut off or damaged is refused by name with code "state", and the sequence is as before. Models that differ in nothing but the values of their matrices
-// are not told apart. A context of another size may take it, where it fits; without mixed heads it must have
-// as many sequences. Options: { "path"?: file to read }. Result: also { "bytes" }
+// are not told apart. A context of another size and another number of sequences may take it, where it fits (of
+// llama.cpp's caches only the standard one: others must have as many sequences). Options: { "path"?: file to read }. Result: also { "bytes" }
 LLAMA_DUO_API int32_t llama_duo_sequence_load(uint32_t sequence, const void * bytes, int32_t n_bytes, const void * json, int32_t len, uint32_t * job);
 
 // --- embeddings ---

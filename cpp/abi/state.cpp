@@ -8,6 +8,7 @@
 #include "ggml-backend.h"
 #include "llama-context.h"
 #include "llama-io.h"
+#include "llama-kv-cache.h"
 #include "llama-memory.h"
 #include "llama-model.h"
 #include "utf8.h"
@@ -15,10 +16,12 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <deque>
 #include <filesystem>
 #include <fstream>
 #include <functional>
 #include <map>
+#include <typeinfo>
 
 namespace duo::abi {
 
@@ -74,6 +77,11 @@ uint64_t hash_of(const llama_model & m) {
     return h;
 }
 
+// llama.cpp's standard cache, whose states are known here in part.
+bool is_standard(const llama_memory_i * memory) {
+    return typeid(*memory) == typeid(llama_kv_cache);
+}
+
 json identity_of(llama_context * ctx, const model & m, const std::vector<used_lora> & loras, ggml_type type_k, ggml_type type_v) {
     const llama_cparams & cparams = ctx->get_cparams();
     json cache = { { "typeK", ggml_type_name(type_k) }, { "typeV", ggml_type_name(type_v) } };
@@ -87,8 +95,10 @@ json identity_of(llama_context * ctx, const model & m, const std::vector<used_lo
         cache["heads"] = { { "sink", duo->sink }, { "recent", duo->recent }, { "chunk", duo->chunk }, { "pattern", hex(h) } };
     } else {
         cache["heads"]          = "all full";
-        cache["flashAttention"] = cparams.flash_attn;        // V is stored otherwise
-        cache["sequences"]      = llama_n_seq_max(ctx); // llama.cpp's caches write a part for each, empty or not
+        cache["flashAttention"] = cparams.flash_attn; // V is stored otherwise
+        if (!is_standard(ctx->get_memory())) {
+            cache["sequences"] = llama_n_seq_max(ctx); // llama.cpp's caches write a part for each, empty or not
+        }
     }
     json adapters = json::array();
     for (const used_lora & l : loras) {
@@ -246,6 +256,85 @@ private:
     std::vector<uint8_t> piece;
 };
 
+// The standard cache writes a part for each of the context's sequences, of which all but one are empty: their numbers of cells, 0. Without them a state goes into a
+// context of any number of sequences.
+class lone_writer : public llama_io_write_i {
+public:
+    lone_writer(llama_io_write_i & to, size_t n_stream, size_t i_stream) : to(to), n_before(i_stream), n_behind(n_stream - 1 - i_stream) {}
+
+    void write(const void * src, size_t size) override {
+        const size_t i = n_writes++;
+        if (i == 0) {
+            const uint32_t one = 1;
+            to.write(&one, sizeof(one));
+        } else if (i > n_before) {
+            if (size != sizeof(uint32_t)) {
+                let_out(0);
+                to.write(src, size);
+                return;
+            }
+            held.push_back(0);
+            memcpy(&held.back(), src, size);
+            let_out(n_behind);
+        }
+    }
+
+    void write_tensor(ggml_tensor * tensor, size_t offset, size_t size) override {
+        let_out(0);
+        to.write_tensor(tensor, offset, size);
+    }
+
+    size_t n_bytes() override { return to.n_bytes(); }
+
+    // To be called at the end.
+    void finish() const {
+        if (held.size() != n_behind || std::any_of(held.begin(), held.end(), [](uint32_t n) { return n != 0; })) {
+            throw std::runtime_error("llama.cpp's cache does not write what it is known to write");
+        }
+    }
+
+private:
+    llama_io_write_i &   to;
+    const size_t         n_before;
+    const size_t         n_behind;
+    size_t               n_writes = 0;
+    std::deque<uint32_t> held; // may be the numbers of cells of the sequences behind
+
+    void let_out(size_t n_left) {
+        for (; held.size() > n_left; held.pop_front()) {
+            to.write(&held.front(), sizeof(uint32_t));
+        }
+    }
+};
+
+// The other way round.
+class lone_reader : public llama_io_read_i {
+public:
+    lone_reader(llama_io_read_i & from, uint32_t n_stream) : from(from), n_stream(n_stream) {}
+
+    void read(void * dst, size_t size) override {
+        const bool is_first = n_reads++ == 0;
+        if (!is_first && from.n_left() == 0) { // the sequences behind
+            memset(dst, 0, size);
+            return;
+        }
+        from.read(dst, size);
+        if (is_first && size == sizeof(n_stream)) {
+            memcpy(dst, &n_stream, size);
+        }
+    }
+
+    void read_tensor(ggml_tensor * tensor, size_t offset, size_t size) override { from.read_tensor(tensor, offset, size); }
+
+    size_t n_bytes() override { return from.n_bytes(); }
+    size_t n_left() override { return from.n_left(); }
+
+private:
+    llama_io_read_i & from;
+    const uint32_t    n_stream;
+    size_t            n_reads = 0;
+};
+
 // --- the tasks ---
 
 class state_task : public task {
@@ -317,7 +406,14 @@ private:
         out.write(s.tokens.data(), s.tokens.size() * sizeof(llama_token));
         const size_t n_tokens = out.n_bytes();
         if (s.n_cached > 0) {
-            ctx->get_memory()->state_write(out, s.id, 0);
+            llama_memory_i * memory = ctx->get_memory();
+            if (is_standard(memory)) {
+                lone_writer lone(out, llama_n_seq_max(ctx), size_t(s.id));
+                memory->state_write(lone, s.id, 0);
+                lone.finish();
+            } else {
+                memory->state_write(out, s.id, 0);
+            }
         }
         memcpy(f.magic, magic, sizeof(magic));
         f.version    = version;
@@ -443,7 +539,9 @@ private:
         std::string why;
         try {
             reader in(from, size_t(f.n_state));
-            ctx->get_memory()->state_read(in, s.id, 0);
+            lone_reader lone(in, llama_n_seq_max(ctx));
+            llama_memory_i * memory = ctx->get_memory();
+            memory->state_read(is_standard(memory) ? static_cast<llama_io_read_i &>(lone) : in, s.id, 0);
         } catch (const std::exception & e) {
             why = errors.reason(e.what());
         }
