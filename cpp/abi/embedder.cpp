@@ -78,7 +78,10 @@ void create_embedder(job & j, std::shared_ptr<model> m, const embedder_options &
     if (p.n_ctx == 0) {
         p.n_ctx = std::min(n_train, 2048u);
     }
-    p.n_batch = p.n_ubatch = p.n_ctx; // a text is pooled out of one ubatch
+    const size_t max_tokens = p.n_ctx;
+    // A text is pooled out of one ubatch. llama.cpp tries its largest one with as many tokens of each sequence, and takes it amiss where that does not come out even.
+    p.n_batch = p.n_ubatch = (p.n_ctx + p.n_seq_max - 1) / p.n_seq_max * p.n_seq_max;
+    p.n_ctx   = GGML_PAD(p.n_ubatch, 256);
     start_backends();
 
     log_capture errors;
@@ -88,13 +91,13 @@ void create_embedder(job & j, std::shared_ptr<model> m, const embedder_options &
     if (!ctx) {
         throw job_error("context", errors.reason("llama.cpp could not create the context and gave no reason"));
     }
-    const auto e = std::make_shared<embedder>(std::move(m), std::move(ctx));
+    const auto e = std::make_shared<embedder>(std::move(m), std::move(ctx), max_tokens);
     j.finish([&] {
         return json {
             { "embedder",    handles().add(e, j.owner) },
             { "size",        e->size() },
             { "pooling",     pooling_name(llama_pooling_type(e->ptr.get())) },
-            { "contextSize", e->max_tokens() },
+            { "contextSize", e->max_tokens },
             { "sequences",   llama_n_seq_max(e->ptr.get()) },
         };
     });
@@ -114,7 +117,7 @@ using token_list = std::vector<llama_token>;
 // Calls take(i, numbers) for each of the texts, as many at a time as a batch holds.
 template <class F> static void pool_each(job & j, embedder & e, const std::vector<token_list> & texts, F && take) {
     llama_context * ctx     = e.ptr.get();
-    const size_t    n_batch = e.max_tokens();
+    const size_t    n_batch = e.max_tokens;
     const size_t    n_seq   = llama_n_seq_max(ctx);
     for (size_t i = 0; i < texts.size(); i++) {
         if (texts[i].empty() || texts[i].size() > n_batch) {

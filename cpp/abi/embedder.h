@@ -16,16 +16,16 @@ class embedder {
     heap_trim trimmed; // after ptr, which is destroyed first
 
 public:
-    embedder(std::shared_ptr<model> m, llama_context_ptr ptr) : mdl(std::move(m)), ptr(std::move(ptr)) {}
+    embedder(std::shared_ptr<model> m, llama_context_ptr ptr, size_t max_tokens) : mdl(std::move(m)), ptr(std::move(ptr)), max_tokens(max_tokens) {}
 
     const std::shared_ptr<model> mdl; // outlives ptr
     const llama_context_ptr      ptr;
+    const size_t                 max_tokens; // of a text, and of all that are computed at once
 
     std::mutex mutex; // held by the job that uses ptr
 
     bool   ranks() const { return llama_pooling_type(ptr.get()) == LLAMA_POOLING_TYPE_RANK; }
     size_t size() const; // numbers of an embedding
-    size_t max_tokens() const { return llama_n_ubatch(ptr.get()); } // of a text
 };
 
 struct embedder_options {
