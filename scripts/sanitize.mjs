@@ -3,7 +3,7 @@
 //   node scripts/sanitize.mjs [address | thread]...    (both if none is named)
 //
 // address: AddressSanitizer and UndefinedBehaviorSanitizer, all programs that need no model, in build-sanitize/
-// thread:  ThreadSanitizer, the C ABI's on models/needle.gguf, since that is where threads meet, in build-sanitize-thread/
+// thread:  ThreadSanitizer, the C ABI's on models/needle.gguf and its scheduler's, since that is where threads meet, in build-sanitize-thread/
 
 import { join } from 'node:path';
 import { buildTargets, configure } from './cmake.mjs';
@@ -18,10 +18,11 @@ const sanitizers = {
     passThrough('ctest', ['--test-dir', build, '-LE', 'model', '--no-tests=error', '--output-on-failure'], { env });
   },
   thread() {
-    const build = folder('build-sanitize-thread', 'thread', ['test-abi']);
+    const build = folder('build-sanitize-thread', 'thread', ['test-abi', 'test-scheduler']);
     const suppressions = join(root, 'cpp/test/thread-sanitizer.supp');
     const env = { ...process.env, TSAN_OPTIONS: `suppressions=${suppressions}:halt_on_error=0:exitcode=66`, LLAMA_DUO_TEST_ROUNDS: '40' };
     passThrough(join(build, 'test-abi'), [join(root, 'models/needle.gguf')], { env });
+    passThrough(join(build, 'test-scheduler'), [], { env });
   },
 };
 

@@ -3,6 +3,7 @@
 
 #include "calibrate.h"
 #include "context.h"
+#include "embedder.h"
 #include "engine-thread.h"
 #include "estimate.h"
 #include "gates.h"
@@ -11,12 +12,17 @@
 #include "hub.h"
 #include "job.h"
 #include "log.h"
+#include "lora.h"
 #include "model.h"
 #include "process.h"
 #include "prompt.h"
 #include "score.h"
+#include "sequence.h"
+#include "state.h"
+#include "templates.h"
 #include "thread-owner.h"
 
+#include <algorithm>
 #include <cstdlib>
 #include <cstring>
 
@@ -110,6 +116,16 @@ template <class F> void submit(const void * json, int32_t len, uint32_t * handle
     }
 }
 
+// Makes a job of what make(job, context, sequence, options) returns, a task on the sequence.
+template <class F> int32_t on_sequence(uint32_t handle, const void * json, int32_t len, uint32_t * job_handle, F && make) {
+    return guarded([&] {
+        const auto s = live<sequence>(handle);
+        const auto c = s->ctx();
+        check(c != nullptr, LLAMA_DUO_E_HANDLE);
+        submit(json, len, job_handle, [&](std::shared_ptr<job> j, options given) { check(c->sched->post(make(j, c, s, given)), LLAMA_DUO_E_HANDLE); });
+    });
+}
+
 } // namespace
 
 int32_t llama_duo_abi_version(void) {
@@ -165,21 +181,38 @@ int32_t llama_duo_job_error(uint32_t handle, void * buf, int32_t cap, int32_t * 
 }
 
 int32_t llama_duo_job_cancel(uint32_t handle) {
-    return guarded([&] { cancel_job(*live<job>(handle)); });
+    return guarded([&] { live<job>(handle)->cancel(); });
 }
 
 int32_t llama_duo_job_free(uint32_t handle) {
-    return guarded([&] { cancel_job(*taken<job>(handle)); });
+    return guarded([&] { taken<job>(handle)->cancel(); });
 }
 
 int32_t llama_duo_job_drain(uint32_t handle, int32_t * tokens, int32_t cap, void * text, int32_t text_cap, int32_t * info) {
+    return llama_duo_job_drain_choice(handle, 0, tokens, cap, text, text_cap, info);
+}
+
+int32_t llama_duo_job_drain_choice(uint32_t handle, int32_t choice, int32_t * tokens, int32_t cap, void * text, int32_t text_cap, int32_t * info) {
     return guarded([&] {
         check(tokens && cap >= 16 && text && text_cap >= 4096 && info);
-        const auto d = live<job>(handle)->drain(tokens, cap, static_cast<char *>(text), text_cap);
+        const auto j = live<job>(handle);
+        check(choice >= 0 && size_t(choice) < j->n_streams());
+        const auto d = j->drain(size_t(choice), tokens, cap, static_cast<char *>(text), text_cap);
         info[0] = d.n_tokens;
         info[1] = d.n_text;
         info[2] = d.state;
         info[3] = d.more;
+    });
+}
+
+int32_t llama_duo_job_drain_log_probs(uint32_t handle, int32_t choice, double * numbers, int32_t cap, int32_t * needed) {
+    return guarded([&] {
+        check(numbers && cap > 0 && needed);
+        const auto j = live<job>(handle);
+        check(choice >= 0 && size_t(choice) < j->n_streams());
+        const int32_t n = j->drain_numbers(size_t(choice), numbers, cap);
+        *needed = std::max(n, 0);
+        check(n >= 0, LLAMA_DUO_E_SPACE);
     });
 }
 
@@ -250,6 +283,24 @@ int32_t llama_duo_detokenize(uint32_t handle, const int32_t * tokens, int32_t n_
         }
         copy_out(detokenize(*m, tokens, n_tokens, flags & 1, flags & 2), buf, cap, needed);
     });
+}
+
+int32_t llama_duo_lora_load(uint32_t handle, const void * json, int32_t len, uint32_t * job_handle) {
+    return guarded([&] {
+        const auto m = live<model>(handle);
+        submit(json, len, job_handle, [&](std::shared_ptr<job> j, options given) {
+            const auto path = given.path("path");
+            if (!path) {
+                throw given.error("path", "the path of a GGUF file of an adapter");
+            }
+            given.finish();
+            run_alone(j, [m, path = *path](job & j) { load_lora(j, m, path); });
+        });
+    });
+}
+
+int32_t llama_duo_lora_free(uint32_t handle) {
+    return guarded([&] { taken<lora>(handle); });
 }
 
 // --- gate patterns ---
@@ -331,11 +382,9 @@ int32_t llama_duo_generate(uint32_t handle, const int32_t * tokens, int32_t n_to
         const auto c = live<context>(handle);
 
         submit(json, len, job_handle, [&](std::shared_ptr<job> j, options given) {
-            prompt p("prompt", *c->mdl, tokens, n_tokens, text, n_bytes, llama_n_ctx_seq(c->ptr.get()), given);
-            const bool taken = c->thread->post(j, [c, p = std::move(p), o = generate_options::read(given, *c->mdl)](job & j) {
-                generate(j, *c, p.tokens(j, *c->mdl, 1), o);
-            });
-            check(taken, LLAMA_DUO_E_HANDLE);
+            prompt p("prompt", *c->mdl, tokens, n_tokens, text, n_bytes, c->n_ctx_seq(), given);
+            auto o = generate_options::read(given, *c->mdl, llama_n_seq_max(c->ptr.get()));
+            check(c->sched->post(generate_task(j, *c, nullptr, std::move(p), std::move(o))), LLAMA_DUO_E_HANDLE);
         });
     });
 }
@@ -348,13 +397,149 @@ int32_t llama_duo_score(uint32_t handle, const int32_t * tokens, int32_t n_token
 
         submit(json, len, job_handle, [&](std::shared_ptr<job> j, options given) {
             // nothing is read after the last token
-            prompt p("text", *c->mdl, tokens, n_tokens, text, n_bytes, size_t(llama_n_ctx_seq(c->ptr.get())) + 1, given);
-            const size_t n_max = p.max_size();
-            const bool taken = c->thread->post(j, [c, p = std::move(p), o = score_options::read(given, n_max)](job & j) {
-                score(j, *c, p.tokens(j, *c->mdl, 2), o);
-            });
-            check(taken, LLAMA_DUO_E_HANDLE);
+            prompt p("text", *c->mdl, tokens, n_tokens, text, n_bytes, c->n_ctx_seq() + 1, given);
+            const auto o = score_options::read(given, p.max_size());
+            check(c->sched->post(score_task(j, *c, nullptr, std::move(p), o)), LLAMA_DUO_E_HANDLE);
         });
+    });
+}
+
+// --- sequences ---
+
+int32_t llama_duo_sequence_create(uint32_t handle, uint32_t * job_handle) {
+    return guarded([&] {
+        const auto c = live<context>(handle);
+        submit("{}", 2, job_handle, [&](std::shared_ptr<job> j, options) { check(c->sched->post(create_sequence_task(j, c)), LLAMA_DUO_E_HANDLE); });
+    });
+}
+
+int32_t llama_duo_sequence_free(uint32_t handle) {
+    return guarded([&] { free_sequence(taken<sequence>(handle)); });
+}
+
+int32_t llama_duo_sequence_size(uint32_t handle, int32_t * length, int32_t * resumable_from) {
+    return guarded([&] {
+        check(length && resumable_from);
+        const auto s = live<sequence>(handle);
+        *length         = s->length();
+        *resumable_from = s->resumable_from();
+    });
+}
+
+int32_t llama_duo_sequence_fork(uint32_t handle, uint32_t * job_handle) {
+    return on_sequence(handle, "{}", 2, job_handle, [](auto j, auto c, auto s, options) { return fork_task(j, c, s); });
+}
+
+int32_t llama_duo_sequence_append(uint32_t handle, const int32_t * tokens, int32_t n_tokens, const void * text, int32_t n_bytes, const void * json,
+        int32_t len, uint32_t * job_handle) {
+    return on_sequence(handle, json, len, job_handle, [&](auto j, auto c, auto s, options given) {
+        check_prompt(tokens, n_tokens, text, n_bytes);
+        prompt p("text", *c->mdl, tokens, n_tokens, text, n_bytes, c->n_ctx_seq(), given, /*add_special=*/ false);
+        given.finish();
+        return append_task(j, c, s, std::move(p));
+    });
+}
+
+int32_t llama_duo_sequence_truncate(uint32_t handle, int32_t length, uint32_t * job_handle) {
+    return on_sequence(handle, "{}", 2, job_handle, [&](auto j, auto, auto s, options) {
+        check(length >= 0);
+        return truncate_task(j, s, size_t(length));
+    });
+}
+
+int32_t llama_duo_sequence_logits(uint32_t handle, uint32_t * job_handle) {
+    return on_sequence(handle, "{}", 2, job_handle, [](auto j, auto c, auto s, options) { return logits_task(j, c, s); });
+}
+
+int32_t llama_duo_sequence_generate(uint32_t handle, const int32_t * tokens, int32_t n_tokens, const void * text, int32_t n_bytes, const void * json,
+        int32_t len, uint32_t * job_handle) {
+    return on_sequence(handle, json, len, job_handle, [&](auto j, auto c, auto s, options given) {
+        check_prompt(tokens, n_tokens, text, n_bytes);
+        prompt p("prompt", *c->mdl, tokens, n_tokens, text, n_bytes, c->n_ctx_seq(), given, /*add_special=*/ false);
+        return generate_task(j, *c, s, std::move(p), generate_options::read(given, *c->mdl, llama_n_seq_max(c->ptr.get())));
+    });
+}
+
+int32_t llama_duo_sequence_score(uint32_t handle, const int32_t * tokens, int32_t n_tokens, const void * text, int32_t n_bytes, const void * json,
+        int32_t len, uint32_t * job_handle) {
+    return on_sequence(handle, json, len, job_handle, [&](auto j, auto c, auto s, options given) {
+        check_prompt(tokens, n_tokens, text, n_bytes);
+        prompt p("text", *c->mdl, tokens, n_tokens, text, n_bytes, c->n_ctx_seq(), given, /*add_special=*/ false);
+        given.finish();
+        return score_task(j, *c, s, std::move(p), {});
+    });
+}
+
+int32_t llama_duo_sequence_save(uint32_t handle, const void * json, int32_t len, uint32_t * job_handle) {
+    return on_sequence(handle, json, len, job_handle, [](auto j, auto c, auto s, options given) {
+        const std::string path = given.path("path").value_or("");
+        given.finish();
+        return save_task(j, *c, s, path);
+    });
+}
+
+int32_t llama_duo_sequence_load(uint32_t handle, const void * bytes, int32_t n_bytes, const void * json, int32_t len, uint32_t * job_handle) {
+    return on_sequence(handle, json, len, job_handle, [&](auto j, auto c, auto s, options given) {
+        check(n_bytes >= 0 && (bytes || n_bytes == 0));
+        state_place from = { given.path("path").value_or(""), {} };
+        given.finish();
+        if (from.path.empty()) {
+            const char * begin = static_cast<const char *>(bytes);
+            from.bytes.assign(begin, begin + n_bytes);
+        }
+        return load_task(j, *c, s, std::move(from));
+    });
+}
+
+// --- embeddings ---
+
+int32_t llama_duo_embedder_create(uint32_t handle, const void * json, int32_t len, uint32_t * job_handle) {
+    return guarded([&] {
+        const auto m = live<model>(handle);
+        submit(json, len, job_handle, [&](std::shared_ptr<job> j, options given) {
+            run_alone(j, [m, o = embedder_options::read(given)](job & j) { create_embedder(j, m, o); });
+        });
+    });
+}
+
+int32_t llama_duo_embedder_free(uint32_t handle, uint32_t * job_handle) {
+    return guarded([&] { give_back<embedder>(handle, job_handle, free_embedder); });
+}
+
+int32_t llama_duo_embed(uint32_t handle, const void * json, int32_t len, uint32_t * job_handle) {
+    return guarded([&] {
+        const auto e = live<embedder>(handle);
+        submit(json, len, job_handle, [&](std::shared_ptr<job> j, options given) { run_alone(j, [e, given](job & j) { embed(j, *e, given); }); });
+    });
+}
+
+int32_t llama_duo_rank(uint32_t handle, const void * json, int32_t len, uint32_t * job_handle) {
+    return guarded([&] {
+        const auto e = live<embedder>(handle);
+        submit(json, len, job_handle, [&](std::shared_ptr<job> j, options given) { run_alone(j, [e, given](job & j) { rank(j, *e, given); }); });
+    });
+}
+
+// --- chats ---
+
+int32_t llama_duo_chat_apply(uint32_t handle, const void * json, int32_t len, uint32_t * job_handle) {
+    return guarded([&] {
+        const auto m = live<model>(handle);
+        submit(json, len, job_handle, [&](std::shared_ptr<job> j, options given) {
+            run_alone(j, [m, given](job & j) { apply_template(j, *m, given); });
+        });
+    });
+}
+
+int32_t llama_duo_chat_parse(const void * json, int32_t len, uint32_t * job_handle) {
+    return guarded([&] {
+        submit(json, len, job_handle, [&](std::shared_ptr<job> j, options given) { run_alone(j, [given](job & j) { parse_message(j, given); }); });
+    });
+}
+
+int32_t llama_duo_schema_grammar(const void * json, int32_t len, uint32_t * job_handle) {
+    return guarded([&] {
+        submit(json, len, job_handle, [&](std::shared_ptr<job> j, options given) { run_alone(j, [given](job & j) { convert_schema(j, given); }); });
     });
 }
 

@@ -70,12 +70,7 @@ calibrate_options calibrate_options::read(options o, const model & m) {
     p.seed      = uint64_t(o.integer("seed", 0, UINT32_MAX).value_or(int64_t(p.seed)));
     p.n_threads = int32_t(o.integer("threads", 1, GGML_MAX_N_THREADS).value_or(common_cpu_get_num_math()));
     p.model_id  = o.string("modelId").value_or("");
-    if (const auto path = o.string("partial")) {
-        if (path->empty() || path->find('\0') != std::string::npos) {
-            throw o.error("partial", "a path");
-        }
-        p.partial = *path;
-    }
+    p.partial = o.path("partial").value_or("");
     if (p.model_id.find('\n') != std::string::npos) {
         throw o.error("modelId", "a text on one line");
     }

@@ -1,5 +1,6 @@
 #include "context.h"
 
+#include "engine-thread.h"
 #include "estimate.h"
 #include "gates.h"
 #include "handle-table.h"
@@ -89,6 +90,7 @@ context_options context_options::read(options o) {
     if (const auto duo = o.object("duo")) {
         read_duo(*duo, result);
     }
+    result.loras = read_loras(o);
     o.finish();
     return result;
 }
@@ -194,10 +196,20 @@ static void check_can_have_context(const model & m) {
     }
 }
 
-static void create_context(job & j, std::shared_ptr<model> m, const context_options & o, std::shared_ptr<engine_thread> thread) {
+static std::shared_ptr<context> create_context(job & j, std::shared_ptr<model> m, const context_options & o, std::shared_ptr<scheduler> sched) {
     check_can_have_context(*m);
     require_weights(*m, "make a context with");
     start_backends();
+
+    std::vector<llama_adapter_lora *> adapters;
+    std::vector<float>                scales;
+    for (const used_lora & l : o.loras) {
+        if (l.adapter->mdl != m) {
+            throw job_error("context", "an adapter in \"loras\" was loaded for another model");
+        }
+        adapters.push_back(l.adapter->ptr);
+        scales.push_back(l.scale);
+    }
 
     const llama_context_params p = o.use(*m);
     if (p.duo.enabled) {
@@ -222,8 +234,12 @@ static void create_context(job & j, std::shared_ptr<model> m, const context_opti
         throw job_error("context", "the model does not generate text token by token: it has no KV cache");
     }
 
+    if (!adapters.empty() && llama_set_adapters_lora(ptr.get(), adapters.data(), adapters.size(), scales.data()) != 0) {
+        throw job_error("context", "the adapters cannot be used: " + errors.reason("llama.cpp gave no reason"));
+    }
+
     const llama_context * ctx = ptr.get();
-    const auto c = std::make_shared<context>(std::move(m), std::move(ptr), std::move(thread));
+    const auto c = std::make_shared<context>(std::move(m), std::move(ptr), o, std::move(sched));
 
     json result = {
         { "context",            0 },
@@ -244,39 +260,18 @@ static void create_context(job & j, std::shared_ptr<model> m, const context_opti
         result["context"] = handles().add(c, j.owner);
         return result;
     });
+    return c;
 }
 
-namespace {
-
-// Ends a thread that no context came to own, also where the job was cancelled before it ran.
-struct thread_guard {
-    const std::shared_ptr<engine_thread> thread = engine_thread::start();
-    bool owned = false;
-
-    thread_guard() = default;
-    thread_guard(const thread_guard &) = delete;
-
-    ~thread_guard() {
-        if (!owned) {
-            thread->close();
-        }
-    }
-};
-
-} // namespace
-
 void submit_context(std::shared_ptr<job> j, std::shared_ptr<model> m, context_options o) {
-    const auto guard = std::make_shared<thread_guard>();
-    guard->thread->post(std::move(j), [guard, m = std::move(m), o = std::move(o)](job & j) {
-        create_context(j, m, o, guard->thread);
-        guard->owned = true;
+    scheduler::start(std::move(j), [m = std::move(m), o = std::move(o)](job & j, const std::shared_ptr<scheduler> & s) {
+        return create_context(j, m, o, s);
     });
 }
 
 void free_context(std::shared_ptr<context> c, std::shared_ptr<job> j) {
-    const auto thread = c->thread;
-    thread->cancel();
-    thread->close([c = std::move(c), j = std::move(j)]() mutable {
+    const auto sched = c->sched;
+    sched->end([c = std::move(c), j = std::move(j)]() mutable {
         c.reset();  // also where nobody waits for the job any more
         j->run([](job & j) { j.finish([] { return json::object(); }); });
     });
@@ -379,70 +374,6 @@ void estimate_context(job & j, const model & m, const context_options & o) {
         };
         return result;
     });
-}
-
-// --- the cache of sequence 0 ---
-
-void context::keep_prefix(const std::vector<llama_token> & prompt) {
-    size_t n = 0;
-    while (n < tokens.size() && n + 1 < prompt.size() && tokens[n] == prompt[n]) {
-        n++;
-    }
-
-    // a mixed-head cache can go on only after seq_pos_min; stock's keep everything here, for sliding windows are full-size by default
-    if (int64_t(n) <= llama_memory_seq_pos_min(llama_get_memory(ptr.get()), 0)) {
-        n = 0;
-    }
-    roll_back(n);
-}
-
-void context::clear() {
-    roll_back(0);
-}
-
-void context::roll_back(size_t n) {
-    llama_memory_t mem = llama_get_memory(ptr.get());
-    if (n > 0 && llama_memory_seq_rm(mem, 0, llama_pos(n), -1)) {
-        tokens.resize(n);
-    } else {
-        llama_memory_seq_rm(mem, 0, -1, -1);  // a whole sequence can always be removed
-        tokens.clear();
-    }
-}
-
-bool context::append(job & j, const llama_token * begin, size_t n, size_t n_logits) {
-    std::vector<llama_token>    batch_tokens(begin, begin + n);
-    std::vector<llama_pos>      pos(n);
-    std::vector<int32_t>        n_seq_id(n, 1);
-    std::vector<int8_t>         output(n, 0);
-    llama_seq_id                seq_0 = 0;
-    std::vector<llama_seq_id *> seq_id(n, &seq_0);
-
-    for (size_t i = 0; i < n; i++) {
-        pos[i] = llama_pos(tokens.size() + i);
-    }
-    std::fill(output.end() - int64_t(n_logits), output.end(), 1);
-
-    log_capture errors;
-    llama_set_abort_callback(ptr.get(), [](void * data) { return static_cast<job *>(data)->cancelled(); }, &j);
-    const int32_t status = llama_decode(ptr.get(),
-            { int32_t(n), batch_tokens.data(), nullptr, pos.data(), n_seq_id.data(), seq_id.data(), output.data() });
-    llama_set_abort_callback(ptr.get(), nullptr, nullptr);
-
-    static const bool armed = arm_exit_handler();
-    (void) armed;
-
-    if (status == 0) {
-        tokens.insert(tokens.end(), begin, begin + n);
-        return true;
-    }
-
-    roll_back(tokens.size());
-    if (status == 1) {
-        return false;
-    }
-    j.throw_if_cancelled();
-    throw job_error("decode", "llama_decode failed with status " + std::to_string(status) + ": " + errors.reason("llama.cpp gave no reason"));
 }
 
 } // namespace duo::abi

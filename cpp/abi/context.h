@@ -1,9 +1,10 @@
-// A context, its KV cache and the thread that works with it.
+// A context and its KV cache.
 #pragma once
 
-#include "engine-thread.h"
+#include "lora.h"
 #include "model.h"
 #include "options.h"
+#include "scheduler.h"
 
 #include "llama-cpp.h"
 
@@ -20,6 +21,8 @@ struct context_options {
     llama_context_params params;
     size_rule            size = size_rule::given;
 
+    std::vector<used_lora> loras;
+
     // params.duo.gates points here once params are taken with use()
     std::optional<std::string> gates;
 
@@ -30,34 +33,23 @@ struct context_options {
     llama_context_params use(const model & m) const;
 };
 
-// Everything but `thread` belongs to that thread.
+// What is not const belongs to the scheduler's thread.
 class context {
     heap_trim trimmed; // after ptr, which is destroyed first
 
 public:
-    context(std::shared_ptr<model> m, llama_context_ptr ptr, std::shared_ptr<engine_thread> thread)
-        : mdl(std::move(m)), thread(std::move(thread)), ptr(std::move(ptr)) {}
+    context(std::shared_ptr<model> m, llama_context_ptr ptr, const context_options & o, std::shared_ptr<scheduler> s)
+        : mdl(std::move(m)), loras(o.loras), sched(std::move(s)), ptr(std::move(ptr)), type_k(o.params.type_k), type_v(o.params.type_v) {}
 
-    const std::shared_ptr<model>         mdl;  // outlives ptr
-    const std::shared_ptr<engine_thread> thread;
-    const llama_context_ptr              ptr;
+    const std::shared_ptr<model>     mdl;   // outlives ptr
+    const std::vector<used_lora>     loras; // so do these
+    const std::shared_ptr<scheduler> sched;
+    const llama_context_ptr          ptr;
+    const ggml_type                  type_k;
+    const ggml_type                  type_v;
 
-    // Tokens whose rows sequence 0 holds, from position 0 on.
-    const std::vector<llama_token> & cached() const { return tokens; }
-
-    // Makes cached() a beginning of the prompt, the longest that the cache can go on from exactly, and shorter than the prompt.
-    void keep_prefix(const std::vector<llama_token> & prompt);
-
-    void clear();
-
-    // Appends tokens, at most a ubatch, and computes the logits of the last n_logits. False: the cache has no room. On an error, which
-    // it throws, and on a cancelled job, for which it throws job_cancelled, cached() is as before or, where that cannot be had, empty.
-    bool append(job & j, const llama_token * begin, size_t n, size_t n_logits);
-
-private:
-    std::vector<llama_token> tokens;
-
-    void roll_back(size_t n);
+    // Tokens that a sequence holds, at most.
+    size_t n_ctx_seq() const { return llama_n_ctx_seq(ptr.get()); }
 };
 
 // Ends the context's jobs and runs llama_duo_context_free as the job, on the context's own thread.

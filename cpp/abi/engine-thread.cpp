@@ -2,10 +2,11 @@
 
 #include <pthread.h>
 
-#include <algorithm>
 #include <chrono>
+#include <condition_variable>
 #include <cstdlib>
 #include <list>
+#include <mutex>
 #include <system_error>
 #include <vector>
 
@@ -22,20 +23,20 @@ public:
         return *registry;
     }
 
-    void start(std::shared_ptr<engine_thread> t) {
+    void start(std::shared_ptr<worker> w) {
         std::unique_lock lock(mutex);
         if (stopping) {
             throw std::runtime_error("the process is ending");
         }
         join_ended(lock);
 
-        threads.push_back({ std::move(t), {} });
+        threads.push_back({ std::move(w), {} });
         const auto it = std::prev(threads.end());
 
         pthread_attr_t attr;
         pthread_attr_init(&attr);
         pthread_attr_setstacksize(&attr, stack_bytes);
-        const int err = pthread_create(&it->id, &attr, main_of, it->thread.get());
+        const int err = pthread_create(&it->id, &attr, main_of, it->w.get());
         pthread_attr_destroy(&attr);
 
         if (err) {
@@ -44,15 +45,9 @@ public:
         }
     }
 
-    void count_waiting() {
-        for (const auto & t : live()) {
-            t->count_waiting();
-        }
-    }
-
     void cancel_all() {
-        for (const auto & t : live()) {
-            t->cancel();
+        for (const auto & w : live()) {
+            w->cancel();
         }
     }
 
@@ -60,7 +55,7 @@ public:
         std::unique_lock lock(mutex);
         return rested.wait_for(lock, std::chrono::milliseconds(timeout_ms), [&] {
             for (auto & e : threads) {
-                if (!e.thread->idle()) {
+                if (!e.w->idle()) {
                     return false;
                 }
             }
@@ -79,9 +74,9 @@ public:
             std::lock_guard lock(mutex);
             stopping = true;
         }
-        for (const auto & t : live()) {
-            t->cancel();
-            t->close();
+        for (const auto & w : live()) {
+            w->cancel();
+            w->close();
         }
 
         std::unique_lock lock(mutex);
@@ -96,8 +91,8 @@ public:
 
 private:
     struct entry {
-        std::shared_ptr<engine_thread> thread;
-        pthread_t                      id;
+        std::shared_ptr<worker> w;
+        pthread_t               id;
     };
 
     std::mutex              mutex;
@@ -106,11 +101,11 @@ private:
     std::vector<pthread_t>  ended;  // to be joined, which takes no time
     bool                    stopping = false;
 
-    std::vector<std::shared_ptr<engine_thread>> live() {
+    std::vector<std::shared_ptr<worker>> live() {
         std::lock_guard lock(mutex);
-        std::vector<std::shared_ptr<engine_thread>> result;
+        std::vector<std::shared_ptr<worker>> result;
         for (const auto & e : threads) {
-            result.push_back(e.thread);
+            result.push_back(e.w);
         }
         return result;
     }
@@ -122,13 +117,13 @@ private:
         ended.clear();
     }
 
-    void end(const engine_thread * t) {
-        std::shared_ptr<engine_thread> dropped;  // outside of the lock
+    void end(const worker * w) {
+        std::shared_ptr<worker> dropped;  // outside of the lock
         std::lock_guard lock(mutex);
         for (auto it = threads.begin(); it != threads.end(); ++it) {
-            if (it->thread.get() == t) {
+            if (it->w.get() == w) {
                 ended.push_back(it->id);
-                dropped = std::move(it->thread);
+                dropped = std::move(it->w);
                 threads.erase(it);
                 break;
             }
@@ -137,112 +132,51 @@ private:
     }
 
     static void * main_of(void * thread) {
-        auto * t = static_cast<engine_thread *>(thread);
-        t->loop();
-        get().end(t);
+        auto * w = static_cast<worker *>(thread);
+        w->run();
+        get().end(w);
         return nullptr;
     }
 };
 
-std::shared_ptr<engine_thread> engine_thread::start() {
+void start_thread(std::shared_ptr<worker> w) {
     static const bool armed = arm_exit_handler();
     (void) armed;
 
-    auto t = std::make_shared<engine_thread>();
-    thread_registry::get().start(t);
-    return t;
+    thread_registry::get().start(std::move(w));
 }
 
-bool engine_thread::post(std::shared_ptr<job> j, work w) {
-    std::lock_guard lock(mutex);
-    if (closed) {
-        return false;
+void note_rest() {
+    thread_registry::get().note_rest();
+}
+
+namespace {
+
+class lone_work : public worker {
+public:
+    lone_work(std::shared_ptr<job> j, std::function<void()> work) : j(std::move(j)), work(std::move(work)) {}
+
+    void run() override {
+        work();
+        work = nullptr; // with all that it holds, on this thread
     }
-    queue.push_back({ std::move(j), std::move(w) });
-    if (running) {
-        running->set_waited_for(true);
-    }
-    wake.notify_one();
-    return true;
+    void cancel() override { j->cancel(); }
+    void close() override {}
+    bool idle() override { return false; } // until it has ended
+
+private:
+    const std::shared_ptr<job> j;
+    std::function<void()>      work;
+};
+
+} // namespace
+
+void run_alone(std::shared_ptr<job> j, std::function<void(job &)> work) {
+    start_thread(std::make_shared<lone_work>(j, [j, work = std::move(work)] { j->run(work); }));
 }
 
-void engine_thread::cancel() {
-    std::lock_guard lock(mutex);
-    if (running) {
-        running->cancel();
-    }
-    for (auto & e : queue) {
-        e.j->cancel();
-    }
-}
-
-bool engine_thread::is_awaited() const {
-    return std::any_of(queue.begin(), queue.end(), [](const entry & e) { return e.j->state() == LLAMA_DUO_JOB_QUEUED; });
-}
-
-void engine_thread::count_waiting() {
-    std::lock_guard lock(mutex);
-    if (running) {
-        running->set_waited_for(is_awaited());
-    }
-}
-
-void engine_thread::close(std::function<void()> then) {
-    std::lock_guard lock(mutex);
-    closed = true;
-    if (then) {
-        last = std::move(then);
-    }
-    wake.notify_one();
-}
-
-bool engine_thread::idle() {
-    std::lock_guard lock(mutex);
-    return !running && queue.empty() && !closed;  // a closed thread is at work until it has ended
-}
-
-void engine_thread::loop() {
-    std::unique_lock lock(mutex);
-    for (;;) {
-        wake.wait(lock, [&] { return !queue.empty() || closed; });
-        if (queue.empty()) {
-            break;
-        }
-
-        work w  = std::move(queue.front().w);
-        running = std::move(queue.front().j);
-        queue.pop_front();
-        running->set_waited_for(is_awaited());
-
-        lock.unlock();
-        running->run(w);
-        w = nullptr;
-        lock.lock();
-
-        running.reset();
-        if (queue.empty()) {
-            lock.unlock();
-            thread_registry::get().note_rest();
-            lock.lock();
-        }
-    }
-
-    const auto then = std::move(last);
-    lock.unlock();
-    if (then) {
-        then();
-    }
-}
-
-void run_alone(std::shared_ptr<job> j, engine_thread::work w) {
-    const auto t = engine_thread::start();
-    t->post(std::move(j), std::move(w));
-    t->close();
-}
-
-void cancel_job(job & j) {
-    j.cancel();
-    thread_registry::get().count_waiting();
+void run_part(std::shared_ptr<job> j, std::function<void()> work) {
+    start_thread(std::make_shared<lone_work>(std::move(j), std::move(work)));
 }
 
 bool cancel_all_jobs(int32_t timeout_ms) {

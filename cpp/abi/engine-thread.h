@@ -1,60 +1,42 @@
-// Threads of the library's own: each runs jobs one after the other.
+// Threads of the library's own, and what runs on them.
 #pragma once
 
 #include "job.h"
 
-#include <condition_variable>
-#include <deque>
 #include <functional>
 #include <memory>
-#include <mutex>
 
 namespace duo::abi {
 
-class engine_thread {
+// What a thread does. All but run is called from other threads, and whenever.
+class worker {
 public:
-    using work = std::function<void(job &)>;
+    virtual ~worker() = default;
 
-    // A new thread. Throws where there can be none.
-    static std::shared_ptr<engine_thread> start();
+    // The thread's whole life.
+    virtual void run() = 0;
 
-    // Runs the work as the job, after those posted before. False: the thread is ending and takes no more.
-    bool post(std::shared_ptr<job> j, work w);
+    // Cancels all that it works on or that waits for it.
+    virtual void cancel() = 0;
 
-    // Cancels the running job and all that wait.
-    void cancel();
+    // Makes run return soon, now or once it has nothing to do.
+    virtual void close() = 0;
 
-    // To be called once a job that waits was cancelled: the running one is no longer waited for on its account.
-    void count_waiting();
-
-    // Ends the thread once its queue is empty. `last` runs on it before it ends.
-    void close(std::function<void()> last = {});
-
-private:
-    struct entry {
-        std::shared_ptr<job> j;
-        work                 w;
-    };
-
-    std::mutex              mutex;
-    std::condition_variable wake;
-    std::deque<entry>       queue;
-    std::shared_ptr<job>    running;
-    bool                    closed = false;
-    std::function<void()>   last;
-
-    void loop();
-    bool idle();
-    bool is_awaited() const;  // with the mutex held
-
-    friend class thread_registry;
+    // Whether it has nothing to do, and would not mind to be left so.
+    virtual bool idle() = 0;
 };
 
-// A thread for one job.
-void run_alone(std::shared_ptr<job> j, engine_thread::work w);
+// A thread for it. Throws where there can be none.
+void start_thread(std::shared_ptr<worker> w);
 
-// Cancels a job, running or waiting.
-void cancel_job(job & j);
+// To be called by a worker that has become idle.
+void note_rest();
+
+// A thread for one job.
+void run_alone(std::shared_ptr<job> j, std::function<void(job &)> work);
+
+// A thread for a part of a job, which does not end with it.
+void run_part(std::shared_ptr<job> j, std::function<void()> work);
 
 // Cancels all jobs and waits until no thread has work; false after timeout_ms.
 bool cancel_all_jobs(int32_t timeout_ms);

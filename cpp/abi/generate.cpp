@@ -1,88 +1,33 @@
 #include "generate.h"
 
-#include "log.h"
 #include "duo-interrupt.h"
+#include "grammar.h"
+#include "sequence.h"
 #include "stop-text.h"
 #include "utf8-assembler.h"
 #include "utf8.h"
 
-#include "llama-grammar.h"
-#include "sampling.h"
-
 #include <algorithm>
-#include <cfloat>
 #include <chrono>
-#include <cmath>
-#include <cstring>
 
 namespace duo::abi {
 
 // --- options ---
 
-// llama.cpp parses groups and follows references by recursion: within these bounds its stack does for any grammar, and they are far from any that has a use
-static constexpr int    max_grammar_depth = 256;
-static constexpr size_t max_grammar_size  = 256 * 1024; // bytes
-
-// How many groups of a GBNF grammar are open at once, at most. Parentheses within literals, character classes, tokens and comments open none.
-static int grammar_depth(const std::string & text) {
-    int depth = 0, deepest = 0;
-    for (size_t i = 0; i < text.size(); ++i) {
-        const auto skip_to = [&](const char * ends, bool escapes) {
-            while (++i < text.size() && !strchr(ends, text[i])) {
-                i += escapes && text[i] == '\\';
-            }
-        };
-        switch (text[i]) {
-            case '(': deepest = std::max(deepest, ++depth); break;
-            case ')': --depth;                break;
-            case '"': skip_to("\"", true);    break;
-            case '[': skip_to("]", true);     break;
-            case '<': skip_to(">", false);    break;
-            case '#': skip_to("\r\n", false); break;
-        }
-    }
-    return deepest;
-}
-
-generate_options generate_options::read(options o, const model & m) {
+generate_options generate_options::read(options o, const model & m, size_t n_seq_max) {
     generate_options result;
-    common_params_sampling & s = result.sampling;
-    s.no_perf = true;
-
     result.max_tokens     = o.integer("maxTokens", -1, INT32_MAX).value_or(result.max_tokens);
-    result.ignore_eos     = o.boolean("ignoreEos").value_or(result.ignore_eos);
     result.special_tokens = o.boolean("specialTokens").value_or(result.special_tokens);
     result.reuse          = o.boolean("reuse").value_or(result.reuse);
     result.window         = size_t(o.integer("window", 1, INT32_MAX).value_or(int64_t(result.window)));
-
-    s.temp  = float(o.number("temperature", 0, FLT_MAX).value_or(s.temp));
-    s.top_k = int32_t(o.integer("topK", 0, INT32_MAX).value_or(s.top_k));
-    s.top_p = float(o.number("topP", 0, 1).value_or(s.top_p));
-    s.min_p = float(o.number("minP", 0, 1).value_or(s.min_p));
-    s.typ_p = float(o.number("typicalP", 0, 1).value_or(s.typ_p));
-    s.seed  = uint32_t(o.integer("seed", 0, UINT32_MAX).value_or(s.seed));
-
-    // its inverse must be finite too
-    s.penalty_repeat  = float(o.number("repeatPenalty", 0.001, 1000).value_or(s.penalty_repeat));
-    s.penalty_last_n  = int32_t(o.integer("repeatLastN", -1, INT32_MAX).value_or(s.penalty_last_n));
-    s.penalty_freq    = float(o.number("frequencyPenalty", -FLT_MAX, FLT_MAX).value_or(s.penalty_freq));
-    s.penalty_present = float(o.number("presencePenalty", -FLT_MAX, FLT_MAX).value_or(s.penalty_present));
-
-    if (const auto grammar = o.string("grammar"); grammar && !grammar->empty()) {
-        if (!m.has_vocab()) {
-            throw o.error("grammar", "no grammar: the model has no vocabulary");
+    if (const auto n = o.integer("n", 1, INT32_MAX)) {
+        if (size_t(*n) > n_seq_max) {
+            throw o.error("n", "an integer from 1 to " + std::to_string(n_seq_max) + ", the context's sequences");
         }
-        // another grammar language, for which llama.cpp aborts the process where it was left out of the build
-        if (grammar->rfind("%llguidance", 0) == 0) {
-            throw o.error("grammar", "a GBNF grammar");
-        }
-        if (grammar->size() > max_grammar_size) {
-            throw o.error("grammar", "at most " + std::to_string(max_grammar_size) + " bytes, found " + std::to_string(grammar->size()));
-        }
-        if (const int depth = grammar_depth(*grammar); depth > max_grammar_depth) {
-            throw o.error("grammar", "at most " + std::to_string(max_grammar_depth) + " parentheses open at once, found " + std::to_string(depth));
-        }
-        s.grammar = { COMMON_GRAMMAR_TYPE_USER, *grammar };
+        result.n = size_t(*n);
+    }
+    if (const auto n_top = o.integer("logProbs", 0, llama_vocab_n_tokens(m.vocab))) {
+        result.log_probs = size_t(*n_top);
     }
     if (const json * stop = o.value("stop")) {
         for (const auto & text : stop->is_array() ? *stop : json::array({ json() })) {
@@ -92,208 +37,270 @@ generate_options generate_options::read(options o, const model & m) {
             result.stop.push_back(text.get<std::string>());
         }
     }
+    result.sampling = read_sampling(o, m);
     o.finish();
-
-    if (result.ignore_eos) {
-        for (llama_token t = 0; t < llama_vocab_n_tokens(m.vocab); t++) {
-            if (llama_vocab_is_eog(m.vocab, t)) {
-                s.logit_bias.push_back({ t, -INFINITY });
-            }
-        }
-    }
     return result;
 }
 
 namespace {
 
-class stopwatch {
-public:
-    double seconds() const { return std::chrono::duration<double>(clock::now() - start).count(); }
+using clock = std::chrono::steady_clock;
 
-private:
-    using clock = std::chrono::steady_clock;
-    clock::time_point start = clock::now();
-};
+double seconds_from(clock::time_point from) {
+    return std::chrono::duration<double>(clock::now() - from).count();
+}
 
 double rate(size_t n, double seconds) {
     return n > 0 && seconds > 0 ? double(n) / seconds : 0;
 }
 
-} // namespace
+// --- the task ---
 
-// --- grammars ---
-
-struct grammar_deleter {
-    void operator()(llama_grammar * g) const { llama_grammar_free_impl(g); }
-};
-using grammar_ptr = std::unique_ptr<llama_grammar, grammar_deleter>;
-
-static grammar_ptr parse_grammar(const model & m, const common_params_sampling & params) {
-    log_capture errors;
-    const std::string & text = common_grammar_value(params.grammar);
-    grammar_ptr parsed(llama_grammar_init_impl(m.vocab, text.c_str(), "root", /*lazy=*/ false, nullptr, 0, nullptr, 0));
-    if (!parsed) {
-        throw option_error("grammar", text, "a GBNF grammar with a root rule (" + errors.reason("it does not parse") + ")");
-    }
-    return parsed;
-}
-
-// Whether the text of these tokens, which the grammar allows, is one that the grammar describes in full. The sampler does not tell, so they are read again.
-static bool is_complete(const model & m, const common_params_sampling & params, const std::vector<llama_token> & tokens) {
-    const grammar_ptr grammar = parse_grammar(m, params);
-    for (const llama_token t : tokens) {
-        llama_grammar_accept_impl(*grammar, t);
-    }
-    const auto & stacks = llama_grammar_get_stacks(grammar.get());
-    return std::any_of(stacks.begin(), stacks.end(), [](const auto & stack) { return stack.empty(); });
-}
-
-// --- the loop ---
-
-// A sampler that has nothing to choose from chooses all the same: what it took then has a probability of 0.
-static bool nothing_allowed(common_sampler * sampler) {
-    const llama_token_data_array * candidates = common_sampler_get_candidates(sampler, /*do_sort=*/ false);
-    return candidates->selected < 0 || candidates->data[candidates->selected].logit == -INFINITY;
-}
-
-static common_sampler_ptr make_sampler(const context & c, const std::vector<llama_token> & prompt, const generate_options & o) {
-    common_params_sampling params = o.sampling;
-    // -1 is the whole context, and no more than that can ever be looked back on
-    const int32_t n_ctx = int32_t(llama_n_ctx_seq(c.ptr.get()));
-    params.penalty_last_n = params.penalty_last_n < 0 ? n_ctx : std::min(params.penalty_last_n, n_ctx);
-
-    if (!params.grammar.empty()) {
-        parse_grammar(*c.mdl, params); // common_sampler_init leaks where the grammar is wrong, so it only gets one that parses
+class generation : public task {
+public:
+    generation(std::shared_ptr<job> j, const context & c, std::shared_ptr<sequence> on, prompt p, generate_options o)
+        : task(std::move(j), std::move(on)), ctx(c.ptr.get()), m(c.mdl), n_ctx(c.n_ctx_seq()), given(std::move(p)), o(std::move(o)) {
+        this->j->set_streams(this->o.n, this->o.window);
     }
 
-    common_sampler_ptr sampler(common_sampler_init(c.mdl->ptr.get(), params));
-    for (const llama_token t : prompt) {
-        common_sampler_accept(sampler.get(), t, /*is_generated=*/ false);
-    }
-    return sampler;
-}
+    size_t n_free() const override { return o.n - (on ? 1 : 0); }
+    bool   is_long() const override { return given.is_long(); }
+    void   prepare() override { tokens = given.tokens(*j, *m, on ? 0 : 1); }
 
-// Leaves the prompt in the cache and the logits of its last token ready; returns how many tokens were there already.
-static size_t prefill(job & j, context & c, const std::vector<llama_token> & prompt, bool reuse) {
-    if (reuse) {
-        c.keep_prefix(prompt);
-    } else {
-        c.clear();
-    }
+    const std::vector<llama_token> & prefix() const override { return o.reuse ? tokens : task::prefix(); }
 
-    // a piece is a ubatch, the unit that llama.cpp works in: a larger piece would only make progress and cancelling coarser
-    const size_t n_reused = c.cached().size();
-    const size_t n_piece  = llama_n_ubatch(c.ptr.get());
+    void start(const std::vector<cache_sequence *> & own) override {
+        queued_seconds = seconds_from(posted);
+        started        = clock::now();
 
-    for (size_t n_done = n_reused; n_done < prompt.size();) {
-        j.throw_if_cancelled();
-        j.set_progress(double(n_done) / double(prompt.size()));
-
-        const size_t n    = std::min(n_piece, prompt.size() - n_done);
-        const bool   last = n_done + n == prompt.size();
-        if (!c.append(j, &prompt[n_done], n, last ? 1 : 0)) {
-            throw job_error("full", "the cache has no room for the prompt's " + std::to_string(prompt.size()) + " tokens: it held " +
-                    std::to_string(n_done) + " of them");
-        }
-        n_done += n;
-    }
-    llama_synchronize(c.ptr.get());
-    j.set_progress(1);
-    return n_reused;
-}
-
-void generate(job & j, context & c, const std::vector<llama_token> & prompt, const generate_options & o) {
-    const size_t n_ctx = llama_n_ctx_seq(c.ptr.get());
-    if (prompt.size() > n_ctx) {
-        throw job_error("full", "the prompt has " + std::to_string(prompt.size()) + " tokens, and a sequence of the context holds " +
-                std::to_string(n_ctx));
-    }
-    j.set_window(o.window);
-
-    const auto sampler = make_sampler(c, prompt, o);
-
-    const stopwatch prefill_time;
-    const size_t    n_reused        = prefill(j, c, prompt, o.reuse);
-    const double    prefill_seconds = prefill_time.seconds();
-
-    utf8_assembler utf8;
-    stop_text      stops(o.stop);
-    std::string    stop           = "length";
-    llama_token    token          = LLAMA_TOKEN_NULL;
-    size_t         n_decoded      = 0;
-    double         paused_seconds = 0;
-
-    std::vector<llama_token> generated;
-    std::string              answer;
-    const auto hand_on = [&](llama_token token, const std::string & text) {
-        const stopwatch pause;
-        answer += text;
-        j.push(token, text);
-        paused_seconds += pause.seconds();
-    };
-    // a grammar may take long for a token
-    const duo_interrupt interrupt([&] { j.throw_if_cancelled(); });
-
-    const stopwatch decode_time;
-    while (int64_t(generated.size()) != o.max_tokens) {
-        if (!generated.empty()) {
-            if (c.cached().size() == n_ctx || !c.append(j, &token, 1, 1)) {
-                stop = "full";
-                break;
+        cache_sequence & s = *own.front();
+        if (on) {
+            if (s.tokens.size() + tokens.size() > n_ctx) {
+                throw job_error("full", "the sequence has " + std::to_string(s.tokens.size()) + " tokens, and with the prompt's " + std::to_string(tokens.size()) +
+                        " it would exceed the " + std::to_string(n_ctx) + " that it can hold");
             }
-            n_decoded++;
+            if (tokens.empty()) {
+                want_last_logits(s);
+            }
+            s.logits.clear();
+            s.tokens.insert(s.tokens.end(), tokens.begin(), tokens.end());
+        } else {
+            if (tokens.size() > n_ctx) {
+                throw job_error("full", "the prompt has " + std::to_string(tokens.size()) + " tokens, and a sequence of the context holds " + std::to_string(n_ctx));
+            }
+            if (!o.reuse || !s.cut(s.n_common(tokens))) {
+                s.cut(0);
+            }
+            s.tokens = tokens;
         }
-        j.throw_if_cancelled();
+        n_reused      = s.n_cached;
+        s.logits_from = s.tokens.size() - 1;
 
-        token = common_sampler_sample(sampler.get(), c.ptr.get(), -1);
-        const bool stuck = !o.sampling.grammar.empty() && nothing_allowed(sampler.get());
+        for (size_t i = 0; i < o.n; i++) {
+            choices.emplace_back(o.stop);
+            choices[i].s       = own[i];
+            choices[i].sampler = make_sampler(*m, o.sampling, i, s.tokens, n_ctx);
+        }
+    }
+
+    bool wants(const cache_sequence & s, bool hurry) override {
+        if (!prefilled) {
+            return true;
+        }
+        choice & c = of(s);
+        if (c.over) {
+            return false;
+        }
+        const bool paused = !hurry && j->is_full(index(c));
+        if (paused != c.paused) {
+            c.paused_seconds += (paused ? -1 : 1) * seconds_from(decode_started);
+            c.paused = paused;
+        }
+        return !paused;
+    }
+
+    void computed(cache_sequence & s, const computed_piece & p) override {
+        const int32_t i_last = p.i_batch + int32_t(p.n) - 1;
+        if (prefilled) {
+            of(s).n_decoded++;
+            next(of(s), i_last);
+        } else if (s.n_pending() > 0) {
+            j->set_progress(double(s.n_cached) / double(s.tokens.size()));
+        } else {
+            end_of_prompt(s, i_last);
+        }
+        finish_if_over();
+    }
+
+    void no_room(cache_sequence & s) override {
+        if (!prefilled) {
+            throw job_error("full", "the cache has no room for the prompt's " + std::to_string(s.tokens.size()) + " tokens: it held " + std::to_string(s.n_cached) + " of them");
+        }
+        s.tokens.resize(s.n_cached);
+        end(of(s), "full");
+        finish_if_over();
+    }
+
+private:
+    // One of the texts.
+    struct choice {
+        explicit choice(const std::vector<std::string> & stop) : stops(stop) {}
+
+        cache_sequence *         s = nullptr;
+        common_sampler_ptr       sampler;
+        utf8_assembler           utf8;
+        stop_text                stops;
+        std::vector<llama_token> generated;
+        std::string              answer;
+        std::string              stop;
+        size_t                   n_decoded      = 0;
+        double                   seconds        = 0;
+        double                   paused_seconds = 0; // less the time of a pause's beginning, while it lasts
+        bool                     paused         = false;
+        bool                     over           = false;
+    };
+
+    llama_context * const        ctx;
+    const std::shared_ptr<model> m;
+    const size_t                 n_ctx;
+    const prompt       given;
+    const generate_options       o;
+
+    std::vector<llama_token> tokens;
+    std::vector<choice>      choices;
+    size_t                   n_reused        = 0;
+    bool                     prefilled       = false;
+    double                   queued_seconds  = 0;
+    double                   prefill_seconds = 0;
+    clock::time_point        posted          = clock::now();
+    clock::time_point        started;
+    clock::time_point        decode_started;
+
+    size_t index(const choice & c) const { return size_t(&c - choices.data()); }
+
+    choice & of(const cache_sequence & s) {
+        return *std::find_if(choices.begin(), choices.end(), [&](const choice & c) { return c.s == &s; });
+    }
+
+    // All choices take their first token from the same logits.
+    void end_of_prompt(cache_sequence & s, int32_t i_last) {
+        llama_synchronize(ctx);
+        j->set_progress(1);
+        prefilled       = true;
+        prefill_seconds = seconds_from(started);
+        decode_started  = clock::now();
+        for (choice & c : choices) {
+            if (c.s != &s && !c.s->copy(s)) {
+                throw job_error("unsupported", "the context's cache cannot copy a sequence, so that there can be no n results");
+            }
+            c.s->logits_from = s.tokens.size();
+        }
+        for (choice & c : choices) {
+            if (o.max_tokens == 0) {
+                end(c, "length");
+            } else {
+                next(c, i_last);
+            }
+        }
+    }
+
+    void hand_on(choice & c, llama_token token, const std::string & text, std::vector<double> numbers = {}) {
+        c.answer += text;
+        j->push(index(c), token, text, std::move(numbers));
+    }
+
+    // Chooses a token, and says what comes after it.
+    void next(choice & c, int32_t i_batch) {
+        const duo_interrupt interrupt([&] { j->throw_if_cancelled(); }); // a grammar may take long for a token
+
+        const float * logits = llama_get_logits_ith(ctx, i_batch);
+        if (!logits) {
+            throw job_error("decode", "llama.cpp gave no logits for a token");
+        }
+        const llama_token token = common_sampler_sample(c.sampler.get(), ctx, i_batch);
+        const bool stuck = !o.sampling.grammar.empty() && nothing_allowed(c.sampler.get());
         // the end of a grammar is an end with ignoreEos, too, which leaves no token for it
-        if (stuck ? is_complete(*c.mdl, o.sampling, generated) : llama_vocab_is_eog(c.mdl->vocab, token)) {
-            stop = "eos";
-            break;
+        if (stuck ? is_complete(*m, o.sampling, c.generated) : llama_vocab_is_eog(m->vocab, token)) {
+            end(c, "eos");
+            return;
         }
         if (stuck) {
-            const std::string rest = stops.feed(utf8.flush());
-            hand_on(LLAMA_TOKEN_NULL, rest + stops.flush());
-            throw job_error("grammar", "the grammar allows no token of the model's vocabulary after " + std::to_string(generated.size()) +
-                    " tokens, and the text is not complete by then: " + excerpt(dump(answer), 200), { { "text", answer } });
+            const std::string rest = c.stops.feed(c.utf8.flush());
+            hand_on(c, LLAMA_TOKEN_NULL, rest + c.stops.flush());
+            throw job_error("grammar", "the grammar allows no token of the model's vocabulary after " + std::to_string(c.generated.size()) +
+                    " tokens, and the text is not complete by then: " + excerpt(dump(c.answer), 200), { { "text", c.answer } });
         }
-        common_sampler_accept(sampler.get(), token, /*is_generated=*/ true);
+        common_sampler_accept(c.sampler.get(), token, /*is_generated=*/ true);
 
         // without a vocabulary tokens have no text
-        const std::string bytes = c.mdl->has_vocab() ? common_token_to_piece(c.mdl->vocab, token, o.special_tokens) : "";
-        const std::string text  = stops.feed(utf8.feed(bytes));
+        const std::string bytes = m->has_vocab() ? common_token_to_piece(m->vocab, token, o.special_tokens || o.sampling.preserved_tokens.count(token)) : "";
+        const std::string text  = c.stops.feed(c.utf8.feed(bytes));
+        hand_on(c, token, text, o.log_probs ? log_probabilities(logits, size_t(llama_vocab_n_tokens(m->vocab)), token, *o.log_probs) : std::vector<double>());
+        c.generated.push_back(token);
 
-        generated.push_back(token);
-        hand_on(token, text);
-        if (stops.found()) {
-            break;
+        const bool ends = c.stops.found() || int64_t(c.generated.size()) == o.max_tokens;
+        const bool full = c.s->tokens.size() == n_ctx;
+        if (!full && (!ends || on)) { // a handle's sequence holds what was generated on it
+            c.s->tokens.push_back(token);
+        }
+        if (ends || full) {
+            end(c, ends ? "length" : "full");
         }
     }
-    const double decode_seconds = decode_time.seconds() - paused_seconds;
 
-    if (!stops.found()) {
-        const std::string rest = stops.feed(utf8.flush());
-        hand_on(LLAMA_TOKEN_NULL, rest + stops.flush());
-    }
-    if (stops.found()) {
-        stop = "text";
+    void end(choice & c, const char * stop) {
+        c.stop = stop;
+        if (!c.stops.found()) {
+            const std::string rest = c.stops.feed(c.utf8.flush());
+            hand_on(c, LLAMA_TOKEN_NULL, rest + c.stops.flush());
+        }
+        if (c.stops.found()) {
+            c.stop = "text";
+        }
+        c.seconds = seconds_from(decode_started) - c.paused_seconds;
+        c.over    = true;
     }
 
-    const size_t n_prefilled = prompt.size() - n_reused;
-    j.finish([&] {
-        return json {
-            { "stop",                   stop },
-            { "stopText",               stops.found() ? json(*stops.found()) : json() },
-            { "promptTokens",           prompt.size() },
-            { "reusedTokens",           n_reused },
-            { "generatedTokens",        generated.size() },
-            { "prefillSeconds",         prefill_seconds },
-            { "decodeSeconds",          decode_seconds },
-            { "prefillTokensPerSecond", rate(n_prefilled, prefill_seconds) },
-            { "decodeTokensPerSecond",  rate(n_decoded, decode_seconds) },
-        };
-    });
+    void finish_if_over() {
+        if (!prefilled || !std::all_of(choices.begin(), choices.end(), [](const choice & c) { return c.over; })) {
+            return;
+        }
+        if (on) {
+            on->publish();
+        }
+        const size_t n_prompt = on ? n_before + tokens.size() : tokens.size();
+        j->finish([&] {
+            json of_each = json::array();
+            for (const choice & c : choices) {
+                of_each.push_back({
+                    { "stop",                  c.stop },
+                    { "stopText",              c.stops.found() ? json(*c.stops.found()) : json() },
+                    { "generatedTokens",       c.generated.size() },
+                    { "decodeSeconds",         c.seconds },
+                    { "decodeTokensPerSecond", rate(c.n_decoded, c.seconds) },
+                });
+            }
+            json result = of_each[0];
+            result.update({
+                { "promptTokens",           n_prompt },
+                { "reusedTokens",           n_reused },
+                { "queuedSeconds",          queued_seconds },
+                { "prefillSeconds",         prefill_seconds },
+                { "prefillTokensPerSecond", rate(n_prompt - n_reused, prefill_seconds) },
+                { "choices",                of_each },
+            });
+            if (on) {
+                result.update(on->describe());
+            }
+            return result;
+        });
+    }
+};
+
+} // namespace
+
+std::shared_ptr<task> generate_task(std::shared_ptr<job> j, const context & c, std::shared_ptr<sequence> on, prompt p, generate_options o) {
+    return std::make_shared<generation>(std::move(j), c, std::move(on), std::move(p), std::move(o));
 }
 
 } // namespace duo::abi

@@ -12,6 +12,9 @@ namespace duo::abi {
 
 class  job;
 class  context;
+class  sequence;
+class  lora;
+class  embedder;
 struct model;
 
 // A handle is a slot in its low bits and, above, how often that slot was used: a stale handle finds another generation and so nothing.
@@ -58,7 +61,8 @@ public:
     }
 
 private:
-    using any_object = std::variant<std::monostate, std::shared_ptr<job>, std::shared_ptr<model>, std::shared_ptr<context>>;
+    using any_object = std::variant<std::monostate, std::shared_ptr<job>, std::shared_ptr<model>, std::shared_ptr<context>,
+        std::shared_ptr<sequence>, std::shared_ptr<lora>, std::shared_ptr<embedder>>;
 
     struct slot {
         uint32_t   generation = 1;  // never 0, so no handle is 0

@@ -14,15 +14,21 @@ std::string dump(const json & value) {
 }
 
 void job::cancel() {
-    std::lock_guard lock(mutex);
-    if (ended()) {
-        return;
+    std::function<void()> notify;
+    {
+        std::lock_guard lock(mutex);
+        if (has_ended()) {
+            return;
+        }
+        cancelled_ = true;
+        if (state_ == LLAMA_DUO_JOB_QUEUED) {
+            state_ = LLAMA_DUO_JOB_CANCELLED;
+        }
+        notify = notify_;
     }
-    cancelled_ = true;
-    if (state_ == LLAMA_DUO_JOB_QUEUED) {
-        state_ = LLAMA_DUO_JOB_CANCELLED;
+    if (notify) {
+        notify();
     }
-    may_go_on.notify_all();
 }
 
 int32_t job::state() const {
@@ -40,41 +46,74 @@ std::string job::error() const {
     return error_;
 }
 
-job::drained job::drain(int32_t * tokens, int32_t cap, char * text, int32_t text_cap) {
+size_t job::n_streams() const {
     std::lock_guard lock(mutex);
+    return streams.size();
+}
 
-    drained d = { 0, 0, state_, false };
+job::drained job::drain(size_t i_stream, int32_t * tokens, int32_t cap, char * text, int32_t text_cap) {
+    drained d;
+    std::function<void()> notify;
+    {
+        std::lock_guard lock(mutex);
+        stream & s = streams[i_stream];
+        d = { 0, 0, state_, false };
+        const bool was_full = s.pieces.size() >= window_;
 
-    while (!pieces.empty() && d.n_tokens < cap && text_.size() < size_t(text_cap)) {
-        tokens[d.n_tokens++] = pieces.front().token;
-        text_ += pieces.front().text;
-        pieces.pop_front();
+        while (!s.pieces.empty() && d.n_tokens < cap && s.text.size() < size_t(text_cap)) {
+            piece & p = s.pieces.front();
+            tokens[d.n_tokens++] = p.token;
+            s.text += p.text;
+            if (!p.numbers.empty()) {
+                s.numbers.push_back(std::move(p.numbers));
+            }
+            s.pieces.pop_front();
+        }
+
+        const size_t n = utf8_cut(s.text, size_t(text_cap));
+        memcpy(text, s.text.data(), n);
+        s.text.erase(0, n);
+
+        d.n_text = int32_t(n);
+        d.more   = !s.pieces.empty() || !s.text.empty();
+        if (was_full && d.n_tokens > 0) {
+            notify = notify_;
+        }
     }
-
-    const size_t n = utf8_cut(text_, size_t(text_cap));
-    memcpy(text, text_.data(), n);
-    text_.erase(0, n);
-
-    d.n_text = int32_t(n);
-    d.more   = !pieces.empty() || !text_.empty();
-
-    may_go_on.notify_all();
+    if (notify) {
+        notify();
+    }
     return d;
 }
 
-void job::run(const std::function<void(job &)> & work) {
-    {
-        std::lock_guard lock(mutex);
-        if (ended()) {
-            return;
-        }
-        state_ = LLAMA_DUO_JOB_RUNNING;
+int32_t job::drain_numbers(size_t i_stream, double * numbers, int32_t cap) {
+    std::lock_guard lock(mutex);
+    auto & records = streams[i_stream].numbers;
+    int32_t n = 0;
+    while (!records.empty() && records.front().size() <= size_t(cap - n)) {
+        std::copy(records.front().begin(), records.front().end(), numbers + n);
+        n += int32_t(records.front().size());
+        records.pop_front();
     }
+    return n == 0 && !records.empty() ? -1 : n;
+}
 
+bool job::begin() {
+    std::lock_guard lock(mutex);
+    if (has_ended()) {
+        return false;
+    }
+    state_ = LLAMA_DUO_JOB_RUNNING;
+    return true;
+}
+
+bool job::attempt(const std::function<void()> & step) {
     try {
-        work(*this);
+        step();
+        return !ended();
     } catch (const job_cancelled &) {
         std::lock_guard lock(mutex);
+        cancelled_ = true; // also where it was the work that gave up
         state_ = LLAMA_DUO_JOB_CANCELLED;
     } catch (const job_error & e) {
         fail(e);
@@ -82,6 +121,13 @@ void job::run(const std::function<void(job &)> & work) {
         fail(job_error("internal", e.what()));
     } catch (...) {
         fail(job_error("internal", "something that is no std::exception was thrown"));
+    }
+    return false;
+}
+
+void job::run(const std::function<void(job &)> & work) {
+    if (begin()) {
+        attempt([&] { work(*this); });
     }
 }
 
@@ -108,23 +154,30 @@ void job::finish(const std::function<json()> & make_result) {
     state_  = LLAMA_DUO_JOB_DONE;
 }
 
-void job::set_waited_for(bool waited_for) {
+void job::set_streams(size_t n, size_t window) {
     std::lock_guard lock(mutex);
-    waited_for_ = waited_for;
-    may_go_on.notify_all();
+    streams.resize(n);
+    window_ = window;
 }
 
-void job::push(int32_t token, const std::string & text) {
-    std::unique_lock lock(mutex);
-
+void job::push(size_t i_stream, int32_t token, const std::string & text, std::vector<double> numbers) {
+    std::lock_guard lock(mutex);
+    stream & s = streams[i_stream];
     if (token == LLAMA_TOKEN_NULL) {
-        (pieces.empty() ? text_ : pieces.back().text) += text;
-        return;
+        (s.pieces.empty() ? s.text : s.pieces.back().text) += text;
+    } else {
+        s.pieces.push_back({ token, text, std::move(numbers) });
     }
+}
 
-    may_go_on.wait(lock, [&] { return pieces.size() < window_ || waited_for_ || cancelled_; });
-    throw_if_cancelled();
-    pieces.push_back({ token, text });
+bool job::is_full(size_t i_stream) const {
+    std::lock_guard lock(mutex);
+    return streams[i_stream].pieces.size() >= window_;
+}
+
+void job::set_notify(std::function<void()> notify) {
+    std::lock_guard lock(mutex);
+    notify_ = std::move(notify);
 }
 
 } // namespace duo::abi

@@ -1,4 +1,4 @@
-// One piece of work that takes long: its state, its result or error, and the tokens it has made so far.
+// One piece of work that takes long: its state, its result or error, and the tokens it has made so far, in one stream for each of the texts it generates.
 #pragma once
 
 #include "llama-duo-abi.h"
@@ -6,7 +6,6 @@
 #include <nlohmann/json.hpp>
 
 #include <atomic>
-#include <condition_variable>
 #include <deque>
 #include <functional>
 #include <mutex>
@@ -58,13 +57,24 @@ public:
         bool    more;
     };
 
-    // Tokens and text that wait, as much of each as fits. Text never runs ahead of its tokens and is cut between UTF-8 sequences only.
-    drained drain(int32_t * tokens, int32_t cap, char * text, int32_t text_cap);
+    size_t n_streams() const;
+
+    // Tokens and text of a stream that wait, as much of each as fits. Text never runs ahead of its tokens and is cut between UTF-8 sequences only.
+    drained drain(size_t i_stream, int32_t * tokens, int32_t cap, char * text, int32_t text_cap);
+
+    // Numbers that came with tokens that were drained, as many whole records as fit; -1: there is one, and not even it fits. What is left waits.
+    int32_t drain_numbers(size_t i_stream, double * numbers, int32_t cap);
 
     // --- the working thread's side ---
 
     // Runs the work, unless the job was cancelled before; whatever it throws becomes the job's end. The work calls finish.
     void run(const std::function<void(job &)> & work);
+
+    // The same in steps: begin is false where the job has ended before; attempt is false where the job has ended by then, be it by what the step threw.
+    bool begin();
+    bool attempt(const std::function<void()> & step);
+
+    bool ended() const { return state() >= LLAMA_DUO_JOB_DONE; }
 
     void fail(const job_error & error);
 
@@ -83,37 +93,45 @@ public:
         data_.assign(bytes, bytes + numbers.size() * sizeof(T));
     }
 
-    // Hands on a token and the text that is due with it; text alone where token is LLAMA_TOKEN_NULL. Waits while `window` tokens wait
-    // to be drained, unless another job waits for this one. Throws job_cancelled.
-    void push(int32_t token, const std::string & text);
-    void set_window(size_t window) { window_ = window; }
+    // How many streams it makes, and how many tokens of each may wait; before anybody knows of the job.
+    void set_streams(size_t n, size_t window);
 
-    // Whether another job waits for this one to end. A reader that is slow, or has gone, then holds nobody up: the work goes on, and all that it
-    // makes is kept, which is at most what the context holds.
-    void set_waited_for(bool waited_for);
+    // Hands on a token, the text that is due with it and numbers that belong to it; text alone where token is LLAMA_TOKEN_NULL.
+    void push(size_t i_stream, int32_t token, const std::string & text, std::vector<double> numbers = {});
+
+    // Whether a stream's window is full: who makes tokens should wait for the reader.
+    bool is_full(size_t i_stream) const;
+
+    // Called, on any thread, whenever a full stream was drained or the job was cancelled.
+    void set_notify(std::function<void()> notify);
 
 private:
     struct piece {
-        int32_t     token;
-        std::string text;
+        int32_t             token;
+        std::string         text;
+        std::vector<double> numbers;
     };
 
-    bool ended() const { return state_ >= LLAMA_DUO_JOB_DONE; }
+    struct stream {
+        std::deque<piece>               pieces;
+        std::string                     text;    // of tokens that were drained already
+        std::deque<std::vector<double>> numbers; // likewise
+    };
 
-    mutable std::mutex      mutex;
-    std::condition_variable may_go_on;  // drained, cancelled or waited for
+    bool has_ended() const { return state_ >= LLAMA_DUO_JOB_DONE; } // with the mutex held
+
+    mutable std::mutex mutex;
 
     std::atomic<bool>   cancelled_ = false;
     std::atomic<double> progress_  = -1;
 
-    int32_t           state_  = LLAMA_DUO_JOB_QUEUED;
-    size_t            window_ = 256;
-    bool              waited_for_ = false;
-    std::string       result_;
-    std::string       error_;
-    std::vector<char> data_;
-    std::deque<piece> pieces;
-    std::string       text_;  // text of tokens that were drained already
+    int32_t               state_  = LLAMA_DUO_JOB_QUEUED;
+    size_t                window_ = 256;
+    std::string           result_;
+    std::string           error_;
+    std::vector<char>     data_;
+    std::vector<stream>   streams { 1 };
+    std::function<void()> notify_;
 };
 
 } // namespace duo::abi

@@ -211,6 +211,28 @@ static json token_or_null(llama_token token) {
     return token == LLAMA_TOKEN_NULL ? json() : json(token);
 }
 
+// Tokens that end a text.
+static json end_tokens(const llama_vocab * vocab) {
+    json result = json::array();
+    for (llama_token t = 0; t < llama_vocab_n_tokens(vocab); t++) {
+        if (llama_vocab_is_eog(vocab, t)) {
+            result.push_back(t);
+        }
+    }
+    return result;
+}
+
+static json infill_tokens(const llama_vocab * vocab) {
+    return {
+        { "prefix",     token_or_null(llama_vocab_fim_pre(vocab)) },
+        { "suffix",     token_or_null(llama_vocab_fim_suf(vocab)) },
+        { "middle",     token_or_null(llama_vocab_fim_mid(vocab)) },
+        { "padding",    token_or_null(llama_vocab_fim_pad(vocab)) },
+        { "repository", token_or_null(llama_vocab_fim_rep(vocab)) },
+        { "file",       token_or_null(llama_vocab_fim_sep(vocab)) },
+    };
+}
+
 static json describe(const model & m) {
     const llama_model *   ptr     = m.ptr.get();
     const llama_hparams & hparams = ptr->hparams;
@@ -247,6 +269,8 @@ static json describe(const model & m) {
         { "headSizeV",      n_layer ? hparams.n_embd_head_v(0) : 0 },
         { "bosToken",       token_or_null(llama_vocab_bos(m.vocab)) },
         { "eosToken",       token_or_null(llama_vocab_eos(m.vocab)) },
+        { "endTokens",      end_tokens(m.vocab) },
+        { "infillTokens",   infill_tokens(m.vocab) },
         { "addBos",         llama_vocab_get_add_bos(m.vocab) },
         { "chatTemplate",   template_text ? json(template_text) : json() },
         { "metadata",       metadata },

@@ -113,6 +113,14 @@ std::optional<std::string> options::string(const char * key) {
     return v->get<std::string>();
 }
 
+std::optional<std::string> options::path(const char * key) {
+    const auto text = string(key);
+    if (text && (text->empty() || text->find('\0') != std::string::npos)) {
+        throw error(key, "a path");
+    }
+    return text;
+}
+
 std::optional<std::string> options::one_of(const char * key, const std::vector<std::string> & choices) {
     const json * v = value(key);
     if (!v) {

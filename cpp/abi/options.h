@@ -22,6 +22,7 @@ public:
     std::optional<int64_t>     integer(const char * key, int64_t min, int64_t max);
     std::optional<double>      number(const char * key, double min, double max);
     std::optional<std::string> string(const char * key);
+    std::optional<std::string> path(const char * key); // a string that can be one
     std::optional<std::string> one_of(const char * key, const std::vector<std::string> & choices);
     std::optional<options>     object(const char * key);
 

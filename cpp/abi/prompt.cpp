@@ -3,9 +3,9 @@
 namespace duo::abi {
 
 prompt::prompt(const char * name, const model & m, const int32_t * tokens, int32_t n_tokens, const void * text, int32_t n_bytes, size_t max_tokens,
-        options & o)
+        options & o, bool add_special_if_not_said)
     : name(name), is_text(n_tokens < 0) {
-    add_special   = o.boolean("addSpecial").value_or(true);
+    add_special   = o.boolean("addSpecial").value_or(add_special_if_not_said);
     parse_special = o.boolean("parseSpecial").value_or(false);
     if (!is_text) {
         for (int32_t i = 0; i < n_tokens; i++) {

@@ -1,10 +1,12 @@
 #include "thread-owner.h"
 
 #include "context.h"
-#include "engine-thread.h"
+#include "embedder.h"
 #include "handle-table.h"
 #include "job.h"
+#include "lora.h"
 #include "model.h"
+#include "sequence.h"
 
 #include <pthread.h>
 
@@ -20,9 +22,16 @@ static void end_of_thread(void * value) {
         for (const auto & j : handles().take_all<job>(owner)) {
             j->cancel();
         }
+        for (const auto & s : handles().take_all<sequence>(owner)) {
+            free_sequence(s);
+        }
         for (auto & c : handles().take_all<context>(owner)) {
             free_context(std::move(c), std::make_shared<job>());
         }
+        for (auto & e : handles().take_all<embedder>(owner)) {
+            free_embedder(std::move(e), std::make_shared<job>());
+        }
+        handles().take_all<lora>(owner);
         for (auto & m : handles().take_all<model>(owner)) {
             free_model(std::move(m), std::make_shared<job>());
         }

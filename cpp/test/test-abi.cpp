@@ -277,74 +277,70 @@ static void test_gates() {
 // A job's own rules, without a model: windows, order of text and tokens, cancelling.
 static void test_job_stream() {
     const auto j = std::make_shared<job>();
-    j->set_window(4);
+    j->set_streams(2, 4);
+    int n_notified = 0;
+    j->set_notify([&] { n_notified++; });
 
-    std::thread engine([&] {
-        j->run([](job & j) {
-            for (int32_t i = 0; i < 10; i++) {
-                j.push(i, std::string(1, char('a' + i)));
-            }
-            j.push(-1, "\xE2\x82\xAC");
-            j.finish([] { return json { { "ok", true } }; });
-        });
-    });
+    CHECK(j->begin());
+    for (int32_t i = 0; i < 5; i++) {
+        j->push(0, i, std::string(1, char('a' + i)), { double(i), 0.5 });
+        CHECK_EQ(j->is_full(0), i >= 3);
+    }
+    CHECK(!j->is_full(1)); // streams have windows of their own
 
-    sleep_ms(50);
     int32_t tokens[16];
     char    text[4096];
-    auto d = j->drain(tokens, 1, text, 4096);
+    double  numbers[16];
+    auto d = j->drain(0, tokens, 1, text, 4096);
     CHECK_EQ(d.n_tokens, 1);
     CHECK_EQ(std::string(text, size_t(d.n_text)), "a");
     CHECK_EQ(d.state, LLAMA_DUO_JOB_RUNNING);
     CHECK(d.more);
+    CHECK_EQ(n_notified, 1);
+    CHECK(j->is_full(0));
+    CHECK_EQ(j->drain_numbers(0, numbers, 16), 2); // those of the token that was drained
+    CHECK_EQ(j->drain_numbers(0, numbers, 16), 0);
 
-    sleep_ms(50);
-    d = j->drain(tokens, 16, text, 4096);
-    CHECK_EQ(d.n_tokens, 4);  // the window
+    d = j->drain(0, tokens, 16, text, 4096);
+    CHECK_EQ(d.n_tokens, 4);
     CHECK_EQ(std::string(text, size_t(d.n_text)), "bcde");
+    CHECK_EQ(n_notified, 2);
+    CHECK(!j->is_full(0));
+    j->drain(0, tokens, 16, text, 4096);
+    CHECK_EQ(n_notified, 2); // nothing waited for that
+    CHECK_EQ(j->drain_numbers(0, numbers, 1), -1);
+    CHECK_EQ(j->drain_numbers(0, numbers, 5), 4); // whole records
+    CHECK_EQ(numbers[2], 2.0);
+    CHECK_EQ(j->drain_numbers(0, numbers, 16), 4);
 
+    CHECK(j->attempt([&] { j->push(0, 5, "fg"); }));
+    CHECK(!j->attempt([&] {
+        j->push(0, -1, "h\xE2\x82\xAC");
+        j->finish([] { return json { { "ok", true } }; });
+    }));
     std::string rest;
     do {
-        d = j->drain(tokens, 16, text, 2);  // the euro sign does not fit in part
+        d = j->drain(0, tokens, 16, text, 2);  // the euro sign does not fit in part
         rest.append(text, size_t(d.n_text));
-        if (d.n_text == 0 && d.n_tokens == 0 && d.state == LLAMA_DUO_JOB_DONE) {
-            break;
-        }
-    } while (d.state != LLAMA_DUO_JOB_DONE || d.more);
-    CHECK_EQ(rest, "fghij");
-    d = j->drain(tokens, 16, text, 3);
+    } while (d.n_text > 0);
+    CHECK_EQ(rest, "fgh");
+    CHECK_EQ(d.state, LLAMA_DUO_JOB_DONE);
+    CHECK(d.more);
+    d = j->drain(0, tokens, 16, text, 3);
     CHECK_EQ(std::string(text, size_t(d.n_text)), "\xE2\x82\xAC");
     CHECK(!d.more);
-    engine.join();
     CHECK_EQ(j->result(), R"({"ok":true})");
+    j->cancel(); // too late
+    CHECK_EQ(n_notified, 2);
 
-    // a paused engine wakes up to be cancelled
-    const auto paused = std::make_shared<job>();
-    paused->set_window(1);
-    std::thread other([&] { paused->run([](job & j) { for (;;) { j.push(1, "x"); } }); });
-    sleep_ms(20);
-    const auto t = clk::now();
-    paused->cancel();
-    other.join();
-    CHECK(seconds_since(t) < 1 * slowness);
-    CHECK_EQ(paused->state(), LLAMA_DUO_JOB_CANCELLED);
-
-    // one that pauses goes on where another job waits for it, and what it makes is kept
-    job hurried;
-    hurried.set_window(1);
-    std::thread third([&] { hurried.run([](job & j) {
-        for (int32_t i = 0; i < 1000; i++) {
-            j.push(i, "x");
-        }
-        j.finish([] { return json::object(); });
-    }); });
-    sleep_ms(20);
-    CHECK_EQ(hurried.state(), LLAMA_DUO_JOB_RUNNING);
-    hurried.set_waited_for(true);
-    third.join();
-    CHECK_EQ(hurried.state(), LLAMA_DUO_JOB_DONE);
-    std::vector<int32_t> all(2000);
-    CHECK_EQ(hurried.drain(all.data(), 2000, text, 4096).n_tokens, 1000);
+    // who waits for its reader hears of being cancelled
+    job paused;
+    paused.set_notify([&] { n_notified++; });
+    CHECK(paused.begin());
+    paused.cancel();
+    CHECK_EQ(n_notified, 3);
+    CHECK(!paused.attempt([&] { paused.throw_if_cancelled(); }));
+    CHECK_EQ(paused.state(), LLAMA_DUO_JOB_CANCELLED);
 
     // cancelled before it ran: never runs
     job never;
@@ -746,7 +742,7 @@ static void test_order_and_backpressure(const loaded & m) {
     drain(first, d);
     CHECK_EQ(d.tokens.size(), size_t(8));
 
-    // a job that waits its turn makes it go on, whoever reads; one that is cancelled meanwhile is so at once
+    // a job that waits for the sequence makes it go on, whoever reads; one that is cancelled meanwhile is so at once
     const uint32_t third = submit(generate(c, prompt), R"({"maxTokens":4})");
     CHECK_EQ(llama_duo_job_cancel(third), LLAMA_DUO_OK);
     CHECK_EQ(state_of(third), LLAMA_DUO_JOB_CANCELLED);

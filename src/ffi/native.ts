@@ -3,7 +3,7 @@ import { cannotBind, cannotOpen, findLibrary } from './library.ts';
 import type { BoundSymbols } from './symbols.ts';
 
 /** LLAMA_DUO_ABI_VERSION of the header that this code was written for. */
-export const abiVersion = 2;
+export const abiVersion = 3;
 
 /** llama_duo_status. */
 export const Status = { ok: 0, argument: -1, handle: -2, space: -3, state: -4, internal: -5 } as const;
@@ -12,7 +12,7 @@ export const Status = { ok: 0, argument: -1, handle: -2, space: -3, state: -4, i
 export const JobState = { queued: 0, running: 1, done: 2, failed: 3, cancelled: 4 } as const;
 export type JobState = (typeof JobState)[keyof typeof JobState];
 
-/** A job, model or context of the library: a slot and a generation in one number, 0 never. */
+/** A job, model, context or sequence of the library: a slot and a generation in one number, 0 never. */
 export type Handle = number;
 
 /** What one drain took. */
@@ -130,6 +130,26 @@ export class Native {
     return { tokens: tokens.subarray(0, tokenCount), text: text.subarray(0, byteCount), state: state as JobState, more: more === 1 };
   }
 
+  /** {@link jobDrain} of one of a generation's `n` texts. */
+  jobDrainChoice(job: Handle, choice: number, tokens: Int32Array, text: Uint8Array): Drained {
+    array('tokens', tokens, Int32Array, 16);
+    array('text', text, Uint8Array, 4096);
+    integer('choice', choice, 0, int32Max);
+    const info = new Int32Array(4);
+    check(this.#c.llama_duo_job_drain_choice(handle('job', job), choice, tokens, tokens.length, text, text.length, info), 'job');
+    const [tokenCount = 0, byteCount = 0, state = JobState.failed, more = 0] = info;
+    return { tokens: tokens.subarray(0, tokenCount), text: text.subarray(0, byteCount), state: state as JobState, more: more === 1 };
+  }
+
+  /** Log-probabilities of tokens that were drained, a record for each; the numbers are a view of the buffer, which holds at least one record. */
+  jobDrainLogProbabilities(job: Handle, choice: number, numbers: Float64Array): Float64Array {
+    array('numbers', numbers, Float64Array, 1);
+    integer('choice', choice, 0, int32Max);
+    const needed = new Int32Array(1);
+    check(this.#c.llama_duo_job_drain_log_probs(handle('job', job), choice, numbers, numbers.length, needed), 'job');
+    return numbers.subarray(0, needed[0]);
+  }
+
   modelLoad(options: string): Handle {
     return this.#submit(options, (json, length, job) => this.#c.llama_duo_model_load(json, length, job));
   }
@@ -181,6 +201,15 @@ export class Native {
       checkVocabulary(status);
       return status;
     }, 'model');
+  }
+
+  loraLoad(model: Handle, options: string): Handle {
+    const checked = handle('model', model);
+    return this.#submit(options, (json, length, job) => this.#c.llama_duo_lora_load(checked, json, length, job), 'model');
+  }
+
+  loraFree(lora: Handle): void {
+    check(this.#c.llama_duo_lora_free(handle('lora', lora)), 'lora');
   }
 
   gatesRead(options: string): Handle {
@@ -239,6 +268,125 @@ export class Native {
     );
   }
 
+  /** A job that makes an empty sequence once one is free. */
+  sequenceCreate(context: Handle): Handle {
+    const checked = handle('context', context);
+    return this.#start((job) => this.#c.llama_duo_sequence_create(checked, job), 'context');
+  }
+
+  /** Cancels its jobs, too. */
+  sequenceFree(sequence: Handle): void {
+    check(this.#c.llama_duo_sequence_free(handle('sequence', sequence)), 'sequence');
+  }
+
+  /** As of the last job that has ended. */
+  sequenceSize(sequence: Handle): { length: number; resumableFrom: number } {
+    const length = new Int32Array(1);
+    const resumableFrom = new Int32Array(1);
+    check(this.#c.llama_duo_sequence_size(handle('sequence', sequence), length, resumableFrom), 'sequence');
+    return { length: length[0] ?? 0, resumableFrom: resumableFrom[0] ?? 0 };
+  }
+
+  sequenceFork(sequence: Handle): Handle {
+    const checked = handle('sequence', sequence);
+    return this.#start((job) => this.#c.llama_duo_sequence_fork(checked, job), 'sequence');
+  }
+
+  sequenceAppend(sequence: Handle, prompt: Int32Array | string, options: string): Handle {
+    const { tokens, count, text, bytes } = given('text', prompt);
+    const checked = handle('sequence', sequence);
+    return this.#submit(
+      options,
+      (json, length, job) => this.#c.llama_duo_sequence_append(checked, tokens, count, text, bytes, json, length, job),
+      'sequence',
+    );
+  }
+
+  sequenceTruncate(sequence: Handle, length: number): Handle {
+    const checked = handle('sequence', sequence);
+    integer('length', length, 0, int32Max);
+    return this.#start((job) => this.#c.llama_duo_sequence_truncate(checked, length, job), 'sequence');
+  }
+
+  /** The job's data are floats. */
+  sequenceLogits(sequence: Handle): Handle {
+    const checked = handle('sequence', sequence);
+    return this.#start((job) => this.#c.llama_duo_sequence_logits(checked, job), 'sequence');
+  }
+
+  sequenceGenerate(sequence: Handle, prompt: Int32Array | string, options: string): Handle {
+    const { tokens, count, text, bytes } = given('prompt', prompt);
+    const checked = handle('sequence', sequence);
+    return this.#submit(
+      options,
+      (json, length, job) => this.#c.llama_duo_sequence_generate(checked, tokens, count, text, bytes, json, length, job),
+      'sequence',
+    );
+  }
+
+  sequenceScore(sequence: Handle, prompt: Int32Array | string, options: string): Handle {
+    const { tokens, count, text, bytes } = given('text', prompt);
+    const checked = handle('sequence', sequence);
+    return this.#submit(
+      options,
+      (json, length, job) => this.#c.llama_duo_sequence_score(checked, tokens, count, text, bytes, json, length, job),
+      'sequence',
+    );
+  }
+
+  /** The job's data are the state where the options name no file. */
+  sequenceSave(sequence: Handle, options: string): Handle {
+    const checked = handle('sequence', sequence);
+    return this.#submit(options, (json, length, job) => this.#c.llama_duo_sequence_save(checked, json, length, job), 'sequence');
+  }
+
+  sequenceLoad(sequence: Handle, state: Uint8Array, options: string): Handle {
+    const checked = handle('sequence', sequence);
+    array('state', state, Uint8Array);
+    return this.#submit(
+      options,
+      (json, length, job) => this.#c.llama_duo_sequence_load(checked, orNull(state), state.length, json, length, job),
+      'sequence',
+    );
+  }
+
+  embedderCreate(model: Handle, options: string): Handle {
+    const checked = handle('model', model);
+    return this.#submit(options, (json, length, job) => this.#c.llama_duo_embedder_create(checked, json, length, job), 'model');
+  }
+
+  /** The job is done when the embedder's memory is free. */
+  embedderFree(embedder: Handle): Handle {
+    const checked = handle('embedder', embedder);
+    return this.#start((job) => this.#c.llama_duo_embedder_free(checked, job), 'embedder');
+  }
+
+  /** The job's data are floats: the texts' embeddings one after the other. */
+  embed(embedder: Handle, options: string): Handle {
+    const checked = handle('embedder', embedder);
+    return this.#submit(options, (json, length, job) => this.#c.llama_duo_embed(checked, json, length, job), 'embedder');
+  }
+
+  /** The job's data are floats: a score for each document. */
+  rank(embedder: Handle, options: string): Handle {
+    const checked = handle('embedder', embedder);
+    return this.#submit(options, (json, length, job) => this.#c.llama_duo_rank(checked, json, length, job), 'embedder');
+  }
+
+  /** The job's data are the prompt's ids. */
+  chatApply(model: Handle, options: string): Handle {
+    const checked = handle('model', model);
+    return this.#submit(options, (json, length, job) => this.#c.llama_duo_chat_apply(checked, json, length, job), 'model');
+  }
+
+  chatParse(options: string): Handle {
+    return this.#submit(options, (json, length, job) => this.#c.llama_duo_chat_parse(json, length, job));
+  }
+
+  schemaGrammar(options: string): Handle {
+    return this.#submit(options, (json, length, job) => this.#c.llama_duo_schema_grammar(json, length, job));
+  }
+
   /** What this thread makes from now on ends with it: a worker may end without another word. */
   ownByThisThread(): void {
     check(this.#c.llama_duo_own_by_this_thread(), 'library');
@@ -247,6 +395,12 @@ export class Native {
   /** Cancels all jobs and waits until the library's threads rest. */
   shutdown(timeoutMs: number): void {
     check(this.#c.llama_duo_shutdown(integer('timeoutMs', timeoutMs, 0, int32Max)), 'library');
+  }
+
+  #start(call: (job: Uint32Array) => number, owner: string): Handle {
+    const job = new Uint32Array(1);
+    check(call(job), owner);
+    return job[0] ?? 0;
   }
 
   #submit(options: string, call: (json: Uint8Array | null, length: number, job: Uint32Array) => number, owner = 'library'): Handle {
@@ -316,7 +470,12 @@ function integer(name: string, value: number, minimum: number, maximum: number):
   throw new OptionError(name, value, `an integer from ${minimum} to ${maximum}`);
 }
 
-function array<T extends Int32Array | Uint8Array>(name: string, value: T, type: new (length: number) => T, minimum = 0): void {
+function array<T extends Int32Array | Uint8Array | Float64Array>(
+  name: string,
+  value: T,
+  type: new (length: number) => T,
+  minimum = 0,
+): void {
   if (!(value instanceof type)) throw new OptionError(name, value, type.name);
   if (value.length < minimum) throw new OptionError(name, value, `${type.name} of at least ${minimum}`);
 }

@@ -1,6 +1,6 @@
 import { abiVersion, JobState, Native, Status } from '../../src/ffi/native.ts';
 import { hasEnded } from '../../src/job.ts';
-import type { BoundSymbols } from '../../src/ffi/symbols.ts';
+import { mapSymbols, type BoundSymbols } from '../../src/ffi/symbols.ts';
 
 /** What one poll or drain of a fake job finds. */
 export type Turn = { state?: JobState; progress?: number; tokens?: number[]; text?: string | Uint8Array };
@@ -120,6 +120,7 @@ export class FakeLibrary {
   #bound(): BoundSymbols {
     const ok = Status.ok;
     return {
+      ...mapSymbols(() => () => Status.argument), // what no test of this library calls
       llama_duo_abi_version: () => abiVersion,
       llama_duo_build_info: (buffer, capacity, needed) => write('{}', buffer, capacity, needed),
       llama_duo_log_drain: (_, __, needed) => (needed?.set([0]), ok),

@@ -1,0 +1,91 @@
+#include "lora.h"
+
+#include "handle-table.h"
+#include "log.h"
+
+#include "fnv1a.h"
+#include "ggml-backend.h"
+#include "llama-adapter.h"
+
+#include <cfloat>
+#include <cmath>
+#include <map>
+
+namespace duo::abi {
+
+// A model keeps a list of its adapters, which llama.cpp does not guard.
+static std::mutex & adapters_of_models() {
+    static auto * mutex = new std::mutex;
+    return *mutex;
+}
+
+static uint64_t hash_of(const llama_adapter_lora & adapter) {
+    uint64_t h = duo::fnv1a(&adapter.alpha, sizeof(adapter.alpha));
+    std::vector<uint8_t> values;
+    const std::map<std::string, llama_adapter_lora_weight> sorted(adapter.ab_map.begin(), adapter.ab_map.end());
+    for (const auto & [name, weight] : sorted) {
+        h = duo::fnv1a(name.c_str(), name.size() + 1, h);
+        for (const ggml_tensor * t : { weight.a, weight.b }) {
+            values.resize(ggml_nbytes(t));
+            ggml_backend_tensor_get(t, values.data(), 0, values.size());
+            h = duo::fnv1a(values.data(), values.size(), duo::fnv1a(t->ne, sizeof(t->ne), h));
+        }
+    }
+    return h;
+}
+
+lora::lora(std::shared_ptr<model> m, llama_adapter_lora * ptr) : mdl(std::move(m)), ptr(ptr), hash(hash_of(*ptr)) {}
+
+lora::~lora() {
+    std::lock_guard lock(adapters_of_models());
+    llama_adapter_lora_free(ptr);
+}
+
+std::vector<used_lora> read_loras(options & o) {
+    std::vector<used_lora> result;
+    const json * given = o.value("loras");
+    if (!given) {
+        return result;
+    }
+    const auto fail = [&] { return o.error("loras", "an array of { \"lora\": handle, \"scale\"?: finite number }"); };
+    for (const auto & entry : given->is_array() ? *given : json::array({ json() })) {
+        const json handle = entry.is_object() ? entry.value("lora", json()) : json();
+        const json scale  = entry.is_object() ? entry.value("scale", json(1)) : json();
+        if (!handle.is_number_unsigned() || handle > UINT32_MAX || !scale.is_number() || !(std::fabs(scale.get<double>()) <= FLT_MAX) || entry.size() != size_t(1 + entry.contains("scale"))) {
+            throw fail();
+        }
+        auto adapter = handles().get<lora>(handle.get<uint32_t>());
+        if (!adapter) {
+            throw fail();
+        }
+        result.push_back({ std::move(adapter), scale.get<float>() });
+    }
+    return result;
+}
+
+void load_lora(job & j, std::shared_ptr<model> m, const std::string & path) {
+    require_weights(*m, "adapt");
+
+    log_capture errors;
+    llama_adapter_lora * ptr;
+    {
+        std::lock_guard lock(adapters_of_models());
+        ptr = llama_adapter_lora_init(m->ptr.get(), path.c_str());
+    }
+    if (!ptr) {
+        throw job_error("model", "cannot load the adapter \"" + path + "\": " + errors.reason("llama.cpp gave no reason"));
+    }
+    std::unique_ptr<llama_adapter_lora, decltype(&llama_adapter_lora_free)> guard(ptr, llama_adapter_lora_free);
+    json metadata = json::object();
+    const std::map<std::string, std::string> sorted(ptr->gguf_kv.begin(), ptr->gguf_kv.end());
+    for (const auto & [key, value] : sorted) {
+        metadata[key] = value;
+    }
+    const float  alpha     = ptr->alpha;
+    const size_t n_tensors = ptr->ab_map.size();
+    const auto   made      = std::make_shared<lora>(std::move(m), ptr);
+    guard.release();
+    j.finish([&] { return json { { "lora", handles().add(made, j.owner) }, { "alpha", alpha }, { "tensors", n_tensors }, { "metadata", metadata } }; });
+}
+
+} // namespace duo::abi

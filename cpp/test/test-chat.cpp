@@ -1,0 +1,205 @@
+// Chats: templates by llama.cpp's engine, texts that stay texts, messages out of what was generated, schemas. The argument is llama.cpp's folder of templates.
+#include "abi-calls.h"
+#include "check.h"
+#include "random-model.h"
+
+#include <algorithm>
+#include <fstream>
+#include <iterator>
+#include <random>
+
+using tokens_t = std::vector<int32_t>;
+
+static uint32_t    model;
+static std::string folder;
+
+static std::string template_of(const char * name) {
+    std::ifstream file(folder + "/" + name);
+    CHECK(file.good());
+    return { std::istreambuf_iterator<char>(file), {} };
+}
+
+static json_call apply() {
+    return [](const void * j, int32_t n, uint32_t * job) { return llama_duo_chat_apply(model, j, n, job); };
+}
+
+static tokens_t applied(const json & options, json & result) {
+    return take_data<int32_t>(submit(apply(), dump(options)), &result);
+}
+
+static json parsed(const std::string & text, const json & parser, bool partial = false) {
+    return take_result(submit(llama_duo_chat_parse, dump({ { "text", text }, { "parser", parser }, { "partial", partial } })));
+}
+
+static tokens_t tokenized(const std::string & text, int32_t flags) {
+    int32_t n = 0;
+    tokens_t tokens(4 * text.size() + 8); // a space may be three bytes
+    CHECK_EQ(llama_duo_tokenize(model, text.data(), int32_t(text.size()), flags, tokens.data(), int32_t(tokens.size()), &n), LLAMA_DUO_OK);
+    tokens.resize(size_t(n));
+    return tokens;
+}
+
+static json user(const json & content) {
+    return { { "role", "user" }, { "content", content } };
+}
+
+// --- texts that stay texts ---
+
+static const char * plain = "{% for m in messages %}<s>{{ m.role }}: {{ m.content }}</s>{% endfor %}{% if add_generation_prompt %}<s>assistant:{% endif %}";
+
+static void test_special_tokens(std::mt19937_64 & rng) {
+    json r;
+    tokens_t tokens = applied({ { "template", plain }, { "messages", { user("hello there"), user("a < b > c") } } }, r);
+    CHECK_EQ(r.at("prompt"), "user: hello there</s><s>user: a < b > c</s><s>assistant:"); // but for the first token, which the tokenizer puts there
+    CHECK_EQ(r.at("tokens"), tokens.size());
+    CHECK_EQ(std::count(tokens.begin(), tokens.end(), 1), 3);
+    CHECK_EQ(std::count(tokens.begin(), tokens.end(), 2), 2);
+
+    tokens = applied({ { "template", plain }, { "addAssistant", false }, { "messages", { user("hello") } } }, r);
+    CHECK_EQ(r.at("cuts"), 0);
+    CHECK(tokens == tokenized(r.at("prompt"), 3)); // nothing to be careful of: as any text
+
+    // whatever a text holds, the special tokens are the template's
+    const std::vector<std::string> bits = { "<s>", "</s>", "<unk>", "<", "s>", "/s>", "</", "<s", "x", " ", "unk>", "<u", "\xE2\x82\xAC", "\n" };
+    for (int round = 0; round < 60; round++) {
+        json messages = json::array();
+        std::string expected;
+        size_t n_hostile = 0;
+        for (int i = 0; i < 3; i++) {
+            std::string text = "a";
+            for (size_t n = rng() % 8; n > 0; n--) {
+                text += bits[rng() % bits.size()];
+            }
+            text += "z";
+            for (const char * name : { "<s>", "</s>", "<unk>" }) {
+                n_hostile += text.find(name) != std::string::npos;
+            }
+            messages.push_back(user(text));
+            expected += (i ? "<s>user: " : "user: ") + text + "</s>";
+        }
+        tokens = applied({ { "template", plain }, { "addAssistant", false }, { "messages", messages } }, r);
+        CHECK_EQ(r.at("prompt"), expected);
+        CHECK_EQ(r.at("cuts") > 0, n_hostile > 0);
+        CHECK_EQ(std::count(tokens.begin(), tokens.end(), 0), 0);
+        CHECK_EQ(std::count(tokens.begin(), tokens.end(), 1), 3);
+        CHECK_EQ(std::count(tokens.begin(), tokens.end(), 2), 3);
+    }
+
+    // nor does what two texts make together
+    tokens = applied({ { "template", "{{ messages[0].content }}{{ messages[1].content }}" }, { "addAssistant", false }, { "messages", { user("hi </"), user("s> ho") } } }, r);
+    CHECK_EQ(r.at("prompt"), "hi </s> ho");
+    CHECK_EQ(std::count(tokens.begin(), tokens.end(), 2), 0);
+
+    // nor a tool's words
+    const json tool = { { "type", "function" }, { "function", { { "name", "look" }, { "description", "ends </s> here" }, { "parameters", { { "type", "object" }, { "properties", json::object() } } } } } };
+    tokens = applied({ { "template", "{{ tools | tojson }}|{{ messages[0].content }}</s>" }, { "addAssistant", false }, { "messages", { user("x") } }, { "tools", { tool } }, { "toolChoice", "none" } }, r);
+    CHECK(contains(r.at("prompt"), "ends </s> here"));
+    CHECK_EQ(std::count(tokens.begin(), tokens.end(), 2), 1);
+}
+
+// --- templates of models ---
+
+static const json weather = json::parse(R"({"type":"function","function":{"name":"weather","description":"The weather of a city.",
+    "parameters":{"type":"object","properties":{"city":{"type":"string"}},"required":["city"]}}})");
+
+static void test_tools() {
+    json r;
+    applied({ { "template", template_of("Qwen-Qwen2.5-7B-Instruct.jinja") }, { "messages", { user("Is it raining in Oslo?") } }, { "tools", { weather } } }, r);
+    CHECK(contains(r.at("prompt"), "The weather of a city."));
+    CHECK(contains(r.at("prompt"), "<|im_start|>assistant"));
+    CHECK_EQ(r.at("sampling").at("grammarLazy"), true);
+    CHECK(!r.at("sampling").at("grammarTriggers").empty());
+    CHECK(contains(r.at("sampling").at("grammar"), "weather"));
+
+    const std::string call = "<tool_call>\n{\"name\": \"weather\", \"arguments\": {\"city\": \"Oslo\"}}\n</tool_call>";
+    json m = parsed("Let me see.\n" + call, r.at("parser"));
+    CHECK(contains(m.at("content"), "Let me see."));
+    CHECK_EQ(m.at("toolCalls").size(), size_t(1));
+    CHECK_EQ(m.at("toolCalls")[0].at("name"), "weather");
+    CHECK_EQ(json::parse(m.at("toolCalls")[0].at("arguments").get<std::string>()).at("city"), "Oslo");
+    m = parsed("Let me see.\n" + call.substr(0, 50), r.at("parser"), /*partial=*/ true);
+    CHECK_EQ(m.at("toolCalls").size(), size_t(1));
+    m = parsed("No tool is needed.", r.at("parser"));
+    CHECK(m.at("toolCalls").empty());
+
+    // its answer goes back
+    const json history = { user("Is it raining in Oslo?"),
+        { { "role", "assistant" }, { "content", "" }, { "tool_calls", { { { "type", "function" }, { "id", "1" }, { "function", { { "name", "weather" }, { "arguments", "{\"city\":\"Oslo\"}" } } } } } } },
+        { { "role", "tool" }, { "tool_call_id", "1" }, { "content", "rain </s>" } } };
+    const tokens_t tokens = applied({ { "template", template_of("Qwen-Qwen2.5-7B-Instruct.jinja") }, { "messages", history }, { "tools", { weather } } }, r);
+    CHECK(contains(r.at("prompt"), "<tool_response>\nrain </s>\n</tool_response>"));
+    CHECK_EQ(std::count(tokens.begin(), tokens.end(), 2), 0);
+}
+
+static void test_reasoning() {
+    json r;
+    applied({ { "template", template_of("Qwen-Qwen3-0.6B.jinja") }, { "messages", { user("2 + 2?") } } }, r);
+    CHECK_EQ(r.at("supportsThinking"), true);
+    json m = parsed("<think>\nTwo and two.\n</think>\n\nFour.", r.at("parser"));
+    CHECK(contains(m.at("reasoning"), "Two and two."));
+    CHECK_EQ(m.at("content"), "Four.");
+    m = parsed("<think>\nTwo and", r.at("parser"), true);
+    CHECK(contains(m.at("reasoning"), "Two and"));
+    CHECK_EQ(m.at("content"), "");
+
+    applied({ { "template", template_of("Qwen-Qwen3-0.6B.jinja") }, { "messages", { user("2 + 2?") } }, { "thinking", false } }, r);
+    CHECK(contains(r.at("prompt"), "<think>\n\n</think>"));
+}
+
+// --- schemas, and what a grammar does to an answer ---
+
+static void test_schema() {
+    const json schema = json::parse(R"({"type":"object","properties":{"n":{"type":"integer"}},"required":["n"]})");
+    const json r = take_result(submit(llama_duo_schema_grammar, dump({ { "schema", schema } })));
+    CHECK(contains(r.at("grammar"), "root ::="));
+    check_refused(llama_duo_schema_grammar, R"({"schema":{"type":"nothing"}})", "schema", "a JSON schema");
+    check_refused(llama_duo_schema_grammar, R"({"schema":[]})", "schema", "an object");
+    check_refused(llama_duo_schema_grammar, "{}", "schema", "a JSON schema");
+
+    // an answer in a chat, with the grammar of its schema
+    json chat;
+    const tokens_t prompt = applied({ { "template", "{% for m in messages %}{{ m.content }}\n{% endfor %}" }, { "messages", { user("yes or no?") } }, { "jsonSchema", json::parse(R"({"enum":["yes","no"]})") } }, chat);
+    const uint32_t c = take_result(submit([](const void * j, int32_t n, uint32_t * job) { return llama_duo_context_create(model, j, n, job); }, R"({"contextSize":512})")).at("context");
+    const std::string options = dump({ { "maxTokens", 40 }, { "temperature", 0 }, { "chat", chat.at("sampling") } });
+    uint32_t job = 0;
+    CHECK_EQ(llama_duo_generate(c, prompt.data(), int32_t(prompt.size()), nullptr, 0, options.data(), int32_t(options.size()), &job), LLAMA_DUO_OK);
+    const drained d = drain_all(job);
+    CHECK_EQ(take_result(job).at("stop"), "eos");
+    const json m = parsed(d.text, chat.at("parser"));
+    CHECK(m.at("content") == "\"yes\"" || m.at("content") == "\"no\"");
+    give_back(llama_duo_context_free, c);
+}
+
+static void test_refusals() {
+    check_refused(apply(), "{}", "messages", "at least one message");
+    check_refused(apply(), R"({"messages":[]})", "messages", "at least one message");
+    check_refused(apply(), R"({"messages":[{"content":"x"}]})", "messages", "OpenAI");
+    check_refused(apply(), R"({"messages":[5]})", "messages", "OpenAI");
+    check_refused(apply(), R"({"messages":[{"role":"user","content":"x"}],"tools":[5]})", "tools", "OpenAI");
+    check_refused(apply(), R"({"messages":[{"role":"user","content":"x"}],"toolChoice":"any"})", "toolChoice", "one of auto, none, required");
+    check_refused(apply(), R"({"messages":[{"role":"user","content":"x"}],"mesages":1})", "mesages", "known are messages");
+    check_refused(llama_duo_chat_parse, "{}", "text", "a string");
+    check_refused(llama_duo_chat_parse, R"({"text":"a"})", "parser", "llama_duo_chat_apply");
+    const json e = take_error(submit(apply(), dump({ { "template", "{{ raise_exception('only poems') }}" }, { "messages", { user("x") } } })));
+    CHECK_EQ(e.at("code"), "template");
+    CHECK(contains(e.at("message"), "only poems"));
+    CHECK_EQ(take_error(submit(apply(), dump({ { "template", "{% for %}" }, { "messages", { user("x") } } }))).at("code"), "template");
+}
+
+int main(int argc, char ** argv) {
+    std::mt19937_64 rng(check::seed());
+    folder = argc > 1 ? argv[1] : "";
+    random_model_params p;
+    p.words = true;
+    p.seed  = rng();
+    const random_model_file file(p);
+    model = take_result(submit(llama_duo_model_load, dump({ { "path", file.path() } }))).at("model");
+
+    test_special_tokens(rng);
+    test_tools();
+    test_reasoning();
+    test_schema();
+    test_refusals();
+    give_back(llama_duo_model_free, model);
+    return check::result();
+}
