@@ -1,7 +1,7 @@
 // Symbol.asyncDispose, for those whose own lib is older.
 /// <reference lib="esnext.disposable" preserve="true" />
-export { loadModel } from './model.ts';
-export type { DetokenizeOptions, LoadModelOptions, Model, ModelInfo, ModelOptions, TokenizeOptions } from './model.ts';
+export { loadModel } from './core/model.ts';
+export type { DetokenizeOptions, LoadModelOptions, Model, ModelInfo, ModelOptions, TokenizeOptions } from './core/model.ts';
 
 export type {
   CacheType,
@@ -13,19 +13,19 @@ export type {
   DuoOptions,
   MemoryReport,
   PlanOptions,
-} from './context.ts';
+} from './core/context.ts';
 
-export type { GenerateOptions, Generation, GenerationChunk, GenerationResult, SamplingOptions } from './generation.ts';
+export type { GenerateOptions, Generation, GenerationChunk, GenerationResult, SamplingOptions } from './core/generation.ts';
 
-export type { Score, ScoreOptions } from './score.ts';
+export type { Score, ScoreOptions } from './core/score.ts';
 
-export type { CalibrateOptions, Calibration, CalibrationMethod } from './calibrate.ts';
+export type { CalibrateOptions, Calibration, CalibrationMethod } from './gates/calibrate.ts';
 
-export { readGates } from './gates.ts';
-export type { GatePattern, GatePatternJson, GatesText, HeadChoice, HeadSelection, ReadGatesOptions } from './gates.ts';
+export { readGates } from './gates/pattern.ts';
+export type { GatePattern, GatePatternJson, GatesText, HeadChoice, HeadSelection, ReadGatesOptions } from './gates/pattern.ts';
 
-export { buildInfo, type BuildInfo } from './build-info.ts';
-export { drainLog, type LogLine } from './log.ts';
+export { buildInfo, type BuildInfo } from './core/build-info.ts';
+export { drainLog, type LogLine } from './core/log.ts';
 
 export {
   AbiError,

@@ -1,9 +1,9 @@
 import { readFile, rm } from 'node:fs/promises';
 
-import { calibrationMethods, maxSamples } from '../calibrate.ts';
-import { sidecarPath } from '../eval/gates.ts';
+import { calibrationMethods, maxSamples } from '../gates/calibrate.ts';
+import { sidecarPath } from '../gates/own.ts';
 import { loadModel, type CalibrateOptions, type Calibration } from '../index.ts';
-import { checkOutput, writeOutput } from '../outputs.ts';
+import { checkOutput, writeOutput } from '../core/outputs.ts';
 import type { Command } from './command.ts';
 import { contextFlags, modelOptions, modelPath } from './context-flags.ts';
 import { parseFlags, UsageError, type Flags, type Given } from './flags.ts';

@@ -1,4 +1,4 @@
-import { cacheTypes, type DuoOptions, type PlanOptions } from '../context.ts';
+import { cacheTypes, type DuoOptions, type PlanOptions } from '../core/context.ts';
 import { UsageError, type Flags, type Given } from './flags.ts';
 import { resolveUserPath } from './paths.ts';
 

@@ -3,7 +3,7 @@ import { relative } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
 import { evaluate } from '../eval/evaluate.ts';
-import { modelGates } from '../eval/gates.ts';
+import { modelGates } from '../gates/own.ts';
 import { planEvaluation, type Evaluation } from '../eval/plan.ts';
 import { preparePlots, writePlots } from '../eval/plots.ts';
 import { rowsOf, type Row } from '../eval/rows.ts';

@@ -1,4 +1,4 @@
-import { nearest } from '../options.ts';
+import { nearest } from '../core/options.ts';
 
 /** One flag of a command. */
 export type Flag = {

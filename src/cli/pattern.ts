@@ -1,7 +1,7 @@
-import { sidecarPath } from '../eval/gates.ts';
+import { sidecarPath } from '../gates/own.ts';
 import { readGates, type GatePattern } from '../index.ts';
-import { checkOutput, writeOutput } from '../outputs.ts';
-import { comparePatterns } from '../pattern-comparison.ts';
+import { checkOutput, writeOutput } from '../core/outputs.ts';
+import { comparePatterns } from '../gates/compare.ts';
 import type { Command } from './command.ts';
 import { contextFlags, modelPath } from './context-flags.ts';
 import { parseArguments, UsageError, type Flags, type Given } from './flags.ts';

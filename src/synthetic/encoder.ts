@@ -1,4 +1,4 @@
-import type { Model } from '../model.ts';
+import type { Model } from '../core/model.ts';
 
 /** The part of a model that prompts are written with. */
 export type Tokenizer = Pick<Model, 'tokenize'>;

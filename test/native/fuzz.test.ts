@@ -5,10 +5,10 @@ import { join } from 'node:path';
 import fc from 'fast-check';
 import { afterAll, beforeAll, describe, test } from 'vitest';
 
-import { duoChecks, planChecks } from '../../src/context.ts';
-import { generateChecks } from '../../src/generation.ts';
+import { duoChecks, planChecks } from '../../src/core/context.ts';
+import { generateChecks } from '../../src/core/generation.ts';
 import { LlamaDuoError, loadModel, readGates, type Context, type GenerateOptions, type Model } from '../../src/index.ts';
-import { modelChecks } from '../../src/model.ts';
+import { modelChecks } from '../../src/core/model.ts';
 import { needleBytes, needleGates, needlePath } from './needle-model.ts';
 
 // Whatever a program hands over, it gets a result or a typed error that is no bug of ours.

@@ -4,7 +4,7 @@ import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 
 import { evaluate } from '../../src/eval/evaluate.ts';
-import { modelGates, sidecarPath } from '../../src/eval/gates.ts';
+import { modelGates, sidecarPath } from '../../src/gates/own.ts';
 import type { Mode } from '../../src/eval/modes.ts';
 import { planEvaluation } from '../../src/eval/plan.ts';
 import { rowsOf, type Row } from '../../src/eval/rows.ts';

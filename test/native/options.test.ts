@@ -1,15 +1,15 @@
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 
-import { calibrateChecks } from '../../src/calibrate.ts';
-import { duoChecks, planChecks } from '../../src/context.ts';
+import { calibrateChecks } from '../../src/gates/calibrate.ts';
+import { duoChecks, planChecks } from '../../src/core/context.ts';
 import { OptionError, errorFromJob } from '../../src/errors.ts';
 import { openNative, type Handle, type Native } from '../../src/ffi/native.ts';
-import { headChoiceChecks } from '../../src/gates.ts';
-import { generateChecks } from '../../src/generation.ts';
+import { headChoiceChecks } from '../../src/gates/pattern.ts';
+import { generateChecks } from '../../src/core/generation.ts';
 import { JobState } from '../../src/ffi/native.ts';
-import { modelChecks } from '../../src/model.ts';
-import type { Check } from '../../src/options.ts';
-import { scoreChecks } from '../../src/score.ts';
+import { modelChecks } from '../../src/core/model.ts';
+import type { Check } from '../../src/core/options.ts';
+import { scoreChecks } from '../../src/core/score.ts';
 import { needlePath } from './needle-model.ts';
 
 // Options are checked twice: in TypeScript, and in C++ for callers of other languages. Both are asked the same here, and have to say the same.

@@ -6,7 +6,7 @@ import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 
 import { GatesError, readGates, type GatePatternJson } from '../../src/index.ts';
-import { comparePatterns } from '../../src/pattern-comparison.ts';
+import { comparePatterns } from '../../src/gates/compare.ts';
 import { root } from '../../scripts/places.mjs';
 
 const pattern: GatePatternJson = {

@@ -1,7 +1,7 @@
 import { expect, test } from 'vitest';
 
 import { JobState } from '../../src/ffi/native.ts';
-import { Model, type ModelInfo } from '../../src/model.ts';
+import { Model, type ModelInfo } from '../../src/core/model.ts';
 import { checkInterleavings } from '../interleavings.ts';
 import { FakeLibrary, type FakeJob } from './fake-library.ts';
 

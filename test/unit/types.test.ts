@@ -85,7 +85,7 @@ describe('the compiled types', () => {
   });
 
   test('have no constructors of what a program cannot make', () => {
-    const classes = readdirSync(dist)
+    const classes = readdirSync(dist, { recursive: true, encoding: 'utf8' })
       .filter((file) => file.endsWith('.d.ts') && file !== 'errors.d.ts')
       .map((file) => readFileSync(join(dist, file), 'utf8'))
       .filter((types) => /export declare class (Model|Context|Generation|GatePattern) /.test(types));

@@ -1,7 +1,7 @@
 import { describe, expect, test } from 'vitest';
 
 import { OptionError } from '../../../src/errors.ts';
-import { sidecarPath } from '../../../src/eval/gates.ts';
+import { sidecarPath } from '../../../src/gates/own.ts';
 import { evenGates, inverted, modes, randomGates, variants, type VariantOptions } from '../../../src/eval/modes.ts';
 import { Random } from '../../../src/synthetic/random.ts';
 
