@@ -1,7 +1,7 @@
 // Symbol.asyncDispose, for those whose own lib is older.
 /// <reference lib="esnext.disposable" preserve="true" />
-export { loadModel } from './core/model.ts';
-export type { DetokenizeOptions, LoadModelOptions, Model, ModelInfo, ModelOptions, TokenizeOptions } from './core/model.ts';
+export { loadModel, type Model } from './gates/model.ts';
+export type { CoreModel, DetokenizeOptions, LoadModelOptions, ModelInfo, ModelOptions, TokenizeOptions } from './core/model.ts';
 
 export type {
   CacheType,
@@ -10,7 +10,6 @@ export type {
   ContextOptions,
   ContextPlan,
   ContextWarning,
-  DuoOptions,
   MemoryReport,
   PlanOptions,
 } from './core/context.ts';
@@ -21,8 +20,10 @@ export type { Score, ScoreOptions } from './core/score.ts';
 
 export type { CalibrateOptions, Calibration, CalibrationMethod } from './gates/calibrate.ts';
 
-export { readGates } from './gates/pattern.ts';
-export type { GatePattern, GatePatternJson, GatesText, HeadChoice, HeadSelection, ReadGatesOptions } from './gates/pattern.ts';
+export type { DuoOptions, GatePatternJson, GatePatternLike, HeadChoice } from './core/duo.ts';
+
+export { readGates, type GatesText, type ReadGatesOptions } from './gates/read.ts';
+export type { EmbedOptions, GatePattern, HeadSelection } from './gates/pattern.ts';
 
 export { buildInfo, type BuildInfo } from './core/build-info.ts';
 export { drainLog, type LogLine } from './core/log.ts';

@@ -1,4 +1,5 @@
-import { cacheTypes, type DuoOptions, type PlanOptions } from '../core/context.ts';
+import { cacheTypes, type PlanOptions } from '../core/context.ts';
+import type { DuoOptions } from '../core/duo.ts';
 import { UsageError, type Flags, type Given } from './flags.ts';
 import { resolveUserPath } from './paths.ts';
 

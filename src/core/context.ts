@@ -1,10 +1,10 @@
 import { CancelledError, OptionError } from '../errors.ts';
 import type { Handle, Native } from '../ffi/native.ts';
-import { GatePattern, headChoiceChecks, refuseBoth, type GatePatternJson, type HeadChoice } from '../gates/pattern.ts';
+import { duoChecks, refuseBoth, type DuoOptions } from './duo.ts';
 import { generateChecks, Generation, type GenerateOptions } from './generation.ts';
 import { Job, runJob } from '../ffi/job.ts';
-import type { Model } from './model.ts';
-import { abortSignal, absolutePath, checkOptions, filePath, integer, oneOf, toJson, type Check } from './options.ts';
+import type { CoreModel } from './model.ts';
+import { abortSignal, absolutePath, checkOptions, integer, oneOf, toJson } from './options.ts';
 import { abandoned, Owned } from '../ffi/owned.ts';
 import { checkScoreOptions, score, type Score, type ScoreOptions } from './score.ts';
 import { TokenStream } from './token-stream.ts';
@@ -13,21 +13,6 @@ import { tokenIds } from './tokens.ts';
 /** The types that a cache's rows may have. */
 export const cacheTypes = ['f32', 'f16', 'bf16', 'q8_0', 'q4_0', 'q4_1', 'iq4_nl', 'q5_0', 'q5_1'] as const;
 export type CacheType = (typeof cacheTypes)[number];
-
-/** Mixed heads: which KV heads keep the whole cache, and what the others, which stream, see. */
-export type DuoOptions = {
-  /**
-   * A pattern; the path or file URL of a DuoAttention folder, a TSV or JSON file; or `'auto'`: the model's own, from its metadata or `model.duo.json` beside it.
-   * Not needed with sparsity 0 (every head keeps all) or 1 (every head streams).
-   */
-  gates?: 'auto' | (string & {}) | URL | GatePattern | GatePatternJson | undefined;
-  /** First keys that a streaming head always sees. Default: the pattern's, else 64. */
-  sink?: number | undefined;
-  /** Keys before the query that a streaming head sees. Default: the pattern's, else 256. */
-  recent?: number | undefined;
-  /** The window of a streaming head moves in steps of this many positions. Default: 1. */
-  chunk?: number | undefined;
-} & HeadChoice;
 
 /** A context's sizes, as for planning. */
 export type PlanOptions = {
@@ -112,17 +97,6 @@ export type ContextPlan =
       warnings: readonly ContextWarning[];
     };
 
-const gates: Check = {
-  accepts: (value) =>
-    typeof value === 'string' || value instanceof URL
-      ? filePath.accepts(value)
-      : typeof value === 'object' && value !== null && !Array.isArray(value),
-  expected: '"auto", a path or a gate pattern',
-};
-
-/** @internal */
-export const duoChecks = { gates, ...headChoiceChecks, sink: integer(0), recent: integer(0), chunk: integer(1) };
-
 /** @internal */
 export const planChecks = {
   contextSize: integer(0, 2 ** 31 - 256), // so that it can be rounded up
@@ -137,7 +111,7 @@ export const planChecks = {
 };
 
 /** @internal {@link Model.createContext} */
-export async function createContext(native: Native, model: Model, handle: Handle, options: ContextOptions): Promise<Context> {
+export async function createContext(native: Native, model: CoreModel, handle: Handle, options: ContextOptions): Promise<Context> {
   checkOptions(options, { ...planChecks, signal: abortSignal });
   const { signal, ...plan } = options;
   const request = planRequest(plan);
@@ -152,7 +126,7 @@ export async function createContext(native: Native, model: Model, handle: Handle
 }
 
 /** @internal {@link Model.planContext} */
-export async function planContext(native: Native, model: Model, handle: Handle, options: PlanOptions): Promise<ContextPlan> {
+export async function planContext(native: Native, model: CoreModel, handle: Handle, options: PlanOptions): Promise<ContextPlan> {
   checkOptions(options, planChecks);
   const request = planRequest(options);
   return runJob<ContextPlan>(native, () => native.contextPlan(handle, request), { owner: model });

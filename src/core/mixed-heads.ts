@@ -1,6 +1,7 @@
-import type { PlanOptions, DuoOptions } from './context.ts';
+import type { PlanOptions } from './context.ts';
+import type { DuoOptions } from './duo.ts';
 import { UnsupportedError } from '../errors.ts';
-import type { Model } from './model.ts';
+import type { CoreModel } from './model.ts';
 
 /**
  * Makes sure, before any work, that mixed heads apply to a model.
@@ -8,7 +9,7 @@ import type { Model } from './model.ts';
  * @param instead what can be done without them, as a sentence
  * @throws UnsupportedError with the model's own reason
  */
-export async function requireMixedHeads(model: Model, plan: PlanOptions & { duo: DuoOptions }, instead: string): Promise<void> {
+export async function requireMixedHeads(model: CoreModel, plan: PlanOptions & { duo: DuoOptions }, instead: string): Promise<void> {
   const { supported, reason } = await model.planContext(plan);
   if (!supported) throw new UnsupportedError(`Mixed heads do not apply to this model: ${reason}. ${instead}`);
 }

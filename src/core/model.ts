@@ -1,4 +1,3 @@
-import { calibrate, type CalibrateOptions, type Calibration } from '../gates/calibrate.ts';
 import { createContext, planContext, type Context, type ContextOptions, type ContextPlan, type PlanOptions } from './context.ts';
 import { decode, openNative, type Handle, type Native } from '../ffi/native.ts';
 import { Job, runJob } from '../ffi/job.ts';
@@ -82,12 +81,15 @@ function tokenizeFlags({ addSpecial = true, parseSpecial = false }: TokenizeOpti
   return (addSpecial ? 1 : 0) | (parseSpecial ? 2 : 0);
 }
 
-/**
- * Loads a model. Nothing blocks: the library's threads work.
- *
- * @throws ModelError for a file that is missing, damaged or not understood; OptionError; LibraryError; `signal.reason` when aborted
- */
-export async function loadModel(source: string | URL | ModelOptions, options: LoadModelOptions = {}): Promise<Model> {
+/** What the library gives for a model that it has loaded. */
+export type LoadedModel = ModelInfo & { model: Handle };
+
+/** Loads a model, and makes an object of it. */
+export async function loadWith<M>(
+  make: (native: Native, loaded: LoadedModel) => M | Promise<M>,
+  source: string | URL | ModelOptions,
+  options: LoadModelOptions = {},
+): Promise<M> {
   const model = typeof source === 'string' || source instanceof URL ? { path: source } : source;
   checkOptions<Partial<ModelOptions>>(model, modelChecks);
   checkOptions(options, { onProgress: callback, signal: abortSignal, library: text });
@@ -95,27 +97,24 @@ export async function loadModel(source: string | URL | ModelOptions, options: Lo
 
   const request = toJson({ ...model, path: absolutePath('path', model.path) });
   const native = await openNative(library);
-  const loaded = await runJob<ModelInfo & { model: Handle }>(native, () => native.modelLoad(request), {
+  const loaded = await runJob<LoadedModel>(native, () => native.modelLoad(request), {
     signal,
     onProgress,
     discard: ({ model }) => {
       new Job(native, native.modelFree(model)).free();
     },
   });
-  return new Model(native, loaded);
+  return make(native, loaded);
 }
 
-/**
- * A loaded model. Its weights are never changed, so contexts with full and with mixed heads use one model side by side.
- * Dispose of it with `await using` or {@link Model.dispose}; its contexts may live on.
- */
-export class Model {
+/** A loaded model, but for what belongs to its gates. */
+export class CoreModel {
   readonly info: Readonly<ModelInfo>;
   readonly #native: Native;
   readonly #owned: Owned;
 
   /** @internal */
-  constructor(native: Native, loaded: ModelInfo & { model: Handle }) {
+  constructor(native: Native, loaded: LoadedModel) {
     const { model, ...info } = loaded;
     this.info = info;
     this.#native = native;
@@ -179,16 +178,6 @@ export class Model {
   }
 
   /**
-   * Finds out how much each KV head needs its whole cache, with forward passes only: a gate pattern made for this model. Nothing is downloaded; texts with
-   * facts to look up are made up, or facts are hidden in a text of yours.
-   *
-   * @throws ContextError where the model or a sample is too small for the window; UnsupportedError; OptionError; `signal.reason` when aborted
-   */
-  async calibrate(options: CalibrateOptions = {}): Promise<Calibration> {
-    return calibrate(this.#native, this, () => this.#owned.handle, options);
-  }
-
-  /**
    * Gives the model back; resolves when its memory is free. Contexts made from it, and calibrations under way, keep its weights and go on: then it
    * resolves at once, and the memory is free when they have ended.
    */
@@ -199,5 +188,10 @@ export class Model {
 
   [Symbol.asyncDispose](): Promise<void> {
     return this.dispose();
+  }
+
+  /** @internal @throws DisposedError */
+  protected get handle(): Handle {
+    return this.#owned.handle;
   }
 }

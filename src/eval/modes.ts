@@ -1,6 +1,6 @@
-import type { CacheType, DuoOptions } from '../core/context.ts';
+import type { CacheType } from '../core/context.ts';
 import { OptionError } from '../errors.ts';
-import type { GatePatternJson } from '../gates/pattern.ts';
+import type { DuoOptions, GatePatternJson } from '../core/duo.ts';
 import { Random } from '../synthetic/random.ts';
 
 /**

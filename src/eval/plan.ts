@@ -4,10 +4,11 @@ import { basename } from 'node:path';
 
 import type { CacheType, PlanOptions } from '../core/context.ts';
 import { EvaluationError } from '../errors.ts';
-import { readGates, type GatePatternJson } from '../gates/pattern.ts';
-import type { Model } from '../core/model.ts';
+import type { GatePatternJson } from '../core/duo.ts';
+import { readGates } from '../gates/read.ts';
+import type { Model } from '../gates/model.ts';
 import { chatFrame, rawFrame } from './frame.ts';
-import { modelGates, sidecarPath } from '../gates/own.ts';
+import { sidecarPath } from '../gates/own.ts';
 import type { Batch } from './item.ts';
 import { longBenchBatches, longBenchSources } from './longbench.ts';
 import { requireMixedHeads } from '../core/mixed-heads.ts';
@@ -137,7 +138,7 @@ export async function planEvaluation(model: Model, options: EvaluationOptions): 
 async function findGates(model: Model, wanted: string | undefined): Promise<{ pattern: GatePatternJson; source: string } | undefined> {
   if (wanted === 'even') return { pattern: evenGates(model.info.kvHeads), source: 'every other head, whatever it does' };
   if (wanted !== undefined && wanted !== 'auto') return { pattern: (await readGates(wanted)).toJSON(), source: wanted };
-  const own = await modelGates(model);
+  const own = model.gates;
   if (!own && wanted === 'auto') throw noGates(model);
   return own && { pattern: own.toJSON(), source: "the model's own" };
 }

@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import type { TopLevelSpec } from 'vega-lite';
 
 import { EvaluationError } from '../errors.ts';
-import type { GatePatternJson } from '../gates/pattern.ts';
+import type { GatePatternJson } from '../core/duo.ts';
 import { checkFolder, writeOutput } from '../core/outputs.ts';
 import type { Row } from './rows.ts';
 

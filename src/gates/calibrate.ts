@@ -4,13 +4,14 @@ import { pipeline } from 'node:stream/promises';
 import { basename } from 'node:path';
 
 import type { BuildInfo } from '../core/build-info.ts';
+import type { GatePatternJson } from '../core/duo.ts';
 import { calibrationSamples } from '../synthetic/samples.ts';
 import { ContextError } from '../errors.ts';
 import type { Handle, Native } from '../ffi/native.ts';
-import { GatePattern, type GatePatternJson } from './pattern.ts';
+import { GatePattern } from './pattern.ts';
 import { runJob } from '../ffi/job.ts';
 import { requireMixedHeads } from '../core/mixed-heads.ts';
-import type { Model } from '../core/model.ts';
+import type { CoreModel } from '../core/model.ts';
 import {
   abortSignal,
   absolutePath,
@@ -111,7 +112,7 @@ export const calibrateChecks = {
 };
 
 /** @internal {@link Model.calibrate} */
-export async function calibrate(native: Native, model: Model, handle: () => Handle, options: CalibrateOptions): Promise<Calibration> {
+export async function calibrate(native: Native, model: CoreModel, handle: () => Handle, options: CalibrateOptions): Promise<Calibration> {
   checkOptions(options, calibrateChecks);
   const { method = 'combined', questions = 6, seed = 1, sink = 64, recent = 256, strict = false } = options;
   const { samples: count = defaultSamples(model), text, masks, threads, onProgress, signal } = options;
@@ -154,13 +155,13 @@ export async function calibrate(native: Native, model: Model, handle: () => Hand
 }
 
 /** The fewer heads, the less a sample takes, and the more one of them is of a pattern: about as many measurements for every small model. */
-function defaultSamples({ info }: Model): number {
+function defaultSamples({ info }: CoreModel): number {
   const heads = info.kvHeads.reduce((sum, count) => sum + count, 0);
   return Math.max(2, Math.round(180 / heads));
 }
 
 /** Room for the window, and as much again for facts beyond it. */
-function defaultContextSize({ info }: Model, sink: number, recent: number): number {
+function defaultContextSize({ info }: CoreModel, sink: number, recent: number): number {
   const wanted = Math.max(1024, 3 * (sink + recent));
   const least = sink + recent + smallestRest;
   if (info.contextSize < least) {

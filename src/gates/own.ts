@@ -1,7 +1,9 @@
 import { existsSync } from 'node:fs';
 
-import { readGates, type GatePattern } from './pattern.ts';
-import type { Model } from '../core/model.ts';
+import type { ModelInfo } from '../core/model.ts';
+import type { Native } from '../ffi/native.ts';
+import type { GatePattern } from './pattern.ts';
+import { readPattern } from './read.ts';
 
 /** The GGUF key of gates within a model, and the end of the name of a file with them beside it; as cpp/memory/duo-config.cpp looks for `auto`. */
 const metadataKey = 'llama_duo.pattern';
@@ -13,9 +15,9 @@ export function sidecarPath(modelPath: string): string {
 }
 
 /** A model's own gates, from its metadata or beside it; undefined where it has none. */
-export async function modelGates({ info }: Model): Promise<GatePattern | undefined> {
+export async function ownGates(native: Native, info: Pick<ModelInfo, 'metadata' | 'path'>): Promise<GatePattern | undefined> {
   const embedded = info.metadata[metadataKey];
-  if (embedded !== undefined) return readGates({ text: embedded, source: `the model's metadata key ${metadataKey}` });
+  if (embedded !== undefined) return readPattern(native, { text: embedded, source: `the model's metadata key ${metadataKey}` });
   const sidecar = sidecarPath(info.path);
-  return existsSync(sidecar) ? readGates(sidecar) : undefined;
+  return existsSync(sidecar) ? readPattern(native, { path: sidecar }) : undefined;
 }

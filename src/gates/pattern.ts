@@ -1,63 +1,13 @@
+import { headChoiceChecks, refuseBoth, type GatePatternJson, type HeadChoice } from '../core/duo.ts';
 import { OptionError } from '../errors.ts';
-import { openNative, type Native } from '../ffi/native.ts';
+import type { Native } from '../ffi/native.ts';
 import { runJob } from '../ffi/job.ts';
-import { abortSignal, absolutePath, callback, checkOptions, number, oneOf, text, toJson } from '../core/options.ts';
-
-/** A gate pattern as JSON: the form of llama-duo's pattern files. */
-export type GatePatternJson = {
-  /** The version of this form. */
-  llamaDuoPattern: 1;
-  layers: number;
-  kvHeads: number;
-  /** `gates[layer][kvHead]`, 0 (streams well) to 1 (needs the whole cache). */
-  gates: number[][];
-  /** The number of first keys, and of recent keys, that the gates were found with. */
-  sink?: number | undefined;
-  recent?: number | undefined;
-  /** Where it comes from: model, method, data, seed, version, date. */
-  provenance?: Record<string, unknown> | undefined;
-};
-
-/**
- * How heads are chosen (default: sparsity 0.5): a share of all KV heads that streams (those with the lowest gates), or a gate from which a head keeps its whole cache.
- * Never both.
- */
-export type HeadChoice = { sparsity?: number | undefined; threshold?: undefined } | { sparsity?: undefined; threshold: number };
+import { abortSignal, absolutePath, callback, checkOptions, oneOf, toJson } from '../core/options.ts';
 
 /** Which KV heads stream: `streaming[layer][kvHead]`. */
 export type HeadSelection = { streaming: boolean[][]; retrievalHeads: number; streamingHeads: number };
 
-/** A pattern's text, where it isn't in a file. `source` names it in messages. */
-export type GatesText = { text: string; source?: string | undefined };
-
-export type ReadGatesOptions = {
-  signal?: AbortSignal | undefined;
-  /** The path of the native library. Default: LLAMA_DUO_LIBRARY, else the local build. */
-  library?: string | undefined;
-};
-
-/**
- * Reads a gate pattern: a DuoAttention folder, a TSV file, this project's JSON, the text of one of the two, or a GGUF model with a pattern in it.
- *
- * @param source a path, a file URL, or `{ text }`. A string with a line break or tab, or one that begins with `{`, is taken for a pattern's text
- * @throws GatesError that names the line and the column of what is wrong
- */
-export async function readGates(source: string | URL | GatesText, options: ReadGatesOptions = {}): Promise<GatePattern> {
-  checkOptions(options, { signal: abortSignal, library: text });
-  const request = toJson(gatesRequest(source));
-  const native = await openNative(options.library);
-  const json = await runJob<GatePatternJson>(native, () => native.gatesRead(request), { signal: options.signal });
-  return new GatePattern(native, json);
-}
-
-function gatesRequest(source: unknown): { path: string } | GatesText {
-  if (typeof source === 'string' && /^\s*\{|[\t\n]/.test(source)) return { text: source };
-  if (typeof source === 'string' || source instanceof URL) return { path: absolutePath('source', source) };
-  if (typeof source === 'object' && source !== null && 'text' in source) return source as GatesText;
-  throw new OptionError('source', source, 'a path, a file URL or { text }');
-}
-
-/** How much each KV head of a model needs its whole cache. Made by {@link readGates}. */
+/** How much each KV head of a model needs its whole cache. Made by `readGates`. */
 export class GatePattern {
   readonly layers: number;
   /** KV heads of a layer, the widest one's where layers differ. */
@@ -152,15 +102,8 @@ function tsvText(gates: readonly (readonly number[])[]): string {
   return gates.map((row) => `${row.map(number).join('\t')}\n`).join('');
 }
 
-export const headChoiceChecks = { sparsity: number(0, 1), threshold: number(0, 1) };
-
 /** @throws OptionError where both a sparsity and a threshold are given, or one is out of range */
 function checkHeadChoice(choice: HeadChoice): void {
   checkOptions(choice, headChoiceChecks);
   refuseBoth(choice);
-}
-
-export function refuseBoth(choice: { sparsity?: number | undefined; threshold?: number | undefined }, prefix = ''): void {
-  if (choice.sparsity === undefined || choice.threshold === undefined) return;
-  throw new OptionError(`${prefix}threshold`, choice.threshold, 'no threshold beside a sparsity: they are two ways to choose heads');
 }

@@ -3,7 +3,7 @@ import { Encoder } from './encoder.ts';
 import { haystackSteps } from './haystack.ts';
 import { fill, keys, sentence, texts, value } from './language.ts';
 import { Random } from './random.ts';
-import type { Model } from '../core/model.ts';
+import type { CoreModel } from '../core/model.ts';
 import { inSlices } from '../core/slices.ts';
 
 /** A text to calibrate on: a context, then questions whose answers can only be told from it. */
@@ -34,7 +34,7 @@ export type SampleOptions = {
  * @throws ContextError where the model was trained for fewer tokens, OptionError where the size has no room for what it should hold; `signal.reason`
  */
 export async function calibrationSamples(
-  model: Pick<Model, 'tokenize' | 'info'>,
+  model: Pick<CoreModel, 'tokenize' | 'info'>,
   count: number,
   options: SampleOptions,
   signal?: AbortSignal,
@@ -43,7 +43,7 @@ export async function calibrationSamples(
 }
 
 function* sampling(
-  model: Pick<Model, 'tokenize' | 'info'>,
+  model: Pick<CoreModel, 'tokenize' | 'info'>,
   count: number,
   options: SampleOptions,
 ): Generator<void, CalibrationSample[], void> {

@@ -5,7 +5,8 @@ import { join } from 'node:path';
 import fc from 'fast-check';
 import { afterAll, beforeAll, describe, test } from 'vitest';
 
-import { duoChecks, planChecks } from '../../src/core/context.ts';
+import { planChecks } from '../../src/core/context.ts';
+import { duoChecks } from '../../src/core/duo.ts';
 import { generateChecks } from '../../src/core/generation.ts';
 import { LlamaDuoError, loadModel, readGates, type Context, type GenerateOptions, type Model } from '../../src/index.ts';
 import { modelChecks } from '../../src/core/model.ts';

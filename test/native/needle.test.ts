@@ -4,7 +4,7 @@ import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 
 import { evaluate } from '../../src/eval/evaluate.ts';
-import { modelGates, sidecarPath } from '../../src/gates/own.ts';
+import { sidecarPath } from '../../src/gates/own.ts';
 import type { Mode } from '../../src/eval/modes.ts';
 import { planEvaluation } from '../../src/eval/plan.ts';
 import { rowsOf, type Row } from '../../src/eval/rows.ts';
@@ -24,7 +24,7 @@ const plan = { threads: 2 };
 test('auto is the pattern beside the model', async () => {
   const { kv } = await model.planContext({ contextSize: 1024, duo: { gates: 'auto', sparsity: 0.75 } });
   expect(kv).toMatchObject({ retrievalHeads: 6, streamingHeads: 18, sink: 64, recent: 256 });
-  expect((await modelGates(model))?.toJSON()).toEqual(JSON.parse(readFileSync(sidecarPath(path), 'utf8')));
+  expect(model.gates?.toJSON()).toEqual(JSON.parse(readFileSync(sidecarPath(path), 'utf8')));
 });
 
 type Asked = { tasks: string[]; modes: Mode[]; lengths: number[]; samples: number };

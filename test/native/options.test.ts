@@ -1,10 +1,10 @@
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 
 import { calibrateChecks } from '../../src/gates/calibrate.ts';
-import { duoChecks, planChecks } from '../../src/core/context.ts';
+import { planChecks } from '../../src/core/context.ts';
+import { duoChecks, headChoiceChecks } from '../../src/core/duo.ts';
 import { OptionError, errorFromJob } from '../../src/errors.ts';
 import { openNative, type Handle, type Native } from '../../src/ffi/native.ts';
-import { headChoiceChecks } from '../../src/gates/pattern.ts';
 import { generateChecks } from '../../src/core/generation.ts';
 import { JobState } from '../../src/ffi/native.ts';
 import { modelChecks } from '../../src/core/model.ts';

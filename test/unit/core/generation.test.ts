@@ -4,7 +4,8 @@ import { CancelledError, ContextFullError, DisposedError, OptionError } from '..
 import { JobState } from '../../../src/ffi/native.ts';
 import type { GenerateOptions, Generation } from '../../../src/core/generation.ts';
 import { Job } from '../../../src/ffi/job.ts';
-import { Model, type ModelInfo } from '../../../src/core/model.ts';
+import type { ModelInfo } from '../../../src/core/model.ts';
+import { Model } from '../../../src/gates/model.ts';
 import type { Context } from '../../../src/core/context.ts';
 import { FakeLibrary, type Turn } from '../fake-library.ts';
 

@@ -1,9 +1,9 @@
 import { describe, expect, test } from 'vitest';
 
-import type { DuoOptions } from '../../../src/core/context.ts';
+import type { DuoOptions, HeadChoice } from '../../../src/core/duo.ts';
 import { OptionError } from '../../../src/errors.ts';
-import type { HeadChoice } from '../../../src/gates/pattern.ts';
-import { Model, loadModel, type ModelInfo } from '../../../src/core/model.ts';
+import type { ModelInfo } from '../../../src/core/model.ts';
+import { loadModel, Model } from '../../../src/gates/model.ts';
 import { checkOptions, integer, nearest, number, text, toJson } from '../../../src/core/options.ts';
 import { tokenIds } from '../../../src/core/tokens.ts';
 import { FakeLibrary } from '../fake-library.ts';

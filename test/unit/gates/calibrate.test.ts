@@ -2,7 +2,7 @@ import { expect, test } from 'vitest';
 
 import { calibrate } from '../../../src/gates/calibrate.ts';
 import { OptionError, UnsupportedError } from '../../../src/errors.ts';
-import type { Model } from '../../../src/core/model.ts';
+import type { Model } from '../../../src/gates/model.ts';
 import { FakeLibrary } from '../fake-library.ts';
 
 const { native } = new FakeLibrary();

@@ -2,7 +2,7 @@ import { describe, expect, test } from 'vitest';
 
 import { calibrationSamples, type SampleOptions } from '../../../src/synthetic/samples.ts';
 import { ContextError, OptionError } from '../../../src/errors.ts';
-import type { Model } from '../../../src/core/model.ts';
+import type { Model } from '../../../src/gates/model.ts';
 
 /** Tokens are words with the white space before them, marks and digits. */
 const vocabulary: string[] = [];
