@@ -1,29 +1,35 @@
 // Symbol.asyncDispose, for those whose own lib is older.
 /// <reference lib="esnext.disposable" preserve="true" />
 export { loadModel, type Model } from './gates/model.ts';
-export type { CoreModel, DetokenizeOptions, LoadModelOptions, ModelInfo, ModelOptions, TokenizeOptions } from './core/model.ts';
+export type { CoreModel, ModelInfo } from './core/model.ts';
+
+export { cacheTypes, type CacheType } from './core/cache-types.ts';
+export type { Context, ContextInfo, ContextPlan, ContextWarning, MemoryReport } from './core/context.ts';
+
+export type { Generation, GenerationChunk, GenerationResult } from './core/generation.ts';
+
+export type { Score } from './core/score.ts';
 
 export type {
-  CacheType,
-  Context,
-  ContextInfo,
   ContextOptions,
-  ContextPlan,
-  ContextWarning,
-  MemoryReport,
+  DetokenizeOptions,
+  DuoOptions,
+  GenerateOptions,
+  LoadModelOptions,
+  ModelOptions,
   PlanOptions,
-} from './core/context.ts';
+  SamplingOptions,
+  ScoreOptions,
+  TokenizeOptions,
+} from './core/option-types.ts';
 
-export type { GenerateOptions, Generation, GenerationChunk, GenerationResult, SamplingOptions } from './core/generation.ts';
+export type { Calibration } from './gates/calibrate.ts';
+export { calibrationMethods, type CalibrationMethod } from './gates/calibration-methods.ts';
 
-export type { Score, ScoreOptions } from './core/score.ts';
-
-export type { CalibrateOptions, Calibration, CalibrationMethod } from './gates/calibrate.ts';
-
-export type { DuoOptions, GatePatternJson, GatePatternLike, HeadChoice } from './core/duo.ts';
-
-export { readGates, type GatesText, type ReadGatesOptions } from './gates/read.ts';
-export type { EmbedOptions, GatePattern, HeadSelection } from './gates/pattern.ts';
+export type { GatePatternJson, GatePatternLike, Gates, HeadChoice } from './core/duo.ts';
+export { readGates, type GatesText } from './gates/read.ts';
+export type { GatePattern, HeadSelection } from './gates/pattern.ts';
+export type { CalibrateOptions, EmbedOptions, ReadGatesOptions } from './gates/option-types.ts';
 
 export { buildInfo, type BuildInfo } from './core/build-info.ts';
 export { drainLog, type LogLine } from './core/log.ts';

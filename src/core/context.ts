@@ -1,42 +1,17 @@
 import { CancelledError, OptionError } from '../errors.ts';
 import type { Handle, Native } from '../ffi/native.ts';
-import { duoChecks, refuseBoth, type DuoOptions } from './duo.ts';
-import { generateChecks, Generation, type GenerateOptions } from './generation.ts';
+import type { CacheType } from './cache-types.ts';
+import { refuseBoth } from './duo.ts';
+import { Generation } from './generation.ts';
 import { Job, runJob } from '../ffi/job.ts';
 import type { CoreModel } from './model.ts';
-import { abortSignal, absolutePath, checkOptions, integer, oneOf, toJson } from './options.ts';
+import { contextTable, duoTable, generateTable, planTable, scoreTable } from './option-tables.ts';
+import type { ContextOptions, DuoOptions, GenerateOptions, PlanOptions, ScoreOptions } from './option-types.ts';
+import { absolutePath, checkOptions, nativeOptions, toJson } from './options.ts';
 import { abandoned, Owned } from '../ffi/owned.ts';
-import { checkScoreOptions, score, type Score, type ScoreOptions } from './score.ts';
+import { score, type Score } from './score.ts';
 import { TokenStream } from './token-stream.ts';
 import { tokenIds } from './tokens.ts';
-
-/** The types that a cache's rows may have. */
-export const cacheTypes = ['f32', 'f16', 'bf16', 'q8_0', 'q4_0', 'q4_1', 'iq4_nl', 'q5_0', 'q5_1'] as const;
-export type CacheType = (typeof cacheTypes)[number];
-
-/** A context's sizes, as for planning. */
-export type PlanOptions = {
-  /** Tokens that the context holds, rounded up to a multiple of 256; 0: what the model was trained for. Default: 0. */
-  contextSize?: number | undefined;
-  /** Tokens submitted at once, and computed at once. Larger computed batches widen streaming heads' rings. Defaults: 2048 and 512. */
-  batchSize?: number | undefined;
-  ubatchSize?: number | undefined;
-  /** CPU threads for one token, and for many. Default: the machine's cores. */
-  threads?: number | undefined;
-  threadsBatch?: number | undefined;
-  /** Types of the cache's K and V rows. Default: 'f16'. */
-  typeK?: CacheType | undefined;
-  typeV?: CacheType | undefined;
-  /** Default: 'auto'. Mixed heads need it not to be 'off'. */
-  flashAttention?: 'auto' | 'on' | 'off' | undefined;
-  /** Mixed heads. Default: none, llama.cpp's own cache. */
-  duo?: DuoOptions | undefined;
-};
-
-export type ContextOptions = PlanOptions & {
-  /** Stops the creation; the promise rejects with `signal.reason`. */
-  signal?: AbortSignal | undefined;
-};
 
 /** What a KV cache takes, and what it would take if every head kept all. */
 export type MemoryReport = {
@@ -60,7 +35,7 @@ export type MemoryReport = {
   sequences: number;
   sink: number;
   recent: number;
-  chunk: number;
+  windowStep: number;
 };
 
 /** What a caller should know of a context that can be had all the same. */
@@ -73,15 +48,15 @@ export type ContextWarning = {
 
 /** A context's sizes as they came out. */
 export type ContextInfo = {
+  /** Tokens that one sequence holds. */
   contextSize: number;
   sequences: number;
-  contextPerSequence: number;
   batchSize: number;
   ubatchSize: number;
   threads: number;
   threadsBatch: number;
-  typeK: string;
-  typeV: string;
+  typeK: CacheType;
+  typeV: CacheType;
   /** Empty where there is nothing to warn of. */
   warnings: readonly ContextWarning[];
 };
@@ -97,49 +72,59 @@ export type ContextPlan =
       warnings: readonly ContextWarning[];
     };
 
-/** @internal */
-export const planChecks = {
-  contextSize: integer(0, 2 ** 31 - 256), // so that it can be rounded up
-  batchSize: integer(1),
-  ubatchSize: integer(1),
-  threads: integer(1, 512),
-  threadsBatch: integer(1, 512),
-  typeK: oneOf(...cacheTypes),
-  typeV: oneOf(...cacheTypes),
-  flashAttention: oneOf('auto', 'on', 'off'),
-  duo: { accepts: (value: unknown) => typeof value === 'object' && value !== null && !Array.isArray(value), expected: 'an object' },
-};
-
 /** @internal {@link Model.createContext} */
 export async function createContext(native: Native, model: CoreModel, handle: Handle, options: ContextOptions): Promise<Context> {
-  checkOptions(options, { ...planChecks, signal: abortSignal });
+  checkOptions(options, contextTable);
   const { signal, ...plan } = options;
-  const request = planRequest(plan);
-  const created = await runJob<CreatedContext>(native, () => native.contextCreate(handle, request), {
+  const request = planRequest(model, plan);
+  const created = await runJob<NativeContext>(native, () => native.contextCreate(handle, request), {
     signal,
     discard: ({ context }) => {
       new Job(native, native.contextFree(context)).free();
     },
     owner: model,
   });
-  return new Context(native, created);
+  return new Context(native, contextOf(created));
 }
 
 /** @internal {@link Model.planContext} */
 export async function planContext(native: Native, model: CoreModel, handle: Handle, options: PlanOptions): Promise<ContextPlan> {
-  checkOptions(options, planChecks);
-  const request = planRequest(options);
-  return runJob<ContextPlan>(native, () => native.contextPlan(handle, request), { owner: model });
+  checkOptions(options, planTable);
+  const request = planRequest(model, options);
+  const plan = await runJob<NativePlan>(native, () => native.contextPlan(handle, request), { owner: model });
+  return { ...plan, kv: plan.kv && reportOf(plan.kv) } as ContextPlan;
 }
 
-function planRequest(options: PlanOptions): string {
-  const { duo } = options;
-  if (!duo) return toJson(options);
-  checkOptions<DuoOptions>(duo, duoChecks, 'duo.');
+/** A context takes memory for all of its tokens at once, and recent models are trained for 131,072 and more. */
+const defaultContextSize = 8192;
+
+/** What the library is asked for: there 0 is what the model was trained for, and it tells of a model that says nonsense of that. */
+function planRequest({ info }: CoreModel, { duo, contextSize, ...rest }: PlanOptions): string {
+  const size = contextSize ?? (info.trainedContextSize > defaultContextSize ? defaultContextSize : 'trained');
+  const sizes = { ...nativeOptions<PlanOptions>(rest, planTable), contextSize: size === 'trained' ? 0 : size };
+  return toJson(duo === undefined ? sizes : { ...sizes, duo: duoRequest(duo) });
+}
+
+function duoRequest(duo: DuoOptions): Record<string, unknown> {
+  checkOptions<DuoOptions>(duo, duoTable, 'duo.');
   refuseBoth(duo, 'duo.');
-  const { gates } = duo;
+  const needless = duo.gates === undefined && (duo.sparsity === 0 || duo.sparsity === 1);
+  const gates = needless ? undefined : (duo.gates ?? duoTable.gates.default);
   const isPath = gates instanceof URL || (typeof gates === 'string' && gates !== 'auto');
-  return toJson({ ...options, duo: { ...duo, gates: isPath ? absolutePath('duo.gates', gates) : gates } });
+  return { ...nativeOptions<DuoOptions>(duo, duoTable), gates: isPath ? absolutePath('duo.gates', gates) : gates };
+}
+
+/** What the library tells, in its words. */
+type NativeReport = Omit<MemoryReport, 'windowStep'> & { chunk: number };
+type NativePlan = Omit<ContextPlan, 'kv'> & { kv: NativeReport | null };
+type NativeContext = Omit<CreatedContext, 'kv'> & { contextPerSequence: number; kv: NativeReport };
+
+function reportOf({ chunk, ...report }: NativeReport): MemoryReport {
+  return { ...report, windowStep: chunk };
+}
+
+function contextOf({ contextPerSequence, kv, ...created }: NativeContext): CreatedContext {
+  return { ...created, contextSize: contextPerSequence, kv: reportOf(kv) };
 }
 
 type CreatedContext = ContextInfo & { context: Handle; kv: MemoryReport };
@@ -178,7 +163,7 @@ export class Context {
    */
   generate(prompt: string | Int32Array | readonly number[], options: GenerateOptions = {}): Generation {
     this.#owned.assertLive();
-    checkOptions(options, generateChecks);
+    checkOptions(options, generateTable);
     const given = textOrIds('prompt', prompt);
     if (given.length === 0 && typeof given !== 'string') throw new OptionError('prompt', prompt, 'at least one token');
     return new Generation(this.#native, () => this.#owned.handle, given, options, this.#streams);
@@ -191,7 +176,7 @@ export class Context {
    * @throws OptionError; ContextFullError; `signal.reason` when aborted
    */
   async score(text: string | Int32Array | readonly number[], options: ScoreOptions = {}): Promise<Score> {
-    checkScoreOptions(options);
+    checkOptions(options, scoreTable);
     return score(this.#native, this, this.#owned.handle, textOrIds('text', text), options);
   }
 

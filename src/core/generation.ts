@@ -1,65 +1,17 @@
 import type { Handle, Native } from '../ffi/native.ts';
-import { abortSignal, boolean, callback, integer, number, text, texts, toJson } from './options.ts';
+import { generateTable } from './option-tables.ts';
+import type { GenerateOptions } from './option-types.ts';
+import { nativeOptions, toJson } from './options.ts';
 import { abandoned } from '../ffi/owned.ts';
 import { TokenStream } from './token-stream.ts';
-
-export type SamplingOptions = {
-  /** 0 is greedy: always the likeliest token. Default: 0.8. */
-  temperature?: number | undefined;
-  /** Sample from the K likeliest tokens, 0 for all. Default: 40. */
-  topK?: number | undefined;
-  /** Sample from the likeliest tokens that together have this probability. Default: 0.95. */
-  topP?: number | undefined;
-  /** Leave out tokens less likely than this share of the likeliest. Default: 0.05. */
-  minP?: number | undefined;
-  /** Locally typical sampling, 1 for none. Default: 1. */
-  typicalP?: number | undefined;
-  /** Above 1 makes tokens less likely that occur in the last `repeatLastN`. 0.001 to 1000. Default: 1, none. */
-  repeatPenalty?: number | undefined;
-  /** Tokens that penalties look back on, -1 for the context's size. Default: 64. */
-  repeatLastN?: number | undefined;
-  frequencyPenalty?: number | undefined;
-  presencePenalty?: number | undefined;
-  /** 0 to 4294967295; the same seed gives the same text. Default: another each time. */
-  seed?: number | undefined;
-  /**
-   * A GBNF grammar that the text has to follow. Its end is the end of the text (`eos`), with `ignoreEos`, too. Where it allows no token before that, reading
-   * throws a GrammarError, which has the text so far.
-   */
-  grammar?: string | undefined;
-};
-
-export type GenerateOptions = SamplingOptions & {
-  /** Tokens to generate at most, -1: until the context is full. Default: -1. */
-  maxTokens?: number | undefined;
-  /** Go on after the token that ends a text. Default: false. */
-  ignoreEos?: boolean | undefined;
-  /** Generation ends before a text that is one of these. None may be empty. */
-  stop?: string[] | undefined;
-  /** Write special tokens as their names. Default: false. */
-  specialTokens?: boolean | undefined;
-  /**
-   * Read the names of special tokens in a prompt that is text, such as `<|im_start|>`, as those tokens. Only for prompts that the program has made itself: in
-   * a user's text they could end a turn and begin another. Default: false, as in {@link Model.tokenize}.
-   */
-  parseSpecial?: boolean | undefined;
-  /** Reuse what the cache holds of the prompt already. Default: true. */
-  reuse?: boolean | undefined;
-  /** Tokens that may wait for the reader before the engine pauses. Default: 256. */
-  window?: number | undefined;
-  /** Gets a number that grows from 0 to 1 while the prompt is read. */
-  onProgress?: ((progress: number) => void) | undefined;
-  /** Ends the generation; the reader gets `signal.reason` thrown. */
-  signal?: AbortSignal | undefined;
-};
 
 /** A piece of the answer. `text` holds whole characters, so it may lag behind `tokens`; either may be empty. */
 export type GenerationChunk = { text: string; tokens: Int32Array };
 
 /** How a generation ended, and how fast it was. */
 export type GenerationResult = {
-  /** `length`: maxTokens; `eos`: the model ended its text; `text`: one of `stop`, which is `stopText`; `full`: the context is full. */
-  stop: 'length' | 'eos' | 'text' | 'full';
+  /** `stop`: the model ended its text, or came to one of the texts of `stop`, which is `stopText`; `length`: maxTokens; `contextFull`. */
+  finishReason: 'stop' | 'length' | 'contextFull';
   stopText: string | null;
   promptTokens: number;
   /** Of the prompt's tokens, those that the cache held already. */
@@ -72,33 +24,9 @@ export type GenerationResult = {
   decodeTokensPerSecond: number;
 };
 
-/** @internal */
-export const generateChecks = {
-  temperature: number(0),
-  topK: integer(0),
-  topP: number(0, 1),
-  minP: number(0, 1),
-  typicalP: number(0, 1),
-  repeatPenalty: number(0.001, 1000),
-  repeatLastN: integer(-1),
-  frequencyPenalty: number(),
-  presencePenalty: number(),
-  seed: integer(0, 2 ** 32 - 1),
-  grammar: text,
-  maxTokens: integer(-1),
-  ignoreEos: boolean,
-  stop: texts,
-  specialTokens: boolean,
-  parseSpecial: boolean,
-  reuse: boolean,
-  window: integer(1),
-  onProgress: callback,
-  signal: abortSignal,
-};
-
 /**
  * An answer as it comes. Read it once: with `for await`, or all of it with {@link text} or {@link collect}. The engine works ahead of the reader by
- * `window` tokens, then pauses; where other work of the context waits, it does not pause but goes on, and what was not read is kept.
+ * `readAhead` tokens, then pauses; where other work of the context waits, it does not pause but goes on, and what was not read is kept.
  *
  * - Leaving the loop cancels the work. So does the signal, and then the loop throws `signal.reason`. So does disposing of the context.
  * - Generations of one context take turns, in the order in which reading began.
@@ -114,8 +42,8 @@ export class Generation implements AsyncIterableIterator<GenerationChunk, void, 
    * @param siblings the context's streams, for it to end them
    */
   constructor(native: Native, context: () => Handle, prompt: string | Int32Array, options: GenerateOptions, siblings: Set<TokenStream>) {
-    const { onProgress, signal, ...request } = options;
-    const json = toJson(request);
+    const { onProgress, signal, stop } = options;
+    const json = toJson({ ...nativeOptions(options, generateTable), stop: stop === undefined ? undefined : [stop].flat() });
     this.#stream = new TokenStream(native, () => native.generate(context(), prompt, json), { onProgress, signal }, siblings);
     abandoned.register(this, this.#stream, this.#stream);
   }

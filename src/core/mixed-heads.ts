@@ -1,5 +1,4 @@
-import type { PlanOptions } from './context.ts';
-import type { DuoOptions } from './duo.ts';
+import type { DuoOptions, PlanOptions } from './option-types.ts';
 import { UnsupportedError } from '../errors.ts';
 import type { CoreModel } from './model.ts';
 

@@ -1,34 +1,11 @@
-import { createContext, planContext, type Context, type ContextOptions, type ContextPlan, type PlanOptions } from './context.ts';
+import { createContext, planContext, type Context, type ContextPlan } from './context.ts';
 import { decode, openNative, type Handle, type Native } from '../ffi/native.ts';
 import { Job, runJob } from '../ffi/job.ts';
-import { abortSignal, absolutePath, boolean, callback, checkOptions, filePath, integer, text, toJson } from './options.ts';
+import { detokenizeTable, loadModelTable, modelTable, tokenizeTable } from './option-tables.ts';
+import type { ContextOptions, DetokenizeOptions, LoadModelOptions, ModelOptions, PlanOptions, TokenizeOptions } from './option-types.ts';
+import { absolutePath, checkOptions, signal as signalOption, toJson } from './options.ts';
 import { abandoned, Owned } from '../ffi/owned.ts';
 import { tokenIds } from './tokens.ts';
-
-export type ModelOptions = {
-  /** A GGUF file; of a split model the first part. Relative to the folder that the process is in now. */
-  path: string | URL;
-  /** Layers kept on the GPU, -1 for all. Default: llama.cpp's own choice. */
-  gpuLayers?: number | undefined;
-  /** Map the file into memory instead of reading it. Default: true. */
-  useMmap?: boolean | undefined;
-  /** Load the vocabulary only: enough to tokenize. Default: false. */
-  vocabOnly?: boolean | undefined;
-  /** Load the weights. Without them a model tells what it is, tokenizes and plans contexts, and takes memory for its vocabulary only. Default: true. */
-  weights?: boolean | undefined;
-};
-
-/** @internal */
-export const modelChecks = { path: filePath, gpuLayers: integer(-1), useMmap: boolean, vocabOnly: boolean, weights: boolean };
-
-export type LoadModelOptions = {
-  /** Gets a number that grows from 0 to 1. */
-  onProgress?: ((progress: number) => void) | undefined;
-  /** Stops the loading; the promise rejects with `signal.reason`. */
-  signal?: AbortSignal | undefined;
-  /** The path of the native library. Default: LLAMA_DUO_LIBRARY, else the local build. */
-  library?: string | undefined;
-};
 
 /** What the library tells of a model. */
 export type ModelInfo = {
@@ -43,7 +20,7 @@ export type ModelInfo = {
   layers: number;
   embeddingSize: number;
   /** Tokens that the model was trained to see. */
-  contextSize: number;
+  trainedContextSize: number;
   vocabularySize: number;
   /** Query heads, and KV heads, of each layer. */
   heads: number[];
@@ -61,28 +38,15 @@ export type ModelInfo = {
   metadata: Record<string, string>;
 };
 
-export type TokenizeOptions = {
-  /** Add BOS and EOS as the model wants them. Default: true. */
-  addSpecial?: boolean | undefined;
-  /** Read `<|im_start|>` and the like as the tokens that they name. Default: false. */
-  parseSpecial?: boolean | undefined;
-};
-
-export type DetokenizeOptions = {
-  /** Leave special tokens out. Default: false. */
-  removeSpecial?: boolean | undefined;
-  /** Write special tokens as their names. Default: false. */
-  renderSpecial?: boolean | undefined;
-};
-
-const tokenizeChecks = { addSpecial: boolean, parseSpecial: boolean };
-
 function tokenizeFlags({ addSpecial = true, parseSpecial = false }: TokenizeOptions): number {
   return (addSpecial ? 1 : 0) | (parseSpecial ? 2 : 0);
 }
 
 /** What the library gives for a model that it has loaded. */
 export type LoadedModel = ModelInfo & { model: Handle };
+
+/** The same in the library's words. */
+type NativeModel = Omit<LoadedModel, 'trainedContextSize'> & { contextSize: number };
 
 /** Loads a model, and makes an object of it. */
 export async function loadWith<M>(
@@ -91,20 +55,21 @@ export async function loadWith<M>(
   options: LoadModelOptions = {},
 ): Promise<M> {
   const model = typeof source === 'string' || source instanceof URL ? { path: source } : source;
-  checkOptions<Partial<ModelOptions>>(model, modelChecks);
-  checkOptions(options, { onProgress: callback, signal: abortSignal, library: text });
+  checkOptions<Partial<ModelOptions>>(model, modelTable);
+  checkOptions(options, loadModelTable);
   const { onProgress, signal, library } = options;
 
   const request = toJson({ ...model, path: absolutePath('path', model.path) });
   const native = await openNative(library);
-  const loaded = await runJob<LoadedModel>(native, () => native.modelLoad(request), {
+  const loaded = await runJob<NativeModel>(native, () => native.modelLoad(request), {
     signal,
     onProgress,
     discard: ({ model }) => {
       new Job(native, native.modelFree(model)).free();
     },
   });
-  return make(native, loaded);
+  const { contextSize: trainedContextSize, ...info } = loaded;
+  return make(native, { ...info, trainedContextSize });
 }
 
 /** A loaded model, but for what belongs to its gates. */
@@ -128,7 +93,7 @@ export class CoreModel {
    * @throws ModelError where the model has no vocabulary
    */
   tokenize(text: string, options: TokenizeOptions = {}): Int32Array {
-    checkOptions(options, tokenizeChecks);
+    checkOptions(options, tokenizeTable);
     return this.#native.tokenize(this.#owned.handle, text, tokenizeFlags(options));
   }
 
@@ -138,7 +103,7 @@ export class CoreModel {
    * @throws ModelError where the model has no vocabulary, `signal.reason` when aborted
    */
   async tokenizeAsync(text: string, options: TokenizeOptions & { signal?: AbortSignal | undefined } = {}): Promise<Int32Array> {
-    checkOptions(options, { ...tokenizeChecks, signal: abortSignal });
+    checkOptions(options, { ...tokenizeTable, signal: signalOption('Stops the work.') });
     const { signal } = options;
     return runJob<Int32Array>(this.#native, () => this.#native.tokenizeLong(this.#owned.handle, text, tokenizeFlags(options)), {
       signal,
@@ -153,7 +118,7 @@ export class CoreModel {
    * @throws OptionError for an id that is none of the vocabulary's, ModelError where the model has no vocabulary
    */
   detokenize(tokens: Int32Array | readonly number[], options: DetokenizeOptions = {}): string {
-    checkOptions(options, { removeSpecial: boolean, renderSpecial: boolean });
+    checkOptions(options, detokenizeTable);
     const flags = (options.removeSpecial ? 1 : 0) | (options.renderSpecial ? 2 : 0);
     return decode(this.#native.detokenize(this.#owned.handle, tokenIds('tokens', tokens, this.info.vocabularySize), flags));
   }

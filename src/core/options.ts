@@ -7,17 +7,161 @@ import { describe, OptionError } from '../errors.ts';
 export type Check = { accepts: (value: unknown) => boolean; expected: string };
 
 /** One check for each key of an options object. */
-export type Checks<Options> = { readonly [Key in keyof Options]-?: Check };
+export type Checks<Options> = { readonly [Key in keyof Options & string]: Check };
 
-// cpp/abi checks the same options again, for callers of other languages. test/native/options.test.ts compares what the two say, word by word.
-export const boolean: Check = { accepts: (value) => typeof value === 'boolean', expected: 'true or false' };
-export const text: Check = { accepts: (value) => typeof value === 'string', expected: 'a string' };
-export const texts: Check = {
-  accepts: (value) => Array.isArray(value) && value.every((item) => typeof item === 'string' && item !== ''),
-  expected: 'an array of non-empty strings',
+/** How the library takes an option, in words that a C++ test reads: cpp/test/options.json. */
+export type NativeForm = {
+  type: 'integer' | 'number' | 'boolean' | 'string' | 'strings' | 'choice' | 'object' | 'any';
+  min?: number;
+  max?: number;
+  choices?: readonly string[];
+  default?: unknown;
 };
-export const callback: Check = { accepts: (value) => typeof value === 'function', expected: 'a function' };
-export const abortSignal: Check = { accepts: (value) => value instanceof AbortSignal, expected: 'an AbortSignal' };
+
+/** What is said of an option, whatever its values are. */
+export type About<T> = {
+  /** A sentence that begins with what help shows; more may follow. */
+  doc: string;
+  /** The value where none is given. */
+  default?: T;
+  /** The same in words, where it is no constant. */
+  otherwise?: string;
+  /** The flags that the command line has for it, and how help names their value. */
+  flags?: readonly [string, ...string[]];
+  value?: string;
+  /** Its name in the library's JSON, where that is another; null: the library never sees it. */
+  native?: string | null;
+};
+
+/** One option: the check of its values, and all that types, help, flags and the reference say of it. */
+export type Option<T = unknown, Kind extends string = string> = Check &
+  About<T> & {
+    kind: Kind;
+    /** In TypeScript's words. */
+    type: string;
+    /** Values of numbers and choices. */
+    min?: number;
+    max?: number;
+    choices?: readonly string[];
+    /** The library's form. */
+    form: NativeForm;
+  };
+
+/** The options of a concept: one table, from which come the types (option-types.ts), the checks, the defaults, help, flags and docs/options.md. */
+export type Table<Options> = { readonly [Key in keyof Options & string]: Option<NonNullable<Options[Key]>> };
+
+const integerMaximum = 2 ** 31 - 1;
+/** The largest number that the library, which computes with 32 bits, tells from infinity. */
+const floatMaximum = 2 ** 128 - 2 ** 104;
+
+type Range = { min?: number; max?: number };
+
+/** What a table's entry has that not every option has, for types to know of: a default, flags. */
+type Known<T, A> = (A extends { default: unknown } ? { default: T } : unknown) &
+  (A extends { flags: unknown } ? { flags: readonly [string, ...string[]] } : unknown);
+
+export function integer<A extends About<number> & Range>(given: A): Option<number, 'integer'> & Known<number, A> {
+  const { min = -(2 ** 31), max = integerMaximum, ...about }: About<number> & Range = given;
+  const option: Option<number, 'integer'> = {
+    ...about,
+    kind: 'integer',
+    type: 'number',
+    accepts: (value) => Number.isInteger(value) && (value as number) >= min && (value as number) <= max,
+    expected: max === integerMaximum ? `an integer of at least ${min}` : `an integer from ${min} to ${max}`,
+    min,
+    max,
+    form: { type: 'integer', min, max },
+  };
+  return option as typeof option & Known<number, A>;
+}
+
+export function number<A extends About<number> & Range>(given: A): Option<number, 'number'> & Known<number, A> {
+  const { min = -floatMaximum, max = floatMaximum, ...about }: About<number> & Range = given;
+  const range = max === floatMaximum ? `a number of at least ${min}` : `a number from ${min} to ${max}`;
+  const option: Option<number, 'number'> = {
+    ...about,
+    kind: 'number',
+    type: 'number',
+    accepts: (value) => Number.isFinite(value) && (value as number) >= min && (value as number) <= max,
+    expected: min === -floatMaximum ? 'a finite number' : range,
+    ...(min !== -floatMaximum && { min }),
+    ...(max !== floatMaximum && { max }),
+    form: { type: 'number', min, max },
+  };
+  return option as typeof option & Known<number, A>;
+}
+
+export function boolean<A extends About<boolean>>(about: A): Option<boolean, 'boolean'> & Known<boolean, A> {
+  const accepts = (value: unknown): boolean => typeof value === 'boolean';
+  const option: Option<boolean, 'boolean'> = {
+    ...about,
+    kind: 'boolean',
+    type: 'boolean',
+    accepts,
+    expected: 'true or false',
+    form: { type: 'boolean' },
+  };
+  return option as typeof option & Known<boolean, A>;
+}
+
+export function text<A extends About<string>>(about: A): Option<string, 'text'> & Known<string, A> {
+  const accepts = (value: unknown): boolean => typeof value === 'string';
+  const option: Option<string, 'text'> = {
+    ...about,
+    kind: 'text',
+    type: 'string',
+    accepts,
+    expected: 'a string',
+    form: { type: 'string' },
+  };
+  return option as typeof option & Known<string, A>;
+}
+
+/** One of some words. @param type the name of their type, where they have one */
+export function choice<const T extends string, A extends About<NoInfer<T>> & { type?: string }>(
+  choices: readonly T[],
+  given: A,
+): Option<T, 'choice'> & Known<T, A> {
+  const { type, ...about }: About<T> & { type?: string } = given;
+  const option: Option<T, 'choice'> = {
+    ...about,
+    kind: 'choice',
+    type: type ?? choices.map((value) => `'${value}'`).join(' | '),
+    accepts: (value) => choices.includes(value as T),
+    expected: `one of ${choices.join(', ')}`,
+    choices,
+    form: { type: 'choice', choices },
+  };
+  return option as typeof option & Known<T, A>;
+}
+
+type Special<T> = About<T> & Check & { type: string; form?: NativeForm };
+
+/** A value of a type of its own, which is named first: `special<Gates>()({ ... })`. */
+export function special<T>() {
+  return <A extends Special<T>>(given: A): Option<T, 'special'> & Known<T, A> => {
+    const { form = { type: 'any' }, ...about }: Special<T> = given;
+    const option: Option<T, 'special'> = { ...about, kind: 'special', form };
+    return option as typeof option & Known<T, A>;
+  };
+}
+
+export function path<A extends About<string | URL>>(about: A): Option<string | URL, 'path'> & Known<string | URL, A> {
+  const option: Option<string | URL, 'path'> = { ...about, kind: 'path', type: 'string | URL', ...filePath, form: { type: 'any' } };
+  return option as typeof option & Known<string | URL, A>;
+}
+
+export function signal(doc: string): Option<AbortSignal, 'special'> {
+  const accepts = (value: unknown): boolean => value instanceof AbortSignal;
+  return special<AbortSignal>()({ doc, type: 'AbortSignal', accepts, expected: 'an AbortSignal', native: null });
+}
+
+/** What is told how far the work has come. */
+export function progress(doc: string): Option<(progress: number) => void, 'special'> {
+  const accepts = (value: unknown): boolean => typeof value === 'function';
+  return special<(progress: number) => void>()({ doc, type: '(progress: number) => void', accepts, expected: 'a function', native: null });
+}
+
 /** Half of a surrogate pair: there is no UTF-8 for it, and runtimes differ on what becomes of it in a path. */
 const halfPair = /\p{Surrogate}/u;
 
@@ -26,29 +170,6 @@ export const filePath: Check = {
     value instanceof URL ? isFileUrl(value) : typeof value === 'string' && value !== '' && !value.includes('\0') && !halfPair.test(value),
   expected: 'a path or a file URL',
 };
-
-const integerMaximum = 2 ** 31 - 1;
-/** The largest number that the library, which computes with 32 bits, tells from infinity. */
-const floatMaximum = 2 ** 128 - 2 ** 104;
-
-export function integer(minimum: number, maximum = integerMaximum): Check {
-  return {
-    accepts: (value) => Number.isInteger(value) && (value as number) >= minimum && (value as number) <= maximum,
-    expected: maximum === integerMaximum ? `an integer of at least ${minimum}` : `an integer from ${minimum} to ${maximum}`,
-  };
-}
-
-export function number(minimum = -floatMaximum, maximum = floatMaximum): Check {
-  const range = maximum === floatMaximum ? `a number of at least ${minimum}` : `a number from ${minimum} to ${maximum}`;
-  return {
-    accepts: (value) => Number.isFinite(value) && (value as number) >= minimum && (value as number) <= maximum,
-    expected: minimum === -floatMaximum ? 'a finite number' : range,
-  };
-}
-
-export function oneOf(...values: string[]): Check {
-  return { accepts: (value) => values.includes(value as string), expected: `one of ${values.join(', ')}` };
-}
 
 /** Whether a URL names a file here: not one of the web, nor of another machine. */
 function isFileUrl(url: URL): boolean {
@@ -95,6 +216,30 @@ function refuseHalfPairs(name: string, value: unknown): void {
     refuseHalfPairs('a key', key);
     refuseHalfPairs(Array.isArray(value) ? `${name}[${key}]` : name === '' ? key : `${name}.${key}`, inner);
   }
+}
+
+/** Keys of a table whose options have a default. */
+type Defaulted<T> = { [Key in keyof T]: T[Key] extends { default: unknown } ? Key : never }[keyof T];
+
+/** Options with their defaults in the place of what is left out. */
+export function withDefaults<Options extends object, T extends Table<Options>>(
+  options: Options,
+  table: T & Table<Options>,
+): Options & { [Key in Defaulted<T> & keyof Options]: NonNullable<Options[Key]> } {
+  const given = options as Record<string, unknown>;
+  const entries = Object.entries<Option>(table).map(([key, { default: value }]) => [key, given[key] ?? value]);
+  return Object.fromEntries(entries) as never;
+}
+
+/** Options under the library's names, without those that it never sees. */
+export function nativeOptions<Options extends object>(options: Options, table: Table<Options>): Record<string, unknown> {
+  const known = table as Record<string, Option>;
+  return Object.fromEntries(
+    Object.entries(options).flatMap(([key, value]) => {
+      const { native = key } = known[key] ?? {};
+      return native === null ? [] : [[native, value]];
+    }),
+  );
 }
 
 /**

@@ -15,6 +15,15 @@ export type TokenStreamOptions = {
   signal?: AbortSignal | undefined;
 };
 
+/** How a generation ended, in the library's words. */
+type NativeResult = Omit<GenerationResult, 'finishReason'> & { stop: 'length' | 'eos' | 'text' | 'full' };
+
+const finishReasons = { length: 'length', eos: 'stop', text: 'stop', full: 'contextFull' } as const;
+
+function resultOf({ stop, ...result }: NativeResult): GenerationResult {
+  return { finishReason: finishReasons[stop], ...result };
+}
+
 /**
  * What a generation's job makes, taken as it comes. It knows nothing of the {@link Generation} that reads it, so that one which is dropped can be
  * collected, and its job ended, while the stream is among those of its context.
@@ -138,7 +147,7 @@ export class TokenStream {
       this.#reportProgress(job);
       return undefined;
     }
-    if (hasEnded(state) && !more) this.#end({ result: job.result(state) as GenerationResult });
+    if (hasEnded(state) && !more) this.#end({ result: resultOf(job.result(state) as NativeResult) });
     return true;
   }
 

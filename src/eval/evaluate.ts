@@ -1,4 +1,4 @@
-import type { ContextOptions, PlanOptions } from '../core/context.ts';
+import type { ContextOptions, PlanOptions } from '../core/option-types.ts';
 import type { Model } from '../gates/model.ts';
 import type { Batch } from './item.ts';
 import type { Variant } from './modes.ts';

@@ -2,7 +2,8 @@ import { createHash } from 'node:crypto';
 import { closeSync, openSync, readFileSync, readSync, statSync } from 'node:fs';
 import { basename } from 'node:path';
 
-import type { CacheType, PlanOptions } from '../core/context.ts';
+import type { CacheType } from '../core/cache-types.ts';
+import type { PlanOptions } from '../core/option-types.ts';
 import { EvaluationError } from '../errors.ts';
 import type { GatePatternJson } from '../core/duo.ts';
 import { readGates } from '../gates/read.ts';

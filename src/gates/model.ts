@@ -1,6 +1,8 @@
-import { CoreModel, loadWith, type LoadedModel, type LoadModelOptions, type ModelOptions } from '../core/model.ts';
+import { CoreModel, loadWith, type LoadedModel } from '../core/model.ts';
+import type { LoadModelOptions, ModelOptions } from '../core/option-types.ts';
 import type { Native } from '../ffi/native.ts';
-import { calibrate, type CalibrateOptions, type Calibration } from './calibrate.ts';
+import { calibrate, type Calibration } from './calibrate.ts';
+import type { CalibrateOptions } from './option-types.ts';
 import { ownGates } from './own.ts';
 import type { GatePattern } from './pattern.ts';
 

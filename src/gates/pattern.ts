@@ -1,8 +1,11 @@
-import { headChoiceChecks, refuseBoth, type GatePatternJson, type HeadChoice } from '../core/duo.ts';
+import { refuseBoth, type GatePatternJson, type HeadChoice } from '../core/duo.ts';
+import { headChoiceTable } from '../core/option-tables.ts';
 import { OptionError } from '../errors.ts';
 import type { Native } from '../ffi/native.ts';
+import { embedTable } from './option-tables.ts';
+import type { EmbedOptions } from './option-types.ts';
 import { runJob } from '../ffi/job.ts';
-import { abortSignal, absolutePath, callback, checkOptions, oneOf, toJson } from '../core/options.ts';
+import { absolutePath, checkOptions, toJson } from '../core/options.ts';
 
 /** Which KV heads stream: `streaming[layer][kvHead]`. */
 export type HeadSelection = { streaming: boolean[][]; retrievalHeads: number; streamingHeads: number };
@@ -48,9 +51,9 @@ export class GatePattern {
 
   /** The content of a pattern file: this project's JSON, or DuoAttention's table, which has the gates alone. */
   format(as: 'json' | 'tsv'): string {
-    const formats = oneOf('json', 'tsv');
-    if (!formats.accepts(as)) throw new OptionError('as', as, formats.expected);
-    return as === 'json' ? jsonText(this.toJSON()) : tsvText(this.gates);
+    const formats = { json: () => jsonText(this.toJSON()), tsv: () => tsvText(this.gates) };
+    if (!Object.hasOwn(formats, as)) throw new OptionError('as', as, `one of ${Object.keys(formats).join(', ')}`);
+    return formats[as]();
   }
 
   /**
@@ -59,7 +62,7 @@ export class GatePattern {
    * @throws GatesError where a file cannot be read or written, the model is split into several files, or the pattern has another shape
    */
   async embed(model: string | URL, target: string | URL, options: EmbedOptions = {}): Promise<void> {
-    checkOptions(options, { onProgress: callback, signal: abortSignal });
+    checkOptions(options, embedTable);
     const request = toJson({ pattern: this, model: absolutePath('model', model), target: absolutePath('target', target) });
     await runJob(this.#native, () => this.#native.gatesEmbed(request), options);
   }
@@ -77,13 +80,6 @@ export class GatePattern {
     };
   }
 }
-
-export type EmbedOptions = {
-  /** Gets a number that grows from 0 to 1. */
-  onProgress?: ((progress: number) => void) | undefined;
-  /** Stops the copying; nothing is left of the copy. */
-  signal?: AbortSignal | undefined;
-};
 
 /** A row of gates a line, for people who look into the file. */
 function jsonText(pattern: GatePatternJson): string {
@@ -104,6 +100,6 @@ function tsvText(gates: readonly (readonly number[])[]): string {
 
 /** @throws OptionError where both a sparsity and a threshold are given, or one is out of range */
 function checkHeadChoice(choice: HeadChoice): void {
-  checkOptions(choice, headChoiceChecks);
+  checkOptions<HeadChoice>(choice, headChoiceTable);
   refuseBoth(choice);
 }

@@ -1,18 +1,14 @@
 import type { GatePatternJson } from '../core/duo.ts';
-import { abortSignal, absolutePath, checkOptions, text, toJson } from '../core/options.ts';
+import { absolutePath, checkOptions, toJson } from '../core/options.ts';
 import { OptionError } from '../errors.ts';
 import { runJob } from '../ffi/job.ts';
 import { openNative, type Native } from '../ffi/native.ts';
+import { readGatesTable } from './option-tables.ts';
+import type { ReadGatesOptions } from './option-types.ts';
 import { GatePattern } from './pattern.ts';
 
 /** A pattern's text, where it isn't in a file. `source` names it in messages. */
 export type GatesText = { text: string; source?: string | undefined };
-
-export type ReadGatesOptions = {
-  signal?: AbortSignal | undefined;
-  /** The path of the native library. Default: LLAMA_DUO_LIBRARY, else the local build. */
-  library?: string | undefined;
-};
 
 /**
  * Reads a gate pattern: a DuoAttention folder, a TSV file, this project's JSON, the text of one of the two, or a GGUF model with a pattern in it.
@@ -21,7 +17,7 @@ export type ReadGatesOptions = {
  * @throws GatesError that names the line and the column of what is wrong
  */
 export async function readGates(source: string | URL | GatesText, options: ReadGatesOptions = {}): Promise<GatePattern> {
-  checkOptions(options, { signal: abortSignal, library: text });
+  checkOptions(options, readGatesTable);
   const request = gatesRequest(source);
   return readPattern(await openNative(options.library), request, options.signal);
 }

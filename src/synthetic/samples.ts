@@ -47,7 +47,7 @@ function* sampling(
   count: number,
   options: SampleOptions,
 ): Generator<void, CalibrationSample[], void> {
-  const { contextSize: trained, addBos, bosToken } = model.info;
+  const { trainedContextSize: trained, addBos, bosToken } = model.info;
   if (options.contextSize > trained) {
     throw new ContextError(
       `Samples of ${options.contextSize} tokens are more than the ${trained} that the model was trained for: take smaller ones, and a window to match.`,

@@ -22,7 +22,7 @@ type Settings = {
   sparsity?: number;
   gates?: string | URL;
   grammar?: string;
-  stop?: string[];
+  stop?: string | string[];
 };
 
 export async function answer(path: string, prompt: string, settings: Settings): Promise<string> {

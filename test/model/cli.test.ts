@@ -134,7 +134,7 @@ describe('inspect', () => {
       model: { layers: 30, kvHeads: '3', headSizeK: 64, contextSize: 8192 },
       mixedHeads: { supported: true, reason: null },
       heads: { retrieval: 45, streaming: 45 },
-      window: { sink: 16, recent: 64, chunk: 1 },
+      window: { sink: 16, recent: 64, windowStep: 1 },
     });
     const largest = report.contexts.at(-1);
     expect(largest).toMatchObject({ contextSize: 1048576, fullBytes: 90 * 1048576 * 256 });

@@ -23,7 +23,7 @@ afterAll(async () => {
 describe('grammars', () => {
   test.each([0, 0.8])('the end of one ends the text, at temperature %d, with ignoreEos too', async (temperature) => {
     const answer = context.generate('the', { temperature, grammar: 'root ::= " yes"', ignoreEos: true });
-    expect(await answer.collect()).toMatchObject({ text: ' yes', stop: 'eos' });
+    expect(await answer.collect()).toMatchObject({ text: ' yes', finishReason: 'stop' });
   });
 
   test.each([
@@ -149,8 +149,8 @@ describe('plans', () => {
   });
 
   test('a context beyond what the model was trained for says so', async () => {
-    const contextSize = model.info.contextSize + 4096;
-    const warnings = [{ code: 'beyond-training', message: expect.stringContaining(String(model.info.contextSize)) as string }];
+    const contextSize = model.info.trainedContextSize + 4096;
+    const warnings = [{ code: 'beyond-training', message: expect.stringContaining(String(model.info.trainedContextSize)) as string }];
     expect((await model.planContext({ contextSize })).warnings).toEqual(warnings);
     await using made = await model.createContext({ contextSize, threads: 1, duo: { sparsity: 1 } });
     expect(made.info.warnings).toEqual(warnings);

@@ -5,11 +5,8 @@ import { join } from 'node:path';
 import fc from 'fast-check';
 import { afterAll, beforeAll, describe, test } from 'vitest';
 
-import { planChecks } from '../../src/core/context.ts';
-import { duoChecks } from '../../src/core/duo.ts';
-import { generateChecks } from '../../src/core/generation.ts';
+import { duoTable, generateTable, modelTable, planTable } from '../../src/core/option-tables.ts';
 import { LlamaDuoError, loadModel, readGates, type Context, type GenerateOptions, type Model } from '../../src/index.ts';
-import { modelChecks } from '../../src/core/model.ts';
 import { needleBytes, needleGates, needlePath } from './needle-model.ts';
 
 // Whatever a program hands over, it gets a result or a typed error that is no bug of ours.
@@ -65,7 +62,7 @@ async function check<T>(arbitrary: fc.Arbitrary<T>, work: (value: T) => unknown,
 
 describe('options', () => {
   test('loadModel', async () => {
-    const options = optionsOf(Object.keys(modelChecks)).map((given) => ({ path: needlePath, ...given, vocabOnly: true }));
+    const options = optionsOf(Object.keys(modelTable)).map((given) => ({ path: needlePath, ...given, vocabOnly: true }));
     await check(fc.oneof(options, anything), async (given) => {
       const loaded = await loadModel(given as never);
       await loaded.dispose();
@@ -74,13 +71,13 @@ describe('options', () => {
 
   test('planContext', async () => {
     const options = fc
-      .tuple(optionsOf(Object.keys(planChecks)), fc.option(optionsOf(Object.keys(duoChecks)), { nil: undefined }))
+      .tuple(optionsOf(Object.keys(planTable)), fc.option(optionsOf(Object.keys(duoTable)), { nil: undefined }))
       .map(([plan, duo]) => (duo ? { ...plan, duo } : plan));
     await check(fc.oneof({ weight: 4, arbitrary: options }, anything), (given) => model.planContext(given as never));
   });
 
   test('generate', async () => {
-    const options = optionsOf(Object.keys(generateChecks)).map((given) => ({ ...given, maxTokens: 1, onProgress: undefined }));
+    const options = optionsOf(Object.keys(generateTable)).map((given) => ({ ...given, maxTokens: 1, onProgress: undefined }));
     await check(options, (given) => context.generate([5, 6], given as GenerateOptions).collect());
     await check(anything, async (given) => {
       await using generation = context.generate([5, 6], given as GenerateOptions);

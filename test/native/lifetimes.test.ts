@@ -111,7 +111,7 @@ describe('what is dropped is given back', () => {
     const jobs: Handle[] = [];
     const submit = vi.spyOn(native, 'generate');
     const drop = async (): Promise<void> => {
-      await context.generate('Once', { ...endless, maxTokens: 32, window: 4 }).next();
+      await context.generate('Once', { ...endless, maxTokens: 32, readAhead: 4 }).next();
       jobs.push(submit.mock.results.at(-1)?.value as Handle);
     };
     for (let index = 0; index < count; index++) {
@@ -156,7 +156,7 @@ describe('nothing waits for ever', () => {
 
   test('results and readers of a context that is disposed of', async () => {
     const own = await model.createContext({ contextSize: 512, threads });
-    const paused = own.generate('Once', { ...endless, window: 4 });
+    const paused = own.generate('Once', { ...endless, readAhead: 4 });
     await paused.next();
     const waiting = own.generate('Twice', endless);
     const promises: Promise<unknown>[] = [paused.result(), waiting.next(), own.score('A text.'), own.generate('Thrice').text()];
@@ -167,7 +167,7 @@ describe('nothing waits for ever', () => {
   });
 
   test('a generation behind one whose reader pauses', async () => {
-    const paused = context.generate('Once', { ...endless, maxTokens: 300, window: 8 });
+    const paused = context.generate('Once', { ...endless, maxTokens: 300, readAhead: 8 });
     const first = await paused.next();
     const other = await settles(context.generate('Twice', greedy).collect());
     expect(other.generatedTokens).toBe(24);
@@ -179,7 +179,7 @@ describe('nothing waits for ever', () => {
 
   test('a generation behind one that was dropped', async () => {
     const drop = async (): Promise<void> => {
-      await context.generate('Once', { ...endless, maxTokens: 300, window: 8 }).next();
+      await context.generate('Once', { ...endless, maxTokens: 300, readAhead: 8 }).next();
     };
     await drop();
     expect((await settles(context.generate('Twice', greedy).collect())).generatedTokens).toBe(24);

@@ -50,7 +50,7 @@ describe('what calls give', () => {
     expectTypeOf<Context['generate']>().returns.toEqualTypeOf<Generation>();
     expectTypeOf<Generation>().toExtend<AsyncIterable<GenerationChunk>>();
     expectTypeOf<Generation['result']>().returns.resolves.toEqualTypeOf<GenerationResult>();
-    expectTypeOf<GenerationResult['stop']>().toEqualTypeOf<'length' | 'eos' | 'text' | 'full'>();
+    expectTypeOf<GenerationResult['finishReason']>().toEqualTypeOf<'stop' | 'length' | 'contextFull'>();
   });
 
   test('gates and errors', () => {

@@ -166,7 +166,11 @@ describe('context flags', () => {
 
   test.each([
     [['--duo-sparsity', '0'], { sparsity: 0 }],
-    [['--duo-sparsity', '1', '--duo-sink', '4', '--duo-recent', '32', '--duo-chunk', '8'], { sparsity: 1, sink: 4, recent: 32, chunk: 8 }],
+    [['--duo-sink', '4'], { sink: 4 }],
+    [
+      ['--duo-sparsity', '1', '--duo-sink', '4', '--duo-recent', '32', '--duo-chunk', '8'],
+      { sparsity: 1, sink: 4, recent: 32, windowStep: 8 },
+    ],
     [['--duo-gates', 'auto'], { gates: 'auto' }],
     [['--duo-gates', '/g.tsv', '--duo-threshold', '0.25'], { gates: '/g.tsv', threshold: 0.25 }],
   ])('%j', (args, expected) => {
@@ -174,9 +178,6 @@ describe('context flags', () => {
   });
 
   test.each([
-    [['--duo-sparsity', '0.5'], /Name a gate pattern with --duo-gates/],
-    [['--duo-sink', '4'], /Name a gate pattern/],
-    [['--duo-threshold', '0.5'], /Name a gate pattern/],
     [['--duo-gates', 'auto', '--duo-sparsity', '0.5', '--duo-threshold', '0.5'], /not both/],
     [['--duo-gates', 'auto', '--duo-sparsity', '2'], /from 0 to 1, got "2"/],
   ])('%j is wrong', (args, message) => {

@@ -2,7 +2,8 @@ import { describe, expect, test, vi } from 'vitest';
 
 import { CancelledError, ContextFullError, DisposedError, OptionError } from '../../../src/errors.ts';
 import { JobState } from '../../../src/ffi/native.ts';
-import type { GenerateOptions, Generation } from '../../../src/core/generation.ts';
+import type { Generation } from '../../../src/core/generation.ts';
+import type { GenerateOptions } from '../../../src/core/option-types.ts';
 import { Job } from '../../../src/ffi/job.ts';
 import type { ModelInfo } from '../../../src/core/model.ts';
 import { Model } from '../../../src/gates/model.ts';
@@ -11,12 +12,14 @@ import { FakeLibrary, type Turn } from '../fake-library.ts';
 
 const { done, failed, cancelled } = JobState;
 const end: Turn = { state: done };
+/** How a generation ended, as the library tells it and as a program sees it. */
 const stats = { stop: 'length', generatedTokens: 3 };
+const ended = { finishReason: 'length', generatedTokens: 3 };
 
 async function open(): Promise<{ library: FakeLibrary; model: Model; context: Context }> {
   const library = new FakeLibrary();
   const model = new Model(library.native, { model: 7 } as ModelInfo & { model: number });
-  library.play([end], { context: 9, contextSize: 64, kv: { totalBytes: 5 } });
+  library.play([end], { context: 9, contextSize: 64, contextPerSequence: 64, kv: { totalBytes: 5, chunk: 8 } });
   return { library, model, context: await model.createContext({ contextSize: 64 }) };
 }
 
@@ -31,7 +34,7 @@ describe('a context', () => {
     const { library, context } = await open();
     expect(JSON.parse(library.jobs[0]?.request ?? '')).toEqual({ contextSize: 64 });
     expect(context.info).toEqual({ contextSize: 64 });
-    expect(context.memory()).toEqual({ totalBytes: 5 });
+    expect(context.memory()).toEqual({ totalBytes: 5, windowStep: 8 });
   });
 
   test('is given back once, and refuses work afterwards', async () => {
@@ -80,7 +83,7 @@ describe('a model', () => {
     expect(() => model.tokenize('x')).toThrow('This model has been disposed');
     await expect(model.createContext()).rejects.toThrow(DisposedError);
     library.play([end], stats);
-    await expect(context.generate('text').result()).resolves.toEqual(stats); // its context lives on
+    await expect(context.generate('text').result()).resolves.toEqual(ended); // its context lives on
   });
 
   test('tokenizes and detokenizes', async () => {
@@ -104,7 +107,7 @@ describe('a generation', () => {
       { text: 'a', tokens: Int32Array.of(1) },
       { text: 'bc', tokens: Int32Array.of(2, 3) },
     ]);
-    await expect(generation.result()).resolves.toEqual(stats);
+    await expect(generation.result()).resolves.toEqual(ended);
     expect(library.jobs[1]).toMatchObject({ prompt: 'hi', request: '{"maxTokens":3,"temperature":0}', freed: true });
   });
 
@@ -117,7 +120,7 @@ describe('a generation', () => {
       ],
       stats,
     );
-    await expect(context.generate([5]).collect()).resolves.toEqual({ text: 'ab', tokens: Int32Array.of(1, 2), ...stats });
+    await expect(context.generate([5]).collect()).resolves.toEqual({ text: 'ab', tokens: Int32Array.of(1, 2), ...ended });
   });
 
   test('starts with its first read, so one that is never read costs nothing', async () => {
@@ -215,12 +218,20 @@ describe('a generation', () => {
     [{ temperature: NaN }, /got NaN/],
     [{ maxTokens: -2 }, /maxTokens/],
     [{ seed: 2 ** 32 }, /seed: expected an integer from 0 to 4294967295/],
-    [{ stop: 'x' as unknown as string[] }, /stop: expected an array of non-empty strings/],
+    [{ stop: 5 as unknown as string[] }, /stop: expected a non-empty string, or an array of them/],
+    [{ stop: ['x', ''] }, /stop: expected a non-empty string, or an array of them/],
     [{ maxToken: 5 } as GenerateOptions, /Did you mean maxTokens/],
   ])('bad options %o throw at once', async (options, message) => {
     const { context } = await open();
     expect(() => context.generate('x', options)).toThrow(OptionError);
     expect(() => context.generate('x', options)).toThrow(message);
+  });
+
+  test("options have the library's names and forms in what it gets", async () => {
+    const { library, context } = await open();
+    library.play([end], stats);
+    await context.generate('x', { stop: 'a', readAhead: 8, topK: undefined, signal: new AbortController().signal }).result();
+    expect(JSON.parse(library.jobs.at(-1)?.request ?? '')).toEqual({ stop: ['a'], window: 8 });
   });
 
   test('a prompt that is changed after the call stays as it was', async () => {
@@ -243,7 +254,7 @@ describe('a generation', () => {
     const { library, context } = await open();
     library.play([{ text: 'a', tokens: [1] }, {}, { text: 'b', tokens: [2] }, end], stats);
     const generation = context.generate('x');
-    await expect(generation.result()).resolves.toEqual(stats);
+    await expect(generation.result()).resolves.toEqual(ended);
     expect(await read(generation)).toEqual(['a', 'b']);
   });
 
@@ -254,7 +265,7 @@ describe('a generation', () => {
     const texts: string[] = [];
     for await (const { text } of generation) {
       texts.push(text);
-      await expect(generation.result()).resolves.toEqual(stats);
+      await expect(generation.result()).resolves.toEqual(ended);
     }
     expect(texts).toEqual(['a', 'b', 'c']);
   });

@@ -1,6 +1,8 @@
 import { describe, expect, test } from 'vitest';
 
-import type { DuoOptions, HeadChoice } from '../../../src/core/duo.ts';
+import type { HeadChoice } from '../../../src/core/duo.ts';
+import type { DuoOptions, PlanOptions } from '../../../src/core/option-types.ts';
+import { JobState } from '../../../src/ffi/native.ts';
 import { OptionError } from '../../../src/errors.ts';
 import type { ModelInfo } from '../../../src/core/model.ts';
 import { loadModel, Model } from '../../../src/gates/model.ts';
@@ -8,7 +10,7 @@ import { checkOptions, integer, nearest, number, text, toJson } from '../../../s
 import { tokenIds } from '../../../src/core/tokens.ts';
 import { FakeLibrary } from '../fake-library.ts';
 
-const checks = { count: integer(1, 10), share: number(0, 1), name: text };
+const checks = { count: integer({ min: 1, max: 10, doc: '' }), share: number({ min: 0, max: 1, doc: '' }), name: text({ doc: '' }) };
 
 test('good options pass, undefined ones count as left out', () => {
   expect(() => {
@@ -103,13 +105,14 @@ describe('public functions check before they call the library', () => {
   const { native } = new FakeLibrary();
   const model = new Model(native, { model: 1 } as ModelInfo & { model: number });
   test.each([
-    [{ contextSize: -1 }, /contextSize: expected an integer from 0 to 2147483392/],
+    [{ contextSize: 0 }, /contextSize: expected an integer from 1 to 2147483392, or "trained"/],
+    [{ contextSize: 'train' }, /contextSize: expected an integer/],
     [{ typeK: 'f15' }, /typeK: expected one of f32, f16/],
     [{ duo: 5 }, /duo: expected an object/],
     [{ duo: { sparsity: 2 } }, /duo\.sparsity: expected a number from 0 to 1, got 2/],
     [{ duo: { sparsity: 0.5, threshold: 0.5 } }, /duo\.threshold: expected no threshold beside a sparsity/],
     [{ duo: { gates: 5 } }, /duo\.gates: expected "auto", a path or a gate pattern/],
-    [{ duo: { chunk: 0 } }, /duo\.chunk: expected an integer of at least 1/],
+    [{ duo: { windowStep: 0 } }, /duo\.windowStep: expected an integer of at least 1/],
     [{ duo: { sinks: 4 } }, /Did you mean duo\.sink\?/],
     [{ duo: [] }, /duo: expected an object/],
     [{ duo: { gates: new URL('https://example.org/') } }, /duo\.gates: expected .*, got https:\/\/example\.org\//],
@@ -117,6 +120,38 @@ describe('public functions check before they call the library', () => {
     [{ signal: {} }, /signal: expected an AbortSignal/],
   ])('createContext(%o)', async (options, message) => {
     await expect(model.createContext(options as object)).rejects.toThrow(message);
+  });
+});
+
+describe('what the library is asked for', () => {
+  const { native, jobs, play } = (() => {
+    const library = new FakeLibrary();
+    return { native: library.native, jobs: library.jobs, play: library.play.bind(library) };
+  })();
+  const planned = async (trainedContextSize: number, options: PlanOptions): Promise<unknown> => {
+    play([{ state: JobState.done }], { supported: true, kv: null });
+    await new Model(native, { model: 1, trainedContextSize } as ModelInfo & { model: number }).planContext(options);
+    return JSON.parse(jobs.at(-1)?.request ?? '') as unknown;
+  };
+
+  test('without a size: what the model was trained for, at most 8192; a model that says nonsense is left to the library', async () => {
+    expect(await planned(131072, {})).toEqual({ contextSize: 8192 });
+    expect(await planned(2048, {})).toEqual({ contextSize: 0 });
+    expect(await planned(-5, {})).toEqual({ contextSize: 0 });
+    expect(await planned(131072, { contextSize: 'trained' })).toEqual({ contextSize: 0 });
+    expect(await planned(2048, { contextSize: 4096, duo: undefined })).toEqual({ contextSize: 4096 });
+  });
+
+  test("mixed heads take the model's own gates where none are named and some are needed", async () => {
+    const contextSize = 512;
+    const duoOf = async (duo: DuoOptions): Promise<unknown> => ((await planned(2048, { contextSize, duo })) as { duo: unknown }).duo;
+    expect(await duoOf({})).toEqual({ gates: 'auto' });
+    expect(await duoOf({ sparsity: 0.25 })).toEqual({ sparsity: 0.25, gates: 'auto' });
+    expect(await duoOf({ threshold: 0.5, windowStep: 8 })).toEqual({ threshold: 0.5, chunk: 8, gates: 'auto' });
+    expect(await duoOf({ sparsity: 0 })).toEqual({ sparsity: 0 });
+    expect(await duoOf({ sparsity: 1, sink: 4 })).toEqual({ sparsity: 1, sink: 4 });
+    expect(await duoOf({ sparsity: 1, gates: 'auto' })).toEqual({ sparsity: 1, gates: 'auto' });
+    expect(await duoOf({ gates: '/a.tsv' })).toEqual({ gates: '/a.tsv' });
   });
 });
 

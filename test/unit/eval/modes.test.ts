@@ -56,7 +56,7 @@ describe('variants', () => {
       'streaming chunk 512 q8_0/q4_0',
     ]);
     expect(all.at(-1)).toMatchObject({ typeK: 'q8_0', typeV: 'q4_0' });
-    expect(all.at(-1)?.duo?.(0)).toEqual({ sparsity: 1, sink: 64, recent: 256, chunk: 512 });
+    expect(all.at(-1)?.duo?.(0)).toEqual({ sparsity: 1, sink: 64, recent: 256, windowStep: 512 });
     expect(new Set(all.map(({ label }) => label)).size).toBe(all.length);
   });
 
@@ -69,7 +69,7 @@ describe('variants', () => {
   test('full is llama.cpp’s own cache, all others have the same window', () => {
     for (const { mode, duo } of variants(options)) {
       if (mode === 'full') expect(duo).toBeUndefined();
-      else expect(duo?.(0)).toMatchObject({ sink: 64, recent: 256, chunk: 1 });
+      else expect(duo?.(0)).toMatchObject({ sink: 64, recent: 256, windowStep: 1 });
     }
   });
 

@@ -12,7 +12,7 @@ const handle = (): never => {
 
 test('a model without heads that could stream is refused before any work', async () => {
   const model = {
-    info: { path: '/none.gguf', kvHeads: [0, 0], contextSize: 1 << 20 },
+    info: { path: '/none.gguf', kvHeads: [0, 0], trainedContextSize: 1 << 20 },
     planContext: () => Promise.resolve({ supported: false, reason: 'it has no KV heads' }),
   } as unknown as Model;
   const found = calibrate(native, model, handle, {});

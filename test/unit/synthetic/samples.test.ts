@@ -15,7 +15,7 @@ const modelOf = (contextSize: number): Model =>
         return vocabulary.indexOf(word) + 1;
       });
     },
-    info: { contextSize, addBos: true, bosToken: 0 },
+    info: { trainedContextSize: contextSize, addBos: true, bosToken: 0 },
   }) as unknown as Model;
 const model = modelOf(2048);
 
