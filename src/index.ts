@@ -27,12 +27,13 @@ export type { Calibration } from './gates/calibrate.ts';
 export { calibrationMethods, type CalibrationMethod } from './gates/calibration-methods.ts';
 
 export type { GatePatternJson, GatePatternLike, Gates, HeadChoice } from './core/duo.ts';
-export { readGates, type GatesText } from './gates/read.ts';
+export { parseGates, readGates } from './gates/read.ts';
+export type { PatternComparison } from './gates/compare.ts';
 export type { GatePattern, HeadSelection } from './gates/pattern.ts';
 export type { CalibrateOptions, EmbedOptions, ReadGatesOptions } from './gates/option-types.ts';
 
 export { buildInfo, type BuildInfo } from './core/build-info.ts';
-export { drainLog, type LogLine } from './core/log.ts';
+export { logLevels, setLog, type LogLevel, type LogLine } from './core/log.ts';
 
 export {
   AbiError,
@@ -41,13 +42,15 @@ export {
   ContextFullError,
   DecodeError,
   DisposedError,
-  EvaluationError,
   GatesError,
+  GatesShapeError,
   GrammarError,
   LibraryError,
   LlamaDuoError,
   ModelError,
   OptionError,
+  OutputError,
   UnsupportedError,
+  errorCodes,
   type ErrorCode,
 } from './errors.ts';

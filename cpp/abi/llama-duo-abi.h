@@ -71,7 +71,7 @@ LLAMA_DUO_API int32_t llama_duo_job_data(uint32_t job, void * buf, int32_t cap, 
 // unsupported (mixed heads cannot apply), context (cannot be created), full (the prompt does not fit the context), grammar (it allows no token of the
 // vocabulary), decode, output (a file cannot be written), internal (what should not have happened). code "option" adds "name" (the key, "duo.sink" for one within another, "prompt" for
 // llama_duo_generate's tokens or text and "text" for llama_duo_score's, "" where the options are no JSON object), "value" and "expected"; code "grammar" adds
-// "text", all that was generated.
+// "text", all that was generated; code "gates" of a pattern for another model adds "patternShape" and "modelShape", [KV heads of each layer].
 LLAMA_DUO_API int32_t llama_duo_job_error(uint32_t job, void * buf, int32_t cap, int32_t * needed);
 
 // Asks the job to stop; it ends as cancelled unless it had ended already. Returns at once.

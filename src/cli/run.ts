@@ -1,6 +1,6 @@
 import { readFile } from 'node:fs/promises';
 
-import { ContextFullError, drainLog, loadModel, type Context, type GenerateOptions } from '../index.ts';
+import { ContextFullError, loadModel, setLog, type Context, type GenerateOptions } from '../index.ts';
 import { generateTable } from '../core/option-tables.ts';
 import type { Command } from './command.ts';
 import { contextFlags, duoOptions, modelOptions, planOptions } from './context-flags.ts';
@@ -43,6 +43,7 @@ export const run: Command = {
     const generateOptions = { ...samplingOptions(given), signal };
     const source = modelOptions(given);
     const prompt = await readPrompt(given);
+    if (given.verbose) setLog(({ level, message }) => process.stderr.write(`${level}: ${message}\n`));
 
     try {
       await using model = await loadModel(source, { signal });
@@ -53,8 +54,6 @@ export const run: Command = {
       else await stream(context, prompt, generateOptions);
     } catch (error) {
       throw error instanceof ContextFullError ? new ContextFullError(`${error.message}: give a larger one with -c N.`) : error;
-    } finally {
-      if (given.verbose) await printLog();
     }
   },
 };
@@ -62,12 +61,6 @@ export const run: Command = {
 async function stream(context: Context, prompt: string, options: GenerateOptions): Promise<void> {
   for await (const { text } of context.generate(prompt, options)) await print(text);
   await print('\n');
-}
-
-/** On stderr, without what only llama.cpp's developers want to know. */
-async function printLog(): Promise<void> {
-  const lines = (await drainLog()).filter(({ level }) => level !== 'debug');
-  process.stderr.write(lines.map(({ level, message }) => `${level}: ${message}\n`).join(''));
 }
 
 /** What --json prints. */

@@ -36,9 +36,10 @@ export class Owned {
     return this.#freed;
   }
 
-  /** Gives it back where nobody waits for that. */
+  /** Gives back what a program has forgotten, and says so. */
   free(): void {
     if (this.#released) return;
+    warnForgotten(this.#what);
     this.#released = true;
     new Job(this.#native, this.#release(this.#handle)).free();
   }
@@ -48,6 +49,19 @@ export class Owned {
     this.#released = true;
     await runJob(this.#native, () => this.#release(this.#handle));
   }
+}
+
+const warned = new Set<string>();
+
+/** Once for each kind: a program that forgets one mostly forgets many. */
+function warnForgotten(what: string): void {
+  if (warned.has(what)) return;
+  warned.add(what);
+  process.emitWarning(`A ${what} was dropped without dispose(). Its memory is given back only now, when the garbage collector found it.`, {
+    type: 'LlamaDuoWarning',
+    code: 'LLAMA_DUO_FORGOTTEN',
+    detail: `Dispose of it, or declare it with "await using": memory of a GPU or of weights is no reason for a runtime to collect garbage.`,
+  });
 }
 
 /**

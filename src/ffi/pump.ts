@@ -10,6 +10,7 @@ export class Pump {
   #timer: ReturnType<typeof setTimeout> | undefined;
   #dueAt = 0;
   #delayMs = fastestMs;
+  #observer: (() => void) | undefined;
 
   /**
    * Calls `step` at each turn until it returns something else than undefined, and resolves with that. The first call comes after a turn, so that a
@@ -36,6 +37,11 @@ export class Pump {
     });
   }
 
+  /** Calls back after each turn from now on, until another is given: whatever the library does, it does while something is polled. */
+  observe(observer: (() => void) | undefined): void {
+    this.#observer = observer;
+  }
+
   /** Polls again soon: something has changed. */
   wake(): void {
     this.#schedule(fastestMs);
@@ -56,6 +62,7 @@ export class Pump {
     this.#timer = undefined;
     let busy = false;
     for (const attempt of [...this.#steps.keys()]) busy = attempt() || busy;
+    this.#observer?.();
     this.#schedule(busy ? fastestMs : Math.min(this.#delayMs * 2, slowestMs));
   }
 }

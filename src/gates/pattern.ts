@@ -2,6 +2,7 @@ import { refuseBoth, type GatePatternJson, type HeadChoice } from '../core/duo.t
 import { headChoiceTable } from '../core/option-tables.ts';
 import { OptionError } from '../errors.ts';
 import type { Native } from '../ffi/native.ts';
+import { comparePatterns, type PatternComparison } from './compare.ts';
 import { embedTable } from './option-tables.ts';
 import type { EmbedOptions } from './option-types.ts';
 import { runJob } from '../ffi/job.ts';
@@ -10,7 +11,7 @@ import { absolutePath, checkOptions, toJson } from '../core/options.ts';
 /** Which KV heads stream: `streaming[layer][kvHead]`. */
 export type HeadSelection = { streaming: boolean[][]; retrievalHeads: number; streamingHeads: number };
 
-/** How much each KV head of a model needs its whole cache. Made by `readGates`. */
+/** How much each KV head of a model needs its whole cache. Nothing about it changes: it can be shared by models and contexts. Made by `readGates` and `parseGates`. */
 export class GatePattern {
   readonly layers: number;
   /** KV heads of a layer, the widest one's where layers differ. */
@@ -29,7 +30,7 @@ export class GatePattern {
     this.#native = native;
     this.layers = json.layers;
     this.kvHeads = json.kvHeads;
-    this.gates = json.gates;
+    this.gates = Object.freeze(json.gates.map((row) => Object.freeze(row)));
     this.sink = json.sink;
     this.recent = json.recent;
     this.provenance = json.provenance;
@@ -47,6 +48,16 @@ export class GatePattern {
       this.#native.gatesSelect(request),
     );
     return { ...selection, streaming: selection.streaming.map((layer) => layer.map((bit) => bit === 1)) };
+  }
+
+  /**
+   * How alike two patterns of one model are.
+   *
+   * @param sparsities where their choices of heads are compared. Default: 0.25, 0.5 and 0.75
+   * @throws GatesError where the shapes differ
+   */
+  compare(other: GatePattern, sparsities: readonly number[] = [0.25, 0.5, 0.75]): Promise<PatternComparison> {
+    return comparePatterns(this, other, sparsities);
   }
 
   /** The content of a pattern file: this project's JSON, or DuoAttention's table, which has the gates alone. */

@@ -6,7 +6,7 @@ import {
   CancelledError,
   loadModel,
   OptionError,
-  readGates,
+  parseGates,
   type Context,
   type DuoOptions,
   type GatePattern,
@@ -20,7 +20,7 @@ let pattern: GatePattern;
 beforeAll(async () => {
   model = await loadModel(modelPath);
   context = await model.createContext({ contextSize: 512, threads });
-  pattern = await readGates(patternOf(chequered(30, 3)));
+  pattern = await parseGates(patternOf(chequered(30, 3)));
 });
 afterAll(async () => {
   await context.dispose();

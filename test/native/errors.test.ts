@@ -6,7 +6,17 @@ import { pathToFileURL } from 'node:url';
 
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 
-import { ContextError, GrammarError, loadModel, ModelError, OptionError, readGates, type Context, type Model } from '../../src/index.ts';
+import {
+  ContextError,
+  GrammarError,
+  loadModel,
+  ModelError,
+  OptionError,
+  parseGates,
+  readGates,
+  type Context,
+  type Model,
+} from '../../src/index.ts';
 import { needleGates, needlePath } from './needle-model.ts';
 
 let model: Model;
@@ -69,7 +79,7 @@ describe('what a caller got wrong is named', () => {
     expect(() => context.generate('the', { stop: ['a', '\ud83d'] })).toThrow(/stop\[1\]: expected text without halves of surrogate pairs/);
     await expect(model.planContext({ duo: { gates: '\udc00' } })).rejects.toThrow(/duo\.gates: expected "auto", a path/);
     await expect(loadModel('\ud83d.gguf')).rejects.toThrow(/path: expected a path or a file URL/);
-    await expect(readGates({ text: '0.5\t\ud83d' })).rejects.toThrow(OptionError);
+    await expect(parseGates('0.5\t\ud83d')).rejects.toThrow(OptionError);
     await context.generate('the', { stop: ['\u{1f600}', '\\ud83d'], maxTokens: 1 }).collect();
   });
 

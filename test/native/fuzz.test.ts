@@ -6,7 +6,7 @@ import fc from 'fast-check';
 import { afterAll, beforeAll, describe, test } from 'vitest';
 
 import { duoTable, generateTable, modelTable, planTable } from '../../src/core/option-tables.ts';
-import { LlamaDuoError, loadModel, readGates, type Context, type GenerateOptions, type Model } from '../../src/index.ts';
+import { LlamaDuoError, loadModel, parseGates, readGates, type Context, type GenerateOptions, type Model } from '../../src/index.ts';
 import { needleBytes, needleGates, needlePath } from './needle-model.ts';
 
 // Whatever a program hands over, it gets a result or a typed error that is no bug of ours.
@@ -153,8 +153,8 @@ describe('files', () => {
       )
       .map((rows) => rows.join('\n'));
     const text = fc.oneof(table, fc.json(), fc.string({ unit: 'binary' }), anything);
-    await check(text, (given) => readGates({ text: given as string }));
-    await check(fc.oneof(table, anything), (given) => readGates(given as string));
+    await check(text, (given) => parseGates(given as string));
+    await check(fc.oneof(fc.uint8Array({ maxLength: 100 }), anything), (given) => readGates(given as string));
     const pattern = fc.record({
       llamaDuoPattern: fc.constantFrom(1, 2),
       layers: anything,

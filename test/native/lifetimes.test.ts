@@ -12,12 +12,16 @@ const greedy = { temperature: 0, maxTokens: 24, ignoreEos: true };
 let native: Native;
 let model: Model;
 let context: Context;
+const warnings: Error[] = [];
+const hear = (warning: Error): void => void warnings.push(warning);
 beforeAll(async () => {
+  process.on('warning', hear);
   native = await openNative();
   model = await loadModel(needlePath);
   context = await model.createContext({ contextSize: 2048, threads });
 });
 afterAll(async () => {
+  process.off('warning', hear);
   vi.restoreAllMocks();
   await context.dispose();
   await model.dispose();
@@ -125,7 +129,7 @@ describe('what is dropped is given back', () => {
     expect((await settles(context.generate('Once', greedy).collect())).generatedTokens).toBe(24);
   });
 
-  test('a context', async () => {
+  test('a context, with a warning', async () => {
     const freed = vi.spyOn(native, 'contextFree');
     const drop = async (): Promise<void> => {
       const dropped = await model.createContext({ contextSize: 512, threads });
@@ -134,6 +138,15 @@ describe('what is dropped is given back', () => {
     for (let round = 0; round < 3; round++) await drop();
     expect(await collectUntil(() => freed.mock.calls.length >= 2)).toBe(true);
     freed.mockRestore();
+    await new Promise((resolve) => setTimeout(resolve, 5));
+    // Once, whatever else was forgotten.
+    expect(warnings.filter(({ message }) => message.startsWith('A context'))).toMatchObject([
+      {
+        name: 'LlamaDuoWarning',
+        code: 'LLAMA_DUO_FORGOTTEN',
+        message: 'A context was dropped without dispose(). Its memory is given back only now, when the garbage collector found it.',
+      },
+    ]);
   });
 });
 
