@@ -1,4 +1,5 @@
-import { nearest, type Option } from '../core/options.ts';
+import { nearest } from '../core/check-options.ts';
+import { type Option } from '../core/options.ts';
 
 /** One flag of a command. */
 export type Flag = {
@@ -43,7 +44,7 @@ export function flagOf<T, Kind extends string>(
   const flag = {
     names: flags,
     kind: kind === 'boolean' ? 'switch' : kind === 'special' ? 'text' : kind,
-    help: `${first.charAt(0).toLowerCase()}${first.slice(1)}${instead === undefined ? '' : ` (default: ${instead})`}`,
+    help: `${first.replace(/^[A-Z](?![A-Z])/, (letter) => letter.toLowerCase())}${instead === undefined ? '' : ` (default: ${instead})`}`,
     ...(value !== undefined && { value }),
     ...(min !== undefined && { min }),
     ...(max !== undefined && { max }),

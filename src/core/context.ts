@@ -7,7 +7,7 @@ import { Job, runJob } from '../ffi/job.ts';
 import type { CoreModel } from './model.ts';
 import { contextTable, duoTable, generateTable, planTable, scoreTable } from './option-tables.ts';
 import type { ContextOptions, DuoOptions, GenerateOptions, PlanOptions, ScoreOptions } from './option-types.ts';
-import { absolutePath, checkOptions, nativeOptions, toJson } from './options.ts';
+import { absolutePath, checkOptions, nativeOptions, toJson } from './check-options.ts';
 import { abandoned, Owned } from '../ffi/owned.ts';
 import { score, type Score } from './score.ts';
 import { TokenStream } from './token-stream.ts';

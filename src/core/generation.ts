@@ -1,7 +1,7 @@
 import type { Handle, Native } from '../ffi/native.ts';
 import { generateTable } from './option-tables.ts';
 import type { GenerateOptions } from './option-types.ts';
-import { nativeOptions, toJson } from './options.ts';
+import { nativeOptions, toJson } from './check-options.ts';
 import { abandoned } from '../ffi/owned.ts';
 import { TokenStream } from './token-stream.ts';
 

@@ -3,7 +3,8 @@ import { decode, openNative, type Handle, type Native } from '../ffi/native.ts';
 import { Job, runJob } from '../ffi/job.ts';
 import { detokenizeTable, loadModelTable, modelTable, tokenizeTable } from './option-tables.ts';
 import type { ContextOptions, DetokenizeOptions, LoadModelOptions, ModelOptions, PlanOptions, TokenizeOptions } from './option-types.ts';
-import { absolutePath, checkOptions, signal as signalOption, toJson } from './options.ts';
+import { absolutePath, checkOptions, toJson } from './check-options.ts';
+import { signal as signalOption } from './options.ts';
 import { abandoned, Owned } from '../ffi/owned.ts';
 import { tokenIds } from './tokens.ts';
 

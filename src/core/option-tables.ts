@@ -106,7 +106,7 @@ export const duoTable = {
   windowStep: integer({
     min: 1,
     default: 1,
-    doc: "A streaming head's window of recent tokens moves in steps of this many positions, so that it sees up to one less than that more.",
+    doc: "A streaming head's window of recent tokens moves in steps of this many positions. So the head sees up to one less than that more.",
     flags: ['--duo-chunk'],
     value: 'N',
     native: 'chunk',

@@ -54,7 +54,7 @@ export type DuoOptions = HeadChoice & {
   sink?: number | undefined;
   /** Recent tokens that a streaming head sees. Default: the pattern's, else 256. */
   recent?: number | undefined;
-  /** A streaming head's window of recent tokens moves in steps of this many positions, so that it sees up to one less than that more. Default: 1. */
+  /** A streaming head's window of recent tokens moves in steps of this many positions. So the head sees up to one less than that more. Default: 1. */
   windowStep?: number | undefined;
 };
 

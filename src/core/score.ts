@@ -1,7 +1,7 @@
 import type { Native, Handle } from '../ffi/native.ts';
 import { runJob } from '../ffi/job.ts';
 import type { ScoreOptions } from './option-types.ts';
-import { toJson } from './options.ts';
+import { toJson } from './check-options.ts';
 
 /** How likely a model finds given tokens. */
 export type Score = {

@@ -12,7 +12,7 @@ import { GatePattern } from './pattern.ts';
 import { runJob } from '../ffi/job.ts';
 import { requireMixedHeads } from '../core/mixed-heads.ts';
 import type { CoreModel } from '../core/model.ts';
-import { absolutePath, checkOptions, toJson, withDefaults } from '../core/options.ts';
+import { absolutePath, checkOptions, toJson, withDefaults } from '../core/check-options.ts';
 import { inSlices } from '../core/slices.ts';
 import { calibrateTable } from './option-tables.ts';
 import type { CalibrateOptions } from './option-types.ts';

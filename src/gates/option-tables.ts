@@ -68,7 +68,7 @@ export const calibrateTable = {
   }),
   strict: boolean({
     default: false,
-    doc: 'Read each text anew for every measurement, with the heads restricted that are measured, instead of once with all heads seeing everything: slow.',
+    doc: 'Read each text anew for every measurement: exact, and slow. Otherwise it is read once, with all heads seeing everything.',
     flags: ['--strict'],
   }),
   masks: integer({

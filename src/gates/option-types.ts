@@ -20,10 +20,7 @@ export type CalibrateOptions = {
   sink?: number | undefined;
   /** Recent tokens that a streaming head will see. 0 to 16777216. Default: 256. */
   recent?: number | undefined;
-  /**
-   * Read each text anew for every measurement, with the heads restricted that are measured, instead of once with all heads seeing everything: slow.
-   * Default: false.
-   */
+  /** Read each text anew for every measurement: exact, and slow. Otherwise it is read once, with all heads seeing everything. Default: false. */
   strict?: boolean | undefined;
   /** Choices of heads that method masks tries. 2 to 1048576. Default: twice the number of KV heads. */
   masks?: number | undefined;

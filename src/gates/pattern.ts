@@ -6,7 +6,7 @@ import { comparePatterns, type PatternComparison } from './compare.ts';
 import { embedTable } from './option-tables.ts';
 import type { EmbedOptions } from './option-types.ts';
 import { runJob } from '../ffi/job.ts';
-import { absolutePath, checkOptions, toJson } from '../core/options.ts';
+import { absolutePath, checkOptions, toJson } from '../core/check-options.ts';
 
 /** Which KV heads stream: `streaming[layer][kvHead]`. */
 export type HeadSelection = { streaming: boolean[][]; retrievalHeads: number; streamingHeads: number };

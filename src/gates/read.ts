@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 
 import type { GatePatternJson } from '../core/duo.ts';
-import { absolutePath, checkOptions, toJson } from '../core/options.ts';
+import { absolutePath, checkOptions, toJson } from '../core/check-options.ts';
 import { GatesError, OptionError } from '../errors.ts';
 import { runJob } from '../ffi/job.ts';
 import { openNative, type Native } from '../ffi/native.ts';

@@ -131,7 +131,7 @@ describe('inspect', () => {
       rings: { ubatchSize: number; cells: number }[];
     };
     expect(report).toMatchObject({
-      model: { layers: 30, kvHeads: '3', headSizeK: 64, contextSize: 8192 },
+      model: { layers: 30, kvHeads: '3', headSizeK: 64, trainedContextSize: 8192 },
       mixedHeads: { supported: true, reason: null },
       heads: { retrieval: 45, streaming: 45 },
       window: { sink: 16, recent: 64, windowStep: 1 },

@@ -6,7 +6,8 @@ import fc from 'fast-check';
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
 
 import { contextFlags, duoOptions, modelOptions, planOptions } from '../../../src/cli/context-flags.ts';
-import { flagsHelp, hasFlag, inFlags, parseArguments, parseFlags, UsageError } from '../../../src/cli/flags.ts';
+import { boolean, choice, integer } from '../../../src/core/options.ts';
+import { flagOf, flagsHelp, hasFlag, inFlags, parseArguments, parseFlags, UsageError } from '../../../src/cli/flags.ts';
 
 const flags = {
   prompt: { names: ['-p', '--prompt'], kind: 'text', value: 'TEXT', help: 'the prompt' },
@@ -221,5 +222,41 @@ describe('context flags', () => {
 
   test('no model is an error that says so', () => {
     expect(() => modelOptions(parse())).toThrow(/Give a GGUF file with -m/);
+  });
+});
+
+describe('the flag of an option', () => {
+  test('has its names, range and default, and the first sentence of what is said of it', () => {
+    const option = integer({
+      min: 1,
+      max: 9,
+      default: 3,
+      doc: 'Keys to keep. More take more memory.',
+      flags: ['-k', '--keep'],
+      value: 'N',
+    });
+    expect(flagOf(option)).toEqual({
+      names: ['-k', '--keep'],
+      kind: 'integer',
+      value: 'N',
+      min: 1,
+      max: 9,
+      help: 'keys to keep (default: 3)',
+    });
+  });
+
+  test('a choice takes its words alone', () => {
+    const flags = { when: flagOf(choice(['auto', 'on'], { doc: 'CPU or not.', otherwise: 'as ever', flags: ['--when'] })) };
+    expect(flags.when.help).toBe('CPU or not (default: as ever)');
+    expect(parseFlags(['--when', 'on'], flags).when).toBe('on');
+    expect(() => parseFlags(['--when', 'off'], flags)).toThrow('--when needs one of auto, on, got "off".');
+  });
+
+  test('a switch has no default to tell', () => {
+    expect(flagOf(boolean({ default: false, doc: 'Stay.', flags: ['--stay'] }))).toEqual({
+      names: ['--stay'],
+      kind: 'switch',
+      help: 'stay',
+    });
   });
 });

@@ -6,7 +6,8 @@ import { JobState } from '../../../src/ffi/native.ts';
 import { OptionError } from '../../../src/errors.ts';
 import type { ModelInfo } from '../../../src/core/model.ts';
 import { loadModel, Model } from '../../../src/gates/model.ts';
-import { checkOptions, integer, nearest, number, text, toJson } from '../../../src/core/options.ts';
+import { checkOptions, nearest, toJson } from '../../../src/core/check-options.ts';
+import { integer, number, text } from '../../../src/core/options.ts';
 import { tokenIds } from '../../../src/core/tokens.ts';
 import { FakeLibrary } from '../fake-library.ts';
 

@@ -71,3 +71,17 @@ test('a step that throws rejects, and leaves the others alone', async () => {
   await failing;
   await expect(other).resolves.toBe('fine');
 });
+
+test('an observer is called after each turn, until another is given', async () => {
+  const pump = new Pump();
+  const seen: string[] = [];
+  pump.observe(() => seen.push('observed'));
+  const ended = pump.until(() => (seen.push('polled') === 3 ? 'done' : undefined));
+  await vi.advanceTimersByTimeAsync(3);
+  await ended;
+  expect(seen).toEqual(['polled', 'observed', 'polled', 'observed']);
+  pump.observe(undefined);
+  void pump.until(() => seen.push('polled'));
+  await vi.advanceTimersByTimeAsync(1);
+  expect(seen.slice(4)).toEqual(['polled']);
+});
