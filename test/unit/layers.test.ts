@@ -1,3 +1,6 @@
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
+
 import { Linter } from 'eslint';
 import { expect, test } from 'vitest';
 
@@ -36,4 +39,28 @@ test.each([
   ['src/cli/pattern.ts', "import { loadModel } from '../index.ts'; const plots = await import('../eval/plots.ts');"],
 ])('%s may say %s', (file, code) => {
   expect(complaints(file, code)).toEqual([]);
+});
+
+/** What is loaded with a file, by static imports that are more than types: files of src/, and packages. */
+function loaded(file: string, found = new Set<string>()): Set<string> {
+  found.add(file);
+  const text = readFileSync(file, 'utf8');
+  for (const [, clause = '', name = ''] of text.matchAll(/^(?:import|export) (?!type )([^;]*?)from '([^']+)'/gm)) {
+    const typesAlone = /^\{[^}]*\}\s*$/.test(clause) && clause.split(',').every((item) => /^[{\s]*(type\s|[}\s]*$)/.test(item));
+    if (typesAlone) continue;
+    const path = name.startsWith('.') ? join(file, '..', name) : name;
+    if (!found.has(path)) {
+      if (name.startsWith('.') && name.endsWith('.ts')) loaded(path, found);
+      else found.add(path);
+    }
+  }
+  return found;
+}
+
+test('who loads a model loads no package, and nothing of synthetic texts, evaluations and the command line', () => {
+  expect([...loaded('src/gates/calibrate.ts')]).toContain('pure-rand');
+  const files = [...loaded('src/index.ts')];
+  expect(files).toContain('src/core/generation.ts');
+  expect(files.filter((file) => !file.startsWith('src/') && !file.startsWith('node:'))).toEqual([]);
+  expect(files.filter((file) => /^src\/(synthetic|eval|cli)\//.test(file))).toEqual([]);
 });
