@@ -58,7 +58,7 @@ function loaded(file: string, found = new Set<string>()): Set<string> {
 }
 
 test('who loads a model loads no package, and nothing of synthetic texts, evaluations and the command line', () => {
-  expect([...loaded('src/gates/calibrate.ts')]).toContain('pure-rand');
+  expect([...loaded('src/gates/calibrate.ts')].some((file) => file.startsWith('pure-rand'))).toBe(true);
   const files = [...loaded('src/index.ts')];
   expect(files).toContain('src/core/generation.ts');
   expect(files.filter((file) => !file.startsWith('src/') && !file.startsWith('node:'))).toEqual([]);
