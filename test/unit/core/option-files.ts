@@ -97,7 +97,13 @@ async function formatted(text: string, file: string): Promise<string> {
 
 function typesFile(file: string, imports: string, of: readonly Concept[]): Promise<string> {
   const head = '// Written by `npm run generate` from option-tables.ts.\n\n';
-  return formatted(`${head}${imports}\n\n${of.filter(({ byHand }) => !byHand).map(typeOf).join('\n\n')}`, file);
+  return formatted(
+    `${head}${imports}\n\n${of
+      .filter(({ byHand }) => !byHand)
+      .map(typeOf)
+      .join('\n\n')}`,
+    file,
+  );
 }
 
 /** src/core/option-types.ts. */
