@@ -1,20 +1,22 @@
-/** What went wrong, for programs to branch on; the message is for people. */
-export type ErrorCode =
-  | 'option' // a bad argument or option
-  | 'gates' // a bad gate pattern
-  | 'model' // the model cannot be loaded
-  | 'unsupported' // mixed heads cannot apply to this model
-  | 'context' // the context cannot be created
-  | 'full' // the prompt or the answer does not fit the context
-  | 'grammar' // the grammar allows no token of the model's vocabulary
-  | 'decode' // the engine failed while it computed
-  | 'cancelled' // its reader left, or its context was disposed
-  | 'disposed' // used after it was disposed
-  | 'evaluation' // what is asked of an evaluation cannot be
-  | 'output' // a file cannot be written
-  | 'library' // the native library is missing or cannot be opened
-  | 'abi' // the native library is another version
-  | 'internal'; // a bug in llama-duo
+/** What went wrong, for programs to branch on; the message is for people. They stay as they are from version to version. docs/troubleshooting.md explains them. */
+export const errorCodes = [
+  'option', // a bad argument or option
+  'gates', // a bad gate pattern, or one of another model
+  'model', // the model cannot be loaded
+  'unsupported', // mixed heads cannot apply to this model
+  'context', // the context cannot be created
+  'full', // the prompt or the answer does not fit the context
+  'grammar', // the grammar allows no token of the model's vocabulary
+  'decode', // the engine failed while it computed
+  'cancelled', // its reader left, or its context was disposed of
+  'disposed', // used after it was disposed of
+  'evaluation', // what is asked of an evaluation cannot be; the command line alone
+  'output', // a file cannot be written
+  'library', // the native library is missing or cannot be opened
+  'abi', // the native library is another version
+  'internal', // a bug in llama-duo
+] as const;
+export type ErrorCode = (typeof errorCodes)[number];
 
 /** The base of every error that llama-duo throws; aborts are the exception, they reject with `signal.reason`. */
 export class LlamaDuoError extends Error {
@@ -44,8 +46,21 @@ export class OptionError extends LlamaDuoError {
 
 /** A gate pattern that cannot be read, or does not fit the model. */
 export class GatesError extends LlamaDuoError {
-  constructor(message: string) {
-    super('gates', message);
+  constructor(message: string, options?: ErrorOptions) {
+    super('gates', message, options);
+  }
+}
+
+/** A gate pattern of another model. */
+export class GatesShapeError extends GatesError {
+  /** KV heads of each layer, of the pattern and of the model. */
+  readonly patternShape: readonly number[];
+  readonly modelShape: readonly number[];
+
+  constructor(message: string, patternShape: readonly number[], modelShape: readonly number[]) {
+    super(message);
+    this.patternShape = patternShape;
+    this.modelShape = modelShape;
   }
 }
 
@@ -146,10 +161,20 @@ export class AbiError extends LlamaDuoError {
 }
 
 /** What a failed job says of itself. */
-type JobFailure = { code: string; message: string; name?: string; value?: unknown; expected?: string; text?: string };
+type JobFailure = {
+  code: string;
+  message: string;
+  name?: string;
+  value?: unknown;
+  expected?: string;
+  text?: string;
+  patternShape?: number[];
+  modelShape?: number[];
+};
 
 const byCode: Record<string, (message: string, failure: JobFailure) => LlamaDuoError> = {
-  gates: (message) => new GatesError(message),
+  gates: (message, { patternShape, modelShape }) =>
+    patternShape && modelShape ? new GatesShapeError(message, patternShape, modelShape) : new GatesError(message),
   model: (message) => new ModelError(message),
   unsupported: (message) => new UnsupportedError(message),
   context: (message) => new ContextError(message),

@@ -1,31 +1,39 @@
 // Symbol.asyncDispose, for those whose own lib is older.
 /// <reference lib="esnext.disposable" preserve="true" />
-export { loadModel } from './model.ts';
-export type { DetokenizeOptions, LoadModelOptions, Model, ModelInfo, ModelOptions, TokenizeOptions } from './model.ts';
+export { loadModel, type Model } from './gates/model.ts';
+export type { CoreModel, ModelInfo } from './core/model.ts';
+
+export { cacheTypes, type CacheType } from './core/cache-types.ts';
+export type { Context, ContextInfo, ContextPlan, ContextWarning, MemoryReport } from './core/context.ts';
+
+export type { Generation, GenerationChunk, GenerationResult } from './core/generation.ts';
+
+export type { Score } from './core/score.ts';
 
 export type {
-  CacheType,
-  Context,
-  ContextInfo,
   ContextOptions,
-  ContextPlan,
-  ContextWarning,
+  DetokenizeOptions,
   DuoOptions,
-  MemoryReport,
+  GenerateOptions,
+  LoadModelOptions,
+  ModelOptions,
   PlanOptions,
-} from './context.ts';
+  SamplingOptions,
+  ScoreOptions,
+  TokenizeOptions,
+} from './core/option-types.ts';
 
-export type { GenerateOptions, Generation, GenerationChunk, GenerationResult, SamplingOptions } from './generation.ts';
+export type { Calibration } from './gates/calibrate.ts';
+export { calibrationMethods, type CalibrationMethod } from './gates/calibration-methods.ts';
 
-export type { Score, ScoreOptions } from './score.ts';
+export type { GatePatternJson, GatePatternLike, Gates, HeadChoice, WindowLosses } from './core/duo.ts';
+export { parseGates, readGates } from './gates/read.ts';
+export type { PatternComparison } from './gates/compare.ts';
+export type { GatePattern, HeadSelection } from './gates/pattern.ts';
+export type { CalibrateOptions, EmbedOptions, ReadGatesOptions } from './gates/option-types.ts';
 
-export type { CalibrateOptions, Calibration, CalibrationMethod } from './calibrate.ts';
-
-export { readGates } from './gates.ts';
-export type { GatePattern, GatePatternJson, GatesText, HeadChoice, HeadSelection, ReadGatesOptions, WindowLosses } from './gates.ts';
-
-export { buildInfo, type BuildInfo } from './build-info.ts';
-export { drainLog, type LogLine } from './log.ts';
+export { buildInfo, type BuildInfo } from './core/build-info.ts';
+export { logLevels, setLog, type LogLevel, type LogLine } from './core/log.ts';
 
 export {
   AbiError,
@@ -34,13 +42,15 @@ export {
   ContextFullError,
   DecodeError,
   DisposedError,
-  EvaluationError,
   GatesError,
+  GatesShapeError,
   GrammarError,
   LibraryError,
   LlamaDuoError,
   ModelError,
   OptionError,
+  OutputError,
   UnsupportedError,
+  errorCodes,
   type ErrorCode,
 } from './errors.ts';

@@ -80,13 +80,13 @@ const commands = (options: GenerateOptions): fc.Arbitrary<Command>[] => [
     }),
   ),
   fc.tuple(choice, fc.constantFrom(1, 8, 256)).map(
-    ([n, window]) =>
-      new Command(`generate(${n}, ${window})`, (expected, real) => {
+    ([n, readAhead]) =>
+      new Command(`generate(${n}, ${readAhead})`, (expected, real) => {
         const context = pick(real.contexts, n);
         if (!context) return;
         const abort = new AbortController();
         if (expected.contexts[context.index]) {
-          const generation = context.item.generate('Once', { ...options, window, signal: abort.signal });
+          const generation = context.item.generate('Once', { ...options, readAhead, signal: abort.signal });
           real.generations.push({ generation, abort, ends: [] });
           expected.generations.push({ context: context.index, left: false, aborted: false });
         } else expect(() => context.item.generate('Once')).toThrow(DisposedError);
@@ -132,7 +132,7 @@ async function settle(expected: Expected, real: Real): Promise<void> {
       if (!may) throw error;
     }
     const untouched = state && !state.left && !state.aborted && expected.contexts[state.context];
-    if (untouched) expect(await generation.result()).toMatchObject({ stop: 'length' } satisfies Partial<GenerationResult>);
+    if (untouched) expect(await generation.result()).toMatchObject({ finishReason: 'length' } satisfies Partial<GenerationResult>);
   }
   await Promise.all([...real.disposals, ...real.contexts.map((context) => context.dispose())]);
 }

@@ -1,6 +1,6 @@
 import fc from 'fast-check';
 
-import type { GatePatternJson, WindowLosses } from '../src/gates.ts';
+import type { GatePatternJson, WindowLosses } from '../src/core/duo.ts';
 
 // -0 is 0 in JSON
 const gate = fc.float({ min: 0, max: 1, noNaN: true }).map((x) => x + 0);

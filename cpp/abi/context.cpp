@@ -167,7 +167,7 @@ static duo_kv_size kv_size(const model & m, const llama_context_params & p) {
     try {
         return duo_kv_size_for(m.ptr.get(), p);
     } catch (const gate_error & e) {
-        throw job_error("gates", e.what());
+        throw gates_job_error(e);
     } catch (const std::runtime_error & e) {
         throw job_error("context", e.what());
     }

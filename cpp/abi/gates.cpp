@@ -6,6 +6,11 @@
 
 namespace duo::abi {
 
+job_error gates_job_error(const gate_error & e) {
+    const auto * shape = dynamic_cast<const gate_shape_error *>(&e);
+    return job_error("gates", e.what(), shape ? json { { "patternShape", shape->pattern }, { "modelShape", shape->model } } : json::object());
+}
+
 gates_read_options gates_read_options::read(options o) {
     gates_read_options result;
 
@@ -88,7 +93,7 @@ void embed_gates(job & j, const gates_embed_options & o) {
         }
         j.finish([&] { return json { { "target", o.target } }; });
     } catch (const gate_error & e) {
-        throw job_error("gates", e.what());
+        throw gates_job_error(e);
     }
 }
 
@@ -97,7 +102,7 @@ void read_gates(job & j, const gates_read_options & o) {
         const auto pattern = o.path ? load_gate_pattern(*o.path) : parse_gate_pattern(o.text, o.source);
         j.finish([&] { return json::parse(gate_pattern_to_json(pattern)); });
     } catch (const gate_error & e) {
-        throw job_error("gates", e.what());
+        throw gates_job_error(e);
     }
 }
 
@@ -125,7 +130,7 @@ void select_heads(job & j, const gates_select_options & o) {
             };
         });
     } catch (const gate_error & e) {
-        throw job_error("gates", e.what());
+        throw gates_job_error(e);
     }
 }
 

@@ -1,6 +1,7 @@
 // Jobs about gate patterns.
 #pragma once
 
+#include "gate-pattern.h"
 #include "job.h"
 #include "options.h"
 
@@ -38,6 +39,9 @@ struct gates_embed_options {
 void read_gates  (job & j, const gates_read_options & o);
 void select_heads(job & j, const gates_select_options & o);
 void embed_gates (job & j, const gates_embed_options & o);
+
+// The job's failure by a pattern that cannot be used; of one for another model, with both shapes.
+job_error gates_job_error(const gate_error & e);
 
 // Reads "sparsity" and "threshold", of which at most one may be given.
 void read_selection(options & o, std::optional<double> & sparsity, std::optional<double> & threshold);

@@ -74,7 +74,7 @@ LLAMA_DUO_API int32_t llama_duo_job_data(uint32_t job, void * buf, int32_t cap, 
 // something else), template (a chat's template refuses), output (a file cannot be read or written), internal (what should not have happened). code
 // "option" adds "name" (the key, "duo.sink" for one within another, "prompt" or "text" for what is no option, "" where the options are no JSON
 // object), "value" and "expected"; code "grammar" adds "text", all that was generated; code "state" adds "resumableFrom" where it is how far back a
-// sequence goes that was in the way.
+// sequence goes that was in the way; code "gates" of a pattern for another model adds "patternShape" and "modelShape", [KV heads of each layer].
 LLAMA_DUO_API int32_t llama_duo_job_error(uint32_t job, void * buf, int32_t cap, int32_t * needed);
 
 // Asks the job to stop; it ends as cancelled unless it had ended already. Returns at once.

@@ -93,8 +93,9 @@ static void check_fits(const gate_pattern & pattern, const gguf_context * gguf, 
     // which layers have gates the metadata do not tell alike: the widest of those is one of all
     const int64_t most = *std::max_element(heads.begin(), heads.end());
     if (pattern.n_layer != n_layer || std::find(heads.begin(), heads.end(), pattern.n_head_kv) == heads.end()) {
-        throw gate_error(printable(pattern.source) + ": the pattern has " + std::to_string(pattern.n_layer) + " layers x " + std::to_string(pattern.n_head_kv) +
-                " KV heads, the model " + std::to_string(n_layer) + " x " + std::to_string(most) + ". Use a pattern that was made for this model");
+        throw gate_shape_error(printable(pattern.source) + ": the pattern has " + std::to_string(pattern.n_layer) + " layers x " + std::to_string(pattern.n_head_kv) +
+                " KV heads, the model " + std::to_string(n_layer) + " x " + std::to_string(most) + ". Use a pattern that was made for this model",
+                std::vector<int32_t>(size_t(pattern.n_layer), pattern.n_head_kv), std::vector<int32_t>(size_t(std::clamp<int64_t>(n_layer, 0, max_gate_layers)), int32_t(most)));
     }
 }
 

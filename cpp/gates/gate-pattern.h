@@ -5,6 +5,7 @@
 #include <stdexcept>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 namespace duo {
@@ -13,6 +14,15 @@ namespace duo {
 // It is valid UTF-8 on one line, whatever the input was.
 struct gate_error : std::runtime_error {
     using std::runtime_error::runtime_error;
+};
+
+// A pattern of another model.
+struct gate_shape_error : gate_error {
+    gate_shape_error(const std::string & message, std::vector<int32_t> pattern, std::vector<int32_t> model)
+        : gate_error(message), pattern(std::move(pattern)), model(std::move(model)) {}
+
+    std::vector<int32_t> pattern;  // [n_layer], KV heads of each layer
+    std::vector<int32_t> model;
 };
 
 struct gate_pattern {

@@ -38,7 +38,7 @@ static void check_shape(const gate_pattern & pattern, const std::vector<int32_t>
         const auto il = std::mismatch(n_head.begin(), n_head.end(), n_head_kv.begin()).first - n_head.begin();
         message += "; layer " + std::to_string(il) + " has " + std::to_string(n_head[il]) + " in the pattern and " + std::to_string(n_head_kv[il]) + " in the model";
     }
-    throw gate_error(message + ". Use a pattern that was made for this model");
+    throw gate_shape_error(message + ". Use a pattern that was made for this model", n_head, n_head_kv);
 }
 
 // ---------------------------------------------------------------------------------------------------------------------

@@ -1,12 +1,13 @@
 import { readFile, rm } from 'node:fs/promises';
 
-import { calibrationMethods, maxSamples } from '../calibrate.ts';
-import { sidecarPath } from '../eval/gates.ts';
+import { calibrationMethods } from '../gates/calibration-methods.ts';
+import { calibrateTable } from '../gates/option-tables.ts';
+import { sidecarPath } from '../gates/own.ts';
 import { loadModel, type CalibrateOptions, type Calibration } from '../index.ts';
-import { checkOutput, writeOutput } from '../outputs.ts';
+import { checkOutput, writeOutput } from '../core/outputs.ts';
 import type { Command } from './command.ts';
 import { contextFlags, modelOptions, modelPath } from './context-flags.ts';
-import { parseFlags, UsageError, type Flags, type Given } from './flags.ts';
+import { flagOf, parseFlags, UsageError, type Flags, type Given } from './flags.ts';
 import { gateMap, gateMapLegend } from './gate-map.ts';
 import { choices } from './lists.ts';
 import { formatCount, print, printJson } from './output.ts';
@@ -15,7 +16,7 @@ import { formatOf } from './pattern-file.ts';
 import { ProgressBar } from './progress.ts';
 import { heading } from './table.ts';
 
-const { model, gpuLayers, threads, duoSink, duoRecent } = contextFlags;
+const { model, gpuLayers, threads } = contextFlags;
 
 const flags = {
   model,
@@ -25,36 +26,16 @@ const flags = {
     value: 'FILE',
     help: 'the pattern, JSON or .tsv (default: beside the model, where --duo-gates auto finds it)',
   },
-  method: { names: ['--method'], kind: 'text', value: 'M', help: `${calibrationMethods.join(', ')} (default: combined)` },
-  contextSize: { names: ['-c', '--ctx', '--ctx-size'], kind: 'integer', min: 1, value: 'N', help: 'tokens of a sample (default: 1024)' },
-  samples: {
-    names: ['--samples'],
-    kind: 'integer',
-    min: 1,
-    max: maxSamples,
-    value: 'N',
-    help: 'texts to look things up in (default: 2, more for models with few heads)',
-  },
-  questions: { names: ['--questions'], kind: 'integer', min: 1, max: 20, value: 'N', help: 'things to look up in each (default: 6)' },
-  seed: {
-    names: ['-s', '--seed'],
-    kind: 'integer',
-    min: 0,
-    max: 2 ** 32 - 1,
-    value: 'N',
-    help: 'the same seed gives the same texts (default: 1)',
-  },
+  method: { ...flagOf(calibrateTable.method), help: `${calibrationMethods.join(', ')} (default: ${calibrateTable.method.default})` },
+  contextSize: flagOf(calibrateTable.contextSize),
+  samples: flagOf(calibrateTable.samples),
+  questions: flagOf(calibrateTable.questions),
+  seed: flagOf(calibrateTable.seed),
   text: { names: ['--text'], kind: 'path', value: 'FILE', help: 'running text to hide things in (default: made up)' },
-  strict: { names: ['--strict'], kind: 'switch', help: 'read each text anew for every measurement: exact, and slow' },
-  masks: {
-    names: ['--masks'],
-    kind: 'integer',
-    min: 2,
-    value: 'N',
-    help: 'choices of heads that method masks tries (default: twice the heads)',
-  },
-  duoSink: { ...duoSink, help: 'first keys that streaming heads will see (default: 64)' },
-  duoRecent: { ...duoRecent, help: 'recent keys that they will see (default: 256)' },
+  strict: flagOf(calibrateTable.strict),
+  masks: flagOf(calibrateTable.masks),
+  sink: flagOf(calibrateTable.sink),
+  recent: flagOf(calibrateTable.recent),
   gpuLayers,
   threads,
   json: { names: ['--json'], kind: 'switch', help: 'print one JSON object and nothing else' },
@@ -92,7 +73,7 @@ export const calibrateCommand: Command = {
 type CalibrateFlags = Given<typeof flags>;
 
 async function calibrateOptions(given: CalibrateFlags): Promise<CalibrateOptions> {
-  const { contextSize, samples, questions, seed, masks, threads, duoSink: sink, duoRecent: recent, strict } = given;
+  const { contextSize, samples, questions, seed, masks, threads, sink, recent, strict } = given;
   const methods = choices('--method', given.method, calibrationMethods);
   if (methods && methods.length > 1) throw new UsageError(`--method needs one method, got ${methods.join(',')}.`);
   const text = given.text === undefined ? undefined : await readFile(resolveUserPath(given.text), 'utf8');

@@ -3,7 +3,6 @@ import { relative } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
 import { evaluate } from '../eval/evaluate.ts';
-import { modelGates } from '../eval/gates.ts';
 import { planEvaluation, type Evaluation } from '../eval/plan.ts';
 import { preparePlots, writePlots } from '../eval/plots.ts';
 import { rowsOf, type Row } from '../eval/rows.ts';
@@ -53,7 +52,7 @@ export const demo: Command = {
     const pictures = given.plot === undefined ? undefined : resolveUserPath(given.plot);
     if (pictures !== undefined) await preparePlots(pictures, { png: false });
     await using model = await loadModel(modelOptions({ ...given, model: given.model ?? needleModel() }), { signal });
-    const gates = await gatesOf(model, given);
+    const gates = gatesOf(model, given);
     const evaluation = await plan(model, gates, given);
     await say(intro(model, evaluation, given));
 
@@ -85,9 +84,9 @@ function needleModel(): string {
 }
 
 /** What is asked for, else the model's own, else heads that are chosen without knowing what they do. */
-async function gatesOf(model: Model, { duoGates: asked }: DemoFlags): Promise<string> {
+function gatesOf(model: Model, { duoGates: asked }: DemoFlags): string {
   if (asked !== undefined) return asked === 'auto' || asked === 'even' ? asked : resolveUserPath(asked);
-  return (await modelGates(model)) ? 'auto' : 'even';
+  return model.gates ? 'auto' : 'even';
 }
 
 function plan(model: Model, gates: string, given: DemoFlags): Promise<Evaluation> {

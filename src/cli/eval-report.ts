@@ -3,8 +3,8 @@ import Papa from 'papaparse';
 
 import { preparePlots, writePlots } from '../eval/plots.ts';
 import type { Row } from '../eval/rows.ts';
-import type { GatePatternJson } from '../gates.ts';
-import { checkOutput, writeOutput } from '../outputs.ts';
+import type { GatePatternJson } from '../core/duo.ts';
+import { checkOutput, writeOutput } from '../core/outputs.ts';
 import { evalTables } from './eval-table.ts';
 import { print, printJson } from './output.ts';
 

@@ -1,4 +1,4 @@
-import { cacheTypes, type CacheType } from '../context.ts';
+import { cacheTypes, type CacheType } from '../core/cache-types.ts';
 import { evaluate, type Progress } from '../eval/evaluate.ts';
 import { modes } from '../eval/modes.ts';
 import { planEvaluation, taskNames, type EvaluationOptions } from '../eval/plan.ts';

@@ -1,23 +1,57 @@
-import { nearest } from '../options.ts';
+import { nearest } from '../core/check-options.ts';
+import { type Option } from '../core/options.ts';
 
 /** One flag of a command. */
 export type Flag = {
   /** As typed, dashes included; the first is the one that messages of the API are put into. */
   names: readonly [string, ...string[]];
   /** What its value is; a switch has none. */
-  kind: 'text' | 'path' | 'integer' | 'number' | 'switch';
+  kind: 'text' | 'path' | 'choice' | 'integer' | 'number' | 'switch';
   help: string;
   /** How help names the value: N, FILE. */
   value?: string;
   /** The least and the greatest that a number may be. */
   min?: number;
   max?: number;
+  /** The values of a choice. */
+  choices?: readonly string[];
 };
 
 /** A command's flags by the name that its code uses. */
 export type Flags = Readonly<Record<string, Flag>>;
 
-type Value<F extends Flag> = F['kind'] extends 'switch' ? boolean : F['kind'] extends 'integer' | 'number' ? number : string;
+type Value<F extends Flag> = F['kind'] extends 'switch'
+  ? boolean
+  : F['kind'] extends 'integer' | 'number'
+    ? number
+    : F extends { choices: readonly (infer Choice)[] }
+      ? Choice
+      : string;
+
+/** The kind of an option's flag. */
+type KindOf<Kind extends string> = Kind extends 'boolean' ? 'switch' : Kind extends 'special' ? 'text' : Kind & Flag['kind'];
+
+/** An option that has flags. */
+type Flagged<T, Kind extends string> = Option<T, Kind> & { flags: readonly [string, ...string[]] };
+
+/** An option's flag: its names, values and default are the option's own, and help is the first sentence of what is said of it. */
+export function flagOf<T, Kind extends string>(
+  option: Flagged<T, Kind>,
+): Flag & { kind: KindOf<Kind> } & (Kind extends 'choice' ? { choices: readonly T[] } : unknown) {
+  const { kind, flags, value, min, max, choices, doc, otherwise, default: constant } = option;
+  const [first = ''] = doc.split(/\.(?= |$)/);
+  const instead = otherwise ?? (constant === false ? undefined : (constant as string | number | undefined));
+  const flag = {
+    names: flags,
+    kind: kind === 'boolean' ? 'switch' : kind === 'special' ? 'text' : kind,
+    help: `${first.replace(/^[A-Z](?![A-Z])/, (letter) => letter.toLowerCase())}${instead === undefined ? '' : ` (default: ${instead})`}`,
+    ...(value !== undefined && { value }),
+    ...(min !== undefined && { min }),
+    ...(max !== undefined && { max }),
+    ...(choices !== undefined && { choices }),
+  };
+  return flag as ReturnType<typeof flagOf<T, Kind>>;
+}
 
 /** What was given; a flag that wasn't is undefined. */
 export type Given<F extends Flags> = { [Key in keyof F]: Value<F[Key]> | undefined };
@@ -81,17 +115,25 @@ function valueOf({ flag, name, text }: Found): string | number | boolean {
   }
   if (text === undefined) throw new UsageError(`${name} needs a value (${flag.value ?? flag.kind}).`);
   if (flag.kind === 'text' || flag.kind === 'path') return text;
+  if (flag.kind === 'choice') return choiceOf(flag, name, text);
   const { min = -Infinity, max = Infinity } = flag;
   const number = Number(text);
   const isNumber = text.trim() !== '' && (flag.kind === 'integer' ? Number.isSafeInteger(number) : Number.isFinite(number));
-  if (!isNumber || number < min || number > max) throw new UsageError(`${name} needs ${expected(flag)}, got ${JSON.stringify(text)}.`);
+  if (!isNumber || number < min || number > max)
+    throw new UsageError(`${name} needs ${expected(flag, number > max)}, got ${JSON.stringify(text)}.`);
   return number;
 }
 
-function expected({ kind, min, max }: Flag): string {
+function choiceOf({ choices = [] }: Flag, name: string, text: string): string {
+  if (choices.includes(text)) return text;
+  throw new UsageError(`${name} needs one of ${choices.join(', ')}, got ${JSON.stringify(text)}.`);
+}
+
+/** @param tooLarge whether a greatest number has to be told that nobody comes to otherwise */
+function expected({ kind, min, max }: Flag, tooLarge: boolean): string {
   const what = kind === 'integer' ? 'an integer' : 'a number';
   if (min === undefined) return what;
-  return max === undefined ? `${what} of at least ${min}` : `${what} from ${min} to ${max}`;
+  return max === undefined || (max === 2 ** 31 - 1 && !tooLarge) ? `${what} of at least ${min}` : `${what} from ${min} to ${max}`;
 }
 
 function namesOf(flags: Flags): string[] {

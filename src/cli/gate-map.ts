@@ -1,7 +1,8 @@
 // picocolors respects NO_COLOR and FORCE_COLOR, and writes no colours where stdout is neither a terminal nor the log of a CI.
 import colors from 'picocolors';
 
-import type { GatePatternJson, HeadSelection } from '../gates.ts';
+import type { GatePatternJson } from '../core/duo.ts';
+import type { HeadSelection } from '../gates/pattern.ts';
 
 /** Gates as a picture in characters: a column a layer, a row a KV head, darker for a higher gate; heads that stream are dim. */
 export function gateMap({ gates, layers, kvHeads }: GatePatternJson, { streaming }: HeadSelection): string {

@@ -21,7 +21,7 @@ export const inspect: Command = {
     const duo = duoOptions(given);
     // Nothing is computed, so no weights are needed.
     await using model = await loadModel({ ...modelOptions(given), weights: false }, { signal });
-    if (plan.contextSize) warn((await model.planContext(plan)).warnings);
+    if (plan.contextSize !== undefined) warn((await model.planContext(plan)).warnings);
     const report = await inspectModel(model, plan, duo);
     await (given.json ? printJson(report) : print(render(report)));
   },
@@ -45,7 +45,7 @@ type RingCost = { ubatchSize: number; cells: number; streamingBytes: number };
 type Report = {
   model: Pick<
     Model['info'],
-    'description' | 'architecture' | 'path' | 'sizeBytes' | 'parameters' | 'layers' | 'contextSize' | 'headSizeK' | 'headSizeV'
+    'description' | 'architecture' | 'path' | 'sizeBytes' | 'parameters' | 'layers' | 'trainedContextSize' | 'headSizeK' | 'headSizeV'
   > & {
     heads: string;
     kvHeads: string;
@@ -58,7 +58,7 @@ type Report = {
   };
   mixedHeads: { supported: boolean; reason: string | null };
   heads: { retrieval: number; streaming: number } | null;
-  window: { sink: number; recent: number; chunk: number } | null;
+  window: { sink: number; recent: number; windowStep: number } | null;
   /** Heads of layers with the model's own sliding windows, and the cells of each: no gates apply to them. */
   slidingWindows: { heads: number; cells: number; bytes: number } | null;
   /** Bytes of recurrent layers' states, whatever the context. */
@@ -73,7 +73,7 @@ async function inspectModel(model: Model, plan: PlanOptions, duo: DuoOptions | u
   const none = { heads: null, window: null, slidingWindows: null, recurrentBytes: 0, contexts: [], rings: [] };
   const report = { model: modelFacts(model), mixedHeads: { supported, reason }, ...none };
   if (!supported) return report;
-  const window = { sink: kv.sink, recent: kv.recent, chunk: kv.chunk };
+  const window = { sink: kv.sink, recent: kv.recent, windowStep: kv.windowStep };
   const streaming = duo ? { ...duo, sparsity: 1, threshold: undefined } : { sparsity: 1, ...window };
   return {
     ...report,
@@ -87,8 +87,8 @@ async function inspectModel(model: Model, plan: PlanOptions, duo: DuoOptions | u
 }
 
 function modelFacts({ info }: Model): Report['model'] {
-  const { description, architecture, path, sizeBytes, parameters, layers, contextSize, headSizeK, headSizeV } = info;
-  const plain = { description, architecture, path, sizeBytes, parameters, layers, contextSize, headSizeK, headSizeV };
+  const { description, architecture, path, sizeBytes, parameters, layers, trainedContextSize, headSizeK, headSizeV } = info;
+  const plain = { description, architecture, path, sizeBytes, parameters, layers, trainedContextSize, headSizeK, headSizeV };
   return {
     ...plain,
     heads: formatRange(info.heads.filter(isSome)),
@@ -104,7 +104,10 @@ const isSome = (count: number): boolean => count > 0;
 const total = (counts: readonly number[]): number => counts.reduce((sum, count) => sum + count, 0);
 
 async function contextCosts(model: Model, plan: PlanOptions, duo: DuoOptions | undefined, streaming: DuoOptions): Promise<ContextCost[]> {
-  const sizes = new Set(plan.contextSize ? [...contextSizes, plan.contextSize] : contextSizes);
+  const { contextSize: asked } = plan;
+  const sizes = new Set(
+    asked === undefined ? contextSizes : [...contextSizes, asked === 'trained' ? model.info.trainedContextSize : asked],
+  );
   const costs: ContextCost[] = [];
   for (const contextSize of [...sizes].sort((a, b) => a - b)) {
     const { kv: allStream } = await model.planContext({ ...plan, contextSize, duo: streaming });
@@ -144,11 +147,12 @@ function render(report: Report): string {
     ['heads per layer', `${model.heads} for queries, ${model.kvHeads} for keys and values (${formatCount(model.kvHeadsTotal)} in all)`],
     ['heads with gates', gatesInWords(model)],
     ['head size', model.headSizeK === model.headSizeV ? String(model.headSizeK) : `${model.headSizeK} (K), ${model.headSizeV} (V)`],
-    ['trained context', `${formatCount(model.contextSize)} tokens`],
+    ['trained context', `${formatCount(model.trainedContextSize)} tokens`],
     ['mixed heads', mixedHeads.supported ? 'yes' : `no: ${mixedHeads.reason ?? ''}`],
   ];
   if (heads) facts.push(['chosen', `${formatCount(heads.retrieval)} keep the whole cache, ${formatCount(heads.streaming)} stream`]);
-  if (window) facts.push(['streaming heads see', `${window.sink} first and ${window.recent} recent keys, in steps of ${window.chunk}`]);
+  if (window)
+    facts.push(['streaming heads see', `${window.sink} first and ${window.recent} recent keys, in steps of ${window.windowStep}`]);
   if (slidingWindows) {
     const { heads: count, cells, bytes } = slidingWindows;
     facts.push([

@@ -1,4 +1,4 @@
-import { nearest } from '../options.ts';
+import { nearest } from '../core/check-options.ts';
 import { UsageError } from './flags.ts';
 
 /** A flag's values, given as one text with commas between. */

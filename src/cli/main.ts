@@ -2,7 +2,7 @@
 import { readFileSync } from 'node:fs';
 
 import { LlamaDuoError, OptionError } from '../errors.ts';
-import { nearest } from '../options.ts';
+import { nearest } from '../core/check-options.ts';
 import { commandHelp, type Command } from './command.ts';
 import { hasFlag, inFlags, UsageError } from './flags.ts';
 import { print, stdoutMessage } from './output.ts';

@@ -1,7 +1,6 @@
-import { sidecarPath } from '../eval/gates.ts';
+import { sidecarPath } from '../gates/own.ts';
 import { readGates, type GatePattern } from '../index.ts';
-import { checkOutput, writeOutput } from '../outputs.ts';
-import { comparePatterns } from '../pattern-comparison.ts';
+import { checkOutput, writeOutput } from '../core/outputs.ts';
 import type { Command } from './command.ts';
 import { contextFlags, modelPath } from './context-flags.ts';
 import { parseArguments, UsageError, type Flags, type Given } from './flags.ts';
@@ -111,7 +110,7 @@ async function convert([from = '', to = '']: string[]): Promise<void> {
 async function compare(files: string[], given: PatternFlags): Promise<void> {
   const [a, b] = await Promise.all(files.map((file) => readGates(file)));
   if (!a || !b) return;
-  const comparison = await comparePatterns(a, b, sparsitiesOf(given, [0.25, 0.5, 0.75]));
+  const comparison = await a.compare(b, sparsitiesOf(given, [0.25, 0.5, 0.75]));
   if (given.json) {
     await printJson(comparison);
     return;

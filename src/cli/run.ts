@@ -1,23 +1,17 @@
 import { readFile } from 'node:fs/promises';
 
-import { ContextFullError, drainLog, loadModel, type Context, type GenerateOptions } from '../index.ts';
+import { ContextFullError, loadModel, setLog, type Context, type GenerateOptions } from '../index.ts';
+import { generateTable } from '../core/option-tables.ts';
 import type { Command } from './command.ts';
 import { contextFlags, duoOptions, modelOptions, planOptions } from './context-flags.ts';
-import { parseFlags, UsageError, type Flags, type Given } from './flags.ts';
-import { formatCount, print, printJson } from './output.ts';
+import { flagOf, parseFlags, UsageError, type Flags, type Given } from './flags.ts';
+import { print, printJson } from './output.ts';
 import { withoutEscapes } from './escapes.ts';
 import { resolveUserPath } from './paths.ts';
 import { warn } from './warnings.ts';
 
-/** A context takes memory for all of its tokens at once, and recent models are trained for 131,072 and more. */
-const defaultContextSize = 8192;
-
 const flags = {
   ...contextFlags,
-  contextSize: {
-    ...contextFlags.contextSize,
-    help: `tokens that the context holds; 0: as many as the model was trained for (default: that, at most ${formatCount(defaultContextSize)})`,
-  },
   prompt: { names: ['-p', '--prompt'], kind: 'text', value: 'TEXT', help: 'the prompt, which is continued: no chat template' },
   promptFile: { names: ['-f', '--file'], kind: 'path', value: 'FILE', help: 'a file with the prompt' },
   escape: {
@@ -26,39 +20,13 @@ const flags = {
     help: `in the prompt, \\n, \\r, \\t, \\', \\", \\\\ and \\xHH are what they stand for (default)`,
   },
   noEscape: { names: ['--no-escape'], kind: 'switch', help: 'take the prompt as it is' },
-  maxTokens: {
-    names: ['-n', '--predict', '--n-predict'],
-    kind: 'integer',
-    min: -1,
-    value: 'N',
-    help: 'tokens to generate (default: -1, until the end)',
-  },
-  ignoreEos: { names: ['--ignore-eos'], kind: 'switch', help: 'go on after the end of the text' },
-  temperature: { names: ['--temp', '--temperature'], kind: 'number', min: 0, value: 'T', help: '0 is greedy (default: 0.8)' },
-  topK: { names: ['--top-k'], kind: 'integer', min: 0, value: 'K', help: 'sample from the K likeliest tokens (default: 40)' },
-  topP: {
-    names: ['--top-p'],
-    kind: 'number',
-    min: 0,
-    max: 1,
-    value: 'P',
-    help: 'sample from tokens of this joint probability (default: 0.95)',
-  },
-  minP: {
-    names: ['--min-p'],
-    kind: 'number',
-    min: 0,
-    max: 1,
-    value: 'P',
-    help: 'leave out tokens below this share of the likeliest (default: 0.05)',
-  },
-  seed: {
-    names: ['-s', '--seed'],
-    kind: 'integer',
-    min: -1,
-    value: 'N',
-    help: 'the same seed gives the same text (default: -1, another each time)',
-  },
+  maxTokens: flagOf(generateTable.maxTokens),
+  ignoreEos: flagOf(generateTable.ignoreEos),
+  temperature: flagOf(generateTable.temperature),
+  topK: flagOf(generateTable.topK),
+  topP: flagOf(generateTable.topP),
+  minP: flagOf(generateTable.minP),
+  seed: { ...flagOf(generateTable.seed), min: -1, help: 'the same seed gives the same text (default: -1, another each time)' },
   verbose: { names: ['-v', '--verbose'], kind: 'switch', help: "print llama.cpp's log on stderr" },
   json: { names: ['--json'], kind: 'switch', help: 'print one JSON object and nothing else' },
 } as const satisfies Flags;
@@ -75,19 +43,17 @@ export const run: Command = {
     const generateOptions = { ...samplingOptions(given), signal };
     const source = modelOptions(given);
     const prompt = await readPrompt(given);
+    if (given.verbose) setLog(({ level, message }) => process.stderr.write(`${level}: ${message}\n`));
 
     try {
       await using model = await loadModel(source, { signal });
-      const contextSize = given.contextSize ?? Math.min(model.info.contextSize, defaultContextSize);
-      await using context = await model.createContext({ ...plan, contextSize });
+      await using context = await model.createContext(plan);
       warn(context.info.warnings);
       if (given.json)
         await printJson(await answer(context, await model.tokenizeAsync(prompt, { parseSpecial: true, signal }), generateOptions));
       else await stream(context, prompt, generateOptions);
     } catch (error) {
       throw error instanceof ContextFullError ? new ContextFullError(`${error.message}: give a larger one with -c N.`) : error;
-    } finally {
-      if (given.verbose) await printLog();
     }
   },
 };
@@ -97,21 +63,17 @@ async function stream(context: Context, prompt: string, options: GenerateOptions
   await print('\n');
 }
 
-/** On stderr, without what only llama.cpp's developers want to know. */
-async function printLog(): Promise<void> {
-  const lines = (await drainLog()).filter(({ level }) => level !== 'debug');
-  process.stderr.write(lines.map(({ level, message }) => `${level}: ${message}\n`).join(''));
-}
-
 /** What --json prints. */
 async function answer(context: Context, promptTokens: Int32Array, options: GenerateOptions): Promise<Record<string, unknown>> {
-  const { text, tokens, stop, prefillTokensPerSecond, decodeTokensPerSecond } = await context.generate(promptTokens, options).collect();
+  const { text, tokens, finishReason, prefillTokensPerSecond, decodeTokensPerSecond } = await context
+    .generate(promptTokens, options)
+    .collect();
   const { retrievalBytes, streamingBytes, totalBytes, fullBytes, retrievalHeads, streamingHeads } = context.memory();
   return {
     text,
     promptTokens,
     tokens,
-    stop,
+    finishReason,
     prefillTokensPerSecond,
     decodeTokensPerSecond,
     kv: { retrievalBytes, streamingBytes, totalBytes, fullBytes },

@@ -1,5 +1,5 @@
-import type { ContextOptions, PlanOptions } from '../context.ts';
-import type { Model } from '../model.ts';
+import type { ContextOptions, PlanOptions } from '../core/option-types.ts';
+import type { Model } from '../gates/model.ts';
 import type { Batch } from './item.ts';
 import type { Variant } from './modes.ts';
 import type { ResultStore } from './store.ts';

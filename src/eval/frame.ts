@@ -1,5 +1,5 @@
 import { EvaluationError } from '../errors.ts';
-import type { Model } from '../model.ts';
+import type { Model } from '../gates/model.ts';
 
 /** What stands around a prompt's text: the token that begins a text and nothing else, or a chat template. */
 export type Frame = {

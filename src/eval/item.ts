@@ -1,4 +1,4 @@
-import type { Context } from '../context.ts';
+import type { Context } from '../core/context.ts';
 import { EvaluationError } from '../errors.ts';
 
 /** Work done in a time. */

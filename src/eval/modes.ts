@@ -1,6 +1,7 @@
-import type { CacheType, DuoOptions } from '../context.ts';
+import type { CacheType } from '../core/cache-types.ts';
 import { OptionError } from '../errors.ts';
-import type { GatePatternJson } from '../gates.ts';
+import type { GatePatternJson } from '../core/duo.ts';
+import type { DuoOptions } from '../core/option-types.ts';
 import { Random } from '../synthetic/random.ts';
 
 /**
@@ -85,7 +86,7 @@ function sparsitiesOf(mode: Mode, { sparsities }: VariantOptions): readonly (num
 
 function duoOf(mode: Mode, sparsity: number, chunk: number, options: VariantOptions): (draw: number) => DuoOptions {
   const { gates, kvHeads, seed, sink, recent } = options;
-  const window = { sparsity, sink, recent, chunk };
+  const window = { sparsity, sink, recent, windowStep: chunk };
   if (mode === 'streaming') return () => window;
   if (mode === 'random') return (draw) => ({ ...window, gates: randomGates(kvHeads, new Random(seed, 'gates', draw)) });
   if (gates === undefined) throw new OptionError('gates', gates, `gates, which mode ${mode} needs`);

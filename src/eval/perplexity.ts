@@ -1,5 +1,5 @@
 import { EvaluationError } from '../errors.ts';
-import type { Model } from '../model.ts';
+import type { Model } from '../gates/model.ts';
 import type { Batch, Item } from './item.ts';
 
 /** Parts of a window that perplexity is told for. */

@@ -2,15 +2,17 @@ import { createHash } from 'node:crypto';
 import { closeSync, openSync, readFileSync, readSync, statSync } from 'node:fs';
 import { basename } from 'node:path';
 
-import type { CacheType, PlanOptions } from '../context.ts';
+import type { CacheType } from '../core/cache-types.ts';
+import type { PlanOptions } from '../core/option-types.ts';
 import { EvaluationError } from '../errors.ts';
-import { readGates, type GatePatternJson } from '../gates.ts';
-import type { Model } from '../model.ts';
+import type { GatePatternJson } from '../core/duo.ts';
+import { readGates } from '../gates/read.ts';
+import type { Model } from '../gates/model.ts';
 import { chatFrame, rawFrame } from './frame.ts';
-import { modelGates, sidecarPath } from './gates.ts';
+import { sidecarPath } from '../gates/own.ts';
 import type { Batch } from './item.ts';
 import { longBenchBatches, longBenchSources } from './longbench.ts';
-import { requireMixedHeads } from '../mixed-heads.ts';
+import { requireMixedHeads } from '../core/mixed-heads.ts';
 import { mmluBatches, mmluSources } from './mmlu.ts';
 import { evenGates, variants, type Mode, type Variant } from './modes.ts';
 import { perplexityBatches } from './perplexity.ts';
@@ -146,7 +148,7 @@ function widest(windows: readonly number[] | undefined): number | undefined {
 async function findGates(model: Model, wanted: string | undefined): Promise<{ pattern: GatePatternJson; source: string } | undefined> {
   if (wanted === 'even') return { pattern: evenGates(model.info.gatedHeads), source: 'every other head, whatever it does' };
   if (wanted !== undefined && wanted !== 'auto') return { pattern: (await readGates(wanted)).toJSON(), source: wanted };
-  const own = await modelGates(model);
+  const own = model.gates;
   if (!own && wanted === 'auto') throw noGates(model);
   return own && { pattern: own.toJSON(), source: "the model's own" };
 }

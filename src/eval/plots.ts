@@ -3,8 +3,8 @@ import { join } from 'node:path';
 import type { TopLevelSpec } from 'vega-lite';
 
 import { EvaluationError } from '../errors.ts';
-import type { GatePatternJson } from '../gates.ts';
-import { checkFolder, writeOutput } from '../outputs.ts';
+import type { GatePatternJson } from '../core/duo.ts';
+import { checkFolder, writeOutput } from '../core/outputs.ts';
 import type { Row } from './rows.ts';
 
 /** What pictures are made of. */

@@ -1,4 +1,4 @@
-import type { CacheType } from '../context.ts';
+import type { CacheType } from '../core/cache-types.ts';
 import type { Batch, Pace } from './item.ts';
 import type { Mode, Variant } from './modes.ts';
 import type { Result } from './store.ts';

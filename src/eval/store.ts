@@ -2,7 +2,7 @@ import { createHash } from 'node:crypto';
 import { appendFileSync, existsSync, readFileSync, truncateSync, writeFileSync } from 'node:fs';
 
 import { EvaluationError, OutputError } from '../errors.ts';
-import type { MemoryReport } from '../context.ts';
+import type { MemoryReport } from '../core/context.ts';
 import type { Outcome } from './item.ts';
 
 /** What one prompt came to in one variant. */

@@ -1,4 +1,4 @@
-import type { Model } from '../model.ts';
+import type { Model } from '../gates/model.ts';
 import type { Frame } from './frame.ts';
 import { answering, roomForPrompt, type Batch, type Item } from './item.ts';
 import { keys } from '../synthetic/language.ts';

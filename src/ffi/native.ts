@@ -19,6 +19,12 @@ export type Handle = number;
 export type Drained = { tokens: Int32Array; text: Uint8Array; state: JobState; more: boolean };
 
 const opened = new Map<string, Promise<Native>>();
+const natives: Native[] = [];
+
+/** The libraries that have been opened. */
+export function openedNatives(): readonly Native[] {
+  return natives;
+}
 
 /**
  * Opens the library, once for each path: it is never closed, since closing it under a thread that runs would crash.
@@ -53,6 +59,7 @@ async function open(path: string): Promise<Native> {
   if (found !== abiVersion) throw new AbiError(path, abiVersion, found);
   const native = new Native(bound, path);
   native.ownByThisThread();
+  natives.push(native);
   return native;
 }
 

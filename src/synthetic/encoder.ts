@@ -1,7 +1,7 @@
-import type { Model } from '../model.ts';
+import type { CoreModel } from '../core/model.ts';
 
 /** The part of a model that prompts are written with. */
-export type Tokenizer = Pick<Model, 'tokenize'>;
+export type Tokenizer = Pick<CoreModel, 'tokenize'>;
 
 /** Turns pieces of a text into tokens one by one, so that their number is known while the text is put together. */
 export class Encoder {

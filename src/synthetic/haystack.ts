@@ -1,6 +1,6 @@
 import type { Encoder } from './encoder.ts';
 import { sentence } from './language.ts';
-import { atOnce } from '../slices.ts';
+import { atOnce } from '../core/slices.ts';
 import type { Random } from './random.ts';
 
 /** Running text in tokens, and the places between its sentences: 0, the start of each other sentence, and the end. */

@@ -22,7 +22,7 @@ type Settings = {
   sparsity?: number;
   gates?: string | URL;
   grammar?: string;
-  stop?: string[];
+  stop?: string | string[];
 };
 
 export async function answer(path: string, prompt: string, settings: Settings): Promise<string> {
@@ -30,7 +30,7 @@ export async function answer(path: string, prompt: string, settings: Settings): 
   const modelOptions: ModelOptions = { path, gpuLayers: size, weights: undefined };
   const loadOptions: LoadModelOptions = { signal, onProgress, library: undefined };
   const model: Model = await loadModel(modelOptions, loadOptions);
-  const contextOptions: ContextOptions = { contextSize: size, signal, duo: { gates, sparsity, sink: size } };
+  const contextOptions: ContextOptions = { contextSize: size, signal, duo: { gates, sparsity, sink: size, windowStep: size } };
   const context: Context = await model.createContext(contextOptions);
   const generateOptions: GenerateOptions = { maxTokens: size, grammar, stop, signal, onProgress, seed: size };
   const scoreOptions: ScoreOptions = { from: size, signal, onProgress };
@@ -42,6 +42,7 @@ export async function answer(path: string, prompt: string, settings: Settings): 
     const { pattern } = await model.calibrate(calibrateOptions);
     await pattern.embed(path, path, { signal, onProgress });
     for (const { code, message } of context.info.warnings) console.log(code satisfies 'beyond-training', message);
+    if (model.gates === undefined) console.log(contextOptions);
     const { text } = await context.generate(prompt, generateOptions).collect();
     return text;
   } catch (error) {

@@ -6,7 +6,7 @@ import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 
 import { ContextError, loadModel, OptionError, readGates, type CalibrateOptions, type Model } from '../../src/index.ts';
-import { comparePatterns } from '../../src/pattern-comparison.ts';
+import { comparePatterns } from '../../src/gates/compare.ts';
 import { dist, modelPath, threads } from './setup.ts';
 
 let folder: string;

@@ -78,7 +78,7 @@ describe('run', () => {
   });
 
   test.each([
-    [['--duo-sparsity', '0.5'], 2, /--duo-gates/],
+    [['--duo-sparsity', '0.5'], 1, /the gates are "auto", but the model has none/],
     [['--duo-gates', 'none.tsv'], 1, /none\.tsv/],
     [['--duo-gates', 'auto'], 1, /auto|metadata|duo\.json/],
     [['--tmep', '0'], 2, /Did you mean --temp/],
@@ -131,10 +131,10 @@ describe('inspect', () => {
       rings: { ubatchSize: number; cells: number }[];
     };
     expect(report).toMatchObject({
-      model: { layers: 30, kvHeads: '3', headSizeK: 64, contextSize: 8192 },
+      model: { layers: 30, kvHeads: '3', headSizeK: 64, trainedContextSize: 8192 },
       mixedHeads: { supported: true, reason: null },
       heads: { retrieval: 45, streaming: 45 },
-      window: { sink: 16, recent: 64, chunk: 1 },
+      window: { sink: 16, recent: 64, windowStep: 1 },
     });
     const largest = report.contexts.at(-1);
     expect(largest).toMatchObject({ contextSize: 1048576, fullBytes: 90 * 1048576 * 256 });

@@ -9,7 +9,7 @@ const { loadModel } = /** @type {typeof import('../../src/index.ts')} */ (await 
 
 const model = await loadModel(modelPath);
 const context = await model.createContext({ contextSize: 4096, threads: 2, duo: { sparsity: 1 } });
-const generation = context.generate('Once upon a time', { ignoreEos: true, temperature: 0, window: 100000 });
+const generation = context.generate('Once upon a time', { ignoreEos: true, temperature: 0, readAhead: 100000 });
 await generation.next();
 console.log('decoding');
 

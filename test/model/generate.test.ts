@@ -6,7 +6,7 @@ import {
   CancelledError,
   loadModel,
   OptionError,
-  readGates,
+  parseGates,
   type Context,
   type DuoOptions,
   type GatePattern,
@@ -20,7 +20,7 @@ let pattern: GatePattern;
 beforeAll(async () => {
   model = await loadModel(modelPath);
   context = await model.createContext({ contextSize: 512, threads });
-  pattern = await readGates(patternOf(chequered(30, 3)));
+  pattern = await parseGates(patternOf(chequered(30, 3)));
 });
 afterAll(async () => {
   await context.dispose();
@@ -62,9 +62,9 @@ describe('text', () => {
   });
 
   test('generation ends before a stop text', async () => {
-    const { text, stop, stopText } = await context.generate('1, 2, 3, 4,', { ...greedy, stop: [' 7', 'nine'] }).collect();
+    const { text, finishReason, stopText } = await context.generate('1, 2, 3, 4,', { ...greedy, stop: [' 7', 'nine'] }).collect();
     expect(text).toBe(' 5, 6,');
-    expect({ stop, stopText }).toEqual({ stop: 'text', stopText: ' 7' });
+    expect({ finishReason, stopText }).toEqual({ finishReason: 'stop', stopText: ' 7' });
   });
 
   test('a grammar is followed; a bad one is an error by name', async () => {
@@ -75,14 +75,14 @@ describe('text', () => {
 
   test('maxTokens 0 reads the prompt and ends', async () => {
     const result = await context.generate(prompt, { maxTokens: 0 }).collect();
-    expect(result).toMatchObject({ text: '', generatedTokens: 0, stop: 'length', decodeTokensPerSecond: 0 });
+    expect(result).toMatchObject({ text: '', generatedTokens: 0, finishReason: 'length', decodeTokensPerSecond: 0 });
   });
 
   test('a context that is full ends the answer; a prompt that does not fit is an error', async () => {
     await using small = await model.createContext({ contextSize: 256, threads });
-    const size = small.info.contextPerSequence;
+    const size = small.info.contextSize;
     const result = await small.generate(prompt, { temperature: 0, ignoreEos: true }).collect();
-    expect(result.stop).toBe('full');
+    expect(result.finishReason).toBe('contextFull');
     expect(result.promptTokens + result.generatedTokens).toBeGreaterThanOrEqual(size);
     await expect(small.generate(new Int32Array(size + 1).fill(1)).collect()).rejects.toThrow(ContextFullError);
   });
@@ -146,7 +146,7 @@ describe('mixed heads', () => {
   test('half of the heads streaming: fewer bytes, and the same text while all fits the window', async () => {
     await using mixed = await model.createContext({ contextSize: 4096, threads, duo: { gates: pattern, sparsity: 0.5 } });
     const memory = mixed.memory();
-    expect(memory).toMatchObject({ retrievalHeads: 45, streamingHeads: 45, sink: 16, recent: 64, chunk: 1, sequences: 1 });
+    expect(memory).toMatchObject({ retrievalHeads: 45, streamingHeads: 45, sink: 16, recent: 64, windowStep: 1, sequences: 1 });
     expect(memory.totalBytes).toBeLessThan(0.75 * memory.fullBytes);
     const { text } = await mixed.generate(prompt, greedy).collect();
     expect(text).toBe(await answer({ sparsity: 0 }));
@@ -265,7 +265,7 @@ describe('streams', () => {
   });
 
   test('the engine pauses while the reader is slow', async () => {
-    const generation = context.generate(prompt, { ...endless, maxTokens: 200, window: 16 });
+    const generation = context.generate(prompt, { ...endless, maxTokens: 200, readAhead: 16 });
     const sizes: number[] = [];
     for await (const { tokens } of generation) {
       sizes.push(tokens.length);
@@ -274,7 +274,7 @@ describe('streams', () => {
     // What came while the reader slept was the window, and no more.
     expect(sizes[1]).toBeLessThanOrEqual(16);
     expect(sizes.reduce((sum, size) => sum + size, 0)).toBe(200);
-    expect((await generation.result()).stop).toBe('length');
+    expect((await generation.result()).finishReason).toBe('length');
   });
 
   test('disposing of a context ends what is under way', async () => {

@@ -1,14 +1,11 @@
 import { execFileSync } from 'node:child_process';
-import { mkdtempSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
 
 import { beforeAll, describe, expect, test } from 'vitest';
 
 import { findLibrary } from '../../src/ffi/library.ts';
 import { abiVersion, Native, openNative, runtimeBinding, Status } from '../../src/ffi/native.ts';
 import { symbols, type BoundSymbols } from '../../src/ffi/symbols.ts';
-import { AbiError, buildInfo, DisposedError, drainLog, GatesError, LibraryError, OptionError, readGates } from '../../src/index.ts';
+import { AbiError, buildInfo, DisposedError, LibraryError, OptionError, parseGates } from '../../src/index.ts';
 
 let native: Native;
 /** The same functions without the checks of src/ffi. */
@@ -56,21 +53,6 @@ describe('the library', () => {
 
   test('of another version is a typed error', () => {
     expect(new AbiError('/lib.so', 1, 2).message).toMatch(/ABI version 2, this version of llama-duo needs 1.*npm run setup/);
-  });
-
-  test('gives its log in lines', async () => {
-    await drainLog();
-    const broken = join(mkdtempSync(join(tmpdir(), 'llama-duo-')), 'broken.gguf');
-    writeFileSync(broken, 'GGUF');
-    await expect(readGates(broken)).rejects.toThrow(GatesError);
-    const lines = await drainLog();
-    expect(lines.length).toBeGreaterThan(0);
-    for (const { level, message } of lines) {
-      expect(['debug', 'info', 'warn', 'error']).toContain(level);
-      expect(message).toMatch(/^[^\n]+$/);
-    }
-    expect(lines).toContainEqual({ level: 'error', message: expect.stringContaining('gguf') as string });
-    expect(await drainLog()).toEqual([]);
   });
 });
 
@@ -154,12 +136,12 @@ describe('with the checks', () => {
   });
 
   test('an empty text crosses', async () => {
-    await expect(readGates({ text: '' })).rejects.toMatchObject({ code: 'gates' });
+    await expect(parseGates('')).rejects.toMatchObject({ code: 'gates' });
   });
 
   test('many jobs at once', async () => {
     const text = JSON.stringify({ llamaDuoPattern: 1, layers: 1, kvHeads: 2, gates: [[0.25, 0.75]] });
-    const patterns = await Promise.all(Array.from({ length: 100 }, () => readGates(text)));
+    const patterns = await Promise.all(Array.from({ length: 100 }, () => parseGates(text)));
     expect(patterns.every(({ gates }) => gates[0]?.[1] === 0.75)).toBe(true);
   });
 });

@@ -6,7 +6,17 @@ import { pathToFileURL } from 'node:url';
 
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 
-import { ContextError, GrammarError, loadModel, ModelError, OptionError, readGates, type Context, type Model } from '../../src/index.ts';
+import {
+  ContextError,
+  GrammarError,
+  loadModel,
+  ModelError,
+  OptionError,
+  parseGates,
+  readGates,
+  type Context,
+  type Model,
+} from '../../src/index.ts';
 import { needleGates, needlePath } from './needle-model.ts';
 
 let model: Model;
@@ -23,7 +33,7 @@ afterAll(async () => {
 describe('grammars', () => {
   test.each([0, 0.8])('the end of one ends the text, at temperature %d, with ignoreEos too', async (temperature) => {
     const answer = context.generate('the', { temperature, grammar: 'root ::= " yes"', ignoreEos: true });
-    expect(await answer.collect()).toMatchObject({ text: ' yes', stop: 'eos' });
+    expect(await answer.collect()).toMatchObject({ text: ' yes', finishReason: 'stop' });
   });
 
   test.each([
@@ -69,11 +79,11 @@ describe('what a caller got wrong is named', () => {
     expect(() => context.generate('the', { stop: ['a', '\ud83d'] })).toThrow(/stop\[1\]: expected text without halves of surrogate pairs/);
     await expect(model.planContext({ duo: { gates: '\udc00' } })).rejects.toThrow(/duo\.gates: expected "auto", a path/);
     await expect(loadModel('\ud83d.gguf')).rejects.toThrow(/path: expected a path or a file URL/);
-    await expect(readGates({ text: '0.5\t\ud83d' })).rejects.toThrow(OptionError);
+    await expect(parseGates('0.5\t\ud83d')).rejects.toThrow(OptionError);
     await context.generate('the', { stop: ['\u{1f600}', '\\ud83d'], maxTokens: 1 }).collect();
   });
 
-  test.each([new URL('http://example.org/m.gguf'), new URL('file:///a%2Fb'), '', 'a\0b'])('%s is no path', async (path) => {
+  test.each([new URL('ftp://example.org/m.gguf'), new URL('file:///a%2Fb'), '', 'a\0b'])('%s is no path', async (path) => {
     const error = { name: 'OptionError', expected: 'a path or a file URL' };
     await expect(loadModel(path)).rejects.toMatchObject({ ...error, option: 'path' });
     await expect(readGates(path)).rejects.toMatchObject({ ...error, option: 'source' });
@@ -149,8 +159,8 @@ describe('plans', () => {
   });
 
   test('a context beyond what the model was trained for says so', async () => {
-    const contextSize = model.info.contextSize + 4096;
-    const warnings = [{ code: 'beyond-training', message: expect.stringContaining(String(model.info.contextSize)) as string }];
+    const contextSize = model.info.trainedContextSize + 4096;
+    const warnings = [{ code: 'beyond-training', message: expect.stringContaining(String(model.info.trainedContextSize)) as string }];
     expect((await model.planContext({ contextSize })).warnings).toEqual(warnings);
     await using made = await model.createContext({ contextSize, threads: 1, duo: { sparsity: 1 } });
     expect(made.info.warnings).toEqual(warnings);

@@ -5,10 +5,8 @@ import { join } from 'node:path';
 import fc from 'fast-check';
 import { afterAll, beforeAll, describe, test } from 'vitest';
 
-import { duoChecks, planChecks } from '../../src/context.ts';
-import { generateChecks } from '../../src/generation.ts';
-import { LlamaDuoError, loadModel, readGates, type Context, type GenerateOptions, type Model } from '../../src/index.ts';
-import { modelChecks } from '../../src/model.ts';
+import { duoTable, generateTable, modelTable, planTable } from '../../src/core/option-tables.ts';
+import { LlamaDuoError, loadModel, parseGates, readGates, type Context, type GenerateOptions, type Model } from '../../src/index.ts';
 import { needleBytes, needleGates, needlePath } from './needle-model.ts';
 
 // Whatever a program hands over, it gets a result or a typed error that is no bug of ours.
@@ -64,7 +62,7 @@ async function check<T>(arbitrary: fc.Arbitrary<T>, work: (value: T) => unknown,
 
 describe('options', () => {
   test('loadModel', async () => {
-    const options = optionsOf(Object.keys(modelChecks)).map((given) => ({ path: needlePath, ...given, vocabOnly: true }));
+    const options = optionsOf(Object.keys(modelTable)).map((given) => ({ path: needlePath, ...given, vocabOnly: true }));
     await check(fc.oneof(options, anything), async (given) => {
       const loaded = await loadModel(given as never);
       await loaded.dispose();
@@ -73,13 +71,13 @@ describe('options', () => {
 
   test('planContext', async () => {
     const options = fc
-      .tuple(optionsOf(Object.keys(planChecks)), fc.option(optionsOf(Object.keys(duoChecks)), { nil: undefined }))
+      .tuple(optionsOf(Object.keys(planTable)), fc.option(optionsOf(Object.keys(duoTable)), { nil: undefined }))
       .map(([plan, duo]) => (duo ? { ...plan, duo } : plan));
     await check(fc.oneof({ weight: 4, arbitrary: options }, anything), (given) => model.planContext(given as never));
   });
 
   test('generate', async () => {
-    const options = optionsOf(Object.keys(generateChecks)).map((given) => ({ ...given, maxTokens: 1, onProgress: undefined }));
+    const options = optionsOf(Object.keys(generateTable)).map((given) => ({ ...given, maxTokens: 1, onProgress: undefined }));
     await check(options, (given) => context.generate([5, 6], given as GenerateOptions).collect());
     await check(anything, async (given) => {
       await using generation = context.generate([5, 6], given as GenerateOptions);
@@ -92,6 +90,8 @@ describe('options', () => {
     await check(anything, (given) => context.score('one two', given as never));
     await check(anything, (given) => pattern.select(given as never));
     await check(anything, (given) => readGates(needleGates, given as never));
+    await check(fc.tuple(anything, anything), ([other, sparsities]) => pattern.compare(other as never, sparsities as never));
+    await check(anything, (sparsities) => pattern.compare(pattern, sparsities as never));
     await check(anything, (given) => pattern.embed(given as never, given as never));
     await check(anything, (given) => pattern.format(given as never));
   });
@@ -155,8 +155,8 @@ describe('files', () => {
       )
       .map((rows) => rows.join('\n'));
     const text = fc.oneof(table, fc.json(), fc.string({ unit: 'binary' }), anything);
-    await check(text, (given) => readGates({ text: given as string }));
-    await check(fc.oneof(table, anything), (given) => readGates(given as string));
+    await check(text, (given) => parseGates(given as string));
+    await check(fc.oneof(fc.uint8Array({ maxLength: 100 }), anything), (given) => readGates(given as string));
     const pattern = fc.record({
       llamaDuoPattern: fc.constantFrom(1, 2),
       layers: anything,

@@ -12,12 +12,16 @@ const greedy = { temperature: 0, maxTokens: 24, ignoreEos: true };
 let native: Native;
 let model: Model;
 let context: Context;
+const warnings: Error[] = [];
+const hear = (warning: Error): void => void warnings.push(warning);
 beforeAll(async () => {
+  process.on('warning', hear);
   native = await openNative();
   model = await loadModel(needlePath);
   context = await model.createContext({ contextSize: 2048, threads });
 });
 afterAll(async () => {
+  process.off('warning', hear);
   vi.restoreAllMocks();
   await context.dispose();
   await model.dispose();
@@ -111,7 +115,7 @@ describe('what is dropped is given back', () => {
     const jobs: Handle[] = [];
     const submit = vi.spyOn(native, 'generate');
     const drop = async (): Promise<void> => {
-      await context.generate('Once', { ...endless, maxTokens: 32, window: 4 }).next();
+      await context.generate('Once', { ...endless, maxTokens: 32, readAhead: 4 }).next();
       jobs.push(submit.mock.results.at(-1)?.value as Handle);
     };
     for (let index = 0; index < count; index++) {
@@ -125,7 +129,7 @@ describe('what is dropped is given back', () => {
     expect((await settles(context.generate('Once', greedy).collect())).generatedTokens).toBe(24);
   });
 
-  test('a context', async () => {
+  test('a context, with a warning', async () => {
     const freed = vi.spyOn(native, 'contextFree');
     const drop = async (): Promise<void> => {
       const dropped = await model.createContext({ contextSize: 512, threads });
@@ -134,6 +138,15 @@ describe('what is dropped is given back', () => {
     for (let round = 0; round < 3; round++) await drop();
     expect(await collectUntil(() => freed.mock.calls.length >= 2)).toBe(true);
     freed.mockRestore();
+    await new Promise((resolve) => setTimeout(resolve, 5));
+    // Once, whatever else was forgotten.
+    expect(warnings.filter(({ message }) => message.startsWith('A context'))).toMatchObject([
+      {
+        name: 'LlamaDuoWarning',
+        code: 'LLAMA_DUO_FORGOTTEN',
+        message: 'A context was dropped without dispose(). Its memory is given back only now, when the garbage collector found it.',
+      },
+    ]);
   });
 });
 
@@ -156,7 +169,7 @@ describe('nothing waits for ever', () => {
 
   test('results and readers of a context that is disposed of', async () => {
     const own = await model.createContext({ contextSize: 512, threads });
-    const paused = own.generate('Once', { ...endless, window: 4 });
+    const paused = own.generate('Once', { ...endless, readAhead: 4 });
     await paused.next();
     const waiting = own.generate('Twice', endless);
     const promises: Promise<unknown>[] = [paused.result(), waiting.next(), own.score('A text.'), own.generate('Thrice').text()];
@@ -167,7 +180,7 @@ describe('nothing waits for ever', () => {
   });
 
   test('a generation behind one whose reader pauses', async () => {
-    const paused = context.generate('Once', { ...endless, maxTokens: 300, window: 8 });
+    const paused = context.generate('Once', { ...endless, maxTokens: 300, readAhead: 8 });
     const first = await paused.next();
     const other = await settles(context.generate('Twice', greedy).collect());
     expect(other.generatedTokens).toBe(24);
@@ -179,7 +192,7 @@ describe('nothing waits for ever', () => {
 
   test('a generation behind one that was dropped', async () => {
     const drop = async (): Promise<void> => {
-      await context.generate('Once', { ...endless, maxTokens: 300, window: 8 }).next();
+      await context.generate('Once', { ...endless, maxTokens: 300, readAhead: 8 }).next();
     };
     await drop();
     expect((await settles(context.generate('Twice', greedy).collect())).generatedTokens).toBe(24);

@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 
 import { openNative } from '../../src/ffi/native.ts';
-import { runJob } from '../../src/job.ts';
+import { runJob } from '../../src/ffi/job.ts';
 import { loadModel, ModelError, OptionError } from '../../src/index.ts';
 
 let folder: string;

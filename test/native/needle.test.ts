@@ -3,7 +3,7 @@ import { fileURLToPath } from 'node:url';
 
 import { afterAll, beforeAll, expect, test } from 'vitest';
 
-import { modelGates, sidecarPath } from '../../src/eval/gates.ts';
+import { sidecarPath } from '../../src/gates/own.ts';
 import { loadModel, type Model } from '../../src/index.ts';
 import { accuracy, measure } from './needle-accuracy.ts';
 
@@ -18,7 +18,7 @@ afterAll(() => model.dispose());
 test('auto is the pattern beside the model', async () => {
   const { kv } = await model.planContext({ contextSize: 1024, duo: { gates: 'auto', sparsity: 0.75 } });
   expect(kv).toMatchObject({ retrievalHeads: 6, streamingHeads: 18, sink: 64, recent: 256 });
-  expect((await modelGates(model))?.toJSON()).toEqual(JSON.parse(readFileSync(sidecarPath(path), 'utf8')));
+  expect(model.gates?.toJSON()).toEqual(JSON.parse(readFileSync(sidecarPath(path), 'utf8')));
 });
 
 test('full heads find the needle, streaming heads lose it, mixed heads find it, inverted ones lose it', { timeout: 600_000 }, async () => {

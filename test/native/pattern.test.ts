@@ -5,8 +5,7 @@ import { join } from 'node:path';
 
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 
-import { GatesError, readGates, type GatePatternJson } from '../../src/index.ts';
-import { comparePatterns } from '../../src/pattern-comparison.ts';
+import { GatesError, parseGates, readGates, type GatePatternJson } from '../../src/index.ts';
 import { root } from '../../scripts/places.mjs';
 
 const pattern: GatePatternJson = {
@@ -43,9 +42,9 @@ function cli(...args: string[]): { status: number | null; stdout: string; stderr
 
 describe('formats', () => {
   test('JSON and TSV give the same gates again; TSV has nothing else', async () => {
-    const read = await readGates({ text: JSON.stringify(pattern) });
-    expect((await readGates(read.format('json'))).toJSON()).toEqual(pattern);
-    const table = await readGates(read.format('tsv'));
+    const read = await parseGates(JSON.stringify(pattern));
+    expect((await parseGates(read.format('json'))).toJSON()).toEqual(pattern);
+    const table = await parseGates(read.format('tsv'));
     expect(table.gates).toEqual(pattern.gates);
     expect(table.provenance).toBeUndefined();
     expect(read.format('tsv').split('\n')[0]).toBe('0.000000000000000000e+00\t1.000000000000000056e-01');
@@ -97,13 +96,13 @@ describe('compare', () => {
   const other = { ...pattern, gates: [...pattern.gates].reverse().map((row) => [...row].reverse()) };
 
   test('overlap at a sparsity, against what chance gives', async () => {
-    const [a, b] = await Promise.all([pattern, other].map((json) => readGates({ text: JSON.stringify(json) })));
+    const [a, b] = await Promise.all([pattern, other].map((json) => parseGates(JSON.stringify(json))));
     if (!a || !b) throw new Error('two patterns');
-    const same = await comparePatterns(a, a, [0.5]);
+    const same = await a.compare(a, [0.5]);
     expect(same.rankCorrelation).toBeCloseTo(1);
     expect(same.overlaps).toMatchObject([{ jaccard: 1, shared: 3, retrievalHeads: 3 }]);
     // Of 6 heads 3 keep everything: the gates 1, 0.875, 0.5 here; there these stand in the places of 0.3, 0.1, 0.
-    const { overlaps } = await comparePatterns(a, b, [0.5, 0]);
+    const { overlaps } = await a.compare(b, [0.5, 0]);
     expect(overlaps[0]).toMatchObject({ jaccard: 0, shared: 0 });
     expect(overlaps[0]?.chance).toBeCloseTo(1.5 / 4.5);
     expect(overlaps[1]).toMatchObject({ jaccard: 1, chance: 1 });
@@ -114,7 +113,7 @@ describe('compare', () => {
     expect(cli('compare', 'gates.json', 'small.json')).toMatchObject({ status: 1, stdout: '' });
     const [a, b] = await Promise.all(['gates.json', 'small.json'].map((name) => readGates(join(folder, name))));
     if (!a || !b) throw new Error('two patterns');
-    await expect(comparePatterns(a, b, [0.5])).rejects.toThrow(GatesError);
+    await expect(a.compare(b)).rejects.toThrow(GatesError);
   });
 
   test('a table', () => {

@@ -1,6 +1,6 @@
 import { expect, test } from 'vitest';
 
-import { Pump } from '../../src/pump.ts';
+import { Pump } from '../../src/ffi/pump.ts';
 
 // On the real timers of each runtime: a server that submits and cancels all the time wakes the pump more often than once a millisecond.
 test('woken all the time it still polls', async () => {

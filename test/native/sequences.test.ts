@@ -1,7 +1,7 @@
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 
 import { Native, openNative, JobState, type Handle } from '../../src/ffi/native.ts';
-import { runJob } from '../../src/job.ts';
+import { runJob } from '../../src/ffi/job.ts';
 import { DisposedError, OptionError } from '../../src/index.ts';
 import { needlePath } from './needle-model.ts';
 

@@ -38,7 +38,7 @@ test('ten turns, some of whose answers come back shorter than they were, and an 
   const ask = async (what: string, prompt: number[], held: number, compare: boolean): Promise<[answer: number[], processed: number]> => {
     const theirs = await stock.complete(prompt, { tokens: 8 });
     const answer = await pair.server.complete(prompt, { tokens: 8 });
-    if (compare) await pair.expectFresh(prompt, answer, what, tolerance);
+    if (compare) await pair.expectFresh(prompt, answer, what, { tolerance });
     processed[what] = { tokens: prompt.length, 'not held': prompt.length - held, ours: answer.processed, stock: theirs.processed };
     return [idsOf(answer), answer.processed];
   };

@@ -1,5 +1,9 @@
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
+
 import { expect, test } from 'vitest';
 
+import { root } from '../../scripts/places.mjs';
 import * as errors from '../../src/errors.ts';
 
 test.each([
@@ -39,4 +43,21 @@ test.each([
   ['x'.repeat(100), `"${'x'.repeat(60)}..."`],
 ])('%s in a message is %s', (value, shown) => {
   expect(errors.describe(value)).toBe(shown);
+});
+
+test('docs/troubleshooting.md explains every code and every class', () => {
+  const rows = [...readFileSync(join(root, 'docs/troubleshooting.md'), 'utf8').matchAll(/^\| `(\w+)` +\| ([^|]*)\|/gm)];
+  expect(rows.map(([, code]) => code)).toEqual(expect.arrayContaining([...errors.errorCodes]));
+  expect(rows).toHaveLength(errors.errorCodes.length);
+  const named = rows.flatMap(([, , classes = '']) => [...classes.matchAll(/`(\w+)`/g)].map(([, name]) => name));
+  const classes = Object.keys(errors).filter((name) => name.endsWith('Error'));
+  expect([...new Set(named)].sort()).toEqual(classes.sort());
+});
+
+test('a pattern of another model has both shapes', () => {
+  const failure = { code: 'gates', message: 'why', patternShape: [8, 8], modelShape: [4, 4, 0] };
+  const error = errors.errorFromJob(JSON.stringify(failure));
+  expect(error).toBeInstanceOf(errors.GatesShapeError);
+  expect(error).toBeInstanceOf(errors.GatesError);
+  expect(error).toMatchObject({ ...failure, name: 'GatesShapeError' });
 });

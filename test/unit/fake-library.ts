@@ -1,5 +1,5 @@
 import { abiVersion, JobState, Native, Status } from '../../src/ffi/native.ts';
-import { hasEnded } from '../../src/job.ts';
+import { hasEnded } from '../../src/ffi/job.ts';
 import { mapSymbols, type BoundSymbols } from '../../src/ffi/symbols.ts';
 
 /** What one poll or drain of a fake job finds. */

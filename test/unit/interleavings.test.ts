@@ -1,7 +1,8 @@
 import { expect, test } from 'vitest';
 
 import { JobState } from '../../src/ffi/native.ts';
-import { Model, type ModelInfo } from '../../src/model.ts';
+import type { ModelInfo } from '../../src/core/model.ts';
+import { Model } from '../../src/gates/model.ts';
 import { checkInterleavings } from '../interleavings.ts';
 import { FakeLibrary, type FakeJob } from './fake-library.ts';
 

@@ -22,7 +22,9 @@ const commands: Record<string, Command> = {
   demo,
 };
 
-const texts = ['README.md', 'docs/calibration.md'].map((file) => [file, readFileSync(join(root, file), 'utf8')] as const);
+const texts = ['README.md', 'docs/calibration.md', 'docs/when.md', 'docs/troubleshooting.md'].map(
+  (file) => [file, readFileSync(join(root, file), 'utf8')] as const,
+);
 
 /** The command lines of a text that call llama-duo, in blocks and within sentences, as a shell would split them. */
 const lines = texts.flatMap(([file, text]) =>

@@ -5,25 +5,35 @@ import { join } from 'node:path';
 import { describe, expect, expectTypeOf, test } from 'vitest';
 
 import { root } from '../../scripts/places.mjs';
+import type { generateTable } from '../../src/core/option-tables.ts';
 import {
   GrammarError,
   loadModel,
+  parseGates,
   readGates,
+  type CacheType,
   type Calibration,
   type Context,
   type ContextInfo,
+  type ContextOptions,
   type ContextPlan,
   type ContextWarning,
   type DuoOptions,
   type ErrorCode,
   type GatePattern,
+  type Gates,
+  type GatesError,
+  type GatesShapeError,
+  type GenerateOptions,
   type Generation,
   type GenerationChunk,
   type GenerationResult,
   type HeadChoice,
   type HeadSelection,
   type MemoryReport,
+  type PatternComparison,
   type Model,
+  type SamplingOptions,
   type Score,
   type WindowLosses,
 } from '../../src/index.ts';
@@ -51,16 +61,37 @@ describe('what calls give', () => {
     expectTypeOf<Context['generate']>().returns.toEqualTypeOf<Generation>();
     expectTypeOf<Generation>().toExtend<AsyncIterable<GenerationChunk>>();
     expectTypeOf<Generation['result']>().returns.resolves.toEqualTypeOf<GenerationResult>();
-    expectTypeOf<GenerationResult['stop']>().toEqualTypeOf<'length' | 'eos' | 'text' | 'full'>();
+    expectTypeOf<GenerationResult['finishReason']>().toEqualTypeOf<'stop' | 'length' | 'contextFull'>();
   });
 
   test('gates and errors', () => {
     expectTypeOf(readGates).returns.resolves.toEqualTypeOf<GatePattern>();
     expectTypeOf<GatePattern['windows']>().toEqualTypeOf<readonly (readonly number[])[] | undefined>();
     expectTypeOf<GatePattern['losses']>().toEqualTypeOf<Readonly<WindowLosses> | undefined>();
+    expectTypeOf(readGates).parameter(0).toEqualTypeOf<string | URL | Uint8Array>();
+    expectTypeOf(parseGates).returns.resolves.toEqualTypeOf<GatePattern>();
+    expectTypeOf(parseGates).parameter(0).toEqualTypeOf<string>();
+    expectTypeOf<GatePattern['gates']>().toEqualTypeOf<readonly (readonly number[])[]>();
+    expectTypeOf<GatePattern['sink']>().toEqualTypeOf<number | undefined>();
+    expectTypeOf<GatePattern['provenance']>().toEqualTypeOf<Readonly<Record<string, unknown>> | undefined>();
+    expectTypeOf<GatePattern['compare']>().returns.resolves.toEqualTypeOf<PatternComparison>();
+    expectTypeOf<Model['gates']>().toEqualTypeOf<GatePattern | undefined>();
+    expectTypeOf<GatePattern>().toExtend<Gates>();
+    expectTypeOf<number[][]>().not.toExtend<Gates>();
+    expectTypeOf<GatesShapeError>().toExtend<GatesError>();
+    expectTypeOf<GatesShapeError['modelShape']>().toEqualTypeOf<readonly number[]>();
     expectTypeOf<GatePattern['select']>().returns.resolves.toEqualTypeOf<HeadSelection>();
     expectTypeOf<GrammarError['text']>().toEqualTypeOf<string>();
     expectTypeOf<GrammarError['code']>().toEqualTypeOf<ErrorCode>();
+  });
+
+  test('options', () => {
+    expectTypeOf<ContextOptions['contextSize']>().toEqualTypeOf<number | 'trained' | undefined>();
+    expectTypeOf<ContextOptions['typeK']>().toEqualTypeOf<CacheType | undefined>();
+    expectTypeOf<GenerateOptions['stop']>().toEqualTypeOf<string | readonly string[] | undefined>();
+    expectTypeOf<GenerateOptions>().toExtend<SamplingOptions>();
+    expectTypeOf<keyof GenerateOptions>().toEqualTypeOf<keyof typeof generateTable>();
+    expectTypeOf<{ windowStep: number | undefined }>().toExtend<DuoOptions>();
   });
 });
 
@@ -88,11 +119,11 @@ describe('the compiled types', () => {
   });
 
   test('have no constructors of what a program cannot make', () => {
-    const classes = readdirSync(dist)
+    const classes = readdirSync(dist, { recursive: true, encoding: 'utf8' })
       .filter((file) => file.endsWith('.d.ts') && file !== 'errors.d.ts')
       .map((file) => readFileSync(join(dist, file), 'utf8'))
-      .filter((types) => /export declare class (Model|Context|Generation|GatePattern) /.test(types));
-    expect(classes).toHaveLength(4);
+      .filter((types) => /export declare class (CoreModel|Model|Context|Generation|GatePattern) /.test(types));
+    expect(classes).toHaveLength(5);
     for (const types of classes) expect(types).not.toContain('constructor(');
   });
 });

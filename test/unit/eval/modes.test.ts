@@ -1,9 +1,9 @@
 import { describe, expect, test } from 'vitest';
 
 import { OptionError } from '../../../src/errors.ts';
-import { sidecarPath } from '../../../src/eval/gates.ts';
+import { sidecarPath } from '../../../src/gates/own.ts';
 import { evenGates, inverted, modes, randomGates, variants, type VariantOptions } from '../../../src/eval/modes.ts';
-import type { GatePatternJson } from '../../../src/gates.ts';
+import type { GatePatternJson } from '../../../src/core/duo.ts';
 import { Random } from '../../../src/synthetic/random.ts';
 
 const kvHeads = [4, 4, 2];
@@ -57,7 +57,7 @@ describe('variants', () => {
       'streaming chunk 512 q8_0/q4_0',
     ]);
     expect(all.at(-1)).toMatchObject({ typeK: 'q8_0', typeV: 'q4_0' });
-    expect(all.at(-1)?.duo?.(0)).toEqual({ sparsity: 1, sink: 64, recent: 256, chunk: 512 });
+    expect(all.at(-1)?.duo?.(0)).toEqual({ sparsity: 1, sink: 64, recent: 256, windowStep: 512 });
     expect(new Set(all.map(({ label }) => label)).size).toBe(all.length);
   });
 
@@ -70,7 +70,7 @@ describe('variants', () => {
   test('full is llama.cpp’s own cache, all others have the same window', () => {
     for (const { mode, duo } of variants(options)) {
       if (mode === 'full') expect(duo).toBeUndefined();
-      else expect(duo?.(0)).toMatchObject({ sink: 64, recent: 256, chunk: 1 });
+      else expect(duo?.(0)).toMatchObject({ sink: 64, recent: 256, windowStep: 1 });
     }
   });
 

@@ -18,7 +18,7 @@ export const kv = {
   sequences: 1,
   sink: 64,
   recent: 256,
-  chunk: 1,
+  windowStep: 1,
 };
 
 export function outcome(value: number, depth: number | null = null): Outcome {
@@ -38,7 +38,7 @@ export const duo: Variant = {
   typeV: 'f16',
   label: 'duo 50%',
   draws: 1,
-  duo: () => ({ sparsity: 0.5, sink: 64, recent: 256, chunk: 1 }),
+  duo: () => ({ sparsity: 0.5, sink: 64, recent: 256, windowStep: 1 }),
 };
 
 export function batch(over: Partial<Batch> = {}): Batch {

@@ -1,0 +1,3 @@
+/** The types that a cache's rows may have. */
+export const cacheTypes = ['f32', 'f16', 'bf16', 'q8_0', 'q4_0', 'q4_1', 'iq4_nl', 'q5_0', 'q5_1'] as const;
+export type CacheType = (typeof cacheTypes)[number];

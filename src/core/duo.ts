@@ -1,0 +1,47 @@
+import { OptionError } from '../errors.ts';
+
+/** A gate pattern as JSON: the form of llama-duo's pattern files. */
+export type GatePatternJson = {
+  /** The version of this form: 2 where it has windows, sinks or losses, which builds that know version 1 alone refuse. */
+  llamaDuoPattern: 1 | 2;
+  layers: number;
+  kvHeads: number;
+  /** `gates[layer][kvHead]`, 0 (streams well) to 1 (needs the whole cache). */
+  gates: number[][];
+  /** The number of first keys, and of recent keys, that the gates were found with. */
+  sink?: number | undefined;
+  recent?: number | undefined;
+  /** `windows[layer][kvHead]`: the number of recent keys that a head sees where it streams, unless a context is told one for all. */
+  windows?: number[][] | undefined;
+  /** `sinks[layer]`: the number of first keys that streaming heads of a layer see, likewise. */
+  sinks?: number[] | undefined;
+  losses?: WindowLosses | undefined;
+  /** Where it comes from: model, method, data, seed, version, date. */
+  provenance?: Record<string, unknown> | undefined;
+};
+
+/** What was lost where one head alone saw no more than a window; the unit is the method's, which the provenance names. */
+export type WindowLosses = {
+  /** Rising. */
+  windows: number[];
+  /** `heads[layer][kvHead]`: a loss for each of the windows. */
+  heads: number[][][];
+};
+
+/** What can be written as a pattern: a `GatePattern`. */
+export type GatePatternLike = { toJSON(): GatePatternJson };
+
+/**
+ * How heads are chosen (default: sparsity 0.5): a share of all KV heads that streams (those with the lowest gates), or a gate from which a head keeps its whole cache.
+ * Never both.
+ */
+export type HeadChoice = { sparsity?: number | undefined; threshold?: undefined } | { sparsity?: undefined; threshold: number };
+
+/** Where the gates of a context come from; 'auto' is the model's own. */
+export type Gates = 'auto' | (string & {}) | URL | GatePatternLike | GatePatternJson;
+
+/** @throws OptionError where heads are chosen in both ways */
+export function refuseBoth(choice: { sparsity?: number | undefined; threshold?: number | undefined }, prefix = ''): void {
+  if (choice.sparsity === undefined || choice.threshold === undefined) return;
+  throw new OptionError(`${prefix}threshold`, choice.threshold, 'no threshold beside a sparsity: they are two ways to choose heads');
+}

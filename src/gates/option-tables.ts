@@ -1,0 +1,101 @@
+import { boolean, choice, integer, path, progress, signal, text, type Table } from '../core/options.ts';
+import { calibrationMethods } from './calibration-methods.ts';
+import type { CalibrateOptions, EmbedOptions, ReadGatesOptions } from './option-types.ts';
+
+/** Each has a sequence of its own in one context, and llama.cpp has no more. */
+export const maxSamples = 256;
+
+const maxWindow = 2 ** 24;
+
+export const calibrateTable = {
+  method: choice(calibrationMethods, {
+    type: 'CalibrationMethod',
+    default: 'combined',
+    doc: 'How heads are scored; docs/calibration.md compares the methods.',
+    flags: ['--method'],
+    value: 'M',
+  }),
+  contextSize: integer({
+    min: 1,
+    doc: 'Tokens of a sample.',
+    otherwise: '1024, or what the window needs, at most what the model was trained for',
+    flags: ['-c', '--ctx', '--ctx-size'],
+    value: 'N',
+    native: null,
+  }),
+  samples: integer({
+    min: 1,
+    max: maxSamples,
+    doc: 'Texts to look things up in.',
+    otherwise: '2, or more where the model has fewer than 72 KV heads: 180 divided by their number',
+    flags: ['--samples'],
+    value: 'N',
+    native: null,
+  }),
+  questions: integer({
+    min: 1,
+    max: 20,
+    default: 6,
+    doc: 'Facts that are hidden in each sample and asked for.',
+    flags: ['--questions'],
+    value: 'N',
+    native: null,
+  }),
+  seed: integer({
+    min: 0,
+    max: 2 ** 32 - 1,
+    default: 1,
+    doc: 'The same seed gives the same samples.',
+    flags: ['-s', '--seed'],
+    value: 'N',
+  }),
+  text: text({ doc: 'A running text to hide facts in.', otherwise: 'it is made up', native: null }),
+  sink: integer({
+    min: 0,
+    max: maxWindow,
+    default: 64,
+    doc: 'First tokens that a streaming head will see.',
+    flags: ['--duo-sink'],
+    value: 'N',
+  }),
+  recent: integer({
+    min: 0,
+    max: maxWindow,
+    default: 256,
+    doc: 'Recent tokens that a streaming head will see.',
+    flags: ['--duo-recent'],
+    value: 'N',
+  }),
+  strict: boolean({
+    default: false,
+    doc: 'Read each text anew for every measurement: exact, and slow. Otherwise it is read once, with all heads seeing everything.',
+    flags: ['--strict'],
+  }),
+  masks: integer({
+    min: 2,
+    max: 2 ** 20,
+    doc: 'Choices of heads that method masks tries.',
+    otherwise: 'twice the number of KV heads',
+    flags: ['--masks'],
+    value: 'N',
+  }),
+  threads: integer({ min: 1, max: 512, doc: 'CPU threads.', otherwise: "the machine's cores", flags: ['-t', '--threads'], value: 'N' }),
+  partial: path({
+    doc:
+      'A file for measurements as they come. A later call with the same options goes on from it, and several calls may share it. A file with measurements of other ' +
+      'options is refused and left as it is. The caller removes it.',
+    otherwise: 'none',
+  }),
+  onProgress: progress('Gets a number that grows from 0 to 1.'),
+  signal: signal('Stops the work; the promise rejects with `signal.reason`.'),
+} satisfies Table<CalibrateOptions>;
+
+export const readGatesTable = {
+  signal: signal('Stops the reading; the promise rejects with `signal.reason`.'),
+  library: text({ doc: 'The path of the native library.', otherwise: 'LLAMA_DUO_LIBRARY, else the local build', native: null }),
+} satisfies Table<ReadGatesOptions>;
+
+export const embedTable = {
+  onProgress: progress('Gets a number that grows from 0 to 1.'),
+  signal: signal('Stops the copying; nothing is left of the copy.'),
+} satisfies Table<EmbedOptions>;

@@ -1,0 +1,171 @@
+import { ContextError, OptionError } from '../errors.ts';
+import { Encoder } from './encoder.ts';
+import { haystackSteps } from './haystack.ts';
+import { fill, keys, sentence, texts, value } from './language.ts';
+import { Random } from './random.ts';
+import type { CoreModel } from '../core/model.ts';
+import { inSlices } from '../core/slices.ts';
+
+/** A text to calibrate on: a context, then questions whose answers can only be told from it. */
+export type CalibrationSample = {
+  tokens: number[];
+  /** Tokens before the first question. */
+  context: number;
+  /** The first token of each answer, and the one behind its last. */
+  answers: [number, number][];
+};
+
+export type SampleOptions = {
+  /** Tokens of a sample. */
+  contextSize: number;
+  /** Questions of a sample. */
+  questions: number;
+  /** What a streaming head sees: no answer lies there when it is asked for. */
+  sink: number;
+  recent: number;
+  seed: number;
+  /** Running text to hide facts in; undefined: it is made up. */
+  text?: string | undefined;
+};
+
+/**
+ * Samples of one size. The same options always give the same. The event loop goes on meanwhile.
+ *
+ * @throws ContextError where the model was trained for fewer tokens, OptionError where the size has no room for what it should hold; `signal.reason`
+ */
+export async function calibrationSamples(
+  model: Pick<CoreModel, 'tokenize' | 'info'>,
+  count: number,
+  options: SampleOptions,
+  signal?: AbortSignal,
+): Promise<CalibrationSample[]> {
+  return inSlices(sampling(model, count, options), signal);
+}
+
+function* sampling(
+  model: Pick<CoreModel, 'tokenize' | 'info'>,
+  count: number,
+  options: SampleOptions,
+): Generator<void, CalibrationSample[], void> {
+  const { trainedContextSize: trained, addBos, bosToken } = model.info;
+  if (options.contextSize > trained) {
+    throw new ContextError(
+      `Samples of ${options.contextSize} tokens are more than the ${trained} that the model was trained for: take smaller ones, and a window to match.`,
+    );
+  }
+  const before = addBos && bosToken !== null ? [bosToken] : [];
+  const encoder = new Encoder(model);
+  const running = options.text === undefined ? undefined : yield* sentencesOf(options.text);
+  const samples: CalibrationSample[] = [];
+  for (let index = 0; index < count; index++) {
+    samples.push(yield* sample(encoder, before, running, options, new Random(options.seed, 'calibration', index)));
+  }
+  return samples;
+}
+
+/** What is hidden in a context, what asks for it, and the answer. */
+type Fact = { statement: string; question: string; answer: string };
+
+function* sample(
+  encoder: Encoder,
+  before: readonly number[],
+  running: string[] | undefined,
+  options: SampleOptions,
+  random: Random,
+): Generator<void, CalibrationSample, void> {
+  const { contextSize, questions, sink, recent } = options;
+  const facts = random.shuffle([...numbers(Math.ceil(questions / 2), random), ...passkeys(Math.floor(questions / 2), random)]);
+  const statements = facts.map(({ statement }) => encoder.next(` ${statement}`));
+  const head = [...before, ...encoder.opening(texts('multi-key').intro + sentence(random))];
+
+  const tail: number[] = [];
+  const answers: [number, number][] = [];
+  for (const { question, answer } of random.shuffle(facts)) {
+    tail.push(...encoder.next(question));
+    const first = tail.length;
+    tail.push(...encoder.next(answer));
+    answers.push([first, tail.length]);
+  }
+
+  const room = contextSize - head.length - statements.flat().length - tail.length;
+  const { tokens, gaps } = room > recent ? yield* filler(room, encoder, random, running) : { tokens: [], gaps: [] };
+  // Behind the sinks, and before what the first question's tokens see.
+  const places = gaps.filter((gap) => gap >= sink - head.length && gap <= room - recent);
+  if (places.length < facts.length) {
+    const least = contextSize - room + sink + recent + facts.length * tokensOfSentence;
+    throw new OptionError(
+      'contextSize',
+      contextSize,
+      `about ${least} tokens or more: ${questions} questions, ${sink} sinks and ${recent} recent keys, and something between`,
+    );
+  }
+
+  const pieces = [head]; // not pushed token by token: a long text is more than a call takes arguments
+  let done = 0;
+  statements.forEach((statement, index) => {
+    // One in each of as many equal parts of the context.
+    const place = places[Math.floor(((index + random.fraction()) / statements.length) * places.length)] ?? done;
+    pieces.push(tokens.slice(done, place), statement);
+    done = place;
+  });
+  const context = [...pieces, tokens.slice(done)].flat();
+  const move = context.length;
+  return { tokens: [...context, ...tail], context: move, answers: answers.map(([first, end]) => [move + first, move + end]) };
+}
+
+/** About what a sentence takes. */
+const tokensOfSentence = 16;
+
+function* filler(
+  room: number,
+  encoder: Encoder,
+  random: Random,
+  running: string[] | undefined,
+): Generator<void, { tokens: number[]; gaps: number[] }, void> {
+  if (!running) return yield* haystackSteps(room, encoder, random);
+  const tokens: number[] = [];
+  const gaps = [0];
+  // Only what is needed of the text becomes tokens: it may be a book.
+  const first = random.below(Math.max(1, running.length));
+  for (let read = 0; tokens.length < room; read++) {
+    if (read === running.length) throw new OptionError('text', `${tokens.length} tokens`, `a text of at least ${room} tokens`);
+    for (const token of encoder.next(running[(first + read) % running.length] ?? '')) tokens.push(token);
+    if (tokens.length <= room) gaps.push(tokens.length);
+    yield;
+  }
+  return { tokens: tokens.slice(0, room), gaps };
+}
+
+/** The sentences of a text, each with the white space before it. One that goes on for thousands of characters is cut, so that none takes long. */
+function* sentencesOf(text: string): Generator<void, string[], void> {
+  const sentences: string[] = [];
+  let space = '';
+  for (const [part] of text.matchAll(/\s+|\S[^.!?\n]{0,4000}[.!?]{0,1000}/gu)) {
+    if (/^\s/.test(part)) space = part.slice(-1000);
+    else {
+      sentences.push((space || ' ') + part);
+      space = '';
+    }
+    yield;
+  }
+  return sentences;
+}
+
+/** Numbers that go with words. */
+function numbers(count: number, random: Random): Fact[] {
+  const t = texts('multi-key');
+  return random.sample(keys, count).map((key) => {
+    const slots = { key, value: value(random) };
+    return { statement: fill(t.needle, slots), question: fill(t.question + t.answer, slots), answer: fill(t.expected, slots) };
+  });
+}
+
+/** Passkeys, told apart by words that running text has, too. */
+function passkeys(count: number, random: Random): Fact[] {
+  const t = texts('multi-passkey');
+  return random.sample(t.names, count).map((name) => {
+    const slots = { name, value: value(random) };
+    const question = fill(`${texts('passkey').question.replace(/\?$/, ` {name}?`)}${t.answer}`, slots);
+    return { statement: fill(t.needle, slots), question, answer: fill(t.expected, slots) };
+  });
+}
