@@ -50,19 +50,26 @@ const tokens = Int32Array.of(5, 6, 7);
 const pattern = { llamaDuoPattern: 1, layers: 1, kvHeads: 2, gates: [[0.25, 0.75]] };
 const json = JSON.stringify;
 
+// Until they are bound.
+const samplersThere = [
+  ...['topNSigma', 'xtcProbability', 'xtcThreshold', 'minKeep', 'dynamicTemperatureRange', 'dynamicTemperatureExponent'],
+  ...['dryMultiplier', 'dryBase', 'dryAllowedLength', 'dryLastN', 'drySequenceBreakers', 'mirostat', 'mirostatTau', 'mirostatEta'],
+  ...['adaptiveTarget', 'adaptiveDecay', 'samplers', 'logitBias'],
+];
+
 const tables: Record<string, Table> = {
   loadModel: {
     checks: modelChecks,
     submit: (o) => native.modelLoad(json({ path: needlePath, vocabOnly: true, ...o })),
     otherWords: ['path'],
   },
-  planContext: { checks: planChecks, submit: (o) => native.contextPlan(model, json({ contextSize: 256, ...o })), there: ['sequences'] },
+  planContext: { checks: planChecks, submit: (o) => native.contextPlan(model, json({ contextSize: 256, ...o })), there: ['sequences', 'loras'] },
   duo: { checks: duoChecks, submit: (o) => native.contextPlan(model, json({ contextSize: 256, duo: o })) },
   generate: {
     checks: generateChecks,
     submit: (o) => native.generate(context, tokens, json({ maxTokens: 0, ...o })),
     here: ['onProgress', 'signal'],
-    there: ['addSpecial'],
+    there: ['addSpecial', ...samplersThere, 'n', 'logProbs', 'jsonSchema', 'chat'],
   },
   score: {
     checks: scoreChecks,
