@@ -63,7 +63,11 @@ const tables: Record<string, Table> = {
     submit: (o) => native.modelLoad(json({ path: needlePath, vocabOnly: true, ...o })),
     otherWords: ['path'],
   },
-  planContext: { checks: planChecks, submit: (o) => native.contextPlan(model, json({ contextSize: 256, ...o })), there: ['sequences', 'loras'] },
+  planContext: {
+    checks: planChecks,
+    submit: (o) => native.contextPlan(model, json({ contextSize: 256, ...o })),
+    there: ['sequences', 'loras'],
+  },
   duo: { checks: duoChecks, submit: (o) => native.contextPlan(model, json({ contextSize: 256, duo: o })) },
   generate: {
     checks: generateChecks,
