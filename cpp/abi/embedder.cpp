@@ -121,7 +121,7 @@ template <class F> static void pool_each(job & j, embedder & e, const std::vecto
     const size_t    n_seq   = llama_n_seq_max(ctx);
     for (size_t i = 0; i < texts.size(); i++) {
         if (texts[i].empty() || texts[i].size() > n_batch) {
-            throw job_error(texts[i].empty() ? "option" : "full", "text " + std::to_string(i) + " has " + std::to_string(texts[i].size()) + " tokens, and one has from 1 to " +
+            throw job_error(texts[i].empty() ? "option" : "full", "texts: number " + std::to_string(i) + " has " + std::to_string(texts[i].size()) + " tokens, and one has from 1 to " +
                     std::to_string(n_batch), texts[i].empty() ? json { { "name", "texts" }, { "value", i }, { "expected", "texts of at least a token" } } : json::object());
         }
     }

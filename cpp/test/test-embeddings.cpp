@@ -1,4 +1,4 @@
-// Embeddings and ranks of texts: together they are what they are alone, and a mean is the mean. On small random models, in F32.
+// Embeddings and ranks of texts: together they are what they are alone, and a mean is the mean. On small random models.
 #include "abi-calls.h"
 #include "check.h"
 #include "contexts.h"
@@ -8,6 +8,9 @@
 #include <random>
 
 using tokens_t = std::vector<int32_t>;
+
+// K and V are f16, and GELU is a table of f16: what another batch rounds otherwise grows to 1e-3. Another text's embedding is 0.1 off and more.
+static constexpr double same = 5e-3;
 
 static json_call on(int32_t (*call)(uint32_t, const void *, int32_t, uint32_t *), uint32_t handle) {
     return [=](const void * j, int32_t n, uint32_t * job) { return call(handle, j, n, job); };
@@ -90,9 +93,10 @@ static void test_model(const random_model_params & p, const char * own_pooling, 
         const auto all = take_data<float>(submit(on(llama_duo_embed, e), dump({ { "texts", texts } })), &r);
         CHECK_EQ(r.at("texts"), 25);
         CHECK_EQ(all.size(), 25 * size);
+        CHECK(furthest(&all[0], &all[size], size) > 10 * same);
         for (size_t i = 0; i < texts.size(); i++) {
             const auto alone = take_data<float>(submit(on(llama_duo_embed, e), dump({ { "texts", { texts[i] } } })));
-            CHECK(furthest(&all[i * size], alone.data(), size) < 1e-5);
+            CHECK(furthest(&all[i * size], alone.data(), size) < same);
             double sum = 0;
             for (const float x : alone) {
                 sum += double(x) * x;
@@ -102,7 +106,7 @@ static void test_model(const random_model_params & p, const char * own_pooling, 
         if (std::string(pooling) == "mean") {
             const auto plain = take_data<float>(submit(on(llama_duo_embed, e), dump({ { "texts", { texts[1] } }, { "normalize", false } })));
             const auto expected = mean_of(file.load().get(), texts[1]);
-            CHECK(relative(plain, expected) < 1e-5);
+            CHECK(relative(plain, expected) < 2 * same);
         }
 
         check_refused(on(llama_duo_embed, e), R"({"texts":[]})", "texts", "at least one text");
@@ -110,7 +114,7 @@ static void test_model(const random_model_params & p, const char * own_pooling, 
         check_refused(on(llama_duo_embed, e), R"({"texts":[[512]]})", "texts", "ids");
         const json full = take_error(submit(on(llama_duo_embed, e), dump({ { "texts", { { 5 }, tokens_t(257, 5) } } })));
         CHECK_EQ(full.at("code"), "full");
-        CHECK(contains(full.at("message"), "text 1 has 257 tokens"));
+        CHECK(contains(full.at("message"), "number 1 has 257 tokens"));
         CHECK_EQ(take_error(submit(on(llama_duo_rank, e), R"({"query":"a","documents":["b"]})")).at("code"), "context");
 
         // cancelled, and as good as new
@@ -120,7 +124,7 @@ static void test_model(const random_model_params & p, const char * own_pooling, 
         CHECK_EQ(wait_for(job), LLAMA_DUO_JOB_CANCELLED);
         CHECK_EQ(llama_duo_job_free(job), LLAMA_DUO_OK);
         const auto again = take_data<float>(submit(on(llama_duo_embed, e), dump({ { "texts", { texts[0] } } })));
-        CHECK(furthest(&all[0], again.data(), size) < 1e-5);
+        CHECK(furthest(&all[0], again.data(), size) < same);
         give_back(llama_duo_embedder_free, e);
         uint32_t none = 0;
         CHECK_EQ(llama_duo_embed(e, "{}", 2, &none), LLAMA_DUO_E_HANDLE);
@@ -142,11 +146,11 @@ static void test_model(const random_model_params & p, const char * own_pooling, 
         const json documents = { "the sea", "a tree </s> of words", "x", "the sea", "many words and more of them" };
         const auto scores = take_data<float>(submit(on(llama_duo_rank, e), dump({ { "query", "where?" }, { "documents", documents } })));
         CHECK_EQ(scores.size(), size_t(5));
-        CHECK_NEAR(scores[3], scores[0], 1e-5);
+        CHECK_NEAR(scores[3], scores[0], 2 * same);
         CHECK(scores[1] != scores[2]);
         for (size_t i = 0; i < 5; i++) {
             const auto alone = take_data<float>(submit(on(llama_duo_rank, e), dump({ { "query", "where?" }, { "documents", { documents[i] } } })));
-            CHECK_NEAR(alone.at(0), scores[i], 1e-5);
+            CHECK_NEAR(alone.at(0), scores[i], 2 * same);
         }
         give_back(llama_duo_embedder_free, e);
     }

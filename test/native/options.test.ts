@@ -44,23 +44,31 @@ const tokens = Int32Array.of(5, 6, 7);
 const pattern = { llamaDuoPattern: 1, layers: 1, kvHeads: 2, gates: [[0.25, 0.75]] };
 const json = JSON.stringify;
 
+// Until they are bound.
+const samplersThere = [
+  ...['topNSigma', 'xtcProbability', 'xtcThreshold', 'minKeep', 'dynamicTemperatureRange', 'dynamicTemperatureExponent'],
+  ...['dryMultiplier', 'dryBase', 'dryAllowedLength', 'dryLastN', 'drySequenceBreakers', 'mirostat', 'mirostatTau', 'mirostatEta'],
+  ...['adaptiveTarget', 'adaptiveDecay', 'samplers', 'logitBias'],
+];
+
 const sides: Record<string, Side> = {
   loadModel: {
     table: modelTable,
     submit: (o) => native.modelLoad(json({ path: needlePath, vocabOnly: true, ...o })),
+    there: ['useMlock', 'checkTensors', 'splitMode', 'mainGpu', 'devices', 'tensorSplit', 'overrides'],
     wider: ['path'],
   },
   planContext: {
     table: planTable,
     submit: (o) => native.contextPlan(model, json({ contextSize: 256, ...o })),
-    there: ['sequences'],
+    there: ['sequences', 'loras'],
     wider: ['contextSize'],
   },
   duo: { table: duoTable, submit: (o) => native.contextPlan(model, json({ contextSize: 256, duo: o })) },
   generate: {
     table: generateTable,
     submit: (o) => native.generate(context, tokens, json({ maxTokens: 0, ...o })),
-    there: ['addSpecial'],
+    there: ['addSpecial', ...samplersThere, 'n', 'logProbs', 'jsonSchema', 'chat'],
     wider: ['stop'],
   },
   score: { table: scoreTable, submit: (o) => native.score(context, tokens, json(o)), there: ['addSpecial'], wider: ['from'] },
