@@ -2,6 +2,7 @@
 // Arguments: options.json, a model.
 #include "abi-calls.h"
 
+#include "calibrate.h"
 #include "context.h"
 #include "generate.h"
 #include "handle-table.h"
@@ -164,6 +165,23 @@ static std::map<std::string, json> context_defaults() {
     };
 }
 
+static json one_sample() {
+    return { { "samples", json::array({ { { "tokens", { 5, 6, 7 } }, { "context", 1 }, { "answers", json::array({ { 2, 3 } }) } } }) } };
+}
+
+static std::map<std::string, json> calibrate_defaults(const duo::abi::model & m) {
+    const std::string text = dump(one_sample());
+    const auto   o = calibrate_options::read(options::parse(text.data(), int32_t(text.size())), m);
+    const auto & p = o.params;
+    return {
+        { "method", duo::calibration_method_names()[size_t(p.method)] },
+        { "seed",   p.seed },
+        { "sink",   p.sink },
+        { "recent", p.recent },
+        { "strict", p.strict },
+    };
+}
+
 int main(int argc, char ** argv) {
     if (argc < 3) {
         fprintf(stderr, "usage: test-options OPTIONS.json MODEL\n");
@@ -199,6 +217,9 @@ int main(int argc, char ** argv) {
             const json pattern = { { "llamaDuoPattern", 1 }, { "layers", 1 }, { "kvHeads", 2 }, { "gates", { { 0.25, 0.75 } } } };
             return submit(llama_duo_gates_select, with({ { "pattern", pattern } }, o));
         }, { "pattern", "kvHeads" }, "" } },
+        { "calibrate", { [&](const json & o) {
+            return submit([=](const void * j, int32_t n, uint32_t * job) { return llama_duo_calibrate(model, j, n, job); }, with(one_sample(), o));
+        }, { "samples", "modelId" }, "" } },
     };
 
     std::set<std::string> seen;
@@ -217,6 +238,7 @@ int main(int argc, char ** argv) {
     CHECK(m != nullptr);
     check_defaults(tables.at("generate"), generate_defaults(*m));
     check_defaults(tables.at("context"), context_defaults());
+    check_defaults(tables.at("calibrate"), calibrate_defaults(*m));
 
     give_back(llama_duo_context_free, context);
     give_back(llama_duo_model_free, model);

@@ -119,7 +119,8 @@ function valueOf({ flag, name, text }: Found): string | number | boolean {
   const { min = -Infinity, max = Infinity } = flag;
   const number = Number(text);
   const isNumber = text.trim() !== '' && (flag.kind === 'integer' ? Number.isSafeInteger(number) : Number.isFinite(number));
-  if (!isNumber || number < min || number > max) throw new UsageError(`${name} needs ${expected(flag)}, got ${JSON.stringify(text)}.`);
+  if (!isNumber || number < min || number > max)
+    throw new UsageError(`${name} needs ${expected(flag, number > max)}, got ${JSON.stringify(text)}.`);
   return number;
 }
 
@@ -128,10 +129,11 @@ function choiceOf({ choices = [] }: Flag, name: string, text: string): string {
   throw new UsageError(`${name} needs one of ${choices.join(', ')}, got ${JSON.stringify(text)}.`);
 }
 
-function expected({ kind, min, max }: Flag): string {
+/** @param tooLarge whether a greatest number has to be told that nobody comes to otherwise */
+function expected({ kind, min, max }: Flag, tooLarge: boolean): string {
   const what = kind === 'integer' ? 'an integer' : 'a number';
   if (min === undefined) return what;
-  return max === undefined || max === 2 ** 31 - 1 ? `${what} of at least ${min}` : `${what} from ${min} to ${max}`;
+  return max === undefined || (max === 2 ** 31 - 1 && !tooLarge) ? `${what} of at least ${min}` : `${what} from ${min} to ${max}`;
 }
 
 function namesOf(flags: Flags): string[] {

@@ -56,15 +56,17 @@ export class GatePattern {
    * @param sparsities where their choices of heads are compared. Default: 0.25, 0.5 and 0.75
    * @throws GatesError where the shapes differ
    */
-  compare(other: GatePattern, sparsities: readonly number[] = [0.25, 0.5, 0.75]): Promise<PatternComparison> {
+  async compare(other: GatePattern, sparsities: readonly number[] = [0.25, 0.5, 0.75]): Promise<PatternComparison> {
+    if (!(other instanceof GatePattern)) throw new OptionError('other', other, 'a gate pattern');
+    if (!Array.isArray(sparsities)) throw new OptionError('sparsities', sparsities, 'an array of numbers from 0 to 1');
     return comparePatterns(this, other, sparsities);
   }
 
   /** The content of a pattern file: this project's JSON, or DuoAttention's table, which has the gates alone. */
   format(as: 'json' | 'tsv'): string {
-    const formats = { json: () => jsonText(this.toJSON()), tsv: () => tsvText(this.gates) };
-    if (!Object.hasOwn(formats, as)) throw new OptionError('as', as, `one of ${Object.keys(formats).join(', ')}`);
-    return formats[as]();
+    if (as === 'json') return jsonText(this.toJSON());
+    if ((as as string) === 'tsv') return tsvText(this.gates);
+    throw new OptionError('as', as, 'one of json, tsv');
   }
 
   /**

@@ -58,7 +58,7 @@ describe('what is asked for is checked before any work', () => {
     [['pattern', 'convert', gates, 'disguised.json'], 1, 'is a model, which is never written over'],
     [['eval', '-m', 'm.gguf', '--csv', 'other.gguf'], 1, 'is a model, which is never written over'],
     [['eval', '-m', 'm.gguf', '--resume', 'none/a.jsonl'], 1, 'none/a.jsonl (--resume) cannot be written (ENOENT'],
-    [['eval', '-m', 'm.gguf', '-t', '0'], 2, '-t needs an integer of at least 1, got "0"'],
+    [['eval', '-m', 'm.gguf', '-t', '0'], 2, '-t needs an integer from 1 to 512, got "0"'],
     [['eval', '-m', 'm.gguf', '--lengths', '1,024'], 2, 'commas stand between numbers'],
     [['run', '-m', 'm.gguf', '-p', 'x', '-n', '-5'], 2, '-n needs an integer of at least -1, got "-5"'],
     [
@@ -67,9 +67,10 @@ describe('what is asked for is checked before any work', () => {
       'mixed heads do not apply: flash attention is off (-fa off); mixed heads have their own attention, which needs it on or auto. Without duo options',
     ],
     [['eval', '-m', 'm.gguf', '-ctk', 'q4_0', '--task', 'longbench'], 1, '--data FOLDER'],
-    // What only the library knows has the flag's name, too.
-    [['run', '-m', 'm.gguf', '-p', 'x', '-b', '300000000000'], 2, 'Bad value for -b: expected'],
-    [['run', '-m', 'm.gguf', '-p', 'x', '--duo-sparsity', '1', '--duo-sink', '99999999999'], 2, 'Bad value for --duo-sink: expected'],
+    [['run', '-m', 'm.gguf', '-p', 'x', '-b', '300000000000'], 2, '-b needs an integer from 1 to 2147483647, got "300000000000"'],
+    [['run', '-m', 'm.gguf', '-p', 'x', '--duo-sparsity', '1', '--duo-sink', '99999999999'], 2, '--duo-sink needs an integer from 0 to'],
+    // What only the API knows has the flag's name, too.
+    [['run', '-m', 'm.gguf', '-p', 'x', '-c', '2147483647'], 2, 'Bad value for -c: expected an integer from 1 to 2147483392'],
   ])('%j', (args, status, message) => {
     const before = ['m.gguf', 'other.gguf', 'disguised.json'].map(hashOf);
     const ended = cli(...args);

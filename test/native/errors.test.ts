@@ -83,7 +83,7 @@ describe('what a caller got wrong is named', () => {
     await context.generate('the', { stop: ['\u{1f600}', '\\ud83d'], maxTokens: 1 }).collect();
   });
 
-  test.each([new URL('http://example.org/m.gguf'), new URL('file:///a%2Fb'), '', 'a\0b'])('%s is no path', async (path) => {
+  test.each([new URL('ftp://example.org/m.gguf'), new URL('file:///a%2Fb'), '', 'a\0b'])('%s is no path', async (path) => {
     const error = { name: 'OptionError', expected: 'a path or a file URL' };
     await expect(loadModel(path)).rejects.toMatchObject({ ...error, option: 'path' });
     await expect(readGates(path)).rejects.toMatchObject({ ...error, option: 'source' });

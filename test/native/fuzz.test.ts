@@ -90,6 +90,8 @@ describe('options', () => {
     await check(anything, (given) => context.score('one two', given as never));
     await check(anything, (given) => pattern.select(given as never));
     await check(anything, (given) => readGates(needleGates, given as never));
+    await check(fc.tuple(anything, anything), ([other, sparsities]) => pattern.compare(other as never, sparsities as never));
+    await check(anything, (sparsities) => pattern.compare(pattern, sparsities as never));
     await check(anything, (given) => pattern.embed(given as never, given as never));
     await check(anything, (given) => pattern.format(given as never));
   });

@@ -123,6 +123,7 @@ export function nativeFile(file: string): Promise<string> {
     generate: tables.generateTable,
     score: tables.scoreTable,
     select: tables.headChoiceTable,
+    calibrate: gatesTables.calibrateTable,
   };
   const forms = Object.entries(native).map(([concept, table]) => [
     concept,
