@@ -2,24 +2,21 @@ import js from '@eslint/js';
 import { defineConfig, globalIgnores } from 'eslint/config';
 import tseslint from 'typescript-eslint';
 
-/**
- * The layers of src/, from the one that knows no other: each imports itself, those before it, and src/errors.ts. src/index.ts, the entry, is for programs and
- * for eval/ and cli/, which use the package as a program does.
- */
-const layers = ['ffi', 'core', 'synthetic', 'gates', 'eval', 'cli'];
+/** The layers of src/: each imports itself and those before it. src/index.ts is what programs import; eval/ and cli/ may use the package as they do. */
+const layers = ['errors.ts', 'ffi/', 'core/', 'synthetic/', 'gates/', 'index.ts', 'eval/', 'cli/'];
 
 /**
  * Rules that keep to that order, for static and for dynamic imports.
  *
  * @type {import('eslint').Linter.Config[]}
  */
-export const layerRules = ['errors.ts', ...layers.slice(0, -1)].map((layer) => {
-  const above = layers.slice(layers.indexOf(layer) + 1).map((name) => `${name}/`);
-  const regex = `^\\.\\.?/(${[...above, ...(layer === 'eval' ? [] : ['index\\.ts'])].join('|')})`;
+export const layerRules = layers.slice(0, -1).map((layer, index) => {
+  const above = layers.slice(index + 1).map((name) => name.replace('.', '\\.'));
+  const regex = `^\\.\\.?/(${above.join('|')})`;
   const message = `${layer} is below that layer: ${layers.join(' <- ')}.`;
   const dynamic = { selector: `ImportExpression > Literal[value=/${regex.replaceAll('/', '\\/')}/]`, message };
   return {
-    files: [layer === 'errors.ts' ? 'src/errors.ts' : `src/${layer}/**`],
+    files: [layer.endsWith('/') ? `src/${layer}**` : `src/${layer}`],
     rules: { 'no-restricted-imports': ['error', { patterns: [{ regex, message }] }], 'no-restricted-syntax': ['error', dynamic] },
   };
 });

@@ -67,7 +67,7 @@ calibrate_options calibrate_options::read(options o, const model & m) {
     p.recent    = int32_t(o.integer("recent", 0, 1 << 24).value_or(p.recent));
     p.strict    = o.boolean("strict").value_or(p.strict);
     p.n_masks   = int32_t(o.integer("masks", 2, 1 << 20).value_or(p.n_masks));
-    p.seed      = uint64_t(o.integer("seed", 0, UINT32_MAX).value_or(int64_t(p.seed)));
+    p.seed      = uint64_t(o.integer("seed", 0, UINT32_MAX).value_or(1));
     p.n_threads = int32_t(o.integer("threads", 1, GGML_MAX_N_THREADS).value_or(common_cpu_get_num_math()));
     p.model_id  = o.string("modelId").value_or("");
     if (const auto path = o.string("partial")) {

@@ -463,7 +463,13 @@ static void test_shapes() {
     CHECK_EQ(bits(select_by_sparsity(q, { 2, 1, 0 }, 0.5)), "01 0 ");
     CHECK_EQ(bits(select_by_sparsity(q, { 2, 1, 0 }, 0.6)), "01 1 ");
     CHECK_EQ(bits(select_by_threshold(q, { 2, 1, 0 }, 0.15)), "01 0 ");
-    CHECK_THROWS(select_by_sparsity(q, { 2, 2, 0 }, 0.5), gate_error, "the pattern has 3 layers x 0 to 2 KV heads, the model 3 x 0 to 2; layer 1 has 1 in the pattern and 2 in the model");
+    CHECK_THROWS(select_by_sparsity(q, { 2, 2, 0 }, 0.5), gate_shape_error, "the pattern has 3 layers x 0 to 2 KV heads, the model 3 x 0 to 2; layer 1 has 1 in the pattern and 2 in the model");
+    try {
+        select_by_sparsity(q, { 2, 2, 0 }, 0.5);
+    } catch (const gate_shape_error & e) {
+        CHECK(e.pattern == std::vector<int32_t>({ 2, 1, 0 }));
+        CHECK(e.model == std::vector<int32_t>({ 2, 2, 0 }));
+    }
 
     const head_selection all = select_all({ 2, 0, 3 }, true);
     CHECK_EQ(all.n_layer, 3);

@@ -1,7 +1,7 @@
 import { CoreModel, loadWith, type LoadedModel } from '../core/model.ts';
 import type { LoadModelOptions, ModelOptions } from '../core/option-types.ts';
 import type { Native } from '../ffi/native.ts';
-import { calibrate, type Calibration } from './calibrate.ts';
+import type { Calibration } from './calibrate.ts';
 import type { CalibrateOptions } from './option-types.ts';
 import { ownGates } from './own.ts';
 import type { GatePattern } from './pattern.ts';
@@ -55,6 +55,8 @@ export class Model extends CoreModel {
    * @throws ContextError where the model or a sample is too small for the window; UnsupportedError; OptionError; `signal.reason` when aborted
    */
   async calibrate(options: CalibrateOptions = {}): Promise<Calibration> {
+    // Loaded when it is asked for, with the language that it makes texts of.
+    const { calibrate } = await import('./calibrate.ts');
     return calibrate(this.#native, this, () => this.handle, options);
   }
 }

@@ -1,3 +1,6 @@
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
+
 import { Linter } from 'eslint';
 import { expect, test } from 'vitest';
 
@@ -19,19 +22,45 @@ test.each([
   ['src/synthetic/samples.ts', "import { GatePattern } from '../gates/pattern.ts';"],
   ['src/gates/calibrate.ts', "import { evaluate } from '../eval/evaluate.ts';"],
   ['src/gates/model.ts', "import '../index.ts';"],
+  ['src/index.ts', "export { evaluate } from './eval/evaluate.ts';"],
   ['src/eval/plots.ts', "import { print } from '../cli/output.ts';"],
 ])('%s may not say %s', (file, code) => {
   const found = complaints(file, code);
   expect(found).toHaveLength(1);
-  expect(found[0]).toContain('is below that layer: ffi <- core <- synthetic <- gates <- eval <- cli.');
+  expect(found[0]).toContain('is below that layer: errors.ts <- ffi/ <- core/ <- synthetic/ <- gates/ <- index.ts <- eval/ <- cli/.');
 });
 
 test.each([
   ['src/ffi/job.ts', "import { pump } from './pump.ts'; import { CancelledError } from '../errors.ts';"],
   ['src/core/model.ts', "import { Job } from '../ffi/job.ts'; import { checkOptions } from './options.ts';"],
   ['src/gates/calibrate.ts', "import { calibrationSamples } from '../synthetic/samples.ts'; import { Native } from '../ffi/native.ts';"],
+  ['src/index.ts', "export { loadModel } from './gates/model.ts'; export { setLog } from './core/log.ts';"],
   ['src/eval/plan.ts', "import { readGates } from '../gates/read.ts'; import { loadModel } from '../index.ts';"],
   ['src/cli/pattern.ts', "import { loadModel } from '../index.ts'; const plots = await import('../eval/plots.ts');"],
 ])('%s may say %s', (file, code) => {
   expect(complaints(file, code)).toEqual([]);
+});
+
+/** What is loaded with a file, by static imports that are more than types: files of src/, and packages. */
+function loaded(file: string, found = new Set<string>()): Set<string> {
+  found.add(file);
+  const text = readFileSync(file, 'utf8');
+  for (const [, clause = '', name = ''] of text.matchAll(/^(?:import|export) (?!type )([^;]*?)from '([^']+)'/gm)) {
+    const typesAlone = /^\{[^}]*\}\s*$/.test(clause) && clause.split(',').every((item) => /^[{\s]*(type\s|[}\s]*$)/.test(item));
+    if (typesAlone) continue;
+    const path = name.startsWith('.') ? join(file, '..', name) : name;
+    if (!found.has(path)) {
+      if (name.startsWith('.') && name.endsWith('.ts')) loaded(path, found);
+      else found.add(path);
+    }
+  }
+  return found;
+}
+
+test('who loads a model loads no package, and nothing of synthetic texts, evaluations and the command line', () => {
+  expect([...loaded('src/gates/calibrate.ts')].some((file) => file.startsWith('pure-rand'))).toBe(true);
+  const files = [...loaded('src/index.ts')];
+  expect(files).toContain('src/core/generation.ts');
+  expect(files.filter((file) => !file.startsWith('src/') && !file.startsWith('node:'))).toEqual([]);
+  expect(files.filter((file) => /^src\/(synthetic|eval|cli)\//.test(file))).toEqual([]);
 });
