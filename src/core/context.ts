@@ -5,7 +5,7 @@ import { refuseBoth } from './duo.ts';
 import { Generation } from './generation.ts';
 import { Job, runJob } from '../ffi/job.ts';
 import type { CoreModel } from './model.ts';
-import { contextTable, duoTable, generateTable, planTable, scoreTable } from './option-tables.ts';
+import { contextTable, defaultContextSize, duoTable, generateTable, planTable, scoreTable } from './option-tables.ts';
 import type { ContextOptions, DuoOptions, GenerateOptions, PlanOptions, ScoreOptions } from './option-types.ts';
 import { absolutePath, checkOptions, nativeOptions, toJson } from './check-options.ts';
 import { abandoned, Owned } from '../ffi/owned.ts';
@@ -94,9 +94,6 @@ export async function planContext(native: Native, model: CoreModel, handle: Hand
   const plan = await runJob<NativePlan>(native, () => native.contextPlan(handle, request), { owner: model });
   return { ...plan, kv: plan.kv && reportOf(plan.kv) } as ContextPlan;
 }
-
-/** A context takes memory for all of its tokens at once, and recent models are trained for 131,072 and more. */
-const defaultContextSize = 8192;
 
 /** What the library is asked for: there 0 is what the model was trained for, and it tells of a model that says nonsense of that. */
 function planRequest({ info }: CoreModel, { duo, contextSize, ...rest }: PlanOptions): string {

@@ -113,6 +113,9 @@ export const duoTable = {
   }),
 } satisfies Table<DuoOptions>;
 
+/** A context takes memory for all of its tokens at once, and recent models are trained for 131,072 and more. */
+export const defaultContextSize = 8192;
+
 const maxContextSize = 2 ** 31 - 256; // so that it can be rounded up
 const maxThreads = 512;
 
@@ -121,7 +124,7 @@ export const planTable = {
     doc:
       "Tokens of one sequence, rounded up to a multiple of 256. 'trained': as many as the model was trained for, which may take all memory that there is. A larger " +
       'context than that can be had, and warns.',
-    otherwise: 'what the model was trained for, at most 8192',
+    otherwise: `what the model was trained for, at most ${defaultContextSize}`,
     type: "number | 'trained'",
     accepts: (value) => value === 'trained' || (Number.isInteger(value) && (value as number) >= 1 && (value as number) <= maxContextSize),
     expected: `an integer from 1 to ${maxContextSize}, or "trained"`,

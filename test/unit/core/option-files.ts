@@ -9,13 +9,28 @@ import * as gatesTables from '../../../src/gates/option-tables.ts';
 type Options = Readonly<Record<string, Option>>;
 
 /** A type to write: the table's own keys, and the types that it is made of beside them. */
-type Concept = { name: string; doc: string; table: Options; but?: Options; and?: string; required?: readonly string[] };
+type Concept = {
+  name: string;
+  doc: string;
+  table: Options;
+  but?: Options;
+  and?: string;
+  required?: readonly string[];
+  /** Where its type is more than a table says: it is written by hand. */
+  byHand?: boolean;
+};
 
 const concepts: readonly Concept[] = [
   { name: 'ModelOptions', doc: 'Which model, and where its weights go.', table: tables.modelTable, required: ['path'] },
   { name: 'LoadModelOptions', doc: 'How loading is watched.', table: tables.loadModelTable },
   { name: 'TokenizeOptions', doc: 'How a text becomes tokens.', table: tables.tokenizeTable },
   { name: 'DetokenizeOptions', doc: 'How tokens become a text.', table: tables.detokenizeTable },
+  {
+    name: 'HeadChoice',
+    doc: 'How the heads that stream are chosen: by one of these, never both.',
+    table: tables.headChoiceTable,
+    byHand: true,
+  },
   {
     name: 'DuoOptions',
     doc: 'Mixed heads: which KV heads keep the whole cache, and what the others, which stream, see.',
@@ -82,7 +97,13 @@ async function formatted(text: string, file: string): Promise<string> {
 
 function typesFile(file: string, imports: string, of: readonly Concept[]): Promise<string> {
   const head = '// Written by `npm run generate` from option-tables.ts.\n\n';
-  return formatted(`${head}${imports}\n\n${of.map(typeOf).join('\n\n')}`, file);
+  return formatted(
+    `${head}${imports}\n\n${of
+      .filter(({ byHand }) => !byHand)
+      .map(typeOf)
+      .join('\n\n')}`,
+    file,
+  );
 }
 
 /** src/core/option-types.ts. */
@@ -110,7 +131,7 @@ export function referenceFile(file: string): Promise<string> {
   const head =
     '# Options\n\n<!-- Written by `npm run generate` from src/core/option-tables.ts and src/gates/option-tables.ts. -->\n\n' +
     'What every function of the API takes, and the flag of the command line that says the same. An option that is `undefined` counts as left out. A name that is not ' +
-    'known is an `OptionError` that suggests the nearest one.\n\n`HeadChoice` is `sparsity` (default: 0.5) or `threshold`, never both.\n\n';
+    'known is an `OptionError` that suggests the nearest one.\n\n';
   return formatted(head + sections.join('\n\n'), file);
 }
 
