@@ -78,7 +78,7 @@ describe('run', () => {
   });
 
   test.each([
-    [['--duo-sparsity', '0.5'], 2, /--duo-gates/],
+    [['--duo-sparsity', '0.5'], 1, /the gates are "auto", but the model has none/],
     [['--duo-gates', 'none.tsv'], 1, /none\.tsv/],
     [['--duo-gates', 'auto'], 1, /auto|metadata|duo\.json/],
     [['--tmep', '0'], 2, /Did you mean --temp/],

@@ -13,7 +13,7 @@ test('a model loads, telling its progress', async () => {
     architecture: 'llama',
     layers: 30,
     embeddingSize: 576,
-    contextSize: 8192,
+    trainedContextSize: 8192,
     vocabularySize: 49152,
     headSizeK: 64,
     headSizeV: 64,
