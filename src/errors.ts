@@ -5,9 +5,13 @@ export const errorCodes = [
   'model', // the model cannot be loaded
   'unsupported', // mixed heads cannot apply to this model
   'context', // the context cannot be created
+  'memory', // the context does not fit the memory that is free
+  'download', // a model cannot be loaded from elsewhere
   'full', // the prompt or the answer does not fit the context
   'grammar', // the grammar allows no token of the model's vocabulary
   'decode', // the engine failed while it computed
+  'state', // a sequence is not, or cannot become, what is asked for
+  'template', // a chat template refuses its messages
   'cancelled', // its reader left, or its context was disposed of
   'disposed', // used after it was disposed of
   'evaluation', // what is asked of an evaluation cannot be; the command line alone
@@ -78,10 +82,53 @@ export class UnsupportedError extends LlamaDuoError {
   }
 }
 
-/** The context cannot be created, for want of memory for instance. */
+/** The context cannot be created. */
 export class ContextError extends LlamaDuoError {
   constructor(message: string) {
     super('context', message);
+  }
+}
+
+/** The context does not fit the memory that is free. Nothing was taken: a smaller one can be created. */
+export class MemoryError extends LlamaDuoError {
+  /** llama.cpp's name of the device that is short of memory. */
+  readonly device: string;
+  readonly neededBytes: number;
+  readonly freeBytes: number;
+  /** Tokens of the largest context that fits, all sequences together; 0 where none does. */
+  readonly largestContextSize: number;
+
+  constructor(message: string, failure: { device: string; neededBytes: number; freeBytes: number; largestContextSize: number }) {
+    super('memory', message);
+    this.device = failure.device;
+    this.neededBytes = failure.neededBytes;
+    this.freeBytes = failure.freeBytes;
+    this.largestContextSize = failure.largestContextSize;
+  }
+}
+
+/** A model cannot be loaded from elsewhere. */
+export class DownloadError extends LlamaDuoError {
+  constructor(message: string) {
+    super('download', message);
+  }
+}
+
+/** A sequence is not, or cannot become, what is asked for; or a saved state is of another model, pattern or version. */
+export class StateError extends LlamaDuoError {
+  /** The shortest length, beside 0, that the sequence can be truncated to, where that was in the way. */
+  readonly resumableFrom: number | undefined;
+
+  constructor(message: string, resumableFrom?: number) {
+    super('state', message);
+    this.resumableFrom = resumableFrom;
+  }
+}
+
+/** A chat template refuses its messages, or a text is no message of its kind. */
+export class TemplateError extends LlamaDuoError {
+  constructor(message: string) {
+    super('template', message);
   }
 }
 
@@ -170,6 +217,11 @@ type JobFailure = {
   text?: string;
   patternShape?: number[];
   modelShape?: number[];
+  device?: string;
+  neededBytes?: number;
+  freeBytes?: number;
+  largestContextSize?: number;
+  resumableFrom?: number;
 };
 
 const byCode: Record<string, (message: string, failure: JobFailure) => LlamaDuoError> = {
@@ -178,9 +230,14 @@ const byCode: Record<string, (message: string, failure: JobFailure) => LlamaDuoE
   model: (message) => new ModelError(message),
   unsupported: (message) => new UnsupportedError(message),
   context: (message) => new ContextError(message),
+  memory: (message, { device = '', neededBytes = 0, freeBytes = 0, largestContextSize = 0 }) =>
+    new MemoryError(message, { device, neededBytes, freeBytes, largestContextSize }),
+  download: (message) => new DownloadError(message),
   full: (message) => new ContextFullError(message),
   grammar: (message, { text }) => new GrammarError(message, text ?? ''),
   decode: (message) => new DecodeError(message),
+  state: (message, { resumableFrom }) => new StateError(message, resumableFrom),
+  template: (message) => new TemplateError(message),
   output: (message) => new OutputError(message),
 };
 

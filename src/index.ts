@@ -4,7 +4,7 @@ export { loadModel, type Model } from './gates/model.ts';
 export type { CoreModel, ModelInfo } from './core/model.ts';
 
 export { cacheTypes, type CacheType } from './core/cache-types.ts';
-export type { Context, ContextInfo, ContextPlan, ContextWarning, MemoryReport } from './core/context.ts';
+export type { Context, ContextEstimate, ContextInfo, ContextPlan, ContextWarning, DeviceMemory, MemoryReport } from './core/context.ts';
 
 export type { Generation, GenerationChunk, GenerationResult } from './core/generation.ts';
 
@@ -42,14 +42,18 @@ export {
   ContextFullError,
   DecodeError,
   DisposedError,
+  DownloadError,
   GatesError,
   GatesShapeError,
   GrammarError,
   LibraryError,
   LlamaDuoError,
+  MemoryError,
   ModelError,
   OptionError,
   OutputError,
+  StateError,
+  TemplateError,
   UnsupportedError,
   errorCodes,
   type ErrorCode,

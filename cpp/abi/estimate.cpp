@@ -173,7 +173,7 @@ static std::string mib(uint64_t bytes) {
 static bool is_small(const model & m, const llama_context_params & p, double spare) {
     const double most = bound(m, p);
     const auto   all  = devices_of(m.ptr.get());
-    return m.has_weights() && std::all_of(all.begin(), all.end(), [&](ggml_backend_dev_t dev) {
+    return std::all_of(all.begin(), all.end(), [&](ggml_backend_dev_t dev) {
         return most + double(llama_model_size(m.ptr.get())) < (1 - spare) * double(device_now(dev).free_bytes); // mapped weights are needed, too
     });
 }

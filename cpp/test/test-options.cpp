@@ -135,7 +135,7 @@ static std::map<std::string, json> generate_defaults(const duo::abi::model & m) 
     const auto & s = o.sampling;
     return {
         { "maxTokens",        o.max_tokens },
-        { "ignoreEos",        o.ignore_eos },
+        { "ignoreEos",        s.ignore_eos },
         { "specialTokens",    o.special_tokens },
         { "reuse",            o.reuse },
         { "window",           o.window },

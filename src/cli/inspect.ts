@@ -106,7 +106,7 @@ const total = (counts: readonly number[]): number => counts.reduce((sum, count) 
 async function contextCosts(model: Model, plan: PlanOptions, duo: DuoOptions | undefined, streaming: DuoOptions): Promise<ContextCost[]> {
   const { contextSize: asked } = plan;
   const sizes = new Set(
-    asked === undefined ? contextSizes : [...contextSizes, asked === 'trained' ? model.info.trainedContextSize : asked],
+    asked === undefined ? contextSizes : [...contextSizes, typeof asked === 'number' ? asked : model.info.trainedContextSize],
   );
   const costs: ContextCost[] = [];
   for (const contextSize of [...sizes].sort((a, b) => a - b)) {

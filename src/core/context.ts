@@ -5,7 +5,7 @@ import { refuseBoth } from './duo.ts';
 import { Generation } from './generation.ts';
 import { Job, runJob } from '../ffi/job.ts';
 import type { CoreModel } from './model.ts';
-import { contextTable, defaultContextSize, duoTable, generateTable, planTable, scoreTable } from './option-tables.ts';
+import { contextTable, duoTable, generateTable, planTable, scoreTable } from './option-tables.ts';
 import type { ContextOptions, DuoOptions, GenerateOptions, PlanOptions, ScoreOptions } from './option-types.ts';
 import { absolutePath, checkOptions, nativeOptions, toJson } from './check-options.ts';
 import { abandoned, Owned } from '../ffi/owned.ts';
@@ -49,6 +49,22 @@ export type ContextWarning = {
   message: string;
 };
 
+/** What is on a device, and how much of its memory there is. */
+export type DeviceMemory = {
+  /** llama.cpp's name: `CPU`, `CUDA0`. */
+  name: string;
+  description: string;
+  type: 'cpu' | 'gpu';
+  totalBytes: number;
+  /** What could be taken now. Weights that are mapped from their file count as free. */
+  freeBytes: number;
+  weightsBytes: number;
+  /** The KV cache, and states of recurrent layers. */
+  contextBytes: number;
+  /** Buffers to compute in. */
+  computeBytes: number;
+};
+
 /** A context's sizes as they came out. */
 export type ContextInfo = {
   /** Tokens that one sequence holds. */
@@ -60,6 +76,8 @@ export type ContextInfo = {
   threadsBatch: number;
   typeK: CacheType;
   typeV: CacheType;
+  /** The host, then the model's other devices, as they were when the context had been made. */
+  devices: readonly DeviceMemory[];
   /** Empty where there is nothing to warn of. */
   warnings: readonly ContextWarning[];
 };
@@ -75,11 +93,47 @@ export type ContextPlan =
       warnings: readonly ContextWarning[];
     };
 
+/** What a context would take of each device. */
+export type ContextEstimate =
+  | {
+      supported: true;
+      reason: null;
+      /** Tokens of all sequences together. */
+      contextSize: number;
+      /** null where its cells alone would take much of the host's memory: then `devices` is empty. */
+      kv: MemoryReport | null;
+      /** Over all devices. */
+      weightsBytes: number;
+      contextBytes: number;
+      computeBytes: number;
+      devices: readonly DeviceMemory[];
+      /** Whether each device has what it takes. */
+      fits: boolean;
+      /** `contextSize`, or the largest below it that fits; 0 where none does. */
+      largestContextSize: number;
+      warnings: readonly ContextWarning[];
+    }
+  | {
+      supported: false;
+      /** Why not, in words. */
+      reason: string;
+      warnings: readonly ContextWarning[];
+    };
+
+/** @internal {@link Model.estimate} */
+export async function estimateContext(native: Native, model: CoreModel, handle: Handle, options: PlanOptions): Promise<ContextEstimate> {
+  checkOptions(options, planTable);
+  const request = planRequest(options);
+  const found = await runJob<NativeEstimate>(native, () => native.contextEstimate(handle, request), { owner: model });
+  if (!found.supported) return { supported: false, reason: found.reason ?? '', warnings: found.warnings };
+  return { ...found, supported: true, reason: null, kv: found.kv && reportOf(found.kv) };
+}
+
 /** @internal {@link Model.createContext} */
 export async function createContext(native: Native, model: CoreModel, handle: Handle, options: ContextOptions): Promise<Context> {
   checkOptions(options, contextTable);
   const { signal, ...plan } = options;
-  const request = planRequest(model, plan);
+  const request = planRequest(plan);
   const created = await runJob<NativeContext>(native, () => native.contextCreate(handle, request), {
     signal,
     discard: ({ context }) => {
@@ -93,15 +147,14 @@ export async function createContext(native: Native, model: CoreModel, handle: Ha
 /** @internal {@link Model.planContext} */
 export async function planContext(native: Native, model: CoreModel, handle: Handle, options: PlanOptions): Promise<ContextPlan> {
   checkOptions(options, planTable);
-  const request = planRequest(model, options);
+  const request = planRequest(options);
   const plan = await runJob<NativePlan>(native, () => native.contextPlan(handle, request), { owner: model });
   return { ...plan, kv: plan.kv && reportOf(plan.kv) } as ContextPlan;
 }
 
 /** What the library is asked for: there 0 is what the model was trained for, and it tells of a model that says nonsense of that. */
-function planRequest({ info }: CoreModel, { duo, contextSize, ...rest }: PlanOptions): string {
-  const size = contextSize ?? (info.trainedContextSize > defaultContextSize ? defaultContextSize : 'trained');
-  const sizes = { ...nativeOptions<PlanOptions>(rest, planTable), contextSize: size === 'trained' ? 0 : size };
+function planRequest({ duo, contextSize = 'auto', ...rest }: PlanOptions): string {
+  const sizes = { ...nativeOptions<PlanOptions>(rest, planTable), contextSize: contextSize === 'trained' ? 0 : contextSize };
   return toJson(duo === undefined ? sizes : { ...sizes, duo: duoRequest(duo) });
 }
 
@@ -117,6 +170,11 @@ function duoRequest(duo: DuoOptions): Record<string, unknown> {
 /** What the library tells, in its words. */
 type NativeReport = Omit<MemoryReport, 'windowStep'> & { chunk: number };
 type NativePlan = Omit<ContextPlan, 'kv'> & { kv: NativeReport | null };
+type NativeEstimate = Omit<Extract<ContextEstimate, { supported: true }>, 'kv' | 'supported' | 'reason'> & {
+  supported: boolean;
+  reason: string | null;
+  kv: NativeReport | null;
+};
 type NativeContext = Omit<CreatedContext, 'kv'> & { contextPerSequence: number; kv: NativeReport };
 
 function reportOf({ chunk, ...report }: NativeReport): MemoryReport {

@@ -1,4 +1,4 @@
-import { createContext, planContext, type Context, type ContextPlan } from './context.ts';
+import { createContext, estimateContext, planContext, type Context, type ContextEstimate, type ContextPlan } from './context.ts';
 import { decode, openNative, type Handle, type Native } from '../ffi/native.ts';
 import { Job, runJob } from '../ffi/job.ts';
 import { detokenizeTable, loadModelTable, modelTable, tokenizeTable } from './option-tables.ts';
@@ -143,6 +143,16 @@ export class CoreModel {
    */
   async planContext(options: PlanOptions = {}): Promise<ContextPlan> {
     return planContext(this.#native, this, this.#owned.handle, options);
+  }
+
+  /**
+   * What {@link createContext} would take of each device: weights, cache and buffers to compute in, to the byte, without taking it. The model's file is
+   * read again, without its weights.
+   *
+   * @throws what createContext throws of bad options and gates
+   */
+  async estimate(options: PlanOptions = {}): Promise<ContextEstimate> {
+    return estimateContext(this.#native, this, this.#owned.handle, options);
   }
 
   /**

@@ -120,14 +120,17 @@ const maxContextSize = 2 ** 31 - 256; // so that it can be rounded up
 const maxThreads = 512;
 
 export const planTable = {
-  contextSize: special<number | 'trained'>()({
+  contextSize: special<number | 'auto' | 'fit' | 'trained'>()({
     doc:
-      "Tokens of one sequence, rounded up to a multiple of 256. 'trained': as many as the model was trained for, which may take all memory that there is. A larger " +
-      'context than that can be had, and warns.',
-    otherwise: `what the model was trained for, at most ${defaultContextSize}`,
-    type: "number | 'trained'",
-    accepts: (value) => value === 'trained' || (Number.isInteger(value) && (value as number) >= 1 && (value as number) <= maxContextSize),
-    expected: `an integer from 1 to ${maxContextSize}, or "trained"`,
+      "Tokens of one sequence, rounded up to a multiple of 256. 'auto': what the model was trained for, at most " +
+      `${defaultContextSize}, and no more than leaves half of the free memory. 'fit': what the model was trained for, or as much as leaves a tenth of the free memory. ` +
+      "'trained': as many as the model was trained for, whatever that takes. A larger context than that can be had, and warns.",
+    otherwise: "'auto'",
+    type: "number | 'auto' | 'fit' | 'trained'",
+    accepts: (value) =>
+      ['auto', 'fit', 'trained'].includes(value as string) ||
+      (Number.isInteger(value) && (value as number) >= 1 && (value as number) <= maxContextSize),
+    expected: `an integer from 1 to ${maxContextSize}, "auto", "fit" or "trained"`,
     flags: ['-c', '--ctx-size'],
     value: 'N',
     form: { type: 'integer', min: 0, max: maxContextSize, default: 0 },

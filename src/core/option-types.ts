@@ -61,10 +61,11 @@ export type DuoOptions = HeadChoice & {
 /** A context's sizes, as for planning. */
 export type PlanOptions = {
   /**
-   * Tokens of one sequence, rounded up to a multiple of 256. 'trained': as many as the model was trained for, which may take all memory that there is. A
-   * larger context than that can be had, and warns. Default: what the model was trained for, at most 8192.
+   * Tokens of one sequence, rounded up to a multiple of 256. 'auto': what the model was trained for, at most 8192, and no more than leaves half of the
+   * free memory. 'fit': what the model was trained for, or as much as leaves a tenth of the free memory. 'trained': as many as the model was trained for,
+   * whatever that takes. A larger context than that can be had, and warns. Default: 'auto'.
    */
-  contextSize?: number | 'trained' | undefined;
+  contextSize?: number | 'auto' | 'fit' | 'trained' | undefined;
   /** Tokens submitted at once. Default: 2048. */
   batchSize?: number | undefined;
   /** Tokens computed at once. More make prompts faster and streaming heads' rings wider. Default: 512. */

@@ -157,6 +157,10 @@ export class Native {
     return numbers.subarray(0, needed[0]);
   }
 
+  modelFetch(options: string): Handle {
+    return this.#submit(options, (json, length, job) => this.#c.llama_duo_model_fetch(json, length, job));
+  }
+
   modelLoad(options: string): Handle {
     return this.#submit(options, (json, length, job) => this.#c.llama_duo_model_load(json, length, job));
   }
@@ -244,6 +248,11 @@ export class Native {
   contextPlan(model: Handle, options: string): Handle {
     const checked = handle('model', model);
     return this.#submit(options, (json, length, job) => this.#c.llama_duo_context_plan(checked, json, length, job), 'model');
+  }
+
+  contextEstimate(model: Handle, options: string): Handle {
+    const checked = handle('model', model);
+    return this.#submit(options, (json, length, job) => this.#c.llama_duo_context_estimate(checked, json, length, job), 'model');
   }
 
   /** The job is done when the context's memory is free. */

@@ -11,8 +11,12 @@ test.each([
   ['model', errors.ModelError],
   ['unsupported', errors.UnsupportedError],
   ['context', errors.ContextError],
+  ['memory', errors.MemoryError],
+  ['download', errors.DownloadError],
   ['full', errors.ContextFullError],
   ['decode', errors.DecodeError],
+  ['state', errors.StateError],
+  ['template', errors.TemplateError],
 ])('a job that failed with code %s', (code, type) => {
   const error = errors.errorFromJob(JSON.stringify({ code, message: 'why' }));
   expect(error).toBeInstanceOf(type);
@@ -52,6 +56,15 @@ test('docs/troubleshooting.md explains every code and every class', () => {
   const named = rows.flatMap(([, , classes = '']) => [...classes.matchAll(/`(\w+)`/g)].map(([, name]) => name));
   const classes = Object.keys(errors).filter((name) => name.endsWith('Error'));
   expect([...new Set(named)].sort()).toEqual(classes.sort());
+});
+
+test('a context that does not fit says what it needs, and which one would', () => {
+  const failure = { code: 'memory', message: 'why', device: 'CPU', neededBytes: 2e12, freeBytes: 1e9, largestContextSize: 4096 };
+  expect(errors.errorFromJob(JSON.stringify(failure))).toMatchObject({ ...failure, name: 'MemoryError' });
+});
+
+test('a sequence that cannot go back says how far it can', () => {
+  expect(errors.errorFromJob('{"code":"state","message":"why","resumableFrom":7}')).toMatchObject({ code: 'state', resumableFrom: 7 });
 });
 
 test('a pattern of another model has both shapes', () => {

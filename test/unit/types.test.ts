@@ -86,7 +86,7 @@ describe('what calls give', () => {
   });
 
   test('options', () => {
-    expectTypeOf<ContextOptions['contextSize']>().toEqualTypeOf<number | 'trained' | undefined>();
+    expectTypeOf<ContextOptions['contextSize']>().toEqualTypeOf<number | 'auto' | 'fit' | 'trained' | undefined>();
     expectTypeOf<ContextOptions['typeK']>().toEqualTypeOf<CacheType | undefined>();
     expectTypeOf<GenerateOptions['stop']>().toEqualTypeOf<string | readonly string[] | undefined>();
     expectTypeOf<GenerateOptions>().toExtend<SamplingOptions>();
