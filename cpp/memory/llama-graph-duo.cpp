@@ -32,10 +32,13 @@ static const llama_kv_cache_duo & cache_of(const llama_memory_context_i * mctx) 
     return hybrid ? hybrid->get_kv() : static_cast<const llama_kv_cache_duo_context *>(mctx)->get_kv();
 }
 
-// Of each token, its ordinal and its stream. None where a graph is reserved, which names no sequences.
+// Of each token, its ordinal and its stream. None where a graph is reserved, for nothing is computed then.
 static std::vector<int32_t> places(const llama_kv_cache_duo & kv, const llama_ubatch & ubatch) {
     std::vector<int32_t> result;
-    for (uint32_t i = 0; i < ubatch.n_tokens && ubatch.seq_id[i]; ++i) {
+    if (kv.get_ordinals().size() != ubatch.n_tokens) {
+        return result;
+    }
+    for (uint32_t i = 0; i < ubatch.n_tokens; ++i) {
         result.push_back(kv.get_ordinals()[i]);
         result.push_back(ubatch.seq_id[i][0]);
     }

@@ -79,7 +79,7 @@ public:
     // The layer that has the rows: an earlier one, where layers share them.
     const layer & get_layer(int32_t il) const { return layers[layout.layers[il].stored_by]; }
 
-    // Of the tokens of the ubatch that is computed, in their sequences: what the operator calls their positions.
+    // Of the tokens of the ubatch that is computed, in their sequences: what the operator calls their positions. None while nothing is computed.
     const std::vector<int32_t> & get_ordinals() const { return ordinals; }
 
     // All but max_seq_tokens, which is the ubatch's.
@@ -104,7 +104,10 @@ public:
 
     // Marks the ubatch's tokens as held; it is computed.
     void apply_ubatch(const llama_ubatch & ubatch);
-    void end_ubatch() { sizes_before.clear(); }
+    void end_ubatch() {
+        sizes_before.clear();
+        ordinals.clear();
+    }
 
     // What removing positions from p0 up to p1 (-1: all) takes from a sequence: n tokens, the first of this ordinal and position.
     struct tokens {
@@ -168,7 +171,7 @@ private:
 
     std::vector<stream_copy> copies; // not yet carried out
 
-    std::vector<int32_t> ordinals;     // [tokens of the last ubatch]
+    std::vector<int32_t> ordinals;     // [tokens of the ubatch that is computed]
     std::vector<int64_t> sizes_before; // of the streams, before the ubatch that is computed; empty: none is
 
     duo_branch_ids branch_ids;

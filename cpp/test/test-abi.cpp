@@ -216,7 +216,7 @@ static void test_model_load_errors() {
     check_refused(llama_duo_model_load, R"({"path":"x","gpuLayers":-2})", "gpuLayers", "an integer of at least -1");
     check_refused(llama_duo_model_load, R"({"path":"x","gpuLayers":1.5})", "gpuLayers", "an integer");
     check_refused(llama_duo_model_load, R"({"path":"x","useMmap":1})", "useMmap", "true or false");
-    check_refused(llama_duo_model_load, R"({"path":"x","usemmap":true})", "usemmap", "known are path, gpuLayers, useMmap, vocabOnly, weights");
+    check_refused(llama_duo_model_load, R"({"path":"x","usemmap":true})", "usemmap", "known are path, gpuLayers, useMmap, useMlock, checkTensors, splitMode, mainGpu, devices, tensorSplit, overrides, vocabOnly, weights");
 
     json e = take_error(submit(llama_duo_model_load, R"({"path":"/nowhere/model.gguf"})"));
     CHECK_EQ(e.at("code"), "model");
