@@ -56,7 +56,9 @@ options options::parse(const void * text, int32_t len) {
 }
 
 const json * options::value(const char * key) {
-    known.push_back(key);
+    if (std::find(known.begin(), known.end(), key) == known.end()) {
+        known.push_back(key);
+    }
     const auto it = values.find(key);
     return it == values.end() ? nullptr : &*it;
 }

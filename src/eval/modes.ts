@@ -92,7 +92,7 @@ function duoOf(mode: Mode, sparsity: number, chunk: number, options: VariantOpti
   if (gates === undefined) throw new OptionError('gates', gates, `gates, which mode ${mode} needs`);
   const own = mode === 'inverted' ? inverted(gates) : gates;
   const { windows, sinks } = own;
-  return () => ({ sparsity, chunk, ...(!sinks && { sink }), ...(!windows && { recent }), gates: own });
+  return () => ({ sparsity, windowStep: chunk, ...(!sinks && { sink }), ...(!windows && { recent }), gates: own });
 }
 
 /** The same heads in the opposite order. */

@@ -45,7 +45,7 @@ test.each(lines)('$file: llama-duo $line', ({ words: [name = '', ...args] }) => 
 });
 
 // A flag in a sentence or a table is one of a command's, of llama.cpp's tools, or of a program that stands beside it.
-const others = /^--(target|omit|allow-(ffi|read|env)|duo-|attention|grp-attn-n|context-shift|cache-reuse)/;
+const others = /^--(target|omit|allow-(ffi|read|env)|duo-|attention|grp-attn-n|context-shift|cache-reuse|mmproj|spec-type|lora)/;
 test.each(texts)('%s names only flags that there are', (_, text) => {
   const known = new Set(Object.values(commands).flatMap(({ flags }) => Object.values(flags).flatMap(({ names }) => names)));
   const named = [...text.matchAll(/`(--?[a-z][\w-]*)[^`\n]*`/g)].map(([, flag = '']) => flag);

@@ -106,7 +106,7 @@ describe('public functions check before they call the library', () => {
   const { native } = new FakeLibrary();
   const model = new Model(native, { model: 1 } as ModelInfo & { model: number });
   test.each([
-    [{ contextSize: 0 }, /contextSize: expected an integer from 1 to 2147483392, or "trained"/],
+    [{ contextSize: 0 }, /contextSize: expected an integer from 1 to 2147483392, "auto", "fit" or "trained"/],
     [{ contextSize: 'train' }, /contextSize: expected an integer/],
     [{ typeK: 'f15' }, /typeK: expected one of f32, f16/],
     [{ duo: 5 }, /duo: expected an object/],
@@ -135,10 +135,9 @@ describe('what the library is asked for', () => {
     return JSON.parse(jobs.at(-1)?.request ?? '') as unknown;
   };
 
-  test('without a size: what the model was trained for, at most 8192; a model that says nonsense is left to the library', async () => {
-    expect(await planned(131072, {})).toEqual({ contextSize: 8192 });
-    expect(await planned(2048, {})).toEqual({ contextSize: 0 });
-    expect(await planned(-5, {})).toEqual({ contextSize: 0 });
+  test('a size that is none is left to the library', async () => {
+    expect(await planned(131072, {})).toEqual({ contextSize: 'auto' });
+    expect(await planned(131072, { contextSize: 'fit' })).toEqual({ contextSize: 'fit' });
     expect(await planned(131072, { contextSize: 'trained' })).toEqual({ contextSize: 0 });
     expect(await planned(2048, { contextSize: 4096, duo: undefined })).toEqual({ contextSize: 4096 });
   });
