@@ -5,6 +5,7 @@
 #include "gates.h"
 #include "handle-table.h"
 #include "log.h"
+#include "lora.h"
 #include "process.h"
 
 #include "common.h"
@@ -12,9 +13,11 @@
 #include "gate-pattern.h"
 #include "ggml.h"
 #include "llama-arch.h"
+#include "llama-context.h"
 #include "llama-model.h"
 
 #include <algorithm>
+#include <shared_mutex>
 
 namespace duo::abi {
 
@@ -222,6 +225,7 @@ static std::shared_ptr<context> create_context(job & j, std::shared_ptr<model> m
     check_fits(*m, p);
 
     log_capture errors;
+    std::shared_lock lock(adapters_of_models());
     llama_context_ptr ptr(llama_init_from_model(m->ptr.get(), p));
 
     static const bool armed = arm_exit_handler();
@@ -237,6 +241,14 @@ static std::shared_ptr<context> create_context(job & j, std::shared_ptr<model> m
     if (!adapters.empty() && llama_set_adapters_lora(ptr.get(), adapters.data(), adapters.size(), scales.data()) != 0) {
         throw job_error("context", "the adapters cannot be used: " + errors.reason("llama.cpp gave no reason"));
     }
+    if (!adapters.empty()) {
+        try { // else the first decode makes the room that they need
+            ptr->sched_reserve();
+        } catch (const std::exception & e) {
+            throw job_error("context", std::string("the context with its adapters cannot be created: ") + e.what());
+        }
+    }
+    lock.unlock();
 
     const llama_context * ctx = ptr.get();
     const auto c = std::make_shared<context>(std::move(m), std::move(ptr), o, std::move(sched));

@@ -1,8 +1,10 @@
 #include "embedder.h"
 
 #include "engine-thread.h"
+#include "estimate.h"
 #include "handle-table.h"
 #include "log.h"
+#include "lora.h"
 
 #include "common.h"
 #include "ggml.h"
@@ -11,6 +13,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <shared_mutex>
 
 namespace duo::abi {
 
@@ -84,8 +87,12 @@ void create_embedder(job & j, std::shared_ptr<model> m, const embedder_options &
     p.n_ctx   = GGML_PAD(p.n_ubatch, 256);
     start_backends();
 
+    check_fits(*m, p);
+
     log_capture errors;
+    std::shared_lock lock(adapters_of_models());
     llama_context_ptr ctx(llama_init_from_model(m->ptr.get(), p));
+    lock.unlock();
     static const bool armed = arm_exit_handler();
     (void) armed;
     if (!ctx) {

@@ -2,12 +2,14 @@
 
 #include "host-memory.h"
 #include "log.h"
+#include "lora.h"
 
 #include "llama-ext.h"
 #include "llama-model.h"
 
 #include <algorithm>
 #include <cstdio>
+#include <shared_mutex>
 
 namespace duo::abi {
 
@@ -120,6 +122,7 @@ bool estimator::can_try(const llama_context_params & p) {
 
 llama_context_ptr estimator::context(const llama_context_params & p, std::string & reason) const {
     log_capture errors;
+    std::shared_lock lock(adapters_of_models());
     llama_context_ptr ctx(llama_init_from_model(copy ? copy.get() : m.ptr.get(), p));
     if (!ctx) {
         reason = errors.reason("llama.cpp could not create the context and gave no reason");

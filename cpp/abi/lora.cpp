@@ -5,6 +5,8 @@
 
 #include "fnv1a.h"
 #include "ggml-backend.h"
+#include "ggml-cpp.h"
+#include "gguf.h"
 #include "llama-adapter.h"
 
 #include <cfloat>
@@ -13,10 +15,26 @@
 
 namespace duo::abi {
 
-// A model keeps a list of its adapters, which llama.cpp does not guard.
-static std::mutex & adapters_of_models() {
-    static auto * mutex = new std::mutex;
+std::shared_mutex & adapters_of_models() {
+    static auto * mutex = new std::shared_mutex;
     return *mutex;
+}
+
+// llama.cpp asserts that an adapter's metadata have the types that it reads them as.
+static void check_adapter(const std::string & path) {
+    check_is_gguf(path);
+    const gguf_context_ptr file(gguf_init_from_file(path.c_str(), { /*no_alloc =*/ true, nullptr }));
+    if (!file) {
+        return; // loading says why
+    }
+    for (const auto & [key, type] : std::map<std::string, gguf_type> {
+            { "general.type", GGUF_TYPE_STRING }, { "general.architecture", GGUF_TYPE_STRING }, { "adapter.type", GGUF_TYPE_STRING }, { "adapter.lora.alpha", GGUF_TYPE_FLOAT32 } }) {
+        const int64_t id = gguf_find_key(file.get(), key.c_str());
+        if (id >= 0 && gguf_get_kv_type(file.get(), id) != type) {
+            throw job_error("model", "cannot load the adapter \"" + path + "\": its \"" + key + "\" is of type " + gguf_type_name(gguf_get_kv_type(file.get(), id)) +
+                    ", expected " + gguf_type_name(type));
+        }
+    }
 }
 
 static uint64_t hash_of(const llama_adapter_lora & adapter) {
@@ -65,6 +83,7 @@ std::vector<used_lora> read_loras(options & o) {
 
 void load_lora(job & j, std::shared_ptr<model> m, const std::string & path) {
     require_weights(*m, "adapt");
+    check_adapter(path);
 
     log_capture errors;
     llama_adapter_lora * ptr;
@@ -75,7 +94,11 @@ void load_lora(job & j, std::shared_ptr<model> m, const std::string & path) {
     if (!ptr) {
         throw job_error("model", "cannot load the adapter \"" + path + "\": " + errors.reason("llama.cpp gave no reason"));
     }
-    std::unique_ptr<llama_adapter_lora, decltype(&llama_adapter_lora_free)> guard(ptr, llama_adapter_lora_free);
+    const auto free = [](llama_adapter_lora * ptr) {
+        std::lock_guard lock(adapters_of_models());
+        llama_adapter_lora_free(ptr);
+    };
+    std::unique_ptr<llama_adapter_lora, decltype(free)> guard(ptr, free);
     json metadata = json::object();
     const std::map<std::string, std::string> sorted(ptr->gguf_kv.begin(), ptr->gguf_kv.end());
     for (const auto & [key, value] : sorted) {
@@ -83,7 +106,7 @@ void load_lora(job & j, std::shared_ptr<model> m, const std::string & path) {
     }
     const float  alpha     = ptr->alpha;
     const size_t n_tensors = ptr->ab_map.size();
-    const auto   made      = std::make_shared<lora>(std::move(m), ptr);
+    const auto   made      = std::make_shared<lora>(m, ptr); // m outlives the guard
     guard.release();
     j.finish([&] { return json { { "lora", handles().add(made, j.owner) }, { "alpha", alpha }, { "tensors", n_tensors }, { "metadata", metadata } }; });
 }

@@ -8,7 +8,7 @@
 
 #include <cstdint>
 #include <memory>
-#include <mutex>
+#include <shared_mutex>
 #include <string>
 #include <vector>
 
@@ -24,6 +24,9 @@ public:
     llama_adapter_lora * const   ptr;
     const uint64_t               hash; // of its tensors
 };
+
+// A model keeps a list of its adapters, which llama.cpp does not guard: held alone where it changes, shared where a context is made, which reads it.
+std::shared_mutex & adapters_of_models();
 
 // One that a context uses, and how strongly.
 struct used_lora {

@@ -165,7 +165,7 @@ llama_model_params model_options::use_weightless() const {
 }
 
 // llama.cpp reports a missing file and a wrong one alike, deep in its log.
-static void check_is_gguf(const std::string & path) {
+void check_is_gguf(const std::string & path) {
     namespace fs = std::filesystem;
     std::error_code ignored; // what cannot be looked at cannot be opened either, which says why
     const fs::file_type type = fs::status(fs::u8path(path), ignored).type();

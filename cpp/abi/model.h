@@ -47,6 +47,9 @@ struct model {
     bool is_token(int32_t token) const { return token >= 0 && token < llama_vocab_n_tokens(vocab); }
 };
 
+// Throws a job_error where the path names no GGUF file that can be read at any place.
+void check_is_gguf(const std::string & path);
+
 // Throws where the model was loaded without what this needs weights for: "make a context".
 void require_weights(const model & m, const std::string & what);
 

@@ -314,14 +314,20 @@ int32_t scheduler::decode(const std::vector<piece> & pieces, std::string & reaso
 
     log_capture errors;
     computing = &pieces;
-    const int32_t status = llama_decode(ctx, { int32_t(tokens.size()), tokens.data(), nullptr, pos.data(), n_seq_id.data(), seq_id.data(), output.data() });
+    int32_t     status = -3;
+    std::string thrown;
+    try { // buffers that a larger graph needs may not be had
+        status = llama_decode(ctx, { int32_t(tokens.size()), tokens.data(), nullptr, pos.data(), n_seq_id.data(), seq_id.data(), output.data() });
+    } catch (const std::exception & e) {
+        thrown = e.what();
+    }
     computing = nullptr;
 
     static const bool armed = arm_exit_handler();
     (void) armed;
 
     if (status != 0) {
-        reason = errors.reason("llama.cpp gave no reason");
+        reason = errors.reason(thrown.empty() ? "llama.cpp gave no reason" : thrown);
     }
     return status;
 }

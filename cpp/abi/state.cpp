@@ -130,6 +130,11 @@ std::string difference(const json & found, const json & wanted, const std::strin
     return "";
 }
 
+// What is nested deeper than an identity is left out while it is parsed: to copy and to print it recurse.
+bool is_flat(int depth, json::parse_event_t, json &) {
+    return depth <= 8;
+}
+
 job_error refused(const std::string & why) {
     return job_error("state", "this is not a saved sequence that can be loaded here: " + why);
 }
@@ -310,7 +315,7 @@ private:
 // The other way round.
 class lone_reader : public llama_io_read_i {
 public:
-    lone_reader(llama_io_read_i & from, uint32_t n_stream) : from(from), n_stream(n_stream) {}
+    lone_reader(llama_io_read_i & from, uint32_t n_stream, uint64_t n_cells) : from(from), n_stream(n_stream), n_cells(n_cells) {}
 
     void read(void * dst, size_t size) override {
         const bool is_first = n_reads++ == 0;
@@ -322,6 +327,13 @@ public:
         if (is_first && size == sizeof(n_stream)) {
             memcpy(dst, &n_stream, size);
         }
+        uint32_t n = 0;
+        if (n_reads == 2 && size == sizeof(n)) { // llama.cpp makes room for so many before it reads one
+            memcpy(&n, dst, size);
+            if (n != n_cells) {
+                throw std::runtime_error("it says that it has " + std::to_string(n) + " cells, and has " + std::to_string(n_cells));
+            }
+        }
     }
 
     void read_tensor(ggml_tensor * tensor, size_t offset, size_t size) override { from.read_tensor(tensor, offset, size); }
@@ -332,6 +344,7 @@ public:
 private:
     llama_io_read_i & from;
     const uint32_t    n_stream;
+    const uint64_t    n_cells;
     size_t            n_reads = 0;
 };
 
@@ -486,7 +499,7 @@ public:
         if (f.header != duo::fnv1a(who.data(), who.size(), duo::fnv1a(&f, offsetof(fixed_part, header)))) {
             throw refused("its beginning is damaged");
         }
-        if (const std::string other = difference(json::parse(who, nullptr, false), identity()); !other.empty()) {
+        if (const std::string other = difference(json::parse(who, is_flat, false), identity()); !other.empty()) {
             throw refused("it is of " + other);
         }
         if (f.n_tokens > n_ctx) {
@@ -508,6 +521,7 @@ public:
 
         cache_sequence & s = *own.front();
         ctx->synchronize();
+        ctx->memory_update(false); // copies that were asked for would be made after this, over it
         s.cut(0);
         if (f.n_cached > 0) {
             read_cache(s, from, f);
@@ -539,7 +553,7 @@ private:
         std::string why;
         try {
             reader in(from, size_t(f.n_state));
-            lone_reader lone(in, llama_n_seq_max(ctx));
+            lone_reader lone(in, llama_n_seq_max(ctx), f.n_cached);
             llama_memory_i * memory = ctx->get_memory();
             memory->state_read(is_standard(memory) ? static_cast<llama_io_read_i &>(lone) : in, s.id, 0);
         } catch (const std::exception & e) {

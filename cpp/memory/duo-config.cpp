@@ -218,7 +218,10 @@ void duo_init_cparams(llama_cparams & cparams, const llama_model & model, const 
     }
     take_most(*config, own_sinks, own_windows);
     for (duo_layer & l : config->layers) {
-        l.recent = config->layers[l.stored_by].recent; // who attends to another's rows sees what that one keeps
+        const duo_layer & owner = config->layers[l.stored_by]; // who attends to another's rows sees what that one keeps, where it keeps it
+        l.recent = owner.recent;
+        l.sink   = owner.sink;
+        l.chunk  = owner.chunk;
     }
 
     if (cparams.kv_unified) {

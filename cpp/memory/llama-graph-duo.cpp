@@ -67,6 +67,7 @@ duo_graph_input::~duo_graph_input() = default;
 void duo_graph_input::set(const llama_ubatch & ubatch) const {
     const std::vector<int32_t> data = places(kv, ubatch);
     if (tokens->buffer) {
+        GGML_ASSERT(data.size() == 2 * ubatch.n_tokens);
         memcpy(tokens->data, data.data(), ggml_nbytes(tokens));
     }
     if (primitives) {

@@ -126,7 +126,9 @@ function valueOf({ flag, name, text }: Found): string | number | boolean {
 
 function choiceOf({ choices = [] }: Flag, name: string, text: string): string {
   if (choices.includes(text)) return text;
-  throw new UsageError(`${name} needs one of ${choices.join(', ')}, got ${JSON.stringify(text)}.`);
+  const meant = nearest(text, choices);
+  const hint = meant === undefined ? '' : ` Did you mean ${meant}?`;
+  throw new UsageError(`${name} needs one of ${choices.join(', ')}, got ${JSON.stringify(text)}.${hint}`);
 }
 
 /** @param tooLarge whether a greatest number has to be told that nobody comes to otherwise */
