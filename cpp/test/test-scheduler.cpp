@@ -586,7 +586,18 @@ static void test_states(uint32_t model, const cache_kind & kind, const std::vect
     CHECK_EQ(copied.size(), original.size());
     take_result(truncate(u, 0));
     CHECK_EQ(take_result(load_state(u, copied)).at("length"), 160);
-    CHECK(generated_on(u, {}, greedy(5)) == generated_on(s, {}, greedy(5)));
+    const tokens_t after = generated_on(s, {}, greedy(5));
+    CHECK(generated_on(u, {}, greedy(5)) == after);
+    CHECK_EQ(take_result(load_state(s, original)).at("length"), 160);
+
+    // a copy stays what it was a copy of, where that is loaded over before anything was computed
+    take_result(truncate(u, 0));
+    take_result(append(u, random_tokens(rng, 150)));
+    const auto foreign = take_data<char>(save(u));
+    CHECK_EQ(llama_duo_sequence_free(u), LLAMA_DUO_OK);
+    const uint32_t w = fork(s);
+    CHECK_EQ(take_result(load_state(s, foreign)).at("length"), 150);
+    CHECK(generated_on(w, {}, greedy(5)) == after);
     CHECK_EQ(take_result(load_state(s, original)).at("length"), 160);
 
     // by a file, into a context of another size and another batch
@@ -679,7 +690,7 @@ static void test_states(uint32_t model, const cache_kind & kind, const std::vect
     const uint32_t small = make(model, with_sequences(kind.options, 2, 256)), z = create(small);
     take_result(append(s, random_tokens(rng, 200)));
     CHECK_EQ(take_error(load_state(z, take_data<char>(save(s)))).at("code"), "full");
-    for (const uint32_t x : { s, u, v, z }) {
+    for (const uint32_t x : { s, w, v, z }) {
         CHECK_EQ(llama_duo_sequence_free(x), LLAMA_DUO_OK);
     }
     for (const uint32_t x : { c, d, small }) {
