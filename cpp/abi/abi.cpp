@@ -58,6 +58,12 @@ template <class T> std::shared_ptr<T> live(uint32_t handle) {
     return object;
 }
 
+// A model's handle, or that of a context, which outlives it.
+std::shared_ptr<model> model_of(uint32_t handle) {
+    const auto c = handles().get<context>(handle);
+    return c ? c->mdl : live<model>(handle);
+}
+
 template <class T> std::shared_ptr<T> taken(uint32_t handle) {
     auto object = handles().take<T>(handle);
     check(object != nullptr, LLAMA_DUO_E_HANDLE);
@@ -253,7 +259,7 @@ int32_t llama_duo_model_free(uint32_t handle, uint32_t * job_handle) {
 int32_t llama_duo_tokenize(uint32_t handle, const void * text, int32_t len, int32_t flags, int32_t * tokens, int32_t cap, int32_t * needed) {
     return guarded([&] {
         check(len >= 0 && (text || len == 0) && (flags & ~3) == 0);
-        const auto m = live<model>(handle);
+        const auto m = model_of(handle);
         check(m->has_vocab(), LLAMA_DUO_E_STATE);
         const auto result = tokenize(*m, static_cast<const char *>(len ? text : ""), len, flags & 1, flags & 2);
         copy_out(result.data(), result.size(), sizeof(llama_token), tokens, cap, needed);
@@ -263,7 +269,7 @@ int32_t llama_duo_tokenize(uint32_t handle, const void * text, int32_t len, int3
 int32_t llama_duo_tokenize_long(uint32_t handle, const void * text, int32_t len, int32_t flags, uint32_t * job_handle) {
     return guarded([&] {
         check(len >= 0 && (text || len == 0) && (flags & ~3) == 0);
-        const auto m = live<model>(handle);
+        const auto m = model_of(handle);
         check(m->has_vocab(), LLAMA_DUO_E_STATE);
         submit("{}", 2, job_handle, [&](std::shared_ptr<job> j, options) {
             run_alone(j, [m, text = std::string(static_cast<const char *>(len ? text : ""), size_t(len)), flags](job & j) {
@@ -276,7 +282,7 @@ int32_t llama_duo_tokenize_long(uint32_t handle, const void * text, int32_t len,
 int32_t llama_duo_detokenize(uint32_t handle, const int32_t * tokens, int32_t n_tokens, int32_t flags, void * buf, int32_t cap, int32_t * needed) {
     return guarded([&] {
         check(n_tokens >= 0 && (tokens || n_tokens == 0) && (flags & ~3) == 0);
-        const auto m = live<model>(handle);
+        const auto m = model_of(handle);
         check(m->has_vocab(), LLAMA_DUO_E_STATE);
         for (int32_t i = 0; i < n_tokens; i++) {
             check(m->is_token(tokens[i]));
@@ -524,7 +530,7 @@ int32_t llama_duo_rank(uint32_t handle, const void * json, int32_t len, uint32_t
 
 int32_t llama_duo_chat_apply(uint32_t handle, const void * json, int32_t len, uint32_t * job_handle) {
     return guarded([&] {
-        const auto m = live<model>(handle);
+        const auto m = model_of(handle);
         submit(json, len, job_handle, [&](std::shared_ptr<job> j, options given) {
             run_alone(j, [m, given](job & j) { apply_template(j, *m, given); });
         });

@@ -112,6 +112,8 @@ LLAMA_DUO_API int32_t llama_duo_model_load(const void * json, int32_t len, uint3
 // they are. Freeing is safe in any order. Result: {}
 LLAMA_DUO_API int32_t llama_duo_model_free(uint32_t model, uint32_t * job);
 
+// Here and for llama_duo_tokenize_long, llama_duo_detokenize and llama_duo_chat_apply the model may be a context's handle, which lives on when the model is given back.
+//
 // Token ids of a text. flags: 1 add special tokens as the model wants them, 2 parse special tokens in the text. *needed counts tokens.
 // LLAMA_DUO_E_STATE: the model has no vocabulary.
 LLAMA_DUO_API int32_t llama_duo_tokenize(

@@ -3,10 +3,10 @@ import { readFile, rm } from 'node:fs/promises';
 import { calibrationMethods } from '../gates/calibration-methods.ts';
 import { calibrateTable } from '../gates/option-tables.ts';
 import { sidecarPath } from '../gates/own.ts';
-import { loadModel, type CalibrateOptions, type Calibration } from '../index.ts';
+import type { CalibrateOptions, Calibration } from '../index.ts';
 import { checkOutput, writeOutput } from '../core/outputs.ts';
 import type { Command } from './command.ts';
-import { contextFlags, modelOptions, modelPath } from './context-flags.ts';
+import { contextFlags, loadGiven, modelPath } from './context-flags.ts';
 import { flagOf, parseFlags, UsageError, type Flags, type Given } from './flags.ts';
 import { gateMap, gateMapLegend } from './gate-map.ts';
 import { choices } from './lists.ts';
@@ -57,7 +57,7 @@ export const calibrateCommand: Command = {
     await checkOutput({ path: partial, name: `what is measured on the way to ${name}`, inputs: [path, ...texts], appended: true });
     const options = await calibrateOptions(given);
 
-    await using model = await loadModel(modelOptions(given), { signal });
+    await using model = await loadGiven(given, { signal });
     const found = await withBar((onProgress) => model.calibrate({ ...options, partial, onProgress, signal })).catch((error: unknown) => {
       if (signal.aborted) process.stderr.write(`Interrupted: the same command goes on from ${partial}.\n`);
       throw error;

@@ -1,11 +1,11 @@
 import { modelTable, duoTable, planTable } from '../core/option-tables.ts';
-import type { DuoOptions, PlanOptions } from '../core/option-types.ts';
+import { loadModel, type DuoOptions, type Model, type ModelOptions, type PlanOptions } from '../index.ts';
 import { flagOf, UsageError, type Flags, type Given } from './flags.ts';
 import { resolveUserPath } from './paths.ts';
 
 /** The flags that say which model, how large a context and which heads stream: the same for every command, named as llama.cpp names them. */
 export const contextFlags = {
-  model: flagOf(modelTable.path),
+  model: { names: ['-m', '--model'], kind: 'path', value: 'FILE', help: 'the GGUF model; of a split model the first part' },
   gpuLayers: { ...flagOf(modelTable.gpuLayers), kind: 'text', help: 'layers on the GPU: a number or all; auto means all (default: all)' },
   contextSize: {
     ...flagOf(planTable.contextSize),
@@ -40,12 +40,13 @@ export function modelPath(given: Pick<ContextFlags, 'model'>): string {
   return resolveUserPath(given.model);
 }
 
-/** The model as `loadModel` takes it. */
-export function modelOptions(given: Pick<ContextFlags, 'model' | 'gpuLayers'>): { path: string; gpuLayers: number | undefined } {
-  return { path: modelPath(given), gpuLayers: gpuLayersOf(given.gpuLayers) };
+/** Loads the model that is named. */
+export function loadGiven(given: Pick<ContextFlags, 'model' | 'gpuLayers'>, options: ModelOptions): Promise<Model> {
+  return loadModel(modelPath(given), { gpuLayers: gpuLayersOf(given), ...options });
 }
 
-function gpuLayersOf(text: string | undefined): number | undefined {
+/** The layers that go to the GPU; undefined: all. */
+export function gpuLayersOf({ gpuLayers: text }: Pick<ContextFlags, 'gpuLayers'>): number | undefined {
   if (text === undefined || text === 'auto') return undefined;
   const layers = text === 'all' || text === '-1' ? -1 : /^\d+$/.test(text) ? Number(text) : NaN;
   if (!Number.isSafeInteger(layers)) throw new UsageError(`-ngl needs a number of layers, all or auto, got ${JSON.stringify(text)}.`);

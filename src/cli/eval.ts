@@ -4,9 +4,8 @@ import { modes } from '../eval/modes.ts';
 import { planEvaluation, taskNames, type EvaluationOptions } from '../eval/plan.ts';
 import { rowsOf } from '../eval/rows.ts';
 import { ResultStore } from '../eval/store.ts';
-import { loadModel } from '../index.ts';
 import type { Command } from './command.ts';
-import { contextFlags, modelOptions, modelPath, workOptions } from './context-flags.ts';
+import { contextFlags, loadGiven, modelPath, workOptions } from './context-flags.ts';
 import { prepareOutputs, report, type Outputs } from './eval-report.ts';
 import { parseFlags, UsageError, type Flags, type Given } from './flags.ts';
 import { choices, different, numbers, texts } from './lists.ts';
@@ -100,7 +99,7 @@ export const evalCommand: Command = {
       throw new UsageError('--png says how to write pictures: name their folder with --plot FOLDER.');
     const outputs = outputsOf(given);
     await prepareOutputs(outputs, [modelPath(given), ...[options.file, options.gates].filter((path) => path !== undefined)]);
-    await using model = await loadModel(modelOptions(given), { signal });
+    await using model = await loadGiven(given, { signal });
     const { variants, batches, settings, gates } = await planEvaluation(model, options);
     const store = new ResultStore(settings, outputs.resume);
 

@@ -1,6 +1,6 @@
-import { loadModel, type DuoOptions, type Model, type PlanOptions } from '../index.ts';
+import type { DuoOptions, Model, PlanOptions } from '../index.ts';
 import type { Command } from './command.ts';
-import { contextFlags, duoOptions, modelOptions, planOptions } from './context-flags.ts';
+import { contextFlags, duoOptions, loadGiven, planOptions } from './context-flags.ts';
 import { parseFlags, type Flags } from './flags.ts';
 import { formatBytes, formatCount, formatRange, print, printJson } from './output.ts';
 import { heading, table } from './table.ts';
@@ -20,7 +20,7 @@ export const inspect: Command = {
     const plan = planOptions(given);
     const duo = duoOptions(given);
     // Nothing is computed, so no weights are needed.
-    await using model = await loadModel({ ...modelOptions(given), weights: false }, { signal });
+    await using model = await loadGiven(given, { weights: false, signal });
     if (plan.contextSize !== undefined) warn((await model.planContext(plan)).warnings);
     const report = await inspectModel(model, plan, duo);
     await (given.json ? printJson(report) : print(render(report)));

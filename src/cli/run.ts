@@ -1,9 +1,9 @@
 import { readFile } from 'node:fs/promises';
 
-import { ContextFullError, loadModel, setLog, type Context, type GenerateOptions } from '../index.ts';
+import { ContextFullError, setLog, type Context, type GenerateOptions } from '../index.ts';
 import { generateTable } from '../core/option-tables.ts';
 import type { Command } from './command.ts';
-import { contextFlags, duoOptions, modelOptions, planOptions } from './context-flags.ts';
+import { contextFlags, duoOptions, loadGiven, planOptions } from './context-flags.ts';
 import { flagOf, parseFlags, UsageError, type Flags, type Given } from './flags.ts';
 import { print, printJson } from './output.ts';
 import { withoutEscapes } from './escapes.ts';
@@ -41,12 +41,11 @@ export const run: Command = {
     const given = parseFlags(args, flags);
     const plan = { ...planOptions(given), duo: duoOptions(given), signal };
     const generateOptions = { ...samplingOptions(given), signal };
-    const source = modelOptions(given);
     const prompt = await readPrompt(given);
     if (given.verbose) setLog(({ level, message }) => process.stderr.write(`${level}: ${message}\n`));
 
     try {
-      await using model = await loadModel(source, { signal });
+      await using model = await loadGiven(given, { signal });
       await using context = await model.createContext(plan);
       warn(context.info.warnings);
       if (given.json)
@@ -67,7 +66,7 @@ async function stream(context: Context, prompt: string, options: GenerateOptions
 async function answer(context: Context, promptTokens: Int32Array, options: GenerateOptions): Promise<Record<string, unknown>> {
   const { text, tokens, finishReason, prefillTokensPerSecond, decodeTokensPerSecond } = await context
     .generate(promptTokens, options)
-    .collect();
+    .result();
   const { retrievalBytes, streamingBytes, totalBytes, fullBytes, retrievalHeads, streamingHeads } = context.memory();
   return {
     text,

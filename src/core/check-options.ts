@@ -2,7 +2,7 @@ import { resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
 import { describe, OptionError } from '../errors.ts';
-import { filePath, halfPair, type Check, type Checks, type Option, type Table } from './options.ts';
+import { filePath, halfPair, isObject, type Check, type Checks, type Option, type Table } from './options.ts';
 
 /**
  * A path that means the same file whatever becomes of the process's folder.
@@ -82,10 +82,6 @@ export function checkOptions<Options extends object>(options: Options, checks: C
     if (!check) throw unknownOption(prefix, key, value, Object.keys(known));
     if (value !== undefined && !check.accepts(value)) throw new OptionError(prefix + key, value, check.expected);
   }
-}
-
-function isObject(value: unknown): boolean {
-  return typeof value === 'object' && value !== null && !Array.isArray(value);
 }
 
 function unknownOption(prefix: string, key: string, value: unknown, known: string[]): OptionError {

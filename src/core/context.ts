@@ -1,17 +1,24 @@
-import { CancelledError, OptionError } from '../errors.ts';
-import type { Handle, Native } from '../ffi/native.ts';
-import type { CacheType } from './cache-types.ts';
-import { refuseBoth } from './duo.ts';
-import { Generation } from './generation.ts';
+import { CancelledError, MemoryError, OptionError } from '../errors.ts';
 import { Job, runJob } from '../ffi/job.ts';
-import type { CoreModel } from './model.ts';
-import { contextTable, duoTable, generateTable, planTable, scoreTable } from './option-tables.ts';
-import type { ContextOptions, DuoOptions, GenerateOptions, PlanOptions, ScoreOptions } from './option-types.ts';
-import { absolutePath, checkOptions, nativeOptions, toJson } from './check-options.ts';
+import type { Handle, Native } from '../ffi/native.ts';
 import { abandoned, Owned } from '../ffi/owned.ts';
-import { score, type Score } from './score.ts';
-import { TokenStream } from './token-stream.ts';
-import { tokenIds } from './tokens.ts';
+import type { CacheType } from './cache-types.ts';
+import { Chat } from './chat.ts';
+import { absolutePath, checkOptions, nativeOptions, toJson } from './check-options.ts';
+import type { DeviceMemory } from './devices.ts';
+import { refuseBoth } from './duo.ts';
+import { Generation, type GenerationSource } from './generation.ts';
+import { infillPrompt, type Gap, type InfillFile } from './infill.ts';
+import { nativeLoras } from './lora.ts';
+import type { CoreModel } from './model.ts';
+import { contextTable, duoTable, generateTable, infillTable, planTable, scoreTable } from './option-tables.ts';
+import type { ChatOptions, ContextOptions, DuoOptions, GenerateOptions, InfillOptions, PlanOptions, ScoreOptions } from './option-types.ts';
+import { signal as signalOption } from './options.ts';
+import type { Infer, Schema } from './schema.ts';
+import { scoreOf, type Score } from './score.ts';
+import { Sequence } from './sequence.ts';
+import type { TokenStream } from './token-stream.ts';
+import { textOrIds, type Tokens } from './tokens.ts';
 
 /** What a KV cache takes, and what it would take if every head kept all. */
 export type MemoryReport = {
@@ -49,22 +56,6 @@ export type ContextWarning = {
   message: string;
 };
 
-/** What is on a device, and how much of its memory there is. */
-export type DeviceMemory = {
-  /** llama.cpp's name: `CPU`, `CUDA0`. */
-  name: string;
-  description: string;
-  type: 'cpu' | 'gpu';
-  totalBytes: number;
-  /** What could be taken now. Weights that are mapped from their file count as free. */
-  freeBytes: number;
-  weightsBytes: number;
-  /** The KV cache, and states of recurrent layers. */
-  contextBytes: number;
-  /** Buffers to compute in. */
-  computeBytes: number;
-};
-
 /** A context's sizes as they came out. */
 export type ContextInfo = {
   /** Tokens that one sequence holds. */
@@ -98,8 +89,9 @@ export type ContextEstimate =
   | {
       supported: true;
       reason: null;
-      /** Tokens of all sequences together. */
+      /** Tokens of one sequence. */
       contextSize: number;
+      sequences: number;
       /** null where its cells alone would take much of the host's memory: then `devices` is empty. */
       kv: MemoryReport | null;
       /** Over all devices. */
@@ -123,39 +115,65 @@ export type ContextEstimate =
 /** @internal {@link Model.estimate} */
 export async function estimateContext(native: Native, model: CoreModel, handle: Handle, options: PlanOptions): Promise<ContextEstimate> {
   checkOptions(options, planTable);
-  const request = planRequest(options);
+  const request = planRequest(options, model);
   const found = await runJob<NativeEstimate>(native, () => native.contextEstimate(handle, request), { owner: model });
   if (!found.supported) return { supported: false, reason: found.reason ?? '', warnings: found.warnings };
-  return { ...found, supported: true, reason: null, kv: found.kv && reportOf(found.kv) };
+  const { sequences = planTable.sequences.default } = options;
+  const { contextSize, largestContextSize } = found;
+  return {
+    ...found,
+    supported: true,
+    reason: null,
+    contextSize: perSequence(contextSize, sequences),
+    sequences,
+    largestContextSize: perSequence(largestContextSize, sequences),
+    kv: found.kv && reportOf(found.kv),
+  };
 }
 
 /** @internal {@link Model.createContext} */
 export async function createContext(native: Native, model: CoreModel, handle: Handle, options: ContextOptions): Promise<Context> {
   checkOptions(options, contextTable);
   const { signal, ...plan } = options;
-  const request = planRequest(plan);
+  const request = planRequest(plan, model);
   const created = await runJob<NativeContext>(native, () => native.contextCreate(handle, request), {
     signal,
     discard: ({ context }) => {
       new Job(native, native.contextFree(context)).free();
     },
     owner: model,
+  }).catch((error: unknown) => {
+    throw error instanceof MemoryError ? error.ofSequences(plan.sequences ?? 1) : error;
   });
-  return new Context(native, contextOf(created));
+  return new Context(native, model, contextOf(created));
 }
 
 /** @internal {@link Model.planContext} */
 export async function planContext(native: Native, model: CoreModel, handle: Handle, options: PlanOptions): Promise<ContextPlan> {
   checkOptions(options, planTable);
-  const request = planRequest(options);
+  const request = planRequest(options, model);
   const plan = await runJob<NativePlan>(native, () => native.contextPlan(handle, request), { owner: model });
   return { ...plan, kv: plan.kv && reportOf(plan.kv) } as ContextPlan;
 }
 
-/** What the library is asked for: there 0 is what the model was trained for, and it tells of a model that says nonsense of that. */
-function planRequest({ duo, contextSize = 'auto', ...rest }: PlanOptions): string {
-  const sizes = { ...nativeOptions<PlanOptions>(rest, planTable), contextSize: contextSize === 'trained' ? 0 : contextSize };
-  return toJson(duo === undefined ? sizes : { ...sizes, duo: duoRequest(duo) });
+/** What the library is asked for: there a number counts the tokens of all sequences, and 0 is what the model was trained for, for one. */
+function planRequest({ duo, loras, contextSize = 'auto', ...rest }: PlanOptions, model: CoreModel): string {
+  const { sequences = 1 } = rest;
+  const one = contextSize === 'trained' ? (sequences === 1 ? 0 : model.info.trainedContextSize) : contextSize;
+  const all = typeof one === 'number' ? Math.ceil(one / cellsTogether) * cellsTogether * sequences : one;
+  return toJson({
+    ...nativeOptions<PlanOptions>(rest, planTable),
+    contextSize: sequences === 1 ? one : all,
+    ...(duo && { duo: duo === 'auto' ? { gates: 'auto' } : duoRequest(duo) }),
+    ...(loras && { loras: nativeLoras(loras) }),
+  });
+}
+
+/** llama.cpp rounds a sequence's cells up to this. */
+const cellsTogether = 256;
+
+function perSequence(tokens: number, sequences: number): number {
+  return sequences === 1 ? tokens : Math.floor(tokens / sequences / cellsTogether) * cellsTogether;
 }
 
 function duoRequest(duo: DuoOptions): Record<string, unknown> {
@@ -170,7 +188,7 @@ function duoRequest(duo: DuoOptions): Record<string, unknown> {
 /** What the library tells, in its words. */
 type NativeReport = Omit<MemoryReport, 'windowStep'> & { chunk: number };
 type NativePlan = Omit<ContextPlan, 'kv'> & { kv: NativeReport | null };
-type NativeEstimate = Omit<Extract<ContextEstimate, { supported: true }>, 'kv' | 'supported' | 'reason'> & {
+type NativeEstimate = Omit<Extract<ContextEstimate, { supported: true }>, 'kv' | 'supported' | 'reason' | 'sequences'> & {
   supported: boolean;
   reason: string | null;
   kv: NativeReport | null;
@@ -188,20 +206,22 @@ function contextOf({ contextPerSequence, kv, ...created }: NativeContext): Creat
 type CreatedContext = ContextInfo & { context: Handle; kv: MemoryReport };
 
 /**
- * A KV cache and the thread that works on it. It does one thing at a time: what is asked of it waits its turn.
+ * A KV cache and the thread that works on it. What is asked of it is computed together, as much as it has sequences; the rest waits its turn.
  * Made by {@link Model.createContext}; dispose of it with `await using` or {@link Context.dispose}.
  */
 export class Context {
   readonly info: Readonly<ContextInfo>;
+  readonly #model: CoreModel;
   readonly #kv: MemoryReport;
   readonly #native: Native;
   readonly #owned: Owned;
   readonly #streams = new Set<TokenStream>();
 
   /** @internal */
-  constructor(native: Native, created: CreatedContext) {
+  constructor(native: Native, model: CoreModel, created: CreatedContext) {
     const { context, kv, ...info } = created;
     this.info = info;
+    this.#model = model;
     this.#kv = kv;
     this.#native = native;
     this.#owned = new Owned(native, 'context', context, (handle) => native.contextFree(handle));
@@ -214,28 +234,86 @@ export class Context {
   }
 
   /**
-   * Continues a prompt. The work starts when the first chunk, or the result, is asked for; see {@link Generation} for how it ends.
+   * Continues a prompt, in the free sequence that holds most of it already. The work starts when the first piece, or the result, is asked for; see
+   * {@link Generation} for how it ends.
    *
-   * @param prompt text, which the context's thread tokenizes, with BOS and EOS added as the model wants them, or token ids
+   * @param prompt text, which the library's threads tokenize, with BOS and EOS added as the model wants them, or token ids
    * @throws OptionError at once for bad options and an empty list of ids, DisposedError; the rest comes with the stream
    */
-  generate(prompt: string | Int32Array | readonly number[], options: GenerateOptions = {}): Generation {
+  generate<const S extends Schema>(prompt: Tokens, options: GenerateOptions & { schema: S }): Generation<Infer<S>>;
+  generate<const Choice extends string>(prompt: Tokens, options: GenerateOptions & { choices: readonly Choice[] }): Generation<Choice>;
+  generate(prompt: Tokens, options?: GenerateOptions & { schema?: undefined; choices?: undefined }): Generation<string>;
+  generate(prompt: Tokens, options?: GenerateOptions): Generation;
+  generate(prompt: Tokens, options: GenerateOptions = {}): Generation {
     this.#owned.assertLive();
     checkOptions(options, generateTable);
     const given = textOrIds('prompt', prompt);
     if (given.length === 0 && typeof given !== 'string') throw new OptionError('prompt', prompt, 'at least one token');
-    return new Generation(this.#native, () => this.#owned.handle, given, options, this.#streams);
+    return new Generation(this.#source(given), options);
   }
 
   /**
-   * How likely the model finds a text: the log-probability of each of its tokens after those before it. It takes its turn among the generations.
+   * Fills a gap in a text, with a model that was trained to: most coders are.
+   *
+   * @throws UnsupportedError with the stream where the model has no tokens for that; else as {@link generate}
+   */
+  infill<const S extends Schema>(gap: Gap, options: InfillOptions & { schema: S }): Generation<Infer<S>>;
+  infill<const Choice extends string>(gap: Gap, options: InfillOptions & { choices: readonly Choice[] }): Generation<Choice>;
+  infill(gap: Gap, options?: InfillOptions & { schema?: undefined; choices?: undefined }): Generation<string>;
+  infill(gap: Gap, options?: InfillOptions): Generation;
+  infill(gap: Gap, options: InfillOptions = {}): Generation {
+    this.#owned.assertLive();
+    checkOptions(options, infillTable);
+    checkGap(gap);
+    const prompt = (): Promise<Int32Array> =>
+      infillPrompt(this.#native, this, () => this.#owned.handle, this.#model.info, gap, options.signal);
+    return new Generation(this.#source(prompt), options);
+  }
+
+  /**
+   * A conversation. It takes nothing of the context: there may be any number of them.
+   *
+   * @throws OptionError, DisposedError
+   */
+  chat(options: ChatOptions = {}): Chat {
+    this.#owned.assertLive();
+    return new Chat(
+      { native: this.#native, owner: this, handle: () => this.#owned.handle, answer: (prompt) => this.#source(prompt) },
+      options,
+    );
+  }
+
+  /**
+   * How likely the model finds a text: the log-probability of each of its tokens after those before it.
    *
    * @param text read as {@link generate} reads a prompt, or token ids: at least two, and at most one more than a sequence of the context holds
    * @throws OptionError; ContextFullError; `signal.reason` when aborted
    */
-  async score(text: string | Int32Array | readonly number[], options: ScoreOptions = {}): Promise<Score> {
+  async score(text: Tokens, options: ScoreOptions = {}): Promise<Score> {
     checkOptions(options, scoreTable);
-    return score(this.#native, this, this.#owned.handle, textOrIds('text', text), options);
+    const given = textOrIds('text', text);
+    const request = toJson(nativeOptions(options, scoreTable));
+    return runJob<Score>(this.#native, () => this.#native.score(this.#owned.handle, given, request), {
+      ...options,
+      owner: this,
+      read: scoreOf,
+    });
+  }
+
+  /**
+   * A sequence to keep, once one is free: as long as it is not disposed of, nothing else is computed in it.
+   *
+   * @throws OptionError; `signal.reason` when aborted
+   */
+  async sequence(options: { signal?: AbortSignal | undefined } = {}): Promise<Sequence> {
+    checkOptions(options, { signal: signalOption('Stops the waiting.') });
+    const native = this.#native;
+    const { sequence } = await runJob<{ sequence: Handle }>(native, () => native.sequenceCreate(this.#owned.handle), {
+      ...options,
+      owner: this,
+      discard: ({ sequence }) => native.sequenceFree(sequence),
+    });
+    return new Sequence({ native, siblings: this.#streams, vocabularySize: this.#model.info.vocabularySize }, this, sequence);
   }
 
   /** Ends what is under way and gives the context back; resolves when its memory is free. */
@@ -249,9 +327,29 @@ export class Context {
   [Symbol.asyncDispose](): Promise<void> {
     return this.dispose();
   }
+
+  #source(prompt: string | Int32Array | (() => Promise<Int32Array>)): GenerationSource {
+    const native = this.#native;
+    const submit = (given: string | Int32Array, request: string): Handle => native.generate(this.#owned.handle, given, request);
+    return {
+      native,
+      siblings: this.#streams,
+      vocabularySize: this.#model.info.vocabularySize,
+      submit: (request) => (typeof prompt === 'function' ? prompt().then((given) => submit(given, request)) : submit(prompt, request)),
+    };
+  }
 }
 
-/** What the library reads; ids that are changed after the call stay as they were. */
-function textOrIds(name: string, given: string | Int32Array | readonly number[]): string | Int32Array {
-  return typeof given === 'string' ? given : tokenIds(name, given).slice();
+function checkGap(gap: Gap): void {
+  const isText = (value: unknown): boolean => typeof value === 'string';
+  checkOptions<Gap>(gap, {
+    prefix: { accepts: isText, expected: 'a string' },
+    suffix: { accepts: isText, expected: 'a string' },
+    name: { accepts: isText, expected: 'a string' },
+    files: {
+      accepts: (value) => Array.isArray(value) && value.every((file: Partial<InfillFile>) => isText(file.name) && isText(file.text)),
+      expected: 'an array of objects with a name and a text',
+    },
+  });
+  for (const key of ['prefix', 'suffix'] as const) if (!isText(gap[key])) throw new OptionError(key, gap[key], 'a string');
 }

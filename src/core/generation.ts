@@ -1,50 +1,87 @@
 import type { Handle, Native } from '../ffi/native.ts';
-import { generateTable } from './option-tables.ts';
-import type { GenerateOptions } from './option-types.ts';
-import { nativeOptions, toJson } from './check-options.ts';
 import { abandoned } from '../ffi/owned.ts';
+import { toJson } from './check-options.ts';
+import { generateRequest } from './generate-request.ts';
+import type { GenerateOptions } from './option-types.ts';
+import { parseBySchema } from './schema.ts';
 import { TokenStream } from './token-stream.ts';
 
-/** A piece of the answer. `text` holds whole characters, so it may lag behind `tokens`; either may be empty. */
-export type GenerationChunk = { text: string; tokens: Int32Array };
+/** How likely a token was, by the model alone: before samplers change anything. */
+export type TokenProbability = {
+  token: number;
+  /** The natural logarithm of its probability. */
+  logProbability: number;
+  /** The likeliest tokens there, as many as `logProbabilities` asks for, the likeliest first. */
+  top: { token: number; logProbability: number }[];
+};
 
-/** How a generation ended, and how fast it was. */
-export type GenerationResult = {
+/** A piece of the answer. `text` holds whole characters, so it may lag behind `tokens`; either may be empty. */
+export type GenerationChunk = {
+  text: string;
+  tokens: Int32Array;
+  /** Which of `n` texts it is of: 0 where there is one. */
+  index: number;
+  /** Of each of `tokens`, where the option `logProbabilities` asks for them. */
+  logProbabilities?: TokenProbability[];
+};
+
+/** One text, and how it ended. */
+export type Completion = {
+  text: string;
+  tokens: Int32Array;
+  logProbabilities?: TokenProbability[];
   /** `stop`: the model ended its text, or came to one of the texts of `stop`, which is `stopText`; `length`: maxTokens; `contextFull`. */
   finishReason: 'stop' | 'length' | 'contextFull';
   stopText: string | null;
-  promptTokens: number;
-  /** Of the prompt's tokens, those that the cache held already. */
-  reusedTokens: number;
   generatedTokens: number;
-  prefillSeconds: number;
+  /** Without waiting for the reader. */
   decodeSeconds: number;
-  /** Rates count the tokens that were computed; 0 where there are none. */
-  prefillTokensPerSecond: number;
+  /** 0 where there are no tokens. */
   decodeTokensPerSecond: number;
 };
 
-/**
- * An answer as it comes. Read it once: with `for await`, or all of it with {@link text} or {@link collect}. The engine works ahead of the reader by
- * `readAhead` tokens, then pauses; where other work of the context waits, it does not pause but goes on, and what was not read is kept.
- *
- * - Leaving the loop cancels the work. So does the signal, and then the loop throws `signal.reason`. So does disposing of the context.
- * - Generations of one context take turns, in the order in which reading began.
- */
-export class Generation implements AsyncIterableIterator<GenerationChunk, void, void> {
-  readonly #stream: TokenStream;
-  #turn: Promise<unknown> = Promise.resolve();
-  #collected: Promise<GenerationResult & { text: string; tokens: Int32Array }> | undefined;
+/** What was generated, and how fast. Of `n` texts the first is told outside. */
+export type GenerationResult = Completion & {
+  completions: Completion[];
+  promptTokens: number;
+  /** Of the prompt's tokens, those that the cache held already. */
+  reusedTokens: number;
+  /** Until it got a sequence. */
+  queuedSeconds: number;
+  prefillSeconds: number;
+  /** Counts the tokens that were computed; 0 where there are none. */
+  prefillTokensPerSecond: number;
+};
 
-  /**
-   * @internal
-   * @param context gives the context's handle, or throws where it has been disposed
-   * @param siblings the context's streams, for it to end them
-   */
-  constructor(native: Native, context: () => Handle, prompt: string | Int32Array, options: GenerateOptions, siblings: Set<TokenStream>) {
-    const { onProgress, signal, stop } = options;
-    const json = toJson({ ...nativeOptions(options, generateTable), stop: stop === undefined ? undefined : [stop].flat() });
-    this.#stream = new TokenStream(native, () => native.generate(context(), prompt, json), { onProgress, signal }, siblings);
+/** Where a generation is at work: a context, or a sequence of one. */
+export type GenerationSource = {
+  native: Native;
+  /** Submits the job; throws where what it works on has been disposed of. */
+  submit: (request: string) => Handle | Promise<Handle>;
+  /** The context's streams, for it to end them. */
+  siblings: Set<TokenStream>;
+  vocabularySize: number;
+};
+
+/**
+ * A text as it comes. Read it piece by piece with `for await`, or ask for all of it with {@link text}, {@link value} or {@link result}; one does not take from the
+ * other. The engine works ahead of a reader by `readAhead` tokens, then pauses; where other work waits for the sequence, it goes on, and what was not read is kept.
+ *
+ * - The work starts when the first piece, or the result, is asked for.
+ * - Leaving the loop cancels it. So does the signal, and then the loop throws `signal.reason`. So does disposing of the context.
+ */
+export class Generation<T = unknown> implements AsyncIterableIterator<GenerationChunk, void, void> {
+  readonly #stream: TokenStream;
+  readonly #schema: GenerateOptions['schema'];
+  #turn: Promise<unknown> = Promise.resolve();
+
+  /** @internal @param more of the library's own options */
+  constructor({ native, submit, siblings, vocabularySize }: GenerationSource, options: GenerateOptions, more: object = {}) {
+    const { onProgress, signal, n, logProbabilities, schema } = options;
+    const request = toJson({ ...generateRequest(options), ...more });
+    const alternatives = logProbabilities === undefined ? undefined : Math.min(logProbabilities, vocabularySize);
+    this.#schema = schema;
+    this.#stream = new TokenStream(native, () => submit(request), { onProgress, signal, n, alternatives }, siblings);
     abandoned.register(this, this.#stream, this.#stream);
   }
 
@@ -61,7 +98,7 @@ export class Generation implements AsyncIterableIterator<GenerationChunk, void, 
   }
 
   /**
-   * How it ended. Waits for the end and needs no reader: what nobody has read is kept for one.
+   * All that was generated, and how it ended. It needs no reader.
    *
    * @throws CancelledError where its reader left or its context was disposed of before the end; else as reading does
    */
@@ -70,15 +107,19 @@ export class Generation implements AsyncIterableIterator<GenerationChunk, void, 
     return this.#stream.result;
   }
 
-  /** Reads to the end and gives the text, as {@link collect} does. */
+  /** The whole text; as {@link result}. */
   async text(): Promise<string> {
-    return (await this.collect()).text;
+    return (await this.result()).text;
   }
 
-  /** Reads to the end and gives everything at once that was not read before; the same whenever it is called. */
-  collect(): Promise<GenerationResult & { text: string; tokens: Int32Array }> {
-    this.#collected ??= this.#collect();
-    return this.#collected;
+  /**
+   * What the text says, by the option `schema`; without one it is the text.
+   *
+   * @throws SchemaError where the text is cut off, or is not what the schema describes; else as {@link result}
+   */
+  async value(): Promise<T> {
+    const { text } = await this.result();
+    return (this.#schema ? await parseBySchema(this.#schema, text) : text) as T;
   }
 
   [Symbol.asyncIterator](): this {
@@ -99,15 +140,5 @@ export class Generation implements AsyncIterableIterator<GenerationChunk, void, 
       }
       await this.#stream.more(this);
     }
-  }
-
-  async #collect(): Promise<GenerationResult & { text: string; tokens: Int32Array }> {
-    let text = '';
-    const tokens: number[] = [];
-    for await (const chunk of this) {
-      text += chunk.text;
-      for (const token of chunk.tokens) tokens.push(token);
-    }
-    return { text, tokens: Int32Array.from(tokens), ...(await this.result()) };
   }
 }

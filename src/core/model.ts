@@ -1,11 +1,25 @@
-import { createContext, estimateContext, planContext, type Context, type ContextEstimate, type ContextPlan } from './context.ts';
-import { decode, openNative, type Handle, type Native } from '../ffi/native.ts';
 import { Job, runJob } from '../ffi/job.ts';
-import { detokenizeTable, loadModelTable, modelTable, tokenizeTable } from './option-tables.ts';
-import type { ContextOptions, DetokenizeOptions, LoadModelOptions, ModelOptions, PlanOptions, TokenizeOptions } from './option-types.ts';
-import { absolutePath, checkOptions, toJson } from './check-options.ts';
-import { signal as signalOption } from './options.ts';
+import { decode, openNative, type Handle, type Native } from '../ffi/native.ts';
 import { abandoned, Owned } from '../ffi/owned.ts';
+import { chatPrompt, type ChatPrompt } from './chat-prompt.ts';
+import { absolutePath, checkOptions, nativeOptions, toJson } from './check-options.ts';
+import { createContext, estimateContext, planContext, type Context, type ContextEstimate, type ContextPlan } from './context.ts';
+import { createEmbedder, type Embedder } from './embedder.ts';
+import { fetchWith, isRemote } from './fetch.ts';
+import type { InfillTokens } from './infill.ts';
+import { loadLora, type Lora } from './lora.ts';
+import type { Message } from './message.ts';
+import { detokenizeTable, loadModelTable, modelTable, tokenizeTable } from './option-tables.ts';
+import type {
+  ChatPromptOptions,
+  ContextOptions,
+  DetokenizeOptions,
+  EmbedderOptions,
+  ModelOptions,
+  PlanOptions,
+  TokenizeOptions,
+} from './option-types.ts';
+import { signal as signalOption } from './options.ts';
 import { tokenIds } from './tokens.ts';
 
 /** What the library tells of a model. */
@@ -33,6 +47,10 @@ export type ModelInfo = {
   headSizeV: number;
   bosToken: number | null;
   eosToken: number | null;
+  /** All tokens that end a text. */
+  endTokens: number[];
+  /** Tokens that mark the parts of a text with a gap. */
+  infillTokens: InfillTokens;
   /** Whether the model wants a BOS token before a text. */
   addBos: boolean;
   /** The Jinja template, where the model has one. */
@@ -54,19 +72,20 @@ type NativeModel = Omit<LoadedModel, 'trainedContextSize'> & { contextSize: numb
 /** Loads a model, and makes an object of it. */
 export async function loadWith<M>(
   make: (native: Native, loaded: LoadedModel) => M | Promise<M>,
-  source: string | URL | ModelOptions,
-  options: LoadModelOptions = {},
+  source: string | URL,
+  options: ModelOptions = {},
 ): Promise<M> {
-  const model = typeof source === 'string' || source instanceof URL ? { path: source } : source;
-  checkOptions<Partial<ModelOptions>>(model, modelTable);
   checkOptions(options, loadModelTable);
-  const { onProgress, signal, library } = options;
-
-  const request = toJson({ ...model, path: absolutePath('path', model.path) });
+  const { onProgress, signal, library, file, token, offline, ...more } = options;
+  if (!isRemote(source)) absolutePath('source', source); // a slip is told before the library is opened
   const native = await openNative(library);
+  const path = isRemote(source)
+    ? await fetchWith(native, source, { file, token, offline, signal, onProgress: onProgress && ((done) => onProgress(done, 'download')) })
+    : absolutePath('source', source);
+  const request = toJson({ ...nativeOptions(more, modelTable), path });
   const loaded = await runJob<NativeModel>(native, () => native.modelLoad(request), {
     signal,
-    onProgress,
+    onProgress: onProgress && ((done) => onProgress(done, 'load')),
     discard: ({ model }) => {
       new Job(native, native.modelFree(model)).free();
     },
@@ -153,6 +172,35 @@ export class CoreModel {
    */
   async estimate(options: PlanOptions = {}): Promise<ContextEstimate> {
     return estimateContext(this.#native, this, this.#owned.handle, options);
+  }
+
+  /**
+   * Creates what makes embeddings of texts, or ranks documents: a context of its own.
+   *
+   * @throws ContextError for a model with an encoder and a decoder, or with `pooling: 'rank'` one that is no reranker; MemoryError; OptionError
+   */
+  async createEmbedder(options: EmbedderOptions = {}): Promise<Embedder> {
+    return createEmbedder(this.#native, this, this.#owned.handle, options);
+  }
+
+  /**
+   * Loads a LoRA adapter of this model, for the option `loras` of contexts.
+   *
+   * @param path of its GGUF file
+   * @throws ModelError where it is damaged, or of another model
+   */
+  async loadLora(path: string | URL, options: { signal?: AbortSignal | undefined } = {}): Promise<Lora> {
+    checkOptions(options, { signal: signalOption('Stops the loading; the promise rejects with `signal.reason`.') });
+    return loadLora(this.#native, this, this.#owned.handle, path, options.signal);
+  }
+
+  /**
+   * A prompt of messages, by the model's chat template: what {@link Context.chat} generates from.
+   *
+   * @throws TemplateError where the template refuses the messages; OptionError
+   */
+  async chatPrompt(messages: readonly Message[], options: ChatPromptOptions = {}): Promise<ChatPrompt> {
+    return chatPrompt(this.#native, this, () => this.#owned.handle, messages, options);
   }
 
   /**

@@ -1,28 +1,76 @@
 import { cacheTypes } from './cache-types.ts';
-import { boolean, choice, filePath, integer, number, path, progress, signal, special, text, type Table } from './options.ts';
+import {
+  boolean,
+  choice,
+  filePath,
+  floatMaximum,
+  integer,
+  isObject,
+  number,
+  progress,
+  signal,
+  special,
+  text,
+  texts,
+  without,
+  type Table,
+} from './options.ts';
 import type {
+  AppendOptions,
+  ChatOptions,
+  ChatPromptOptions,
+  ChatTemplateOptions,
   ContextOptions,
   DetokenizeOptions,
   DuoOptions,
+  EmbedderOptions,
+  FetchOptions,
   GenerateOptions,
-  LoadModelOptions,
+  InfillOptions,
   ModelOptions,
   PlanOptions,
   SamplingOptions,
   ScoreOptions,
+  SendOptions,
   TokenizeOptions,
+  WeightOptions,
 } from './option-types.ts';
 import type { Gates, HeadChoice } from './duo.ts';
+import { isLora, type Lora, type ScaledLora } from './lora.ts';
+import { samplers, type LogitBias, type Sampler } from './sampling.ts';
+import { isSchema, type Schema } from './schema.ts';
+import type { Message } from './message.ts';
+import type { Tool } from './tool.ts';
 
 // What a user can say, a table a concept. `npm run generate` writes option-types.ts, docs/options.md and cpp/test/options.json from these and those of src/gates. The library checks the
 // same again, for callers of other languages: test/native/options.test.ts and cpp/test/test-options.cpp compare what the two say.
 
-export const modelTable = {
-  path: path({
-    doc: 'The GGUF model. Of a split model the first part. Relative to the folder that the process is in now.',
-    flags: ['-m', '--model'],
+const maxContextSize = 2 ** 31 - 256; // so that it can be rounded up
+const maxThreads = 512;
+const maxSequences = 256;
+const maxDevices = 16;
+
+const library = text({ doc: 'The path of the native library.', otherwise: 'LLAMA_DUO_LIBRARY, else the local build', native: null });
+
+export const fetchTable = {
+  file: text({
+    doc: 'A file of the repository, instead of a quantisation behind its name.',
+    flags: ['-hff', '--hf-file'],
     value: 'FILE',
   }),
+  token: text({ doc: 'Opens repositories that are not public.', otherwise: 'HF_TOKEN', flags: ['-hft', '--hf-token'], value: 'TOKEN' }),
+  offline: boolean({ default: false, doc: 'Take only what was loaded before.', flags: ['--offline'] }),
+  onProgress: progress('Gets a number that grows from 0 to 1.'),
+  signal: signal(
+    'Stops the work; the promise rejects with `signal.reason`. What was downloaded is kept, and the next time goes on from there.',
+  ),
+  library,
+} satisfies Table<FetchOptions>;
+
+/** What llama.cpp's `--override-kv` takes. */
+type Metadata = Readonly<Record<string, boolean | number | string>>;
+
+export const modelTable = {
   gpuLayers: integer({
     min: -1,
     doc: 'Layers on the GPU, -1 for all.',
@@ -30,19 +78,64 @@ export const modelTable = {
     flags: ['-ngl', '--gpu-layers', '--n-gpu-layers'],
     value: 'N',
   }),
+  devices: special<readonly string[]>()({
+    doc: 'The devices that layers go to, by the names that `devices()` has; none for the CPU alone.',
+    otherwise: 'all',
+    type: 'readonly string[]',
+    accepts: (value) => Array.isArray(value) && value.every((name) => typeof name === 'string' && name !== ''),
+    expected: 'an array of names of devices, empty for the CPU alone',
+    flags: ['-dev', '--device'],
+    value: 'NAMES',
+  }),
+  splitMode: choice(['none', 'layer', 'row', 'tensor'], {
+    default: 'layer',
+    doc: 'How a model is split among several devices.',
+    flags: ['-sm', '--split-mode'],
+    value: 'HOW',
+  }),
+  mainGpu: integer({ min: 0, default: 0, doc: 'The device of a model that is not split.', flags: ['-mg', '--main-gpu'], value: 'N' }),
+  tensorSplit: special<readonly number[]>()({
+    doc: 'What share of the model each device takes.',
+    otherwise: 'by their free memory',
+    type: 'readonly number[]',
+    accepts: (value) =>
+      Array.isArray(value) &&
+      value.length <= maxDevices &&
+      value.every((share) => Number.isFinite(share) && (share as number) >= 0) &&
+      value.some((share) => (share as number) > 0),
+    expected: `an array of at most ${maxDevices} shares, each a number of at least 0 and one of them above it`,
+    flags: ['-ts', '--tensor-split'],
+    value: 'SHARES',
+  }),
+  overrides: special<Metadata>()({
+    doc: "Metadata in the place of the file's: `{ 'llama.context_length': 65536 }`.",
+    type: 'Readonly<Record<string, boolean | number | string>>',
+    accepts: isObject,
+    expected: 'an object',
+    form: { type: 'object' },
+  }),
   useMmap: boolean({ default: true, doc: 'Map the file into memory instead of reading it.' }),
+  useMlock: boolean({ default: false, doc: 'Keep the weights in memory, whatever else wants it.', flags: ['--mlock'] }),
+  checkTensors: boolean({ default: false, doc: 'Refuse a model with weights that are no numbers.', flags: ['--check-tensors'] }),
   vocabOnly: boolean({ default: false, doc: 'Load the vocabulary only: enough to tokenize.' }),
   weights: boolean({
     default: true,
     doc: 'Load the weights. Without them a model tells what it is, tokenizes and plans contexts, and takes memory for its vocabulary only.',
   }),
-} satisfies Table<ModelOptions>;
+} satisfies Table<WeightOptions>;
 
+/** All that loadModel takes. */
 export const loadModelTable = {
-  onProgress: progress('Gets a number that grows from 0 to 1.'),
-  signal: signal('Stops the loading; the promise rejects with `signal.reason`.'),
-  library: text({ doc: 'The path of the native library.', otherwise: 'LLAMA_DUO_LIBRARY, else the local build', native: null }),
-} satisfies Table<LoadModelOptions>;
+  ...modelTable,
+  ...fetchTable,
+  onProgress: special<(progress: number, phase: 'download' | 'load') => void>()({
+    doc: 'Gets a number that grows from 0 to 1, in each phase.',
+    type: "(progress: number, phase: 'download' | 'load') => void",
+    accepts: (value) => typeof value === 'function',
+    expected: 'a function',
+    native: null,
+  }),
+} satisfies Table<ModelOptions>;
 
 export const tokenizeTable = {
   addSpecial: boolean({ default: true, doc: 'Add BOS and EOS as the model wants them.' }),
@@ -116,8 +209,13 @@ export const duoTable = {
 /** A context takes memory for all of its tokens at once, and recent models are trained for 131,072 and more. */
 export const defaultContextSize = 8192;
 
-const maxContextSize = 2 ** 31 - 256; // so that it can be rounded up
-const maxThreads = 512;
+const loras = special<Lora | readonly (Lora | ScaledLora)[]>()({
+  doc: 'LoRA adapters of the model, which `model.loadLora()` gives. Each alone, or with the scale of its part: `{ lora, scale: 0.5 }`.',
+  otherwise: 'none',
+  type: 'Lora | readonly (Lora | ScaledLora)[]',
+  accepts: (value) => [value].flat().every(isLora),
+  expected: 'LoRA adapters, or objects of a lora and its scale',
+});
 
 export const planTable = {
   contextSize: special<number | 'auto' | 'fit' | 'trained'>()({
@@ -134,6 +232,14 @@ export const planTable = {
     flags: ['-c', '--ctx-size'],
     value: 'N',
     form: { type: 'integer', min: 0, max: maxContextSize, default: 0 },
+  }),
+  sequences: integer({
+    min: 1,
+    max: maxSequences,
+    default: 1,
+    doc: 'Sequences, each with a cache of its own: as many generations are computed together.',
+    flags: ['-np', '--parallel'],
+    value: 'N',
   }),
   batchSize: integer({ min: 1, default: 2048, doc: 'Tokens submitted at once.', flags: ['-b', '--batch-size'], value: 'N' }),
   ubatchSize: integer({
@@ -179,14 +285,15 @@ export const planTable = {
     flags: ['-fa', '--flash-attn'],
     value: 'WHEN',
   }),
-  duo: special<DuoOptions>()({
-    doc: "Mixed heads; {} takes the model's own gates and half of the heads.",
+  duo: special<DuoOptions | 'auto'>()({
+    doc: "Mixed heads. 'auto', or {}, takes the model's own gates and half of the heads.",
     otherwise: "none, llama.cpp's own cache",
-    type: 'DuoOptions',
-    accepts: (value) => typeof value === 'object' && value !== null && !Array.isArray(value),
-    expected: 'an object',
+    type: "DuoOptions | 'auto'",
+    accepts: (value) => value === 'auto' || isObject(value),
+    expected: '"auto" or an object',
     form: { type: 'object' },
   }),
+  loras,
 } satisfies Table<PlanOptions>;
 
 export const contextTable = {
@@ -220,6 +327,25 @@ export const samplingTable = {
     value: 'P',
   }),
   typicalP: number({ min: 0, max: 1, default: 1, doc: 'Locally typical sampling, 1 for none.' }),
+  topNSigma: number({
+    min: -1,
+    default: -1,
+    doc: 'Leave out tokens whose logit is this many standard deviations below the largest, -1 for none.',
+  }),
+  minKeep: integer({ min: 0, default: 0, doc: 'Tokens that each of these samplers leaves at least.' }),
+  xtcProbability: number({
+    min: 0,
+    max: 1,
+    default: 0,
+    doc: 'How often the likeliest tokens are left out, but for the least of them (XTC).',
+  }),
+  xtcThreshold: number({ min: 0, max: 1, default: 0.1, doc: 'How likely a token must be for that.' }),
+  dynamicTemperatureRange: number({
+    min: 0,
+    default: 0,
+    doc: 'The temperature is up to this much above or below, by how sure the model is; 0 for none.',
+  }),
+  dynamicTemperatureExponent: number({ min: 0, default: 1, doc: 'How fast it follows that.' }),
   repeatPenalty: number({
     min: 0.001,
     max: 1000,
@@ -229,6 +355,38 @@ export const samplingTable = {
   repeatLastN: integer({ min: -1, default: 64, doc: "Tokens that penalties look back on, -1 for the context's size." }),
   frequencyPenalty: number({ default: 0, doc: 'Taken off the logit of a token, as often as it occurs there.' }),
   presencePenalty: number({ default: 0, doc: 'Taken off the logit of a token that occurs there, once.' }),
+  dryMultiplier: number({ min: 0, default: 0, doc: 'Makes tokens less likely that would go on with a repetition (DRY); 0 for none.' }),
+  dryBase: number({ min: 0, default: 1.75, doc: 'That grows by this factor with each token of the repetition.' }),
+  dryAllowedLength: integer({ min: 0, default: 2, doc: 'Repetitions up to this many tokens are let be.' }),
+  dryLastN: integer({ min: -1, default: 64, doc: "Tokens that DRY looks back on, -1 for the context's size." }),
+  drySequenceBreakers: texts({ doc: 'Texts that no repetition goes across.', otherwise: 'line break, colon, quote and asterisk' }),
+  mirostat: integer({ min: 0, max: 2, default: 0, doc: 'Mirostat of version 1 or 2 in the place of the samplers; 0 for none.' }),
+  mirostatTau: number({ min: 0, default: 5, doc: 'The surprise that Mirostat aims at.' }),
+  mirostatEta: number({ min: 0, default: 0.1, doc: 'How fast Mirostat learns.' }),
+  adaptiveTarget: number({ min: -1, max: 1, default: -1, doc: 'The probability that sampler adaptive_p aims at; below 0 for none.' }),
+  adaptiveDecay: number({ min: 0, max: 0.99, default: 0.9, doc: 'How long adaptive_p remembers.' }),
+  samplers: special<readonly Sampler[]>()({
+    doc: 'Which samplers, in which order.',
+    otherwise: 'penalties, dry, top_n_sigma, top_k, typ_p, top_p, min_p, xtc, temperature',
+    type: 'readonly Sampler[]',
+    accepts: (value) => Array.isArray(value) && value.every((name) => samplers.includes(name as Sampler)),
+    expected: `an array of names out of ${samplers.join(', ')}`,
+  }),
+  logitBias: special<LogitBias>()({
+    doc: 'Added to the logits of tokens, which are named by their ids or by a text, for each of its tokens; `false` for never. A Map, or pairs.',
+    otherwise: 'none',
+    type: 'LogitBias',
+    accepts: (value) =>
+      isIterable(value) &&
+      [...value].every(
+        (entry) =>
+          Array.isArray(entry) &&
+          entry.length === 2 &&
+          (typeof entry[0] === 'string' || (Number.isInteger(entry[0]) && entry[0] >= 0)) &&
+          (entry[1] === false || (Number.isFinite(entry[1]) && Math.abs(entry[1] as number) <= floatMaximum)),
+      ),
+    expected: 'an array of [token id or text, finite number or false for never]',
+  }),
   seed: integer({
     min: 0,
     max: 2 ** 32 - 1,
@@ -242,6 +400,23 @@ export const samplingTable = {
       'A GBNF grammar that the text has to follow. Its end is the end of the text, with `ignoreEos`, too. Where it allows no token before that, reading throws a ' +
       'GrammarError, which has the text so far.',
   }),
+  schema: special<Schema>()({
+    doc:
+      'The text is JSON of this schema, which `value()` gives: a JSON schema, or a schema of zod, ArkType, or Valibot (with its toStandardJsonSchema). Once that is complete the ' +
+      'text ends.',
+    type: 'Schema',
+    accepts: isSchema,
+    expected:
+      'a JSON schema, or a schema that can tell its JSON schema: of zod from 4.2, ArkType from 2.1.28, or Valibot by toStandardJsonSchema',
+    native: null,
+  }),
+  choices: special<readonly string[]>()({
+    doc: 'The text is one of these.',
+    type: 'readonly string[]',
+    accepts: (value) => Array.isArray(value) && value.length > 0 && value.every((text) => typeof text === 'string' && text !== ''),
+    expected: 'an array of at least one text, none of them empty',
+    native: null,
+  }),
 } satisfies Table<SamplingOptions>;
 
 export const generateTable = {
@@ -253,6 +428,17 @@ export const generateTable = {
     flags: ['-n', '--predict', '--n-predict'],
     value: 'N',
   }),
+  n: integer({
+    min: 1,
+    doc: "Texts to generate of one prompt, each in a sequence of its own, of which the context must have as many. Seeds of the others follow the first's.",
+    otherwise: '1',
+  }),
+  logProbabilities: integer({
+    min: 0,
+    doc: "Give the log-probability of each token, and this many of the likeliest tokens with theirs: the model's own, before samplers change them.",
+    otherwise: 'none are given',
+    native: 'logProbs',
+  }),
   ignoreEos: boolean({ default: false, doc: 'Go on after the token that ends a text.', flags: ['--ignore-eos'] }),
   stop: special<string | readonly string[]>()({
     doc: 'Generation ends before a text that is one of these. None may be empty.',
@@ -263,6 +449,10 @@ export const generateTable = {
     form: { type: 'strings' },
   }),
   specialTokens: boolean({ default: false, doc: 'Write special tokens as their names.' }),
+  addSpecial: boolean({
+    doc: 'Add BOS and EOS to a prompt that is text, as the model wants them.',
+    otherwise: 'true; of a sequence, which may have begun, false',
+  }),
   parseSpecial: boolean({
     default: false,
     doc:
@@ -282,7 +472,127 @@ export const generateTable = {
 
 export const scoreTable = {
   from: integer({ min: 1, default: 1, doc: 'The index of the first token that is scored: 1 for all that have a token before them.' }),
+  addSpecial: boolean({ default: true, doc: 'Add BOS and EOS to a text as the model wants them.' }),
   parseSpecial: boolean({ default: false, doc: 'Read the names of special tokens in a text as those tokens, as for a prompt.' }),
   onProgress: progress('Gets a number that grows from 0 to 1.'),
   signal: signal('Ends the work; the promise rejects with `signal.reason`.'),
 } satisfies Table<ScoreOptions>;
+
+/** Of what a sequence appends. */
+export const appendTable = {
+  addSpecial: boolean({ default: false, doc: 'Add BOS and EOS to a text as the model wants them: for the first that a sequence gets.' }),
+  parseSpecial: scoreTable.parseSpecial,
+  onProgress: scoreTable.onProgress,
+  signal: scoreTable.signal,
+} satisfies Table<AppendOptions>;
+
+export const infillTable = {
+  ...without(generateTable, 'addSpecial', 'parseSpecial'),
+} satisfies Table<InfillOptions>;
+
+export const chatTemplateTable = {
+  tools: special<readonly Tool[]>()({
+    doc: 'What the model may call. `tool()` makes them.',
+    otherwise: 'none',
+    type: 'readonly Tool[]',
+    accepts: (value) =>
+      Array.isArray(value) && value.every((tool) => isObject(tool) && typeof tool['name'] === 'string' && tool['name'] !== ''),
+    expected: 'an array of tools, each with a name',
+    native: null,
+  }),
+  toolChoice: choice(['auto', 'none', 'required'], { default: 'auto', doc: 'Whether the model may, must not or must call one.' }),
+  parallelToolCalls: boolean({ default: false, doc: 'Whether it may call several at once.' }),
+  thinking: boolean({ default: true, doc: 'Whether the model reasons before it answers, where its template knows of that.' }),
+  reasoningBudget: integer({
+    min: -1,
+    default: -1,
+    doc: 'Tokens of reasoning at most, -1 for as many as it wants.',
+    flags: ['--reasoning-budget'],
+    value: 'N',
+  }),
+  template: text({ doc: 'A Jinja template.', otherwise: "the model's own" }),
+  variables: special<Readonly<Record<string, unknown>>>()({
+    doc: 'What the template gets besides.',
+    type: 'Readonly<Record<string, unknown>>',
+    accepts: isObject,
+    expected: 'an object',
+    form: { type: 'object' },
+  }),
+  now: special<Date>()({
+    doc: 'The time that templates tell.',
+    otherwise: 'now',
+    type: 'Date',
+    accepts: (value) => value instanceof Date && value.getTime() >= 0 && value.getTime() <= 1e15,
+    expected: 'a date since 1970',
+    native: null,
+  }),
+} satisfies Table<ChatTemplateOptions>;
+
+export const chatPromptTable = {
+  ...chatTemplateTable,
+  addAssistant: boolean({ default: true, doc: "Whether the prompt ends with the beginning of the assistant's turn." }),
+  signal: signal('Stops the work; the promise rejects with `signal.reason`.'),
+} satisfies Table<ChatPromptOptions>;
+
+export const chatTable = {
+  system: text({ doc: 'What the model is told first.', otherwise: 'nothing', native: null }),
+  messages: special<readonly Message[]>()({
+    doc: 'What was said before.',
+    otherwise: 'nothing',
+    type: 'readonly Message[]',
+    accepts: (value) => Array.isArray(value) && value.every((message) => isObject(message) && typeof message['role'] === 'string'),
+    expected: 'an array of messages',
+    native: null,
+  }),
+  maxToolRounds: integer({
+    min: 0,
+    default: 10,
+    doc: 'How often in one answer tools are run at most. Calls beyond that are left to the caller.',
+    native: null,
+  }),
+  ...chatTemplateTable,
+} satisfies Table<ChatOptions>;
+
+export const sendTable = {
+  // A template has ends of its own, what it makes is parsed, and an answer is one.
+  ...without(generateTable, 'addSpecial', 'parseSpecial', 'n', 'ignoreEos', 'specialTokens', 'logProbabilities'),
+  toolChoice: { ...chatTemplateTable.toolChoice, native: null, otherwise: "the chat's" },
+} satisfies Table<SendOptions>;
+
+export const embedderTable = {
+  pooling: choice(['model', 'mean', 'cls', 'last', 'rank'], {
+    default: 'model',
+    doc: 'How the numbers of tokens become those of a text; model: as it says, else mean.',
+    flags: ['--pooling'],
+    value: 'HOW',
+  }),
+  contextSize: integer({
+    min: 1,
+    max: 2 ** 24,
+    doc: 'Tokens of a text at most.',
+    otherwise: 'what the model was trained for, at most 2048',
+    flags: ['-c', '--ctx-size'],
+    value: 'N',
+  }),
+  sequences: integer({
+    min: 1,
+    max: maxSequences,
+    default: 16,
+    doc: 'Texts that are computed at once.',
+    flags: ['-np', '--parallel'],
+    value: 'N',
+  }),
+  threads: integer({
+    min: 1,
+    max: maxThreads,
+    doc: 'CPU threads.',
+    otherwise: "the machine's cores",
+    flags: ['-t', '--threads'],
+    value: 'N',
+  }),
+  signal: signal('Stops the creation; the promise rejects with `signal.reason`.'),
+} satisfies Table<EmbedderOptions>;
+
+function isIterable(value: unknown): value is Iterable<unknown> {
+  return typeof value === 'object' && value !== null && Symbol.iterator in value;
+}

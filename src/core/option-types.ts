@@ -2,30 +2,60 @@
 
 import type { CacheType } from './cache-types.ts';
 import type { Gates, HeadChoice } from './duo.ts';
+import type { Lora, ScaledLora } from './lora.ts';
+import type { Message } from './message.ts';
+import type { LogitBias, Sampler } from './sampling.ts';
+import type { Schema } from './schema.ts';
+import type { Tool } from './tool.ts';
 
-/** Which model, and where its weights go. */
-export type ModelOptions = {
-  /** The GGUF model. Of a split model the first part. Relative to the folder that the process is in now. */
-  path: string | URL;
+/** Where a model's weights go, and how they are read. */
+export type WeightOptions = {
   /** Layers on the GPU, -1 for all. Default: all. */
   gpuLayers?: number | undefined;
+  /** The devices that layers go to, by the names that `devices()` has; none for the CPU alone. Default: all. */
+  devices?: readonly string[] | undefined;
+  /** How a model is split among several devices. Default: 'layer'. */
+  splitMode?: 'none' | 'layer' | 'row' | 'tensor' | undefined;
+  /** The device of a model that is not split. Default: 0. */
+  mainGpu?: number | undefined;
+  /** What share of the model each device takes. Default: by their free memory. */
+  tensorSplit?: readonly number[] | undefined;
+  /** Metadata in the place of the file's: `{ 'llama.context_length': 65536 }`. */
+  overrides?: Readonly<Record<string, boolean | number | string>> | undefined;
   /** Map the file into memory instead of reading it. Default: true. */
   useMmap?: boolean | undefined;
+  /** Keep the weights in memory, whatever else wants it. Default: false. */
+  useMlock?: boolean | undefined;
+  /** Refuse a model with weights that are no numbers. Default: false. */
+  checkTensors?: boolean | undefined;
   /** Load the vocabulary only: enough to tokenize. Default: false. */
   vocabOnly?: boolean | undefined;
   /** Load the weights. Without them a model tells what it is, tokenizes and plans contexts, and takes memory for its vocabulary only. Default: true. */
   weights?: boolean | undefined;
 };
 
-/** How loading is watched. */
-export type LoadModelOptions = {
+/** How a model is had from elsewhere. */
+export type FetchOptions = {
+  /** A file of the repository, instead of a quantisation behind its name. */
+  file?: string | undefined;
+  /** Opens repositories that are not public. Default: HF_TOKEN. */
+  token?: string | undefined;
+  /** Take only what was loaded before. Default: false. */
+  offline?: boolean | undefined;
   /** Gets a number that grows from 0 to 1. */
   onProgress?: ((progress: number) => void) | undefined;
-  /** Stops the loading; the promise rejects with `signal.reason`. */
+  /** Stops the work; the promise rejects with `signal.reason`. What was downloaded is kept, and the next time goes on from there. */
   signal?: AbortSignal | undefined;
   /** The path of the native library. Default: LLAMA_DUO_LIBRARY, else the local build. */
   library?: string | undefined;
 };
+
+/** How a model is loaded. */
+export type ModelOptions = WeightOptions &
+  Omit<FetchOptions, 'onProgress'> & {
+    /** Gets a number that grows from 0 to 1, in each phase. */
+    onProgress?: ((progress: number, phase: 'download' | 'load') => void) | undefined;
+  };
 
 /** How a text becomes tokens. */
 export type TokenizeOptions = {
@@ -66,6 +96,8 @@ export type PlanOptions = {
    * whatever that takes. A larger context than that can be had, and warns. Default: 'auto'.
    */
   contextSize?: number | 'auto' | 'fit' | 'trained' | undefined;
+  /** Sequences, each with a cache of its own: as many generations are computed together. 1 to 256. Default: 1. */
+  sequences?: number | undefined;
   /** Tokens submitted at once. Default: 2048. */
   batchSize?: number | undefined;
   /** Tokens computed at once. More make prompts faster and streaming heads' rings wider. Default: 512. */
@@ -80,8 +112,10 @@ export type PlanOptions = {
   typeV?: CacheType | undefined;
   /** Whether attention is fused. Mixed heads need it not to be off. Default: 'auto'. */
   flashAttention?: 'auto' | 'on' | 'off' | undefined;
-  /** Mixed heads; {} takes the model's own gates and half of the heads. Default: none, llama.cpp's own cache. */
-  duo?: DuoOptions | undefined;
+  /** Mixed heads. 'auto', or {}, takes the model's own gates and half of the heads. Default: none, llama.cpp's own cache. */
+  duo?: DuoOptions | 'auto' | undefined;
+  /** LoRA adapters of the model, which `model.loadLora()` gives. Each alone, or with the scale of its part: `{ lora, scale: 0.5 }`. Default: none. */
+  loras?: Lora | readonly (Lora | ScaledLora)[] | undefined;
 };
 
 /** A context to create. */
@@ -102,6 +136,18 @@ export type SamplingOptions = {
   minP?: number | undefined;
   /** Locally typical sampling, 1 for none. 0 to 1. Default: 1. */
   typicalP?: number | undefined;
+  /** Leave out tokens whose logit is this many standard deviations below the largest, -1 for none. Default: -1. */
+  topNSigma?: number | undefined;
+  /** Tokens that each of these samplers leaves at least. Default: 0. */
+  minKeep?: number | undefined;
+  /** How often the likeliest tokens are left out, but for the least of them (XTC). 0 to 1. Default: 0. */
+  xtcProbability?: number | undefined;
+  /** How likely a token must be for that. 0 to 1. Default: 0.1. */
+  xtcThreshold?: number | undefined;
+  /** The temperature is up to this much above or below, by how sure the model is; 0 for none. Default: 0. */
+  dynamicTemperatureRange?: number | undefined;
+  /** How fast it follows that. Default: 1. */
+  dynamicTemperatureExponent?: number | undefined;
   /** Above 1 makes tokens less likely that occur in the last `repeatLastN`; 1 does nothing. 0.001 to 1000. Default: 1. */
   repeatPenalty?: number | undefined;
   /** Tokens that penalties look back on, -1 for the context's size. Default: 64. */
@@ -110,6 +156,30 @@ export type SamplingOptions = {
   frequencyPenalty?: number | undefined;
   /** Taken off the logit of a token that occurs there, once. Default: 0. */
   presencePenalty?: number | undefined;
+  /** Makes tokens less likely that would go on with a repetition (DRY); 0 for none. Default: 0. */
+  dryMultiplier?: number | undefined;
+  /** That grows by this factor with each token of the repetition. Default: 1.75. */
+  dryBase?: number | undefined;
+  /** Repetitions up to this many tokens are let be. Default: 2. */
+  dryAllowedLength?: number | undefined;
+  /** Tokens that DRY looks back on, -1 for the context's size. Default: 64. */
+  dryLastN?: number | undefined;
+  /** Texts that no repetition goes across. Default: line break, colon, quote and asterisk. */
+  drySequenceBreakers?: readonly string[] | undefined;
+  /** Mirostat of version 1 or 2 in the place of the samplers; 0 for none. 0 to 2. Default: 0. */
+  mirostat?: number | undefined;
+  /** The surprise that Mirostat aims at. Default: 5. */
+  mirostatTau?: number | undefined;
+  /** How fast Mirostat learns. Default: 0.1. */
+  mirostatEta?: number | undefined;
+  /** The probability that sampler adaptive_p aims at; below 0 for none. -1 to 1. Default: -1. */
+  adaptiveTarget?: number | undefined;
+  /** How long adaptive_p remembers. 0 to 0.99. Default: 0.9. */
+  adaptiveDecay?: number | undefined;
+  /** Which samplers, in which order. Default: penalties, dry, top_n_sigma, top_k, typ_p, top_p, min_p, xtc, temperature. */
+  samplers?: readonly Sampler[] | undefined;
+  /** Added to the logits of tokens, which are named by their ids or by a text, for each of its tokens; `false` for never. A Map, or pairs. Default: none. */
+  logitBias?: LogitBias | undefined;
   /** The same seed gives the same text. 0 to 4294967295. Default: another each time. */
   seed?: number | undefined;
   /**
@@ -117,18 +187,37 @@ export type SamplingOptions = {
    * throws a GrammarError, which has the text so far.
    */
   grammar?: string | undefined;
+  /**
+   * The text is JSON of this schema, which `value()` gives: a JSON schema, or a schema of zod, ArkType, or Valibot (with its toStandardJsonSchema). Once
+   * that is complete the text ends.
+   */
+  schema?: Schema | undefined;
+  /** The text is one of these. */
+  choices?: readonly string[] | undefined;
 };
 
 /** What is generated, and how it is read. */
 export type GenerateOptions = SamplingOptions & {
   /** Tokens to generate at most, -1 for as many as the context holds. Default: -1. */
   maxTokens?: number | undefined;
+  /**
+   * Texts to generate of one prompt, each in a sequence of its own, of which the context must have as many. Seeds of the others follow the first's.
+   * Default: 1.
+   */
+  n?: number | undefined;
+  /**
+   * Give the log-probability of each token, and this many of the likeliest tokens with theirs: the model's own, before samplers change them. Default: none
+   * are given.
+   */
+  logProbabilities?: number | undefined;
   /** Go on after the token that ends a text. Default: false. */
   ignoreEos?: boolean | undefined;
   /** Generation ends before a text that is one of these. None may be empty. Default: none. */
   stop?: string | readonly string[] | undefined;
   /** Write special tokens as their names. Default: false. */
   specialTokens?: boolean | undefined;
+  /** Add BOS and EOS to a prompt that is text, as the model wants them. Default: true; of a sequence, which may have begun, false. */
+  addSpecial?: boolean | undefined;
   /**
    * Read the names of special tokens in a prompt that is text, such as `<|im_start|>`, as those tokens. Only for prompts that the program has made itself:
    * in a user's text they could end a turn and begin another. Default: false.
@@ -144,14 +233,92 @@ export type GenerateOptions = SamplingOptions & {
   signal?: AbortSignal | undefined;
 };
 
+/** What is generated into a gap. */
+export type InfillOptions = Omit<GenerateOptions, 'addSpecial' | 'parseSpecial'>;
+
 /** What is scored. */
 export type ScoreOptions = {
   /** The index of the first token that is scored: 1 for all that have a token before them. Default: 1. */
   from?: number | undefined;
+  /** Add BOS and EOS to a text as the model wants them. Default: true. */
+  addSpecial?: boolean | undefined;
   /** Read the names of special tokens in a text as those tokens, as for a prompt. Default: false. */
   parseSpecial?: boolean | undefined;
   /** Gets a number that grows from 0 to 1. */
   onProgress?: ((progress: number) => void) | undefined;
   /** Ends the work; the promise rejects with `signal.reason`. */
+  signal?: AbortSignal | undefined;
+};
+
+/** What a sequence appends. */
+export type AppendOptions = {
+  /** Add BOS and EOS to a text as the model wants them: for the first that a sequence gets. Default: false. */
+  addSpecial?: boolean | undefined;
+  /** Read the names of special tokens in a text as those tokens, as for a prompt. Default: false. */
+  parseSpecial?: boolean | undefined;
+  /** Gets a number that grows from 0 to 1. */
+  onProgress?: ((progress: number) => void) | undefined;
+  /** Ends the work; the promise rejects with `signal.reason`. */
+  signal?: AbortSignal | undefined;
+};
+
+/** What a chat template gets. */
+export type ChatTemplateOptions = {
+  /** What the model may call. `tool()` makes them. Default: none. */
+  tools?: readonly Tool[] | undefined;
+  /** Whether the model may, must not or must call one. Default: 'auto'. */
+  toolChoice?: 'auto' | 'none' | 'required' | undefined;
+  /** Whether it may call several at once. Default: false. */
+  parallelToolCalls?: boolean | undefined;
+  /** Whether the model reasons before it answers, where its template knows of that. Default: true. */
+  thinking?: boolean | undefined;
+  /** Tokens of reasoning at most, -1 for as many as it wants. Default: -1. */
+  reasoningBudget?: number | undefined;
+  /** A Jinja template. Default: the model's own. */
+  template?: string | undefined;
+  /** What the template gets besides. */
+  variables?: Readonly<Record<string, unknown>> | undefined;
+  /** The time that templates tell. Default: now. */
+  now?: Date | undefined;
+};
+
+/** A prompt to make of messages. */
+export type ChatPromptOptions = ChatTemplateOptions & {
+  /** Whether the prompt ends with the beginning of the assistant's turn. Default: true. */
+  addAssistant?: boolean | undefined;
+  /** Stops the work; the promise rejects with `signal.reason`. */
+  signal?: AbortSignal | undefined;
+};
+
+/** A conversation. */
+export type ChatOptions = ChatTemplateOptions & {
+  /** What the model is told first. Default: nothing. */
+  system?: string | undefined;
+  /** What was said before. Default: nothing. */
+  messages?: readonly Message[] | undefined;
+  /** How often in one answer tools are run at most. Calls beyond that are left to the caller. Default: 10. */
+  maxToolRounds?: number | undefined;
+};
+
+/** How an answer is generated, and how it is read. */
+export type SendOptions = Omit<
+  GenerateOptions,
+  'addSpecial' | 'parseSpecial' | 'n' | 'ignoreEos' | 'specialTokens' | 'logProbabilities'
+> & {
+  /** Whether the model may, must not or must call one. Default: the chat's. */
+  toolChoice?: 'auto' | 'none' | 'required' | undefined;
+};
+
+/** An embedder to create. */
+export type EmbedderOptions = {
+  /** How the numbers of tokens become those of a text; model: as it says, else mean. Default: 'model'. */
+  pooling?: 'model' | 'mean' | 'cls' | 'last' | 'rank' | undefined;
+  /** Tokens of a text at most. 1 to 16777216. Default: what the model was trained for, at most 2048. */
+  contextSize?: number | undefined;
+  /** Texts that are computed at once. 1 to 256. Default: 16. */
+  sequences?: number | undefined;
+  /** CPU threads. 1 to 512. Default: the machine's cores. */
+  threads?: number | undefined;
+  /** Stops the creation; the promise rejects with `signal.reason`. */
   signal?: AbortSignal | undefined;
 };

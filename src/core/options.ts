@@ -49,7 +49,7 @@ export type Table<Options> = { readonly [Key in keyof Options & string]: Option<
 
 const integerMaximum = 2 ** 31 - 1;
 /** The largest number that the library, which computes with 32 bits, tells from infinity. */
-const floatMaximum = 2 ** 128 - 2 ** 104;
+export const floatMaximum = 2 ** 128 - 2 ** 104;
 
 type Range = { min?: number; max?: number };
 
@@ -114,6 +114,19 @@ export function text<A extends About<string>>(about: A): Option<string, 'text'> 
   return option as typeof option & Known<string, A>;
 }
 
+/** Texts of which none is empty. */
+export function texts<A extends About<readonly string[]>>(about: A): Option<readonly string[], 'special'> & Known<readonly string[], A> {
+  const option: Option<readonly string[], 'special'> = {
+    ...about,
+    kind: 'special',
+    type: 'readonly string[]',
+    accepts: (value) => Array.isArray(value) && value.every((item) => typeof item === 'string' && item !== ''),
+    expected: 'an array of non-empty strings',
+    form: { type: 'strings' },
+  };
+  return option as typeof option & Known<readonly string[], A>;
+}
+
 /** One of some words. @param type the name of their type, where they have one */
 export function choice<const T extends string, A extends About<NoInfer<T>> & { type?: string }>(
   choices: readonly T[],
@@ -141,6 +154,15 @@ export function special<T>() {
     const option: Option<T, 'special'> = { ...about, kind: 'special', form };
     return option as typeof option & Known<T, A>;
   };
+}
+
+/** A table without some of its options. */
+export function without<T extends object, Key extends keyof T & string>(table: T, ...keys: Key[]): Omit<T, Key> {
+  return Object.fromEntries(Object.entries(table).filter(([key]) => !keys.includes(key as Key))) as Omit<T, Key>;
+}
+
+export function isObject(value: unknown): value is Record<string, unknown> {
+  return typeof value === 'object' && value !== null && !Array.isArray(value);
 }
 
 export function path<A extends About<string | URL>>(about: A): Option<string | URL, 'path'> & Known<string | URL, A> {

@@ -1,7 +1,4 @@
-import type { Native, Handle } from '../ffi/native.ts';
-import { runJob } from '../ffi/job.ts';
-import type { ScoreOptions } from './option-types.ts';
-import { toJson } from './check-options.ts';
+import type { Job } from '../ffi/job.ts';
 
 /** How likely a model finds given tokens. */
 export type Score = {
@@ -12,13 +9,8 @@ export type Score = {
   seconds: number;
 };
 
-/** @internal {@link Context.score} */
-export function score(native: Native, owner: object, context: Handle, text: string | Int32Array, options: ScoreOptions): Promise<Score> {
-  const { from, parseSpecial, onProgress, signal } = options;
-  return runJob<Score>(native, () => native.score(context, text, toJson({ from, parseSpecial })), {
-    onProgress,
-    signal,
-    owner,
-    read: (job, result) => ({ ...(result as Omit<Score, 'logProbabilities'>), logProbabilities: new Float64Array(job.data().buffer) }),
-  });
+/** The score that a job has found. */
+export function scoreOf(job: Job, result: unknown): Score {
+  const { reusedTokens, seconds } = result as Score;
+  return { reusedTokens, seconds, logProbabilities: new Float64Array(job.data().buffer) };
 }

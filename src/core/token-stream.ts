@@ -1,7 +1,7 @@
 import { onAbort } from '../ffi/abort.ts';
 import { CancelledError } from '../errors.ts';
-import { decode, type Handle, type Native } from '../ffi/native.ts';
-import type { GenerationChunk, GenerationResult } from './generation.ts';
+import { decode, JobState, type Drained, type Handle, type Native } from '../ffi/native.ts';
+import type { Completion, GenerationChunk, GenerationResult, TokenProbability } from './generation.ts';
 import { hasEnded, Job } from '../ffi/job.ts';
 import { abandoned } from '../ffi/owned.ts';
 import { pump } from '../ffi/pump.ts';
@@ -13,16 +13,22 @@ const drainBytes = 16384;
 export type TokenStreamOptions = {
   onProgress?: ((progress: number) => void) | undefined;
   signal?: AbortSignal | undefined;
+  /** Texts that the job makes. Default: 1. */
+  n?: number | undefined;
+  /** How many alternatives come with a token's log-probability. undefined: it does not come. */
+  alternatives?: number | undefined;
 };
 
-/** How a generation ended, in the library's words. */
-type NativeResult = Omit<GenerationResult, 'finishReason'> & { stop: 'length' | 'eos' | 'text' | 'full' };
+/** How one text ended, in the library's words. */
+type NativeEnd = Pick<Completion, 'stopText' | 'generatedTokens' | 'decodeSeconds' | 'decodeTokensPerSecond'> & {
+  stop: 'length' | 'eos' | 'text' | 'full';
+};
+type NativeResult = NativeEnd & Omit<GenerationResult, keyof Completion | 'completions'> & { choices?: NativeEnd[] };
 
 const finishReasons = { length: 'length', eos: 'stop', text: 'stop', full: 'contextFull' } as const;
 
-function resultOf({ stop, ...result }: NativeResult): GenerationResult {
-  return { finishReason: finishReasons[stop], ...result };
-}
+/** One of the texts, as far as it has come. */
+type Taken = { text: string; tokens: number[]; logProbabilities: TokenProbability[] | undefined };
 
 /**
  * What a generation's job makes, taken as it comes. It knows nothing of the {@link Generation} that reads it, so that one which is dropped can be
@@ -33,12 +39,14 @@ export class TokenStream {
   readonly result: Promise<GenerationResult>;
 
   readonly #native: Native;
-  readonly #submit: () => Handle;
+  readonly #submit: () => Handle | Promise<Handle>;
   readonly #options: TokenStreamOptions;
   readonly #siblings: Set<TokenStream>;
   readonly #tokens = new Int32Array(drainTokens);
-  readonly #text = new Uint8Array(drainBytes);
+  readonly #bytes = new Uint8Array(drainBytes);
+  readonly #taken: Taken[];
   #chunks: GenerationChunk[] = [];
+  #starting: Promise<void> | undefined;
   #job: Job | undefined;
   #stopListening: (() => void) | undefined;
   #pulling: Promise<void> | undefined;
@@ -49,11 +57,17 @@ export class TokenStream {
   #reject!: (reason: unknown) => void;
 
   /** @param siblings the context's streams, to be among while the job is under way */
-  constructor(native: Native, submit: () => Handle, options: TokenStreamOptions, siblings: Set<TokenStream>) {
+  constructor(native: Native, submit: () => Handle | Promise<Handle>, options: TokenStreamOptions, siblings: Set<TokenStream>) {
     this.#native = native;
     this.#submit = submit;
     this.#options = options;
     this.#siblings = siblings;
+    const { n = 1, alternatives } = options;
+    this.#taken = Array.from({ length: n }, () => ({
+      text: '',
+      tokens: [],
+      logProbabilities: alternatives === undefined ? undefined : [],
+    }));
     this.result = new Promise((resolve, reject) => {
       this.#resolve = resolve;
       this.#reject = reject;
@@ -85,7 +99,7 @@ export class TokenStream {
    * @param reader is kept alive meanwhile, and with it the context
    */
   async more(reader: object): Promise<void> {
-    this.#start();
+    if (!this.#job) await (this.#starting ??= this.#start());
     if (this.#over) return;
     this.#pulling ??= pump
       .until(() => this.#take(), reader)
@@ -120,35 +134,100 @@ export class TokenStream {
     this.#error = undefined;
   }
 
-  #start(): void {
-    if (this.#job || this.#over) return;
+  async #start(): Promise<void> {
+    if (this.#over) return;
     const { signal } = this.#options;
     try {
       signal?.throwIfAborted();
-      this.#job = new Job(this.#native, this.#submit());
+      const submitted = this.#submit();
+      this.#siblings.add(this);
+      if (signal) {
+        this.#stopListening = onAbort(signal, () => {
+          this.stop(signal.reason);
+        });
+      }
+      const job = new Job(this.#native, typeof submitted === 'number' ? submitted : await submitted);
+      // It may have been stopped meanwhile.
+      if (this.#ended()) job.free();
+      else this.#job = job;
     } catch (reason) {
       this.#end({ reason });
-      return;
     }
-    this.#siblings.add(this);
-    if (signal) {
-      this.#stopListening = onAbort(signal, () => {
-        this.stop(signal.reason);
-      });
-    }
+  }
+
+  #ended(): boolean {
+    return this.#over;
   }
 
   #take(): true | undefined {
     const job = this.#job;
     if (this.#over || !job) return true;
-    const { tokens, text, state, more } = job.drain(this.#tokens, this.#text);
-    if (tokens.length > 0 || text.length > 0) this.#chunks.push({ text: decode(text), tokens: tokens.slice() });
-    else if (!hasEnded(state)) {
+    let state: JobState = JobState.queued;
+    let ended = true;
+    let took = false;
+    for (const [index, taken] of this.#taken.entries()) {
+      const drained = job.drain(this.#tokens, this.#bytes, index);
+      if (drained.tokens.length > 0 || drained.text.length > 0) {
+        this.#keep(job, drained, index, taken);
+        took = true;
+      }
+      state = drained.state;
+      ended &&= hasEnded(state) && !drained.more;
+    }
+    if (ended) this.#end({ result: this.#resultOf(job.result(state) as NativeResult) });
+    else if (!took) {
       this.#reportProgress(job);
       return undefined;
     }
-    if (hasEnded(state) && !more) this.#end({ result: resultOf(job.result(state) as NativeResult) });
     return true;
+  }
+
+  #keep(job: Job, drained: Drained, index: number, taken: Taken): void {
+    const text = decode(drained.text);
+    const tokens = drained.tokens.slice();
+    taken.text += text;
+    for (const token of tokens) taken.tokens.push(token);
+    if (!taken.logProbabilities) {
+      this.#chunks.push({ text, tokens, index });
+      return;
+    }
+    const logProbabilities = this.#probabilities(job, tokens, index);
+    taken.logProbabilities.push(...logProbabilities);
+    this.#chunks.push({ text, tokens, index, logProbabilities });
+  }
+
+  /** The records of tokens that were just drained. */
+  #probabilities(job: Job, tokens: Int32Array, index: number): TokenProbability[] {
+    const { alternatives = 0 } = this.#options;
+    const size = 1 + 2 * alternatives;
+    const numbers = job.drainLogProbabilities(new Float64Array(size * Math.max(tokens.length, 1)), index);
+    return Array.from(tokens, (token, at) => {
+      const [logProbability = NaN, ...rest] = numbers.subarray(at * size, (at + 1) * size);
+      const top = Array.from({ length: alternatives }, (_, each) => ({
+        token: rest[2 * each] ?? -1,
+        logProbability: rest[2 * each + 1] ?? NaN,
+      }));
+      return { token, logProbability, top };
+    });
+  }
+
+  #resultOf({
+    choices = [],
+    stop,
+    stopText,
+    generatedTokens,
+    decodeSeconds,
+    decodeTokensPerSecond,
+    ...result
+  }: NativeResult): GenerationResult {
+    const own = { stop, stopText, generatedTokens, decodeSeconds, decodeTokensPerSecond };
+    const completions = this.#taken.map(({ text, tokens, logProbabilities }, index): Completion => {
+      const { stop: why, ...end } = index === 0 ? own : (choices[index] ?? own);
+      const completion = { text, tokens: Int32Array.from(tokens), finishReason: finishReasons[why], ...end };
+      return logProbabilities ? { ...completion, logProbabilities } : completion;
+    });
+    const [first] = completions;
+    return { ...(first as Completion), ...result, completions };
   }
 
   #reportProgress(job: Job): void {

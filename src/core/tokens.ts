@@ -1,5 +1,8 @@
 import { OptionError } from '../errors.ts';
 
+/** A text, which the library's threads tokenize, or token ids. */
+export type Tokens = string | Int32Array | readonly number[];
+
 /**
  * Token ids as the ABI takes them.
  *
@@ -15,4 +18,9 @@ export function tokenIds(name: string, tokens: Int32Array | readonly number[], v
     throw new OptionError(`${name}[${wrong}]`, tokens[wrong], expected);
   }
   return tokens instanceof Int32Array ? tokens : Int32Array.from(tokens as readonly number[]);
+}
+
+/** What the library reads; ids that are changed after the call stay as they were. */
+export function textOrIds(name: string, given: Tokens): string | Int32Array {
+  return typeof given === 'string' ? given : tokenIds(name, given).slice();
 }

@@ -15,49 +15,27 @@ export function rawFrame(model: Model): Frame {
 }
 
 /**
- * A prompt as a user's message in the model's own chat template. A template that asks for today's date by itself (`strftime_now`) makes other prompts
- * on another day.
+ * A prompt as a user's message in the model's own chat template.
  *
- * @throws EvaluationError for a model without a template, or with one that fails
+ * @throws EvaluationError for a model without a template, or with one that does not show the message
  */
 export async function chatFrame(model: Model): Promise<Frame> {
-  const rendered = await renderChat(model, placeholder);
-  const [head, tail, ...more] = rendered.split(placeholder);
+  if (model.info.chatTemplate === null) {
+    throw new EvaluationError('The model has no chat template: leave --chat out, or take a model that was trained to chat.');
+  }
+  const { text } = await model.chatPrompt([{ role: 'user', content: placeholder }], { now });
+  const [head, tail, ...more] = text.split(placeholder);
   if (head === undefined || tail === undefined || more.length > 0) {
     throw new EvaluationError("The model's chat template does not show a message once, as it is: leave --chat out.");
   }
   const encode = (part: string): number[] => [...model.tokenize(part, { addSpecial: false, parseSpecial: true })];
-  const before = encode(head);
-  const begin = beginning(model);
-  // Most templates write the token that begins a text themselves.
-  return { before: before[0] === begin[0] ? before : [...begin, ...before], after: encode(tail), chat: true };
+  return { before: [...beginning(model), ...encode(head)], after: encode(tail), chat: true };
 }
 
 const placeholder = 'the place of the message';
 
-/** Templates that tell the date take it from here, so that a prompt is the same on every day; Llama 3's has this one for want of another. */
-const date = '26 Jul 2024';
-
-async function renderChat(model: Model, content: string): Promise<string> {
-  const { chatTemplate, bosToken, eosToken } = model.info;
-  if (chatTemplate === null) {
-    throw new EvaluationError('The model has no chat template: leave --chat out, or take a model that was trained to chat.');
-  }
-  // Templates are programs in Jinja's language; this interpreter is kept by those who publish most of them.
-  const { Template } = await import('@huggingface/jinja');
-  const name = (token: number | null): string => (token === null ? '' : model.detokenize([token], { renderSpecial: true }));
-  try {
-    return new Template(chatTemplate).render({
-      messages: [{ role: 'user', content }],
-      add_generation_prompt: true,
-      date_string: date,
-      bos_token: name(bosToken),
-      eos_token: name(eosToken),
-    });
-  } catch (error) {
-    throw new EvaluationError(`The model's chat template fails: ${error instanceof Error ? error.message : String(error)}`);
-  }
-}
+/** Templates that tell the date take it from here, so that a prompt is the same on every day. */
+const now = new Date('2024-07-26T12:00:00Z');
 
 function beginning({ info }: Model): number[] {
   return info.addBos && info.bosToken !== null ? [info.bosToken] : [];

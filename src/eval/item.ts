@@ -73,7 +73,7 @@ export function answering(
         signal,
         onProgress,
       });
-      const { text, promptTokens, reusedTokens, prefillSeconds, decodeSeconds, decodeTokensPerSecond } = await generation.collect();
+      const { text, promptTokens, reusedTokens, prefillSeconds, decodeSeconds, decodeTokensPerSecond } = await generation.result();
       return {
         scores: [{ depth, value: score(text), weight: 1 }],
         prefill: { tokens: promptTokens - reusedTokens, seconds: prefillSeconds },

@@ -19,8 +19,13 @@ export class Job {
     return this.#native.jobPoll(this.#handle);
   }
 
-  drain(tokens: Int32Array, text: Uint8Array): Drained {
-    return this.#native.jobDrain(this.#handle, tokens, text);
+  /** @param index of the text, where there are several */
+  drain(tokens: Int32Array, text: Uint8Array, index = 0): Drained {
+    return this.#native.jobDrain(this.#handle, tokens, text, index);
+  }
+
+  drainLogProbabilities(numbers: Float64Array, index = 0): Float64Array {
+    return this.#native.jobDrainLogProbabilities(this.#handle, numbers, index);
   }
 
   /**

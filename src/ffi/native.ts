@@ -127,34 +127,28 @@ export class Native {
     check(this.#c.llama_duo_job_free(handle('job', job)), 'job');
   }
 
-  /** Takes what waits of a generation into two buffers, which the result's views share. */
-  jobDrain(job: Handle, tokens: Int32Array, text: Uint8Array): Drained {
+  /** Takes what waits of one of a generation's `n` texts into two buffers, which the result's views share. */
+  jobDrain(job: Handle, tokens: Int32Array, text: Uint8Array, index = 0): Drained {
     array('tokens', tokens, Int32Array, 16);
     array('text', text, Uint8Array, 4096);
+    integer('index', index, 0, int32Max);
     const info = new Int32Array(4);
-    check(this.#c.llama_duo_job_drain(handle('job', job), tokens, tokens.length, text, text.length, info), 'job');
-    const [tokenCount = 0, byteCount = 0, state = JobState.failed, more = 0] = info;
-    return { tokens: tokens.subarray(0, tokenCount), text: text.subarray(0, byteCount), state: state as JobState, more: more === 1 };
-  }
-
-  /** {@link jobDrain} of one of a generation's `n` texts. */
-  jobDrainChoice(job: Handle, choice: number, tokens: Int32Array, text: Uint8Array): Drained {
-    array('tokens', tokens, Int32Array, 16);
-    array('text', text, Uint8Array, 4096);
-    integer('choice', choice, 0, int32Max);
-    const info = new Int32Array(4);
-    check(this.#c.llama_duo_job_drain_choice(handle('job', job), choice, tokens, tokens.length, text, text.length, info), 'job');
+    check(this.#c.llama_duo_job_drain_choice(handle('job', job), index, tokens, tokens.length, text, text.length, info), 'job');
     const [tokenCount = 0, byteCount = 0, state = JobState.failed, more = 0] = info;
     return { tokens: tokens.subarray(0, tokenCount), text: text.subarray(0, byteCount), state: state as JobState, more: more === 1 };
   }
 
   /** Log-probabilities of tokens that were drained, a record for each; the numbers are a view of the buffer, which holds at least one record. */
-  jobDrainLogProbabilities(job: Handle, choice: number, numbers: Float64Array): Float64Array {
+  jobDrainLogProbabilities(job: Handle, numbers: Float64Array, index = 0): Float64Array {
     array('numbers', numbers, Float64Array, 1);
-    integer('choice', choice, 0, int32Max);
+    integer('index', index, 0, int32Max);
     const needed = new Int32Array(1);
-    check(this.#c.llama_duo_job_drain_log_probs(handle('job', job), choice, numbers, numbers.length, needed), 'job');
+    check(this.#c.llama_duo_job_drain_log_probs(handle('job', job), index, numbers, numbers.length, needed), 'job');
     return numbers.subarray(0, needed[0]);
+  }
+
+  devices(): Handle {
+    return this.#submit('{}', (json, length, job) => this.#c.llama_duo_devices(json, length, job));
   }
 
   modelFetch(options: string): Handle {

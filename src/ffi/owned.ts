@@ -2,17 +2,17 @@ import { DisposedError } from '../errors.ts';
 import type { Handle, Native } from './native.ts';
 import { Job, runJob } from './job.ts';
 
-/** A model or context of the library, which is given back once. */
+/** What the library has made for a program, which is given back once. */
 export class Owned {
   readonly #native: Native;
   readonly #what: string;
   readonly #handle: Handle;
-  readonly #release: (handle: Handle) => Handle;
+  readonly #release: (handle: Handle) => Handle | undefined;
   #released = false;
   #freed: Promise<void> | undefined;
 
-  /** @param release submits the job that gives it back */
-  constructor(native: Native, what: string, handle: Handle, release: (handle: Handle) => Handle) {
+  /** @param release gives it back, and tells the job of that where it takes time */
+  constructor(native: Native, what: string, handle: Handle, release: (handle: Handle) => Handle | undefined) {
     this.#native = native;
     this.#what = what;
     this.#handle = handle;
@@ -41,13 +41,15 @@ export class Owned {
     if (this.#released) return;
     warnForgotten(this.#what);
     this.#released = true;
-    new Job(this.#native, this.#release(this.#handle)).free();
+    const job = this.#release(this.#handle);
+    if (job !== undefined) new Job(this.#native, job).free();
   }
 
   async #dispose(): Promise<void> {
     if (this.#released) return;
     this.#released = true;
-    await runJob(this.#native, () => this.#release(this.#handle));
+    const job = this.#release(this.#handle);
+    if (job !== undefined) await runJob(this.#native, () => job);
   }
 }
 

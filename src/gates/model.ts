@@ -1,5 +1,5 @@
 import { CoreModel, loadWith, type LoadedModel } from '../core/model.ts';
-import type { LoadModelOptions, ModelOptions } from '../core/option-types.ts';
+import type { ModelOptions } from '../core/option-types.ts';
 import type { Native } from '../ffi/native.ts';
 import type { Calibration } from './calibrate.ts';
 import type { CalibrateOptions } from './option-types.ts';
@@ -9,9 +9,10 @@ import type { GatePattern } from './pattern.ts';
 /**
  * Loads a model. Nothing blocks: the library's threads work.
  *
- * @throws ModelError for a file that is missing, damaged or not understood; OptionError; LibraryError; `signal.reason` when aborted
+ * @param source the path of a GGUF file, of a split one the first part; or what {@link fetchModel} takes: `hf:user/repository:Q4_K_M`, or a URL
+ * @throws DownloadError; ModelError for a file that is missing, damaged or not understood; OptionError; LibraryError; `signal.reason` when aborted
  */
-export async function loadModel(source: string | URL | ModelOptions, options: LoadModelOptions = {}): Promise<Model> {
+export async function loadModel(source: string | URL, options: ModelOptions = {}): Promise<Model> {
   return loadWith(
     async (native, loaded) => {
       const gates = await ownGates(native, loaded).catch((error: unknown) => ({ error }));

@@ -47,7 +47,7 @@ describe('run', () => {
     const { status, stdout, stderr } = run('--json', '--duo-gates', 'gates.json', '--duo-sparsity', '0.5');
     expect({ status, stderr }).toEqual({ status: 0, stderr: '' });
     const answer = JSON.parse(stdout) as Record<string, unknown> & { tokens: number[]; kv: Record<string, number> };
-    await using model = await loadModel({ path: modelPath, vocabOnly: true });
+    await using model = await loadModel(modelPath, { vocabOnly: true });
     expect(answer).toMatchObject({
       text: model.detokenize(answer.tokens),
       promptTokens: [...model.tokenize('The capital of France is')],

@@ -32,14 +32,14 @@ const greedy = { temperature: 0, maxTokens: 24 };
 
 async function answer(duo?: DuoOptions, text = prompt): Promise<string> {
   await using own = await model.createContext({ contextSize: 512, threads, ...(duo && { duo }) });
-  return (await own.generate(text, greedy).collect()).text;
+  return (await own.generate(text, greedy).result()).text;
 }
 
 describe('text', () => {
   test('greedy generation is the same each time, in one context and in another', async () => {
-    const first = await context.generate(prompt, greedy).collect();
-    const second = await context.generate(prompt, greedy).collect();
-    const fresh = await context.generate(prompt, { ...greedy, reuse: false }).collect();
+    const first = await context.generate(prompt, greedy).result();
+    const second = await context.generate(prompt, greedy).result();
+    const fresh = await context.generate(prompt, { ...greedy, reuse: false }).result();
     expect(first.text).toContain('Paris');
     expect(second.text).toBe(first.text);
     expect(fresh.text).toBe(first.text);
@@ -49,46 +49,46 @@ describe('text', () => {
   });
 
   test('the text is that of the tokens', async () => {
-    const { text, tokens, generatedTokens } = await context.generate(prompt, greedy).collect();
+    const { text, tokens, generatedTokens } = await context.generate(prompt, greedy).result();
     expect(tokens).toHaveLength(generatedTokens);
     expect(model.detokenize(tokens)).toBe(text);
   });
 
   test('the same seed gives the same text, another gives another', async () => {
     const sample = async (seed: number): Promise<string> =>
-      (await context.generate('Once upon a time', { temperature: 1, seed, maxTokens: 24 }).collect()).text;
+      (await context.generate('Once upon a time', { temperature: 1, seed, maxTokens: 24 }).result()).text;
     expect(await sample(1)).toBe(await sample(1));
     expect(await sample(1)).not.toBe(await sample(2));
   });
 
   test('generation ends before a stop text', async () => {
-    const { text, finishReason, stopText } = await context.generate('1, 2, 3, 4,', { ...greedy, stop: [' 7', 'nine'] }).collect();
+    const { text, finishReason, stopText } = await context.generate('1, 2, 3, 4,', { ...greedy, stop: [' 7', 'nine'] }).result();
     expect(text).toBe(' 5, 6,');
     expect({ finishReason, stopText }).toEqual({ finishReason: 'stop', stopText: ' 7' });
   });
 
   test('a grammar is followed; a bad one is an error by name', async () => {
-    const { text } = await context.generate(prompt, { ...greedy, grammar: 'root ::= "yes" | "no"' }).collect();
+    const { text } = await context.generate(prompt, { ...greedy, grammar: 'root ::= "yes" | "no"' }).result();
     expect(['yes', 'no']).toContain(text);
-    await expect(context.generate(prompt, { grammar: 'root ::=' + ' (' }).collect()).rejects.toThrow(OptionError);
+    await expect(context.generate(prompt, { grammar: 'root ::=' + ' (' }).result()).rejects.toThrow(OptionError);
   });
 
   test('maxTokens 0 reads the prompt and ends', async () => {
-    const result = await context.generate(prompt, { maxTokens: 0 }).collect();
+    const result = await context.generate(prompt, { maxTokens: 0 }).result();
     expect(result).toMatchObject({ text: '', generatedTokens: 0, finishReason: 'length', decodeTokensPerSecond: 0 });
   });
 
   test('a context that is full ends the answer; a prompt that does not fit is an error', async () => {
     await using small = await model.createContext({ contextSize: 256, threads });
     const size = small.info.contextSize;
-    const result = await small.generate(prompt, { temperature: 0, ignoreEos: true }).collect();
+    const result = await small.generate(prompt, { temperature: 0, ignoreEos: true }).result();
     expect(result.finishReason).toBe('contextFull');
     expect(result.promptTokens + result.generatedTokens).toBeGreaterThanOrEqual(size);
-    await expect(small.generate(new Int32Array(size + 1).fill(1)).collect()).rejects.toThrow(ContextFullError);
+    await expect(small.generate(new Int32Array(size + 1).fill(1)).result()).rejects.toThrow(ContextFullError);
   });
 
   test('a token that is not the vocabulary’s is refused', async () => {
-    await expect(context.generate([49152]).collect()).rejects.toMatchObject({
+    await expect(context.generate([49152]).result()).rejects.toMatchObject({
       code: 'option',
       option: 'prompt',
       value: 49152,
@@ -148,7 +148,7 @@ describe('mixed heads', () => {
     const memory = mixed.memory();
     expect(memory).toMatchObject({ retrievalHeads: 45, streamingHeads: 45, sink: 16, recent: 64, windowStep: 1, sequences: 1 });
     expect(memory.totalBytes).toBeLessThan(0.75 * memory.fullBytes);
-    const { text } = await mixed.generate(prompt, greedy).collect();
+    const { text } = await mixed.generate(prompt, greedy).result();
     expect(text).toBe(await answer({ sparsity: 0 }));
   });
 
@@ -220,7 +220,7 @@ describe('streams', () => {
       if (++chunks === 3) break;
     }
     await expect(generation.result()).rejects.toThrow(CancelledError);
-    const { text } = await context.generate(prompt, greedy).collect();
+    const { text } = await context.generate(prompt, greedy).result();
     expect(text).toContain('Paris');
   });
 
@@ -229,7 +229,7 @@ describe('streams', () => {
     const reason = new Error('enough');
     for (const text of [prompt, longText(300)]) {
       const abort = new AbortController();
-      const reading = long.generate(text, { temperature: 0, ignoreEos: true, signal: abort.signal }).collect();
+      const reading = long.generate(text, { temperature: 0, ignoreEos: true, signal: abort.signal }).result();
       const aborted = new Promise<number>((resolve) =>
         setTimeout(() => {
           abort.abort(reason);
@@ -246,7 +246,7 @@ describe('streams', () => {
     const ends: number[] = [];
     const together = await Promise.all(
       ['One, two,', prompt].map(async (text, index) => {
-        const { text: continued } = await context.generate(text, greedy).collect();
+        const { text: continued } = await context.generate(text, greedy).result();
         ends.push(index);
         return continued;
       }),
@@ -257,8 +257,8 @@ describe('streams', () => {
 
   test('one that waits its turn can be aborted', async () => {
     const abort = new AbortController();
-    const first = context.generate(prompt, { ...endless, maxTokens: 100 }).collect();
-    const second = context.generate(prompt, { ...greedy, signal: abort.signal }).collect();
+    const first = context.generate(prompt, { ...endless, maxTokens: 100 }).result();
+    const second = context.generate(prompt, { ...greedy, signal: abort.signal }).result();
     abort.abort('changed my mind');
     await expect(second).rejects.toBe('changed my mind');
     expect((await first).generatedTokens).toBe(100);
@@ -292,7 +292,7 @@ describe('streams', () => {
   test('prefill tells its progress', async () => {
     await using own = await model.createContext({ contextSize: 2048, ubatchSize: 64, threads });
     const progress: number[] = [];
-    await own.generate(longText(60), { maxTokens: 1, onProgress: (value) => progress.push(value) }).collect();
+    await own.generate(longText(60), { maxTokens: 1, onProgress: (value) => progress.push(value) }).result();
     expect(progress.length).toBeGreaterThan(2);
     expect(progress).toEqual([...progress].sort((a, b) => a - b));
   });

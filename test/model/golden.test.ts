@@ -23,7 +23,7 @@ beforeAll(async () => {
   python = runPython(join(root, 'models/golden.py'))
     .split('\n')
     .map((line) => JSON.parse(line) as Prompt);
-  model = await loadModel({ path: join(root, 'models/needle.gguf'), vocabOnly: true });
+  model = await loadModel(join(root, 'models/needle.gguf'), { vocabOnly: true });
 }, 300_000);
 afterAll(() => model.dispose());
 

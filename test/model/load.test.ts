@@ -39,7 +39,7 @@ test('aborting rejects with the reason', async () => {
 test('the event loop goes on while a model loads and a long text is read', async () => {
   const lateness = new Lateness();
   await lateness.expectPrompt(async () => {
-    await using model = await loadModel({ path: modelPath, useMmap: false });
+    await using model = await loadModel(modelPath, { useMmap: false });
     expect(model.info.layers).toBe(30);
     await using context = await model.createContext({ contextSize: 8192, threads, duo: { sparsity: 1, sink: 4, recent: 32 } });
     for (const text of ['<|im_start|>'.repeat(80_000), longText(20_000)]) {
@@ -58,12 +58,12 @@ test.each([
   '\ufeffbyte order mark',
   'x'.repeat(20000),
 ])('%j survives tokenizing', async (text) => {
-  await using model = await loadModel({ path: modelPath, vocabOnly: true });
+  await using model = await loadModel(modelPath, { vocabOnly: true });
   expect(model.detokenize(model.tokenize(text, { addSpecial: false }))).toBe(text);
 });
 
 test('special tokens are read and written where that is asked for', async () => {
-  await using model = await loadModel({ path: modelPath, vocabOnly: true });
+  await using model = await loadModel(modelPath, { vocabOnly: true });
   const parsed = model.tokenize('<|im_start|>user', { parseSpecial: true });
   const plain = model.tokenize('<|im_start|>user');
   expect(parsed.length).toBeLessThan(plain.length);
@@ -72,7 +72,7 @@ test('special tokens are read and written where that is asked for', async () => 
 });
 
 test('a token that never was is refused', async () => {
-  await using model = await loadModel({ path: modelPath, vocabOnly: true });
+  await using model = await loadModel(modelPath, { vocabOnly: true });
   expect(() => model.detokenize([49152])).toThrow('Bad value for tokens[0]: expected a token id, from 0 to 49151, got 49152');
   expect(() => model.detokenize([-1])).toThrow(/a token id/);
   expect(() => model.detokenize([1.5])).toThrow(/a token id/);
@@ -83,7 +83,7 @@ test('two models side by side, given back in any order', async () => {
   const context = await first.createContext({ contextSize: 256 });
   await first.dispose();
   expect(() => first.tokenize('x')).toThrow(DisposedError);
-  const answer = await context.generate(second.tokenize('Once upon a time'), { maxTokens: 4, temperature: 0 }).collect();
+  const answer = await context.generate(second.tokenize('Once upon a time'), { maxTokens: 4, temperature: 0 }).result();
   expect(answer.generatedTokens).toBe(4);
   await second.dispose();
   await context.dispose();

@@ -28,7 +28,7 @@ const script = `
 import { loadModel } from 'llama-duo';
 const model = await loadModel('m.gguf');
 const context = await model.createContext({ contextSize: 1024, threads: 1, duo: { sparsity: 1 } });
-const { tokens } = await context.generate('Once', { maxTokens: 4, temperature: 0, ignoreEos: true }).collect();
+const { tokens } = await context.generate('Once', { maxTokens: 4, temperature: 0, ignoreEos: true }).result();
 console.log(tokens.length, context.memory().streamingHeads);
 await context.dispose();
 await model.dispose();

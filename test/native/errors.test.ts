@@ -33,7 +33,7 @@ afterAll(async () => {
 describe('grammars', () => {
   test.each([0, 0.8])('the end of one ends the text, at temperature %d, with ignoreEos too', async (temperature) => {
     const answer = context.generate('the', { temperature, grammar: 'root ::= " yes"', ignoreEos: true });
-    expect(await answer.collect()).toMatchObject({ text: ' yes', finishReason: 'stop' });
+    expect(await answer.result()).toMatchObject({ text: ' yes', finishReason: 'stop' });
   });
 
   test.each([
@@ -56,7 +56,7 @@ describe('grammars', () => {
     const grammar = `root ::= "a"\n${'x ::= "b"\n'.repeat(5000)}y ::= (`;
     const error = await context
       .generate('the', { grammar })
-      .collect()
+      .result()
       .catch((reason: unknown) => reason);
     expect(error).toMatchObject({ option: 'grammar', expected: expect.stringContaining("expecting ')'") as string });
     expect((error as Error).message.length).toBeLessThan(2000);
@@ -70,7 +70,7 @@ describe('what a caller got wrong is named', () => {
       `Bad value for tokens[1]: expected a token id, from 0 to ${wrong - 1}, got ${wrong}`,
     );
     expect(() => model.detokenize(Int32Array.of(-1))).toThrow(OptionError);
-    await expect(context.generate([wrong]).collect()).rejects.toMatchObject({ code: 'option', option: 'prompt' });
+    await expect(context.generate([wrong]).result()).rejects.toMatchObject({ code: 'option', option: 'prompt' });
     await expect(context.score([5])).rejects.toMatchObject({ code: 'option', option: 'text' });
     await expect(context.score([5, wrong])).rejects.toMatchObject({ code: 'option', option: 'text' });
   });
@@ -80,7 +80,7 @@ describe('what a caller got wrong is named', () => {
     await expect(model.planContext({ duo: { gates: '\udc00' } })).rejects.toThrow(/duo\.gates: expected "auto", a path/);
     await expect(loadModel('\ud83d.gguf')).rejects.toThrow(/path: expected a path or a file URL/);
     await expect(parseGates('0.5\t\ud83d')).rejects.toThrow(OptionError);
-    await context.generate('the', { stop: ['\u{1f600}', '\\ud83d'], maxTokens: 1 }).collect();
+    await context.generate('the', { stop: ['\u{1f600}', '\\ud83d'], maxTokens: 1 }).result();
   });
 
   test.each([new URL('ftp://example.org/m.gguf'), new URL('file:///a%2Fb'), '', 'a\0b'])('%s is no path', async (path) => {
@@ -130,7 +130,7 @@ describe('files are where they were', () => {
     const before = process.cwd();
     process.chdir(folder);
     const gates = relative(process.cwd(), join(folder, 'm.duo.json'));
-    await using own = await loadModel({ path: 'm.gguf', weights: false });
+    await using own = await loadModel('m.gguf', { weights: false });
     const planning = own.planContext({ contextSize: 1024, duo: { gates } });
     process.chdir(before);
     expect(await planning).toEqual(await own.planContext({ contextSize: 1024, duo: { gates: 'auto' } }));
@@ -174,7 +174,7 @@ describe('plans', () => {
   });
 
   test('a model without weights tells, tokenizes and plans, and has no contexts', async () => {
-    await using weightless = await loadModel({ path: needlePath, weights: false });
+    await using weightless = await loadModel(needlePath, { weights: false });
     expect(weightless.info).toEqual(model.info);
     expect(weightless.tokenize('the moon')).toEqual(model.tokenize('the moon'));
     for (const options of [{ contextSize: 2048 }, { contextSize: 2048, duo: { gates: 'auto' } }] as const) {
@@ -185,7 +185,7 @@ describe('plans', () => {
   });
 
   test('a model of vocabulary only has no plans', async () => {
-    await using vocabulary = await loadModel({ path: needlePath, vocabOnly: true });
+    await using vocabulary = await loadModel(needlePath, { vocabOnly: true });
     await expect(vocabulary.planContext()).rejects.toThrow(ContextError);
   });
 });
@@ -202,7 +202,7 @@ describe('special tokens', () => {
       [{ parseSpecial: false }, plain],
       [{ parseSpecial: true }, parsed],
     ] as const) {
-      expect((await context.generate(special, { ...options, maxTokens: 0 }).collect()).promptTokens).toBe(tokens.length);
+      expect((await context.generate(special, { ...options, maxTokens: 0 }).result()).promptTokens).toBe(tokens.length);
       expect((await context.score(`${special} the`, options)).logProbabilities).toHaveLength(
         model.tokenize(`${special} the`, options).length - 1,
       );

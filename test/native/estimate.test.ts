@@ -7,7 +7,7 @@ let model: Model;
 let bare: Model;
 beforeAll(async () => {
   model = await loadModel(needlePath);
-  bare = await loadModel({ path: needlePath, weights: false });
+  bare = await loadModel(needlePath, { weights: false });
 });
 afterAll(async () => {
   await model.dispose();

@@ -45,14 +45,14 @@ test('while 1.25 million tokens of text are submitted', { timeout: 300_000 }, as
 
 test('while 8,192 tokens are read, and scored', { timeout: 300_000 }, async () => {
   const ids = new Int32Array(8192).map((_, index) => 10 + (index % 400));
-  await lateness.expectPrompt(() => context.generate(ids, { maxTokens: 16, ignoreEos: true, reuse: false }).collect());
+  await lateness.expectPrompt(() => context.generate(ids, { maxTokens: 16, ignoreEos: true, reuse: false }).result());
   await lateness.expectPrompt(() => context.score(ids));
 });
 
 test('while a model loads, and contexts come and go', { timeout: 120_000 }, async () => {
   await lateness.expectPrompt(async () => {
     for (let round = 0; round < 5; round++) {
-      await using loaded = await loadModel({ path: needlePath, useMmap: false });
+      await using loaded = await loadModel(needlePath, { useMmap: false });
       await using made = await loaded.createContext({ contextSize: 16384, threads });
       expect(made.info.contextSize).toBe(16384);
     }

@@ -78,7 +78,7 @@ describe('options', () => {
 
   test('generate', async () => {
     const options = optionsOf(Object.keys(generateTable)).map((given) => ({ ...given, maxTokens: 1, onProgress: undefined }));
-    await check(options, (given) => context.generate([5, 6], given as GenerateOptions).collect());
+    await check(options, (given) => context.generate([5, 6], given as GenerateOptions).result());
     await check(anything, async (given) => {
       await using generation = context.generate([5, 6], given as GenerateOptions);
       await generation.next();
@@ -101,7 +101,7 @@ describe('texts and tokens', () => {
   test('prompts', async () => {
     const one = { maxTokens: 1, temperature: 0 };
     const ids = fc.array(fc.oneof(fc.integer({ min: -3, max: 3000 }), fc.double(), anything), { maxLength: 20 });
-    await check(fc.oneof(ids, fc.string({ unit: 'binary' }), anything), (given) => context.generate(given as never, one).collect());
+    await check(fc.oneof(ids, fc.string({ unit: 'binary' }), anything), (given) => context.generate(given as never, one).result());
     await check(fc.oneof(ids, fc.string({ unit: 'binary' })), (given) => context.score(given as never));
   });
 
@@ -140,7 +140,7 @@ describe('texts and tokens', () => {
     const grammar = fc.array(word, { maxLength: 12 }).map((words) => `root ::= ${words.join(' ')}`);
     const options = { maxTokens: 4, ignoreEos: true };
     await check(fc.oneof(grammar, fc.string({ unit: 'binary' })), (given) =>
-      context.generate([5], { ...options, grammar: given }).collect(),
+      context.generate([5], { ...options, grammar: given }).result(),
     );
   });
 });
@@ -185,7 +185,7 @@ describe('files', () => {
         for (const [place, by] of flips) if (place < odd.length) odd[place] = (odd[place] ?? 0) ^ by;
         writeFileSync(path, odd);
         await settles(() => readGates(path));
-        const loaded = await loadModel({ path, weights: false });
+        const loaded = await loadModel(path, { weights: false });
         await loaded.dispose();
       },
       Math.min(numRuns, 100),

@@ -182,7 +182,7 @@ describe('round trips', () => {
         await pattern.embed(needlePath, copy);
         expect((await readGates(copy)).toJSON()).toEqual(pattern.toJSON());
         expect((await readGates(await readFile(copy))).toJSON()).toEqual(pattern.toJSON());
-        await using model = await loadModel({ path: copy, weights: false });
+        await using model = await loadModel(copy, { weights: false });
         expect(model.gates?.toJSON()).toEqual(pattern.toJSON());
         await rm(copy);
       }),
@@ -195,10 +195,10 @@ describe("a model's own gates", () => {
   test('none where there are none, and a damaged side-car hinders only who asks for it', async () => {
     const path = join(folder, 'own.gguf');
     await copyFile(needlePath, path);
-    await using none = await loadModel({ path, weights: false });
+    await using none = await loadModel(path, { weights: false });
     expect(none.gates).toBeUndefined();
     await writeFile(join(folder, 'own.duo.json'), '{"llamaDuoPattern": 1');
-    await using damaged = await loadModel({ path, weights: false });
+    await using damaged = await loadModel(path, { weights: false });
     expect(() => damaged.gates).toThrow(GatesError);
     expect(() => damaged.gates).toThrow(/own\.duo\.json/);
     expect((await damaged.planContext({ contextSize: 512 })).supported).toBe(true);
@@ -221,7 +221,7 @@ describe('a pattern of another model is an error that has both shapes', () => {
 
   test('in a context, wherever the pattern comes from', async () => {
     const path = await file('other.tsv', tsv);
-    await using model = await loadModel({ path: needlePath, weights: false });
+    await using model = await loadModel(needlePath, { weights: false });
     for (const gates of [path, pathToFileURL(path), await readGates(path), (await readGates(path)).toJSON()]) {
       const planning = model.planContext({ contextSize: 512, duo: { gates } });
       await expect(planning).rejects.toThrow(GatesShapeError);
@@ -417,7 +417,7 @@ describe('selecting', () => {
 });
 
 test('a context takes what the windows of a pattern ask for, unless it is told one for all', async () => {
-  await using model = await loadModel({ path: needlePath, weights: false });
+  await using model = await loadModel(needlePath, { weights: false });
   const { layers, gatedHeads } = model.info;
   expect(gatedHeads).toEqual(model.info.kvHeads);
   const all = <T>(value: (head: number) => T): T[][] =>

@@ -16,5 +16,5 @@ test('contexts and generations come and go in any order', { timeout: 600_000 }, 
   await checkInterleavings({ model: () => Promise.resolve(model), generate: greedy, runs, maxCommands: 30 });
   // and the library works as before
   await using context = await model.createContext({ contextSize: 512, threads: 2 });
-  expect((await context.generate('Once', greedy).collect()).generatedTokens).toBe(24);
+  expect((await context.generate('Once', greedy).result()).generatedTokens).toBe(24);
 });

@@ -126,7 +126,7 @@ describe('what is dropped is given back', () => {
     submit.mockRestore();
     expect(jobs).toHaveLength(count);
     expect(await collectUntil(() => jobs.filter((job) => !isGone(job)).length <= 1)).toBe(true);
-    expect((await settles(context.generate('Once', greedy).collect())).generatedTokens).toBe(24);
+    expect((await settles(context.generate('Once', greedy).result())).generatedTokens).toBe(24);
   });
 
   test('a context, with a warning', async () => {
@@ -182,11 +182,11 @@ describe('nothing waits for ever', () => {
   test('a generation behind one whose reader pauses', async () => {
     const paused = context.generate('Once', { ...endless, maxTokens: 300, readAhead: 8 });
     const first = await paused.next();
-    const other = await settles(context.generate('Twice', greedy).collect());
+    const other = await settles(context.generate('Twice', greedy).result());
     expect(other.generatedTokens).toBe(24);
     expect((await settles(context.score('The sea is wide.'))).logProbabilities.length).toBeGreaterThan(2);
     // And the slow reader finds all of it.
-    const rest = await settles(paused.collect());
+    const rest = await settles(paused.result());
     expect((first.value?.tokens.length ?? 0) + rest.tokens.length).toBe(300);
   });
 
@@ -195,7 +195,7 @@ describe('nothing waits for ever', () => {
       await context.generate('Once', { ...endless, maxTokens: 300, readAhead: 8 }).next();
     };
     await drop();
-    expect((await settles(context.generate('Twice', greedy).collect())).generatedTokens).toBe(24);
+    expect((await settles(context.generate('Twice', greedy).result())).generatedTokens).toBe(24);
   });
 
   test('disposing while a grammar takes long for a token', async () => {
@@ -246,9 +246,9 @@ describe('text', () => {
     const text = 'The lamp of Rome is 12345. What is it?';
     const tokens = model.tokenize(text, { parseSpecial: true });
     expect(await model.tokenizeAsync(text, { parseSpecial: true })).toEqual(tokens);
-    expect(await context.generate(text, greedy).collect()).toMatchObject({
+    expect(await context.generate(text, greedy).result()).toMatchObject({
       promptTokens: tokens.length,
-      tokens: (await context.generate(tokens, greedy).collect()).tokens,
+      tokens: (await context.generate(tokens, greedy).result()).tokens,
     });
     const [byText, byTokens] = [await context.score(text), await context.score(tokens)];
     expect(byText.logProbabilities).toHaveLength(byTokens.logProbabilities.length);

@@ -50,7 +50,7 @@ test('lines that are less important than its level are left out, and debug has a
     await empty();
     const levels = new Set<string>();
     setLog((line) => levels.add(line.level), level);
-    await (await loadModel({ path: needlePath, weights: false })).dispose();
+    await (await loadModel(needlePath, { weights: false })).dispose();
     await complain();
     return levels;
   };

@@ -85,10 +85,10 @@ describe('a generation', () => {
     const options = JSON.stringify({ temperature: 0, maxTokens: 6, ignoreEos: true, n: 2, logProbs: 1 });
     const job = native.generate(context, prompt, options);
     while (native.jobPoll(job).state < JobState.done) await new Promise((resolve) => setTimeout(resolve, 1));
-    const texts = [0, 1].map((choice) => [...native.jobDrainChoice(job, choice, new Int32Array(64), new Uint8Array(4096)).tokens]);
+    const texts = [0, 1].map((index) => [...native.jobDrain(job, new Int32Array(64), new Uint8Array(4096), index).tokens]);
     expect(texts[0]).toHaveLength(6);
     expect(texts[1]).toEqual(texts[0]);
-    const numbers = [...native.jobDrainLogProbabilities(job, 0, new Float64Array(64))];
+    const numbers = [...native.jobDrainLogProbabilities(job, new Float64Array(64))];
     expect(numbers).toHaveLength(18);
     expect(numbers.filter((_, index) => index % 3 === 1)).toEqual(texts[0]); // greedy: the likeliest is what was taken
     native.jobFree(job);

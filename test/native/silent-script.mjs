@@ -27,9 +27,9 @@ await refuse('a context', model.createContext({ contextSize: 256, flashAttention
 await refuse('mixed heads', model.createContext({ contextSize: 256, duo: { gates: file('package.json') } }));
 const context = await model.createContext({ contextSize: 4096, threads: 1 });
 for (const grammar of ['root ::= (', 'rot ::= "a"', 'root ::= root "a"', 'root ::= "\\x00"', 'root ::= what']) {
-  await refuse(grammar, context.generate('one', { grammar }).collect());
+  await refuse(grammar, context.generate('one', { grammar }).result());
 }
-await context.generate('one', { grammar: 'root ::= "yes"', ignoreEos: true }).collect();
+await context.generate('one', { grammar: 'root ::= "yes"', ignoreEos: true }).result();
 await context.dispose();
 await model.dispose();
 process.stdout.write(`${refused.length} refused\n`);

@@ -19,6 +19,6 @@ if (how === 'calibrate') {
   await generation.next();
   parentPort?.postMessage('ready');
   if (how === 'exit') process.exit(0);
-  if (how === 'terminate') await generation.collect();
+  if (how === 'terminate') await generation.result();
   // how === 'end': nothing is awaited any more, so the worker ends by itself
 }

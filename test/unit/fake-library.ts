@@ -165,7 +165,7 @@ export class FakeLibrary {
       llama_duo_context_free: (context, job) => this.#release(context, this.freedContexts, job),
       llama_duo_generate: (_, tokens, __, text, ___, json, ____, job) => this.#submit(json, job, { tokens, text }),
       llama_duo_score: (_, tokens, __, text, ___, json, ____, job) => this.#submit(json, job, { tokens, text }),
-      llama_duo_job_drain: (handle, tokens, capacity, text, room, info) =>
+      llama_duo_job_drain_choice: (handle, _, tokens, capacity, text, room, info) =>
         this.#with(handle, (job) => this.#drain(job, tokens, capacity, text, room, info)),
       llama_duo_own_by_this_thread: () => ok,
       llama_duo_shutdown: () => ok,

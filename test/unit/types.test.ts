@@ -58,7 +58,6 @@ describe('what calls give', () => {
   });
 
   test('generations', () => {
-    expectTypeOf<Context['generate']>().returns.toEqualTypeOf<Generation>();
     expectTypeOf<Generation>().toExtend<AsyncIterable<GenerationChunk>>();
     expectTypeOf<Generation['result']>().returns.resolves.toEqualTypeOf<GenerationResult>();
     expectTypeOf<GenerationResult['finishReason']>().toEqualTypeOf<'stop' | 'length' | 'contextFull'>();

@@ -5,7 +5,7 @@ import { fileURLToPath } from 'node:url';
 import fc from 'fast-check';
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
 
-import { contextFlags, duoOptions, modelOptions, planOptions } from '../../../src/cli/context-flags.ts';
+import { contextFlags, duoOptions, gpuLayersOf, modelPath, planOptions } from '../../../src/cli/context-flags.ts';
 import { boolean, choice, integer } from '../../../src/core/options.ts';
 import { flagOf, flagsHelp, hasFlag, inFlags, parseArguments, parseFlags, UsageError } from '../../../src/cli/flags.ts';
 
@@ -195,23 +195,22 @@ describe('context flags', () => {
 
     test('in scripts of this package are from where npm says that the user is', () => {
       vi.stubEnv('npm_package_json', fileURLToPath(new URL('../../../package.json', import.meta.url)));
-      expect(modelOptions(parse('-m', 'm.gguf'))).toEqual({ path: '/home/user/m.gguf' });
-      expect(modelOptions(parse('-m', '/m.gguf'))).toEqual({ path: '/m.gguf' });
+      expect(modelPath(parse('-m', 'm.gguf'))).toBe('/home/user/m.gguf');
+      expect(modelPath(parse('-m', '/m.gguf'))).toBe('/m.gguf');
       expect(duoOptions(parse('--duo-gates', 'g.tsv'))).toEqual({ gates: '/home/user/g.tsv' });
     });
 
     test('in scripts of others are from where those run', () => {
       vi.stubEnv('npm_package_json', '/home/user/package.json');
-      expect(modelOptions(parse('-m', 'm.gguf'))).toEqual({ path: resolve('m.gguf') });
+      expect(modelPath(parse('-m', 'm.gguf'))).toBe(resolve('m.gguf'));
     });
   });
 
   test('layers on the GPU: a number, all or auto, as in llama.cpp', () => {
-    expect(modelOptions(parse('-m', '/m', '-ngl', '12'))).toEqual({ path: '/m', gpuLayers: 12 });
-    expect(modelOptions(parse('-m', '/m', '-ngl', 'all'))).toEqual({ path: '/m', gpuLayers: -1 });
-    expect(modelOptions(parse('-m', '/m', '-ngl', 'auto'))).toEqual({ path: '/m' });
-    for (const wrong of ['most', '1.5', '-2', ''])
-      expect(() => modelOptions(parse('-m', '/m', '-ngl', wrong))).toThrow(/-ngl needs .* got/);
+    expect(gpuLayersOf(parse('-ngl', '12'))).toBe(12);
+    expect(gpuLayersOf(parse('-ngl', 'all'))).toBe(-1);
+    expect(gpuLayersOf(parse('-ngl', 'auto'))).toBeUndefined();
+    for (const wrong of ['most', '1.5', '-2', '']) expect(() => gpuLayersOf(parse('-ngl', wrong))).toThrow(/-ngl needs .* got/);
   });
 
   test('flash attention', () => {
@@ -221,7 +220,7 @@ describe('context flags', () => {
   });
 
   test('no model is an error that says so', () => {
-    expect(() => modelOptions(parse())).toThrow(/Give a GGUF file with -m/);
+    expect(() => modelPath(parse())).toThrow(/Give a GGUF file with -m/);
   });
 });
 

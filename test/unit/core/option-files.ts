@@ -1,6 +1,6 @@
 import { format, resolveConfig } from 'prettier';
 
-import type { NativeForm, Option } from '../../../src/core/options.ts';
+import { without, type NativeForm, type Option } from '../../../src/core/options.ts';
 import * as tables from '../../../src/core/option-tables.ts';
 import * as gatesTables from '../../../src/gates/option-tables.ts';
 
@@ -21,8 +21,15 @@ type Concept = {
 };
 
 const concepts: readonly Concept[] = [
-  { name: 'ModelOptions', doc: 'Which model, and where its weights go.', table: tables.modelTable, required: ['path'] },
-  { name: 'LoadModelOptions', doc: 'How loading is watched.', table: tables.loadModelTable },
+  { name: 'WeightOptions', doc: "Where a model's weights go, and how they are read.", table: tables.modelTable },
+  { name: 'FetchOptions', doc: 'How a model is had from elsewhere.', table: tables.fetchTable },
+  {
+    name: 'ModelOptions',
+    doc: 'How a model is loaded.',
+    table: tables.loadModelTable,
+    but: { ...tables.modelTable, ...without(tables.fetchTable, 'onProgress') },
+    and: "WeightOptions & Omit<FetchOptions, 'onProgress'>",
+  },
   { name: 'TokenizeOptions', doc: 'How a text becomes tokens.', table: tables.tokenizeTable },
   { name: 'DetokenizeOptions', doc: 'How tokens become a text.', table: tables.detokenizeTable },
   {
@@ -48,7 +55,32 @@ const concepts: readonly Concept[] = [
     but: tables.samplingTable,
     and: 'SamplingOptions',
   },
+  {
+    name: 'InfillOptions',
+    doc: 'What is generated into a gap.',
+    table: tables.infillTable,
+    but: tables.infillTable,
+    and: "Omit<GenerateOptions, 'addSpecial' | 'parseSpecial'>",
+  },
   { name: 'ScoreOptions', doc: 'What is scored.', table: tables.scoreTable },
+  { name: 'AppendOptions', doc: 'What a sequence appends.', table: tables.appendTable },
+  { name: 'ChatTemplateOptions', doc: 'What a chat template gets.', table: tables.chatTemplateTable },
+  {
+    name: 'ChatPromptOptions',
+    doc: 'A prompt to make of messages.',
+    table: tables.chatPromptTable,
+    but: tables.chatTemplateTable,
+    and: 'ChatTemplateOptions',
+  },
+  { name: 'ChatOptions', doc: 'A conversation.', table: tables.chatTable, but: tables.chatTemplateTable, and: 'ChatTemplateOptions' },
+  {
+    name: 'SendOptions',
+    doc: 'How an answer is generated, and how it is read.',
+    table: tables.sendTable,
+    but: without(tables.sendTable, 'toolChoice'),
+    and: "Omit<GenerateOptions, 'addSpecial' | 'parseSpecial' | 'n' | 'ignoreEos' | 'specialTokens' | 'logProbabilities'>",
+  },
+  { name: 'EmbedderOptions', doc: 'An embedder to create.', table: tables.embedderTable },
 ];
 
 const gatesConcepts: readonly Concept[] = [
@@ -78,7 +110,8 @@ function typeOf(concept: Concept): string {
     const required = concept.required?.includes(key) ?? false;
     return `  ${comment}\n  ${key}${required ? '' : '?'}: ${option.type.includes('=>') ? `(${option.type})` : option.type}${required ? '' : ' | undefined'};`;
   });
-  return `/** ${concept.doc} */\nexport type ${concept.name} = ${concept.and ? `${concept.and} & ` : ''}{\n${members.join('\n')}\n};`;
+  const own = members.length > 0 ? [`{\n${members.join('\n')}\n}`] : [];
+  return `/** ${concept.doc} */\nexport type ${concept.name} = ${[...(concept.and ? [concept.and] : []), ...own].join(' & ')};`;
 }
 
 function wrap(text: string, width: number): string[] {
@@ -108,7 +141,15 @@ function typesFile(file: string, imports: string, of: readonly Concept[]): Promi
 
 /** src/core/option-types.ts. */
 export function coreTypesFile(file: string): Promise<string> {
-  const imports = "import type { CacheType } from './cache-types.ts';\nimport type { Gates, HeadChoice } from './duo.ts';";
+  const imports = [
+    "import type { CacheType } from './cache-types.ts';",
+    "import type { Gates, HeadChoice } from './duo.ts';",
+    "import type { Lora, ScaledLora } from './lora.ts';",
+    "import type { Message } from './message.ts';",
+    "import type { LogitBias, Sampler } from './sampling.ts';",
+    "import type { Schema } from './schema.ts';",
+    "import type { Tool } from './tool.ts';",
+  ].join('\n');
   return typesFile(file, imports, concepts);
 }
 
@@ -126,6 +167,7 @@ export function referenceFile(file: string): Promise<string> {
       return `| \`${key}\` | \`${cell(option.type)}\` | ${cell(defaultOf(option) ?? '')} | ${flags} | ${cell(option.doc + rangeOf(option))} |`;
     });
     const more = concept.and ? ` Besides all of \`${concept.and}\`.` : '';
+    if (rows.length === 0) return `## ${concept.name}\n\n${concept.doc}${more}`;
     return `## ${concept.name}\n\n${concept.doc}${more}\n\n| option | type | default | flag | meaning |\n| --- | --- | --- | --- | --- |\n${rows.join('\n')}`;
   });
   const head =
@@ -139,6 +181,8 @@ export function referenceFile(file: string): Promise<string> {
 export function nativeFile(file: string): Promise<string> {
   const native: Record<string, Options> = {
     model: tables.modelTable,
+    embedder: tables.embedderTable,
+    chat: tables.chatTemplateTable,
     context: tables.planTable,
     duo: tables.duoTable,
     generate: tables.generateTable,

@@ -93,14 +93,17 @@ describe('token ids', () => {
 
 describe('public functions check before they call the library', () => {
   test.each([
-    [{ path: '' }, /path: expected a path or a file URL/],
-    [{ path: 'm.gguf', gpuLayers: -2 }, /gpuLayers: expected an integer of at least -1/],
-    [{ path: 'm.gguf', gpuLayer: 1 }, /Did you mean gpuLayers/],
-    [{ path: new URL('http://example.org/m.gguf') }, /path: expected a path or a file URL, got http:\/\/example\.org\/m\.gguf/],
-    [{ path: 'm.gguf', useMmap: 1 }, /useMmap: expected true or false/],
-    [undefined, /expected an object/],
-  ])('loadModel(%o)', async (options, message) => {
-    await expect(loadModel(options as { path: string })).rejects.toThrow(message);
+    ['', {}, /source: expected a path or a file URL/],
+    [new URL('ftp://example.org/m.gguf'), {}, /source: expected a path or a file URL, got ftp:\/\/example\.org\/m\.gguf/],
+    [undefined, {}, /source: expected a path or a file URL, got undefined/],
+    ['m.gguf', { gpuLayers: -2 }, /gpuLayers: expected an integer of at least -1/],
+    ['m.gguf', { gpuLayer: 1 }, /Did you mean gpuLayers/],
+    ['m.gguf', { useMmap: 1 }, /useMmap: expected true or false/],
+    ['m.gguf', { tensorSplit: [0, 0] }, /tensorSplit: expected an array of at most 16 shares/],
+    ['m.gguf', { devices: 'CPU' }, /devices: expected an array of names/],
+    ['m.gguf', 5, /options: expected an object/],
+  ])('loadModel(%o, %o)', async (source, options, message) => {
+    await expect(loadModel(source as string, options as object)).rejects.toThrow(message);
   });
 
   const { native } = new FakeLibrary();
@@ -117,7 +120,8 @@ describe('public functions check before they call the library', () => {
     [{ duo: { sinks: 4 } }, /Did you mean duo\.sink\?/],
     [{ duo: [] }, /duo: expected an object/],
     [{ duo: { gates: new URL('https://example.org/') } }, /duo\.gates: expected .*, got https:\/\/example\.org\//],
-    [{ sequences: 2 }, /Unknown option sequences/],
+    [{ sequences: 0 }, /sequences: expected an integer from 1 to 256/],
+    [{ loras: [{}] }, /loras: expected LoRA adapters/],
     [{ signal: {} }, /signal: expected an AbortSignal/],
   ])('createContext(%o)', async (options, message) => {
     await expect(model.createContext(options as object)).rejects.toThrow(message);

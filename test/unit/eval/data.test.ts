@@ -46,7 +46,7 @@ class FakeContext {
     this.prompts.push(prompt);
     this.options.push(options);
     const result = { text: this.#answer, promptTokens: 10, reusedTokens: 4, prefillSeconds: 2, decodeSeconds: 1, decodeTokensPerSecond: 8 };
-    return { collect: () => Promise.resolve(result) };
+    return { result: () => Promise.resolve(result) };
   }
 
   score(tokens: Int32Array, options: ScoreOptions) {

@@ -2,7 +2,7 @@ import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 
-import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
+import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 
 import type { Model } from '../../../src/index.ts';
 import { planEvaluation, type EvaluationOptions } from '../../../src/eval/plan.ts';
@@ -15,7 +15,6 @@ beforeEach(() => {
   write('model.gguf', 'a model');
 });
 afterEach(() => {
-  vi.useRealTimers();
   rmSync(folder, { recursive: true });
 });
 
@@ -40,7 +39,11 @@ function fakeModel(chatTemplate: string | null = null, unsupported: string | nul
     const reason = plan?.duo ? unsupported : null;
     return Promise.resolve({ supported: reason === null, reason } as Awaited<ReturnType<Model['planContext']>>);
   };
-  return { info, tokenize: (text: string) => tokenizer.tokenize(text), planContext } as unknown as Model;
+  const chatPrompt: Model['chatPrompt'] = ([message], options) => {
+    const text = chatTemplate?.replace('DATE', options?.now?.toISOString() ?? '').replace('MESSAGE', message?.content ?? '') ?? '';
+    return Promise.resolve({ text } as Awaited<ReturnType<Model['chatPrompt']>>);
+  };
+  return { info, tokenize: (text: string) => tokenizer.tokenize(text), planContext, chatPrompt } as unknown as Model;
 }
 
 const options: EvaluationOptions = {
@@ -60,12 +63,6 @@ const options: EvaluationOptions = {
 
 async function settings(over: Partial<EvaluationOptions> = {}): Promise<Settings> {
   return (await planEvaluation(fakeModel(), { ...options, ...over })).settings;
-}
-
-/** The settings with a chat template, on a day. */
-async function settingsOn(day: string, template: string): Promise<Settings> {
-  vi.useFakeTimers({ now: new Date(day), toFake: ['Date'] });
-  return (await planEvaluation(fakeModel(template), { ...options, chat: true })).settings;
 }
 
 describe('the settings that --resume compares', () => {
@@ -109,14 +106,12 @@ describe('the settings that --resume compares', () => {
     }
   });
 
-  test('have the chat template as it is filled in: other texts, or another day in them, are other settings', async () => {
-    const message = '{{ messages[0].content }} so';
-    // As Llama 3 asks for the date, and as others do.
-    const llama = `{% if not date_string is defined %}{% set date_string = strftime_now("%d %b %Y") %}{% endif %}{{ date_string }} ${message}`;
-    const others = `{{ strftime_now("%Y-%m-%d") }} ${message}`;
-    expect(await settingsOn('2025-01-02', llama)).toEqual(await settingsOn('2025-03-04', llama));
-    expect(await settingsOn('2025-01-02', others)).toEqual(await settingsOn('2025-01-02', others));
-    expect(await settingsOn('2025-01-02', others)).not.toEqual(await settingsOn('2025-03-04', others));
+  test('have the chat template as it is filled in: on the same day whenever it is', async () => {
+    const chat = async (template: string): Promise<Settings> =>
+      (await planEvaluation(fakeModel(template), { ...options, chat: true })).settings;
+    expect(await chat('DATE: MESSAGE')).toEqual(await chat('DATE: MESSAGE'));
+    expect(await chat('DATE: MESSAGE')).not.toEqual(await chat('MESSAGE'));
+    await expect(chat('no place for it')).rejects.toThrow('does not show a message once');
   });
 });
 
