@@ -82,7 +82,7 @@ export const modelTable = {
     doc: 'The devices that layers go to, by the names that `devices()` has; none for the CPU alone.',
     otherwise: 'all',
     type: 'readonly string[]',
-    accepts: (value) => Array.isArray(value) && value.every((name) => typeof name === 'string' && name !== ''),
+    accepts: (value) => Array.isArray(value) && value.every((name) => typeof name === 'string'),
     expected: 'an array of names of devices, empty for the CPU alone',
     flags: ['-dev', '--device'],
     value: 'NAMES',

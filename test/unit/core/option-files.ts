@@ -196,7 +196,7 @@ export function nativeFile(file: string): Promise<string> {
       Object.entries(table).flatMap(
         ([key, { form, expected, default: value, native: name = key }]): [string, NativeForm & { expected?: string }][] => {
           if (name === null) return [];
-          const own = form.type === 'any' || form.type === 'strings' || 'default' in form;
+          const own = ['any', 'strings'].includes(form.type) || 'default' in form || (form.type === 'object' && expected !== 'an object');
           return [[name, { ...form, ...(!own && { expected }), ...(!own && value !== undefined && { default: value }) }]];
         },
       ),
