@@ -343,7 +343,7 @@ LLAMA_DUO_API int32_t llama_duo_rank(uint32_t embedder, const void * json, int32
 //   the text of messages or tools would have been read as special tokens, "stop": [string] (further stop strings), "supportsThinking": boolean,
 //   "sampling": object (for llama_duo_generate's "chat"), "parser": object (for llama_duo_chat_parse) }; data: the prompt's ids, int32_t. The names
 //   of special tokens in messages and tools are text there, whatever they are: only the template's own are special tokens, so the ids are what to
-//   generate from, not the text. Error code "template": it refuses the messages.
+//   generate from, not the text. Error code "template": it refuses the messages, or has no place for tools that may be called.
 LLAMA_DUO_API int32_t llama_duo_chat_apply(uint32_t model, const void * json, int32_t len, uint32_t * job);
 
 // A message of what was generated. Options: { "text": string, "parser": from llama_duo_chat_apply, "partial"?: boolean (false; the text goes on) }

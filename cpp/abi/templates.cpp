@@ -227,7 +227,18 @@ void apply_template(job & j, const model & m, options o) {
     };
     const auto templates = rendering([&] { return common_chat_templates_init(m.ptr.get(), given.override_template); });
     const auto inputs    = given.with(o, given.messages, given.tools);
-    common_chat_params p = rendering([&] { return common_chat_templates_apply(templates.get(), inputs); });
+    const auto apply = [&](const common_chat_templates_inputs & in) { return rendering([&] { return common_chat_templates_apply(templates.get(), in); }); };
+    common_chat_params p = apply(inputs);
+    if (!inputs.tools.empty() && inputs.tool_choice != COMMON_CHAT_TOOL_CHOICE_NONE) {
+        auto without_tools = inputs;
+        without_tools.tools.clear();
+        if (apply(without_tools).prompt == p.prompt) {
+            throw job_error("template", "the chat template says nothing of tools, so that the model would not know of them: take a model that was trained to call tools, or another template");
+        }
+        if (inputs.tool_choice == COMMON_CHAT_TOOL_CHOICE_REQUIRED && p.grammar.empty()) {
+            throw job_error("template", "the chat template does not show how tools are called, so that no call can be required: leave \"toolChoice\" at auto");
+        }
+    }
 
     // the same again with marks where there are any: what follows from the tools' names is as without
     std::vector<std::string> pieces = { p.prompt };
@@ -236,7 +247,7 @@ void apply_template(job & j, const model & m, options o) {
     const json marked_tools    = cuts.marked(given.tools);
     if (cuts.n_marks > 0) {
         const auto marked = given.with(o, marked_messages, marked_tools);
-        pieces = cuts.pieces(rendering([&] { return common_chat_templates_apply(templates.get(), marked); }).prompt);
+        pieces = cuts.pieces(apply(marked).prompt);
     }
     const auto tokens = tokens_of(j, m, pieces);
     std::string prompt;
