@@ -336,8 +336,8 @@ LLAMA_DUO_API int32_t llama_duo_rank(uint32_t embedder, const void * json, int32
 //   "auto" | "none" | "required", "parallelToolCalls"?: boolean (false), "addAssistant"?: boolean (true; ends with the beginning of the assistant's
 //   turn), "continueLast"?: boolean (false; the last message is the assistant's, to be continued), "thinking"?: boolean (true; where the template
 //   knows of it), "reasoningBudget"?: integer >= -1 (-1: tokens of reasoning without an end), "reasoning"?: "auto" | "none" | "deepseek" |
-//   "deepseek-legacy" (how reasoning is told apart: "none" leaves it in the content), "jsonSchema"?: object, or "grammar"?: string (of the answer;
-//   not with tools), "template"?: string (in place of the model's), "variables"?: object (for the template), "now"?: seconds since 1970 (the
+//   "deepseek-legacy" (how reasoning is told apart: "none" leaves it in the content), "jsonSchema"?: object (of the answer, not with
+//   tools; a grammar of it is llama_duo_generate's), "template"?: string (in place of the model's), "variables"?: object (for the template), "now"?: seconds since 1970 (the
 //   template's date; now) }
 // Result: { "prompt": text (without the token that the model's tokenizer puts before all texts, if any), "tokens": how many, "cuts": places where
 //   the text of messages or tools would have been read as special tokens, "stop": [string] (further stop strings), "supportsThinking": boolean,

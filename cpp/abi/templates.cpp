@@ -161,7 +161,6 @@ chat_options read(options & o) {
     inputs.add_generation_prompt = o.boolean("addAssistant").value_or(true);
     inputs.enable_thinking       = o.boolean("thinking").value_or(true);
     inputs.reasoning_format      = reasoning_of(o);
-    inputs.grammar               = o.string("grammar").value_or("");
     result.override_template     = o.string("template").value_or("");
     result.reasoning_budget      = int32_t(o.integer("reasoningBudget", -1, INT32_MAX).value_or(-1));
     if (const json * schema = o.value("jsonSchema")) {

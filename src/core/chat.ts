@@ -91,7 +91,7 @@ export class Chat {
       template: this.#template,
       maxToolRounds: this.#maxToolRounds,
       options,
-      form: formOf(options),
+      jsonSchema: formOf(options).jsonSchema,
     });
   }
 

@@ -4,7 +4,6 @@ import { runJob } from '../ffi/job.ts';
 import { applyTemplate, type NativeChatPrompt } from './chat-prompt.ts';
 import type { ChatSource } from './chat.ts';
 import { toJson } from './check-options.ts';
-import type { Form } from './generate-request.ts';
 import { Generation, type GenerationResult } from './generation.ts';
 import type { AssistantMessage, Message, ToolCall, ToolMessage } from './message.ts';
 import type { ChatTemplateOptions, SendOptions } from './option-types.ts';
@@ -50,7 +49,8 @@ export type ReplyRequest = ChatSource & {
   template: ChatTemplateOptions;
   maxToolRounds: number;
   options: SendOptions;
-  form: Form;
+  /** Of the option `schema`. */
+  jsonSchema: object | undefined;
 };
 
 type Parsed = { content: string; reasoning: string; toolCalls: { id: string; name: string; arguments: string }[] };
@@ -268,11 +268,11 @@ async function* say(
   round: number,
   signal: AbortSignal,
 ): AsyncGenerator<ReplyChunk, { message: AssistantMessage; result: GenerationResult }, void> {
-  const { native, handle, owner, answer, template, options, form } = request;
-  const { schema, choices, grammar, toolChoice: asked = template.toolChoice, stop = [], ...sampling } = options;
+  const { native, handle, owner, answer, template, options, jsonSchema } = request;
+  const { schema: _, toolChoice: asked = template.toolChoice, stop = [], ...sampling } = options;
   // Once tools have run the model may say what came of it.
   const toolChoice = asked === 'required' && round > 0 ? 'auto' : asked;
-  const prompt = await applyTemplate(native, owner, handle, messages, { ...template, toolChoice, signal }, form);
+  const prompt = await applyTemplate(native, owner, handle, messages, { ...template, toolChoice, signal }, { jsonSchema });
   const generation = new Generation(
     answer(prompt.tokens),
     { ...sampling, stop: [...[stop].flat(), ...prompt.stop], signal },
