@@ -336,14 +336,14 @@ LLAMA_DUO_API int32_t llama_duo_rank(uint32_t embedder, const void * json, int32
 //   "auto" | "none" | "required", "parallelToolCalls"?: boolean (false), "addAssistant"?: boolean (true; ends with the beginning of the assistant's
 //   turn), "continueLast"?: boolean (false; the last message is the assistant's, to be continued), "thinking"?: boolean (true; where the template
 //   knows of it), "reasoningBudget"?: integer >= -1 (-1: tokens of reasoning without an end), "reasoning"?: "auto" | "none" | "deepseek" |
-//   "deepseek-legacy" (how reasoning is told apart: "none" leaves it in the content), "jsonSchema"?: object, or "grammar"?: string (of the answer;
-//   not with tools), "template"?: string (in place of the model's), "variables"?: object (for the template), "now"?: seconds since 1970 (the
+//   "deepseek-legacy" (how reasoning is told apart: "none" leaves it in the content), "jsonSchema"?: object (of the answer, not with
+//   tools; a grammar of it is llama_duo_generate's), "template"?: string (in place of the model's), "variables"?: object (for the template), "now"?: seconds since 1970 (the
 //   template's date; now) }
 // Result: { "prompt": text (without the token that the model's tokenizer puts before all texts, if any), "tokens": how many, "cuts": places where
 //   the text of messages or tools would have been read as special tokens, "stop": [string] (further stop strings), "supportsThinking": boolean,
 //   "sampling": object (for llama_duo_generate's "chat"), "parser": object (for llama_duo_chat_parse) }; data: the prompt's ids, int32_t. The names
 //   of special tokens in messages and tools are text there, whatever they are: only the template's own are special tokens, so the ids are what to
-//   generate from, not the text. Error code "template": it refuses the messages.
+//   generate from, not the text. Error code "template": it refuses the messages, or has no place for tools that may be called.
 LLAMA_DUO_API int32_t llama_duo_chat_apply(uint32_t model, const void * json, int32_t len, uint32_t * job);
 
 // A message of what was generated. Options: { "text": string, "parser": from llama_duo_chat_apply, "partial"?: boolean (false; the text goes on) }

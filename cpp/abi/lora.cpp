@@ -9,6 +9,7 @@
 #include "gguf.h"
 #include "llama-adapter.h"
 
+#include <algorithm>
 #include <cfloat>
 #include <cmath>
 #include <map>
@@ -76,7 +77,13 @@ std::vector<used_lora> read_loras(options & o) {
         if (!adapter) {
             throw fail();
         }
-        result.push_back({ std::move(adapter), scale.get<float>() });
+        // one that is given twice is added twice
+        const auto same = std::find_if(result.begin(), result.end(), [&](const used_lora & l) { return l.adapter == adapter; });
+        if (same != result.end()) {
+            same->scale += scale.get<float>();
+        } else {
+            result.push_back({ std::move(adapter), scale.get<float>() });
+        }
     }
     return result;
 }

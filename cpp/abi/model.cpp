@@ -6,6 +6,7 @@
 
 #include "duo-config.h"
 #include "duo-interrupt.h"
+#include "gguf.h"
 #include "llama-model.h"
 
 #include <cerrno>
@@ -147,6 +148,50 @@ void model_options::find_devices() {
         devices.push_back(there[name]);
     }
     devices.push_back(nullptr); // ends the list
+}
+
+static json value_of(const llama_model_kv_override & entry) {
+    switch (entry.tag) {
+        case LLAMA_KV_OVERRIDE_TYPE_BOOL:  return entry.val_bool;
+        case LLAMA_KV_OVERRIDE_TYPE_INT:   return entry.val_i64;
+        case LLAMA_KV_OVERRIDE_TYPE_FLOAT: return entry.val_f64;
+        default:                           return entry.val_str;
+    }
+}
+
+void model_options::fit_overrides() {
+    if (overrides.empty()) {
+        return;
+    }
+    const gguf_context_ptr file(gguf_init_from_file(path.c_str(), { /*no_alloc =*/ true, nullptr }));
+    if (!file) {
+        return; // loading says why
+    }
+    for (llama_model_kv_override & entry : overrides) {
+        const int64_t id = gguf_find_key(file.get(), entry.key);
+        if (id < 0) {
+            continue;
+        }
+        const auto expect = [&](llama_model_kv_override_type tag, const char * expected) {
+            if (entry.tag != tag) {
+                throw option_error(std::string("overrides.") + entry.key, value_of(entry), std::string(expected) + ", as in the model's file");
+            }
+        };
+        switch (gguf_get_kv_type(file.get(), id)) {
+            case GGUF_TYPE_BOOL:   expect(LLAMA_KV_OVERRIDE_TYPE_BOOL, "a boolean"); break;
+            case GGUF_TYPE_STRING: expect(LLAMA_KV_OVERRIDE_TYPE_STR,  "a string");  break;
+            case GGUF_TYPE_ARRAY:  throw option_error(std::string("overrides.") + entry.key, value_of(entry), "no key of an array");
+            case GGUF_TYPE_FLOAT32:
+            case GGUF_TYPE_FLOAT64:
+                if (entry.tag == LLAMA_KV_OVERRIDE_TYPE_INT) { // JSON does not tell 1e6 from 1000000
+                    entry.val_f64 = double(entry.val_i64);
+                    entry.tag     = LLAMA_KV_OVERRIDE_TYPE_FLOAT;
+                }
+                expect(LLAMA_KV_OVERRIDE_TYPE_FLOAT, "a number");
+                break;
+            default: expect(LLAMA_KV_OVERRIDE_TYPE_INT, "an integer");
+        }
+    }
 }
 
 llama_model_params model_options::use() const {
@@ -305,6 +350,7 @@ void load_model(job & j, model_options o) {
     check_is_gguf(o.path);
     start_backends();
     o.find_devices();
+    o.fit_overrides();
     j.set_progress(0);
 
     llama_model_params params = o.use();

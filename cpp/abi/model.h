@@ -27,6 +27,10 @@ struct model_options {
     // Looks the devices up, once the backends have started. Throws a job_error for a name that none has.
     void find_devices();
 
+    // Makes overrides of the types that the file's values have, which llama.cpp would leave out otherwise, with a word in its log. Throws a job_error for one that
+    // cannot be.
+    void fit_overrides();
+
     // The parameters for llama.cpp, valid as long as this object stays where it is.
     llama_model_params use() const;
 

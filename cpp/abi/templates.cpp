@@ -161,7 +161,6 @@ chat_options read(options & o) {
     inputs.add_generation_prompt = o.boolean("addAssistant").value_or(true);
     inputs.enable_thinking       = o.boolean("thinking").value_or(true);
     inputs.reasoning_format      = reasoning_of(o);
-    inputs.grammar               = o.string("grammar").value_or("");
     result.override_template     = o.string("template").value_or("");
     result.reasoning_budget      = int32_t(o.integer("reasoningBudget", -1, INT32_MAX).value_or(-1));
     if (const json * schema = o.value("jsonSchema")) {
@@ -227,7 +226,18 @@ void apply_template(job & j, const model & m, options o) {
     };
     const auto templates = rendering([&] { return common_chat_templates_init(m.ptr.get(), given.override_template); });
     const auto inputs    = given.with(o, given.messages, given.tools);
-    common_chat_params p = rendering([&] { return common_chat_templates_apply(templates.get(), inputs); });
+    const auto apply = [&](const common_chat_templates_inputs & in) { return rendering([&] { return common_chat_templates_apply(templates.get(), in); }); };
+    common_chat_params p = apply(inputs);
+    if (!inputs.tools.empty() && inputs.tool_choice != COMMON_CHAT_TOOL_CHOICE_NONE) {
+        auto without_tools = inputs;
+        without_tools.tools.clear();
+        if (apply(without_tools).prompt == p.prompt) {
+            throw job_error("template", "the chat template says nothing of tools, so that the model would not know of them: take a model that was trained to call tools, or another template");
+        }
+        if (inputs.tool_choice == COMMON_CHAT_TOOL_CHOICE_REQUIRED && p.grammar.empty()) {
+            throw job_error("template", "the chat template does not show how tools are called, so that no call can be required: leave \"toolChoice\" at auto");
+        }
+    }
 
     // the same again with marks where there are any: what follows from the tools' names is as without
     std::vector<std::string> pieces = { p.prompt };
@@ -236,7 +246,7 @@ void apply_template(job & j, const model & m, options o) {
     const json marked_tools    = cuts.marked(given.tools);
     if (cuts.n_marks > 0) {
         const auto marked = given.with(o, marked_messages, marked_tools);
-        pieces = cuts.pieces(rendering([&] { return common_chat_templates_apply(templates.get(), marked); }).prompt);
+        pieces = cuts.pieces(apply(marked).prompt);
     }
     const auto tokens = tokens_of(j, m, pieces);
     std::string prompt;

@@ -24,7 +24,7 @@ export type NativeChatPrompt = ChatPrompt & { sampling: object; parser: object }
  * Makes a prompt of messages.
  *
  * @param handle of the model, or of a context of it
- * @param more what the answer has to be: `jsonSchema` or `grammar`
+ * @param more `jsonSchema`: what the answer has to be, in the template's words
  */
 export function applyTemplate(
   native: Native,

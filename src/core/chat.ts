@@ -1,6 +1,7 @@
 import { OptionError } from '../errors.ts';
 import type { Handle, Native } from '../ffi/native.ts';
 import { checkOptions } from './check-options.ts';
+import { formOf, givenForms } from './generate-request.ts';
 import type { GenerationSource } from './generation.ts';
 import type { Message } from './message.ts';
 import { chatTable, sendTable } from './option-tables.ts';
@@ -28,8 +29,9 @@ export class Chat {
   readonly #source: ChatSource;
   readonly #template: ChatTemplateOptions;
   readonly #maxToolRounds: number;
+  /** Answers that were asked for and have not ended, in their order. */
+  readonly #underWay = new Set<Reply>();
   #messages: readonly Message[];
-  #last: Reply | undefined;
 
   /** @internal */
   constructor(source: ChatSource, options: ChatOptions) {
@@ -66,12 +68,21 @@ export class Chat {
     if (!messages.every((each) => isObject(each) && typeof each.role === 'string')) {
       throw new OptionError('message', message, 'a text, a message or an array of messages');
     }
+    const { tools = [], toolChoice } = { ...this.#template, ...options };
+    const [form] = givenForms(options);
+    if (form && tools.length > 0 && toolChoice !== 'none') {
+      throw new OptionError(form, options[form], `no ${form} beside tools that may be called: toolChoice 'none' is an answer without them`);
+    }
     return new Reply({
       ...this.#source,
       turn: async (reply) => {
-        const before = this.#last;
-        this.#last = reply;
-        await before?.result().catch(() => {}); // its reader may have stopped reading: what is left is kept for it
+        const before = [...this.#underWay];
+        this.#underWay.add(reply);
+        // their readers may have stopped reading: what is left is kept for them
+        await Promise.allSettled(before.map((each) => each.result()));
+      },
+      ended: (reply) => {
+        this.#underWay.delete(reply);
       },
       said: () => [...this.#messages, ...messages],
       keep: (all) => {
@@ -80,6 +91,7 @@ export class Chat {
       template: this.#template,
       maxToolRounds: this.#maxToolRounds,
       options,
+      jsonSchema: formOf(options).jsonSchema,
     });
   }
 

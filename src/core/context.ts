@@ -313,7 +313,7 @@ export class Context {
       owner: this,
       discard: ({ sequence }) => native.sequenceFree(sequence),
     });
-    return new Sequence({ native, siblings: this.#streams, vocabularySize: this.#model.info.vocabularySize }, this, sequence);
+    return new Sequence({ native, ...this.#shared() }, this, sequence);
   }
 
   /** Ends what is under way and gives the context back; resolves when its memory is free. */
@@ -328,13 +328,16 @@ export class Context {
     return this.dispose();
   }
 
+  #shared(): Pick<GenerationSource, 'siblings' | 'sequences' | 'vocabularySize'> {
+    return { siblings: this.#streams, sequences: this.info.sequences, vocabularySize: this.#model.info.vocabularySize };
+  }
+
   #source(prompt: string | Int32Array | (() => Promise<Int32Array>)): GenerationSource {
     const native = this.#native;
     const submit = (given: string | Int32Array, request: string): Handle => native.generate(this.#owned.handle, given, request);
     return {
       native,
-      siblings: this.#streams,
-      vocabularySize: this.#model.info.vocabularySize,
+      ...this.#shared(),
       submit: (request) => (typeof prompt === 'function' ? prompt().then((given) => submit(given, request)) : submit(prompt, request)),
     };
   }

@@ -1,3 +1,4 @@
+import { OptionError } from '../errors.ts';
 import { runJob } from '../ffi/job.ts';
 import { openNative, type Native } from '../ffi/native.ts';
 import { absolutePath, checkOptions, nativeOptions, toJson } from './check-options.ts';
@@ -25,7 +26,12 @@ export async function fetchModel(source: string | URL, options: FetchOptions = {
 
 /** @internal The same, where the library is there. */
 export async function fetchWith(native: Native, source: string | URL, options: FetchOptions): Promise<string> {
-  const { onProgress, signal, token = process.env['HF_TOKEN'], file, offline } = options;
+  const { onProgress, signal, file, offline } = options;
+  if (!/^(hf:[^/]+\/[^/]+|https?:\/\/.+)$/s.test(String(source))) {
+    throw new OptionError('source', source, 'a path, hf:user/repository, with :quantisation behind it or not, or a URL of a GGUF file');
+  }
+  // the hub's is for the hub: another server is told of it where a program says so
+  const token = options.token ?? (String(source).startsWith('hf:') ? process.env['HF_TOKEN'] : undefined);
   const request = toJson({ ...nativeOptions({ file, offline }, fetchTable), token, model: String(source) });
   const { path } = await runJob<{ path: string }>(native, () => native.modelFetch(request), { signal, onProgress });
   return path;

@@ -1,11 +1,15 @@
 import { OptionError } from '../errors.ts';
-import { nativeOptions } from './check-options.ts';
+import { nativeOptions, toJson } from './check-options.ts';
 import { generateTable } from './option-tables.ts';
 import type { GenerateOptions } from './option-types.ts';
 import { toJsonSchema } from './schema.ts';
 
 /** What each says of the text. */
 const forms = ['schema', 'choices', 'grammar'] as const;
+type FormOptions = Pick<GenerateOptions, (typeof forms)[number]>;
+
+/** What a text has to be, as the library takes it. */
+export type Form = { jsonSchema?: object; grammar?: string };
 
 /**
  * Options of a generation as the library takes them.
@@ -13,20 +17,39 @@ const forms = ['schema', 'choices', 'grammar'] as const;
  * @throws OptionError where two say what the text has to be
  */
 export function generateRequest(options: GenerateOptions): Record<string, unknown> {
-  const { stop, schema, choices, logitBias } = options;
-  const [first, second] = forms.filter((form) => options[form] !== undefined);
-  if (first && second) throw new OptionError(second, options[second], `no ${second} beside a ${first}: each says what the text has to be`);
+  const { stop, logitBias } = options;
   return {
     ...nativeOptions(options, generateTable),
     ...(stop !== undefined && { stop: [stop].flat() }),
     ...(logitBias !== undefined && { logitBias: [...logitBias] }),
-    ...(schema && { jsonSchema: toJsonSchema('schema', schema) }),
-    ...(choices && { grammar: grammarOfChoices(choices) }),
+    ...formOf(options),
   };
 }
 
+/**
+ * What a text has to be.
+ *
+ * @throws OptionError where two options say that
+ */
+export function formOf(options: FormOptions): Form {
+  const { schema, choices, grammar } = options;
+  const [first, second] = givenForms(options);
+  if (first && second) throw new OptionError(second, options[second], `no ${second} beside a ${first}: each says what the text has to be`);
+  return {
+    ...(schema && { jsonSchema: toJsonSchema('schema', schema) }),
+    ...(choices && { grammar: grammarOfChoices(choices) }),
+    ...(grammar !== undefined && { grammar }),
+  };
+}
+
+/** Which options say what a text has to be. */
+export function givenForms(options: FormOptions): (keyof FormOptions)[] {
+  return forms.filter((form) => options[form] !== undefined);
+}
+
 /** A grammar of some texts, in llama.cpp's GBNF. */
-export function grammarOfChoices(choices: readonly string[]): string {
+function grammarOfChoices(choices: readonly string[]): string {
+  toJson({ choices }); // tells of half a character, which has no number
   return `root ::= ${choices.map((text) => `"${Array.from(text, escape).join('')}"`).join(' | ')}`;
 }
 

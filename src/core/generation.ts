@@ -1,3 +1,4 @@
+import { OptionError } from '../errors.ts';
 import type { Handle, Native } from '../ffi/native.ts';
 import { abandoned } from '../ffi/owned.ts';
 import { toJson } from './check-options.ts';
@@ -60,6 +61,8 @@ export type GenerationSource = {
   submit: (request: string) => Handle | Promise<Handle>;
   /** The context's streams, for it to end them. */
   siblings: Set<TokenStream>;
+  /** How many the context has. */
+  sequences: number;
   vocabularySize: number;
 };
 
@@ -76,8 +79,9 @@ export class Generation<T = unknown> implements AsyncIterableIterator<Generation
   #turn: Promise<unknown> = Promise.resolve();
 
   /** @internal @param more of the library's own options */
-  constructor({ native, submit, siblings, vocabularySize }: GenerationSource, options: GenerateOptions, more: object = {}) {
-    const { onProgress, signal, n, logProbabilities, schema } = options;
+  constructor({ native, submit, siblings, sequences, vocabularySize }: GenerationSource, options: GenerateOptions, more: object = {}) {
+    const { onProgress, signal, n = 1, logProbabilities, schema } = options;
+    if (n > sequences) throw new OptionError('n', n, `an integer from 1 to ${sequences}, the context's sequences`);
     const request = toJson({ ...generateRequest(options), ...more });
     const alternatives = logProbabilities === undefined ? undefined : Math.min(logProbabilities, vocabularySize);
     this.#schema = schema;

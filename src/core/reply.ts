@@ -4,11 +4,10 @@ import { runJob } from '../ffi/job.ts';
 import { applyTemplate, type NativeChatPrompt } from './chat-prompt.ts';
 import type { ChatSource } from './chat.ts';
 import { toJson } from './check-options.ts';
-import { grammarOfChoices } from './generate-request.ts';
 import { Generation, type GenerationResult } from './generation.ts';
 import type { AssistantMessage, Message, ToolCall, ToolMessage } from './message.ts';
 import type { ChatTemplateOptions, SendOptions } from './option-types.ts';
-import { parseBySchema, toJsonSchema, validate } from './schema.ts';
+import { parseBySchema, validate } from './schema.ts';
 import type { Tool } from './tool.ts';
 
 /** A piece of an answer. */
@@ -41,14 +40,17 @@ export type ReplyResult = {
 
 /** @internal */
 export type ReplyRequest = ChatSource & {
-  /** Waits for the answers before this one. */
+  /** Gets an answer in line, and waits for those before it. */
   turn: (reply: Reply) => Promise<void>;
+  ended: (reply: Reply) => void;
   /** All messages, when it is this answer's turn. */
   said: () => readonly Message[];
   keep: (messages: readonly Message[]) => void;
   template: ChatTemplateOptions;
   maxToolRounds: number;
   options: SendOptions;
+  /** Of the option `schema`. */
+  jsonSchema: object | undefined;
 };
 
 type Parsed = { content: string; reasoning: string; toolCalls: { id: string; name: string; arguments: string }[] };
@@ -58,11 +60,12 @@ type Parsed = { content: string; reasoning: string; toolCalls: { id: string; nam
  * other. The work starts when something is asked for. Leaving the loop ends it, and so does the signal.
  */
 export class Reply<T = unknown> implements AsyncIterableIterator<ReplyChunk, void, void> {
-  readonly #steps: AsyncGenerator<ReplyChunk, ReplyResult, void>;
+  readonly #request: ReplyRequest;
   readonly #abort = new AbortController();
-  readonly #options: SendOptions;
-  readonly #chunks: ReplyChunk[] = [];
-  #pulling: Promise<void> | undefined;
+  #steps: AsyncGenerator<ReplyChunk, ReplyResult, void> | undefined;
+  #stopListening: (() => void) | undefined;
+  #chunks: ReplyChunk[] = [];
+  #pulling: { done: Promise<void>; end: () => void } | undefined;
   #turn: Promise<unknown> = Promise.resolve();
   #result: ReplyResult | undefined;
   #error: { reason: unknown } | undefined;
@@ -70,11 +73,11 @@ export class Reply<T = unknown> implements AsyncIterableIterator<ReplyChunk, voi
 
   /** @internal */
   constructor(request: ReplyRequest) {
-    this.#options = request.options;
-    this.#steps = answer(request, this.#abort, this);
+    this.#request = request;
   }
 
   next(): Promise<IteratorResult<ReplyChunk, void>> {
+    this.#begin();
     const next = this.#turn.then(() => this.#next());
     this.#turn = next.catch(() => {});
     return next;
@@ -83,11 +86,8 @@ export class Reply<T = unknown> implements AsyncIterableIterator<ReplyChunk, voi
   /** Ends the answer; a `next()` that waits is done. */
   return(): Promise<IteratorResult<ReplyChunk, void>> {
     if (!this.#over) {
-      this.#chunks.length = 0;
-      this.#error = { reason: new CancelledError('The answer was left before its end.') };
       this.#told = true;
-      this.#abort.abort(this.#error.reason);
-      void this.#steps.return(undefined as never).catch(() => {}); // what has not begun never will
+      this.#stop(new CancelledError('The answer was left before its end.'));
     }
     return Promise.resolve({ done: true, value: undefined });
   }
@@ -98,6 +98,7 @@ export class Reply<T = unknown> implements AsyncIterableIterator<ReplyChunk, voi
    * @throws CancelledError where its reader left or its context was disposed of before the end; else as reading does
    */
   async result(): Promise<ReplyResult> {
+    this.#begin();
     while (!this.#over) await this.#pull();
     if (this.#error) throw this.#error.reason;
     return this.#result as ReplyResult;
@@ -115,7 +116,7 @@ export class Reply<T = unknown> implements AsyncIterableIterator<ReplyChunk, voi
    */
   async value(): Promise<T> {
     const { text } = await this.result();
-    const { schema } = this.#options;
+    const { schema } = this.#request.options;
     return (schema ? await parseBySchema(schema, text) : text) as T;
   }
 
@@ -144,57 +145,94 @@ export class Reply<T = unknown> implements AsyncIterableIterator<ReplyChunk, voi
     }
   }
 
+  /** Its place among the chat's answers is that of who asked first. */
+  #begin(): void {
+    if (this.#steps || this.#over) return;
+    const { turn, options } = this.#request;
+    const { signal } = options;
+    if (signal?.aborted) {
+      this.#stop(signal.reason);
+      return;
+    }
+    this.#stopListening =
+      signal &&
+      onAbort(signal, () => {
+        this.#stop(signal.reason);
+      });
+    this.#steps = answer(this.#request, turn(this), this.#abort.signal);
+  }
+
   /** Takes one chunk more, for whoever is first. */
   #pull(): Promise<void> {
-    this.#pulling ??= this.#steps
-      .next()
-      .then(
-        ({ done, value }) => {
-          if (this.#over) return;
-          if (done) this.#result = value;
-          else this.#chunks.push(value);
-        },
-        (reason: unknown) => {
-          this.#error ??= { reason };
-        },
-      )
-      .finally(() => {
-        this.#pulling = undefined;
+    if (!this.#pulling) {
+      let end = (): void => {};
+      const done = new Promise<void>((resolve) => {
+        end = resolve;
       });
-    return this.#pulling;
+      this.#pulling = { done, end };
+      void this.#step();
+    }
+    return this.#pulling.done;
+  }
+
+  async #step(): Promise<void> {
+    try {
+      const step = await this.#steps?.next();
+      if (step?.done) this.#end({ result: step.value });
+      else if (step && !this.#over) this.#chunks.push(step.value);
+    } catch (reason) {
+      this.#end({ reason });
+    }
+    this.#pulled();
+  }
+
+  #pulled(): void {
+    this.#pulling?.end();
+    this.#pulling = undefined;
+  }
+
+  /** What was made and not read is gone. */
+  #stop(reason: unknown): void {
+    this.#chunks = [];
+    this.#end({ reason });
+  }
+
+  /** Whoever is first brings it to its end, at once: the engine and tools stop in their own time. */
+  #end(outcome: { result: ReplyResult } | { reason: unknown }): void {
+    if (this.#over) return;
+    if ('result' in outcome) this.#result = outcome.result;
+    else {
+      this.#error = outcome;
+      this.#abort.abort(outcome.reason);
+      void this.#steps?.return(undefined as never).catch(() => {});
+    }
+    this.#stopListening?.();
+    this.#request.ended(this);
+    this.#pulled();
   }
 }
 
 /** The rounds of an answer: what the model says, and what comes of the tools that it calls. */
-async function* answer(request: ReplyRequest, abort: AbortController, reply: Reply): AsyncGenerator<ReplyChunk, ReplyResult, void> {
-  const { turn, said, keep, template, maxToolRounds, options } = request;
+async function* answer(request: ReplyRequest, turn: Promise<void>, signal: AbortSignal): AsyncGenerator<ReplyChunk, ReplyResult, void> {
+  const { said, keep, template, maxToolRounds } = request;
   const { tools = [] } = template;
-  options.signal?.throwIfAborted();
-  const stopListening =
-    options.signal &&
-    onAbort(options.signal, () => {
-      abort.abort(options.signal?.reason);
-    });
-  try {
-    await turn(reply);
-    abort.signal.throwIfAborted();
-    const messages = [...said()];
-    const before = messages.length;
-    const used: GenerationResult[] = [];
-    for (let round = 0; ; round++) {
-      const { message, result } = yield* say(request, messages, round, abort.signal);
-      used.push(result);
-      messages.push(message);
-      const calls = message.toolCalls ?? [];
-      const mine = round < maxToolRounds ? calls.filter(({ name }) => tools.some((tool) => tool.name === name && tool.run)) : [];
-      const others = calls.filter((call) => !mine.includes(call));
-      if (mine.length > 0) messages.push(...(yield* runTools(tools, mine, abort.signal)));
-      if (mine.length > 0 && others.length === 0) continue;
-      keep(messages);
-      return resultOf(message, messages.slice(before) as ReplyResult['messages'], others, used);
-    }
-  } finally {
-    stopListening?.();
+  await turn;
+  signal.throwIfAborted();
+  const messages = [...said()];
+  const before = messages.length;
+  const used: GenerationResult[] = [];
+  for (let round = 0; ; round++) {
+    const { message, result } = yield* say(request, messages, round, signal);
+    used.push(result);
+    messages.push(message);
+    const calls = message.toolCalls ?? [];
+    const mine = round < maxToolRounds ? calls.filter(({ name }) => tools.some((tool) => tool.name === name && tool.run)) : [];
+    const others = calls.filter((call) => !mine.includes(call));
+    if (mine.length > 0) messages.push(...(yield* runTools(tools, mine, signal)));
+    if (mine.length > 0 && others.length === 0) continue;
+    signal.throwIfAborted();
+    keep(messages);
+    return resultOf(message, messages.slice(before) as ReplyResult['messages'], others, used);
   }
 }
 
@@ -230,16 +268,11 @@ async function* say(
   round: number,
   signal: AbortSignal,
 ): AsyncGenerator<ReplyChunk, { message: AssistantMessage; result: GenerationResult }, void> {
-  const { native, handle, owner, answer, template, options } = request;
-  const { schema, choices, grammar, toolChoice: asked = template.toolChoice, stop = [], ...sampling } = options;
+  const { native, handle, owner, answer, template, options, jsonSchema } = request;
+  const { schema: _, toolChoice: asked = template.toolChoice, stop = [], ...sampling } = options;
   // Once tools have run the model may say what came of it.
   const toolChoice = asked === 'required' && round > 0 ? 'auto' : asked;
-  const form = {
-    ...(schema && { jsonSchema: toJsonSchema('schema', schema) }),
-    ...(choices && { grammar: grammarOfChoices(choices) }),
-    ...(grammar !== undefined && { grammar }),
-  };
-  const prompt = await applyTemplate(native, owner, handle, messages, { ...template, toolChoice, signal }, form);
+  const prompt = await applyTemplate(native, owner, handle, messages, { ...template, toolChoice, signal }, { jsonSchema });
   const generation = new Generation(
     answer(prompt.tokens),
     { ...sampling, stop: [...[stop].flat(), ...prompt.stop], signal },

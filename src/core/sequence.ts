@@ -158,7 +158,8 @@ export class Sequence {
    * Makes it hold what was saved, in place of what it holds. A context of another size and with another number of sequences may take a state, where it fits.
    *
    * @param state what {@link save} gave, or the path of a file
-   * @throws StateError where it is damaged, or of another model, heads, cache types or version: then the sequence is as before
+   * @throws StateError where it is damaged, or of another model, heads, cache types or version, ContextFullError where it is too long: then the sequence is as
+   *   before
    */
   async load(state: Uint8Array | string | URL, options: Signalled = {}): Promise<void> {
     checkOptions(options, signalled);

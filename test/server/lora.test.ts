@@ -4,7 +4,7 @@ import { join } from 'node:path';
 
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
 
-import { writeLora, type Adapted } from './lora.ts';
+import { writeLora, type Adapted } from '../lora.ts';
 import { idsOf, needleF32, needleGates, Pair, Random } from './setup.ts';
 
 // models/needle.gguf: 6 layers of 8 heads, 4 of K and V, of 64 values; embeddings of 256

@@ -8,6 +8,8 @@ import { expect } from 'vitest';
 
 import { cache, root } from '../../scripts/places.mjs';
 
+export { Random } from '../random.ts';
+
 /** llama.cpp's own tool; LLAMA_DUO_TEST_LLAMA names that of another build. */
 export const llama = process.env['LLAMA_DUO_TEST_LLAMA'] ?? join(root, 'build/bin/llama');
 if (!existsSync(llama)) throw new Error(`${llama} is missing. "npm run test:server" builds it.`);
@@ -30,29 +32,6 @@ export function inF32(model: string, name: string): string {
 
 /** models/needle.gguf with F32 weights. */
 export const needleF32 = (): string => inF32(join(root, 'models/needle.gguf'), 'needle');
-
-/** Whole numbers by a seed: the same everywhere, and apart for seeds that are not. */
-export class Random {
-  #state: number;
-
-  constructor(seed: number) {
-    this.#state = seed >>> 0;
-  }
-
-  /** From 0 up to, and without, the limit. */
-  below(limit: number): number {
-    this.#state = (this.#state + 0x9e3779b9) >>> 0;
-    let x = this.#state;
-    x = Math.imul(x ^ (x >>> 16), 0x85ebca6b);
-    x = Math.imul(x ^ (x >>> 13), 0xc2b2ae35);
-    return ((x ^ (x >>> 16)) >>> 0) % limit;
-  }
-
-  /** Tokens of needle.gguf and SmolLM2 that are ordinary words. */
-  tokens(count: number): number[] {
-    return Array.from({ length: count }, () => 100 + this.below(400));
-  }
-}
 
 /** Tokens, or a text that has `mediaMarker` where its images, base64 of files, belong. */
 export type Prompt = number[] | { prompt_string: string; multimodal_data: string[] };

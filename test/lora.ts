@@ -1,6 +1,6 @@
 import { writeFileSync } from 'node:fs';
 
-import { Random } from './setup.ts';
+import { Random } from './random.ts';
 
 /** A matrix that an adapter adds to: its name and sizes. */
 export type Adapted = readonly [name: string, inputs: number, outputs: number];
