@@ -10,7 +10,8 @@ const questions = ['\n\nIn one sentence, this document is about', '\n\nThe most 
 
 const model = await loadModel(source);
 // With gates of the model's own `duo: 'auto'` is all that is needed; here every head streams, since that needs none.
-const context = await model.createContext({ contextSize: 8192, duo: model.gates ? 'auto' : { sparsity: 1, sink: 64, recent: 1024 } });
+const duo = model.gates ? 'auto' : { sparsity: 1, sink: 64, recent: 1024 };
+const context = await model.createContext({ contextSize: 8192, sequences: 2, duo });
 const { totalBytes, fullBytes } = context.memory();
 console.log(`The cache takes ${(totalBytes / 2 ** 20).toFixed(1)} MiB, and would take ${(fullBytes / 2 ** 20).toFixed(1)} with full heads.`);
 
@@ -25,13 +26,12 @@ if (existsSync(state)) {
   console.log(`${read} tokens were read; their state takes ${(bytes / 2 ** 20).toFixed(1)} MiB in ${state}.`);
 }
 
-// Each question goes on from the document, and nothing is read again.
+// Each question is asked of a copy, and nothing is read again.
 for (const question of questions) {
-  const fork = await sequence.fork().catch(() => undefined);
-  const asked = fork ?? sequence;
-  const { text, promptTokens } = await asked.generate(question, { maxTokens: 24, temperature: 0, stop: '\n' }).result();
-  console.log(`${question.trim()}${text} (${promptTokens} tokens of question)`);
-  await fork?.dispose();
+  const copy = await sequence.fork();
+  const { text, promptTokens, reusedTokens } = await copy.generate(question, { maxTokens: 24, temperature: 0, stop: '\n' }).result();
+  console.log(`${question.trim()}${text} (${promptTokens - reusedTokens} tokens were read for it)`);
+  await copy.dispose();
 }
 
 await sequence.dispose();

@@ -1,5 +1,8 @@
 // The model calls a function of the program's, and answers with what came of it.
-//   node examples/tools.mjs MODEL
+// A model that was trained to call tools has a template that tells of them. Others refuse, unless they get one, such as tools.jinja for ChatML models.
+//   node examples/tools.mjs MODEL [TEMPLATE]
+import { readFile } from 'node:fs/promises';
+
 import { z } from 'zod';
 
 import { loadModel, tool } from 'llama-duo';
@@ -13,14 +16,16 @@ const weather = tool({
   run: ({ city }) => ({ city, degrees: temperatures[city] }),
 });
 
-const model = await loadModel(process.argv[2] ?? 'model.gguf');
+const [source = 'model.gguf', file] = process.argv.slice(2);
+const template = file && (await readFile(file, 'utf8'));
+const model = await loadModel(source);
 const context = await model.createContext();
-const chat = context.chat({ tools: [weather] });
+const chat = context.chat({ tools: [weather], template });
 
 // A model that knows of tools calls one by itself; 'required' makes any model do so.
 for await (const chunk of chat.send('How warm is it in Oslo?', { toolChoice: 'required', maxTokens: 100 })) {
   if (chunk.type === 'text') process.stdout.write(chunk.text);
-  if (chunk.type === 'toolCall') console.log('calls', chunk.call.name, chunk.call.arguments);
+  if (chunk.type === 'toolCall') console.log('\ncalls', chunk.call.name, chunk.call.arguments);
   if (chunk.type === 'toolResult') console.log('gets', chunk.result);
 }
 process.stdout.write('\n');
