@@ -5,7 +5,11 @@ import { loadModel } from 'llama-duo';
 const model = await loadModel(process.argv[2] ?? 'model.gguf');
 
 // The default method takes minutes and is better; "mass" reads each sample once.
-const { pattern } = await model.calibrate({ method: 'mass', samples: 1, onProgress: (done) => process.stderr.write(`\r${Math.round(100 * done)}%`) });
+const { pattern } = await model.calibrate({
+  method: 'mass',
+  samples: 1,
+  onProgress: (done) => process.stderr.write(`\r${Math.round(100 * done)}%`),
+});
 process.stderr.write('\n');
 console.log(`${pattern.layers} layers of ${pattern.kvHeads} KV heads`);
 

@@ -13,7 +13,9 @@ const model = await loadModel(source);
 const duo = model.gates ? 'auto' : { sparsity: 1, sink: 64, recent: 1024 };
 const context = await model.createContext({ contextSize: 8192, sequences: 2, duo });
 const { totalBytes, fullBytes } = context.memory();
-console.log(`The cache takes ${(totalBytes / 2 ** 20).toFixed(1)} MiB, and would take ${(fullBytes / 2 ** 20).toFixed(1)} with full heads.`);
+console.log(
+  `The cache takes ${(totalBytes / 2 ** 20).toFixed(1)} MiB, and would take ${(fullBytes / 2 ** 20).toFixed(1)} with full heads.`,
+);
 
 const sequence = await context.sequence();
 if (existsSync(state)) {
