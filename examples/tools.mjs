@@ -20,7 +20,7 @@ const [source = 'model.gguf', file] = process.argv.slice(2);
 const template = file && (await readFile(file, 'utf8'));
 const model = await loadModel(source);
 const context = await model.createContext();
-const chat = context.chat({ tools: [weather], template });
+const chat = context.chat({ tools: [weather], maxToolRounds: 1, template });
 
 // A model that knows of tools calls one by itself; 'required' makes any model do so.
 for await (const chunk of chat.send('How warm is it in Oslo?', { toolChoice: 'required', maxTokens: 100 })) {

@@ -333,7 +333,7 @@ LLAMA_DUO_API int32_t llama_duo_rank(uint32_t embedder, const void * json, int32
 // A prompt of messages, by the model's chat template and llama.cpp's template engine.
 // Options: { "messages": [at least one, as OpenAI's chat completions have them: { "role", "content", "tool_calls"?, "tool_call_id"?,
 //   "reasoning_content"? }], "tools"?: [{ "type": "function", "function": { "name", "description", "parameters": JSON schema } }], "toolChoice"?:
-//   "auto" | "none" | "required", "parallelToolCalls"?: boolean (false), "addAssistant"?: boolean (true; ends with the beginning of the assistant's
+//   "auto" | "none" | "required" (the answer, but for reasoning, is a call), "parallelToolCalls"?: boolean (false), "addAssistant"?: boolean (true; ends with the beginning of the assistant's
 //   turn), "continueLast"?: boolean (false; the last message is the assistant's, to be continued), "thinking"?: boolean (true; where the template
 //   knows of it), "reasoningBudget"?: integer >= -1 (-1: tokens of reasoning without an end), "reasoning"?: "auto" | "none" | "deepseek" |
 //   "deepseek-legacy" (how reasoning is told apart: "none" leaves it in the content), "jsonSchema"?: object (of the answer, not with
