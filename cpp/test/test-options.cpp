@@ -206,7 +206,7 @@ int main(int argc, char ** argv) {
     const std::map<std::string, concept_reader> readers = {
         { "model",    { [&](const json & o) { return load(json::parse(with({ { "path", path }, { "vocabOnly", true } }, o))); },
             { "useMlock", "checkTensors", "splitMode", "mainGpu", "devices", "tensorSplit", "overrides" }, "" } },
-        { "context",  { plan, { "sequences", "loras" }, "" } },
+        { "context",  { plan, { "sequences", "loras", "speculative" }, "" } },
         { "duo",      { [&](const json & o) { return plan({ { "duo", o } }); }, {}, "duo." } },
         { "generate", { [&](const json & o) {
             return submit([&](const void * j, int32_t n, uint32_t * job) { return llama_duo_generate(context, tokens, 3, nullptr, 0, j, n, job); }, with({ { "maxTokens", 0 } }, o));

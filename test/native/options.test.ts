@@ -61,7 +61,7 @@ const sides: Record<string, Side> = {
   planContext: {
     table: planTable,
     submit: (o) => native.contextPlan(model, json({ contextSize: 256, ...o })),
-    there: ['sequences', 'loras'],
+    there: ['sequences', 'loras', 'speculative'],
     wider: ['contextSize'],
   },
   duo: { table: duoTable, submit: (o) => native.contextPlan(model, json({ contextSize: 256, duo: o })) },
