@@ -209,7 +209,7 @@ static void test_together(const models & m, const cache_kind & kind, const json 
     std::vector<request> requests(16);
     for (size_t i = 0; i < requests.size(); i++) {
         request & r = requests[i];
-        r.way    = i % 4 == 3 ? greedy(-1) : ways(int(1 + rng() % 50))[i % 3];
+        r.way    = i % 4 == 3 ? greedy(-1) : ways(int(1 + rng() % 50))[i % 7];
         r.prompt = random_tokens(rng, i % 4 == 3 ? 440 + rng() % 73 : 1 + rng() % 120);
         r.expected = outcome_of(begin(alone, r.prompt, r.way));
         CHECK(i % 4 != 3 || r.expected.result.at("stop") == "full");
@@ -236,7 +236,7 @@ static void test_together(const models & m, const cache_kind & kind, const json 
             n_drafted += o.result.at("draftedTokens").get<size_t>();
         }
         CHECK(n_same + 2 >= requests.size());
-        CHECK(n_drafted > 0 || n_batch == 4); // which four sequences fill with their next tokens
+        CHECK(n_drafted > 0 || n_batch == 4 || !speculative.contains("draft")); // 4: which four sequences fill with their next tokens
 
         json three = sampled(20, 9);
         three["n"] = 3;
