@@ -168,7 +168,8 @@ LLAMA_DUO_API int32_t llama_duo_calibrate(uint32_t model, const void * json, int
 //   "sequences"?: integer >= 1, "batchSize"?: integer >= sequences, "ubatchSize"?, "threads"?, "threadsBatch"?, "typeK"?, "typeV"?: "f32" | "f16" |
 //   "bf16" | "q8_0" | ..., "flashAttention"?: "auto" | "on" | "off", "duo"?: { "gates"?: "auto" | path | pattern object, "sparsity"?, "threshold"?,
 //   "sink"?, "recent"?, "chunk"? }, "loras"?: [{ "lora": handle, "scale"?: number (1) }] (adapters of this model), "speculative"?: SPECULATIVE }
-// SPECULATIVE: what generates goes faster, and generates the same: tokens that may come next are drafted, and all of a draft are computed together.
+// SPECULATIVE: the same is generated, faster where drafts are often right and several tokens take little longer than one: tokens that may come next are
+//   drafted, and all of a draft are computed together.
 //   { "draft"?: handle of a small model with the same vocabulary (another is refused with code "unsupported", which says in what it differs), "lookup"?:
 //   boolean (false; true: what followed in the text where its last tokens stood before; at least one of the two is wanted, and the draft model is asked
 //   where nothing was found), "maxTokens"?: integer from 1 to 1024 (of a draft; 3 of the draft model's, 48 of those that were looked up),
@@ -177,7 +178,7 @@ LLAMA_DUO_API int32_t llama_duo_calibrate(uint32_t model, const void * json, int
 //   tokens of as many sequences as this one, and no mixed heads) }
 //   Tokens that are computed together are summed in another order, which may decide between two that are as good as equally likely. A draft that was wrong
 //   is taken back from the cache, so a sequence's "resumableFrom" may be up to "maxTokens" larger than without. Beside recurrent layers each token of
-//   "maxTokens" takes as much memory as their states, and it is cut to the ubatch's less 2; where llama.cpp keeps no such states, or the draft model has
+//   "maxTokens" takes as much memory as their states, and it is at most 2 less than the ubatch, and 254; where llama.cpp keeps no such states, or the draft model has
 //   recurrent layers, the error's code is "unsupported".
 // Result: { "context": handle, "contextSize", "sequences", "contextPerSequence", "batchSize", "ubatchSize", "threads", "threadsBatch",
 //   "typeK", "typeV", "kv": KV, "draftKv": KV | null (of the draft model's context), "devices": [DEVICE] (with what that takes), "warnings": WARNINGS }
