@@ -47,6 +47,7 @@ export {
   GatesShapeError,
   GrammarError,
   LibraryError,
+  LimitError,
   LlamaDuoError,
   MemoryError,
   ModelError,
