@@ -7,7 +7,7 @@
 // - Text goes in as (pointer, bytes), UTF-8, no NUL needed. Text comes out into (buffer, capacity); *needed gets the bytes of the whole text,
 //   and if they exceed the capacity nothing is written and the status is LLAMA_DUO_E_SPACE. The buffer may be NULL with capacity 0.
 // - Whatever can take long is a job: submit returns at once, the library's own threads work, and the caller polls. Nothing calls back.
-// - Options are one JSON object (at least "{}"), checked here: an unknown key, a wrong type (null is one for every key) or a value out of range fails the job
+// - Options are one JSON object (at least "{}"; nested 64 deep at most), checked here: an unknown key, a wrong type (null is one for every key) or a value out of range fails the job
 //   with a message that names the key, the value and what was expected.
 // - Nothing is ever printed: what llama.cpp has to say is in the log.
 // - A submit copies its input and a drain copies its output: no caller's buffer is used after the call returns.
@@ -342,11 +342,12 @@ LLAMA_DUO_API int32_t llama_duo_rank(uint32_t embedder, const void * json, int32
 //   the text of messages or tools would have been read as special tokens, "stop": [string] (further stop strings), "supportsThinking": boolean,
 //   "sampling": object (for llama_duo_generate's "chat"), "parser": object (for llama_duo_chat_parse) }; data: the prompt's ids, int32_t. The names
 //   of special tokens in messages and tools are text there, whatever they are: only the template's own are special tokens, so the ids are what to
-//   generate from, not the text. Error code "template": it refuses the messages.
+//   generate from, not the text. Error code "template": it refuses the messages, or they or it nest too deeply.
 LLAMA_DUO_API int32_t llama_duo_chat_apply(uint32_t model, const void * json, int32_t len, uint32_t * job);
 
 // A message of what was generated. Options: { "text": string, "parser": from llama_duo_chat_apply, "partial"?: boolean (false; the text goes on) }
-// Result: { "content", "reasoning", "toolCalls": [{ "id", "name", "arguments": JSON text }] }. Error code "template": it is no such message.
+// Result: { "content", "reasoning", "toolCalls": [{ "id", "name", "arguments": JSON text }] }. Error code "template": it is no such message, or
+//   nests too deeply.
 LLAMA_DUO_API int32_t llama_duo_chat_parse(const void * json, int32_t len, uint32_t * job);
 
 // Options: { "schema": a JSON schema }. Result: { "grammar": GBNF of the JSON that it describes }

@@ -3,6 +3,7 @@
 #include "check.h"
 
 #include "context.h"
+#include "duo-interrupt.h"
 #include "handle-table.h"
 #include "job.h"
 #include "llama-duo-abi.h"
@@ -66,6 +67,38 @@ static void test_stop_text() {
     stop_text open({ "abc" });
     CHECK_EQ(open.feed("xab"), "x");
     CHECK_EQ(open.flush(), "ab");
+}
+
+std::vector<std::string> unicode_regex_split(const std::string & text, const std::vector<std::string> & regexes, bool byte_encode = true); // llama.cpp's, in one of its two unicode.h
+
+// Tokenizers that are regular expressions, of which there is no other implementation, on texts with long words.
+static void test_long_words() {
+    const std::vector<std::string> gpt4o = { "[^\\r\\n\\p{L}\\p{N}]?((?=[\\p{L}])([^a-z]))*((?=[\\p{L}])([^A-Z]))+|[^\\r\\n\\p{L}\\p{N}]?((?=[\\p{L}])([^a-z]))+((?=[\\p{L}])([^A-Z]))*|"
+        "\\p{N}{1,3}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n/]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+" };
+    const std::vector<std::string> bloom = { " ?[^(\\s|.,!?\u2026\u3002\uFF0C\u3001\u0964\u06D4\u060C)]+" }; // by wide characters
+#if defined(__SANITIZE_THREAD__)
+    constexpr size_t n = 10000; // it follows no stack of more than 65,536 calls
+#else
+    constexpr size_t n = 200000;
+#endif
+    for (const auto & regexes : { gpt4o, bloom }) {
+        CHECK(unicode_regex_split(std::string(n, 'a') + " b", regexes) == (std::vector<std::string> { std::string(n, 'a'), "\u0120b" }));
+    }
+    std::string text;
+    for (size_t i = 0; i < n; i++) {
+        text += "a ";
+    }
+    int n_asked = 0;
+    duo_interrupt interrupt([&] {
+        if (++n_asked == 1000) {
+            throw job_cancelled();
+        }
+    });
+    try {
+        unicode_regex_split(text, gpt4o);
+    } catch (const job_cancelled &) {
+    }
+    CHECK_EQ(n_asked, 1000);
 }
 
 static void test_handle_table() {
@@ -1167,6 +1200,7 @@ static void test_handle_limit(const loaded & m) {
 int main(int argc, char ** argv) {
     test_utf8();
     test_stop_text();
+    test_long_words();
     test_handle_table();
     test_stale_handles();
     test_arguments();
