@@ -45,6 +45,9 @@ void * run(void * data) {
 
 void duo_on_stack(size_t n_bytes, const std::function<void()> & f) {
     constexpr size_t page = 64 * 1024, max = 1024 * 1024 * 1024;
+#if defined(__SANITIZE_ADDRESS__)
+    n_bytes *= 4; // of larger frames
+#endif
     n_bytes = std::min((n_bytes + page - 1) / page * page, max);
 
     call c = { f, duo_interrupt::innermost(), nullptr };
