@@ -72,6 +72,7 @@ export {
   GatesShapeError,
   GrammarError,
   LibraryError,
+  LimitError,
   LlamaDuoError,
   MemoryError,
   ModelError,

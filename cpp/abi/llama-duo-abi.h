@@ -7,7 +7,7 @@
 // - Text goes in as (pointer, bytes), UTF-8, no NUL needed. Text comes out into (buffer, capacity); *needed gets the bytes of the whole text,
 //   and if they exceed the capacity nothing is written and the status is LLAMA_DUO_E_SPACE. The buffer may be NULL with capacity 0.
 // - Whatever can take long is a job: submit returns at once, the library's own threads work, and the caller polls. Nothing calls back.
-// - Options are one JSON object (at least "{}"), checked here: an unknown key, a wrong type (null is one for every key) or a value out of range fails the job
+// - Options are one JSON object (at least "{}"; nested 64 deep at most), checked here: an unknown key, a wrong type (null is one for every key) or a value out of range fails the job
 //   with a message that names the key, the value and what was expected.
 // - Nothing is ever printed: what llama.cpp has to say is in the log.
 // - A submit copies its input and a drain copies its output: no caller's buffer is used after the call returns.
@@ -35,6 +35,7 @@ enum llama_duo_status {
     LLAMA_DUO_E_SPACE    = -3,  // the buffer is too small; *needed says how large it must be
     LLAMA_DUO_E_STATE    = -4,  // not now: the job has not ended, or ended otherwise
     LLAMA_DUO_E_INTERNAL = -5,  // an exception that should not have happened
+    LLAMA_DUO_E_LIMIT    = -6,  // 16,384 handles are live: free some first
 };
 
 enum llama_duo_job_state {
@@ -71,9 +72,9 @@ LLAMA_DUO_API int32_t llama_duo_job_data(uint32_t job, void * buf, int32_t cap, 
 // unsupported (mixed heads cannot apply, tokens cannot be drafted, or the cache cannot do this), context (cannot be created, or is of another kind), memory (a context does not fit; with
 // "device", "neededBytes", "freeBytes" and "largestContextSize", 0 where none fits), download (a model cannot be loaded from elsewhere), full (the tokens do not fit),
 // grammar (it allows no token of the vocabulary), decode, state (a sequence is not, or cannot become, what is asked for; a saved state is of
-// something else), template (a chat's template refuses), output (a file cannot be read or written), internal (what should not have happened). code
-// "option" adds "name" (the key, "duo.sink" for one within another, "prompt" or "text" for what is no option, "" where the options are no JSON
-// object), "value" and "expected"; code "grammar" adds "text", all that was generated; code "state" adds "resumableFrom" where it is how far back a
+// something else), template (a chat's template refuses), output (a file cannot be read or written), limit (no handle is left for what was made), internal (what
+// should not have happened). code "option" adds "name" (the key, "duo.sink" for one within another, "prompt" or "text" for what is no option, "" where the options
+// are no JSON object), "value" and "expected"; code "grammar" adds "text", all that was generated; code "state" adds "resumableFrom" where it is how far back a
 // sequence goes that was in the way; code "gates" of a pattern for another model adds "patternShape" and "modelShape", [KV heads of each layer].
 LLAMA_DUO_API int32_t llama_duo_job_error(uint32_t job, void * buf, int32_t cap, int32_t * needed);
 
@@ -355,11 +356,13 @@ LLAMA_DUO_API int32_t llama_duo_rank(uint32_t embedder, const void * json, int32
 //   the text of messages or tools would have been read as special tokens, "stop": [string] (further stop strings), "supportsThinking": boolean,
 //   "sampling": object (for llama_duo_generate's "chat"), "parser": object (for llama_duo_chat_parse) }; data: the prompt's ids, int32_t. The names
 //   of special tokens in messages and tools are text there, whatever they are: only the template's own are special tokens, so the ids are what to
-//   generate from, not the text. Error code "template": it refuses the messages, or has no place for tools that may be called.
+//   generate from, not the text. Error code "template": it refuses the messages, they or it nest too deeply, or it has no place for tools that may be
+//   called.
 LLAMA_DUO_API int32_t llama_duo_chat_apply(uint32_t model, const void * json, int32_t len, uint32_t * job);
 
 // A message of what was generated. Options: { "text": string, "parser": from llama_duo_chat_apply, "partial"?: boolean (false; the text goes on) }
-// Result: { "content", "reasoning", "toolCalls": [{ "id", "name", "arguments": JSON text }] }. Error code "template": it is no such message.
+// Result: { "content", "reasoning", "toolCalls": [{ "id", "name", "arguments": JSON text }] }. Error code "template": it is no such message, or
+//   nests too deeply.
 LLAMA_DUO_API int32_t llama_duo_chat_parse(const void * json, int32_t len, uint32_t * job);
 
 // Options: { "schema": a JSON schema }. Result: { "grammar": GBNF of the JSON that it describes }

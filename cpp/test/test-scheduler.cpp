@@ -4,6 +4,7 @@
 #include "context-calls.h"
 #include "random-model.h"
 
+#include "fnv1a.h"
 #include "ggml.h"
 #include "gguf.h"
 
@@ -53,9 +54,10 @@ static void test_twins(uint32_t model, const cache_kind & kind, std::mt19937_64 
         size_t n_running = 0;
         for (auto & r : requests) {
             if (r.d.state < LLAMA_DUO_JOB_DONE || r.d.more) {
-                n_running += r.d.state == LLAMA_DUO_JOB_RUNNING;
+                const bool ran = r.d.state == LLAMA_DUO_JOB_RUNNING;
                 n_left++;
                 drain(r.job, r.d);
+                n_running += ran && r.d.state == LLAMA_DUO_JOB_RUNNING; // and so at the moment between two rounds, when all of these did
                 if (r.cancel && (rng() % 8 == 0 || r.d.tokens.size() > 3)) {
                     CHECK_EQ(llama_duo_job_cancel(r.job), LLAMA_DUO_OK);
                 }
@@ -425,6 +427,28 @@ static void check_state_refused(uint32_t s, const std::vector<char> & bytes, con
     CHECK(contains(e.value("message", json()), why));
 }
 
+// A state of the standard cache whose number of cells is another one, with hashes that are right.
+static void test_forged_cells(uint32_t s, const std::vector<char> & bytes) {
+    struct { char magic[8]; uint32_t version, n_identity; uint64_t n_tokens, n_cached, n_state, payload, header; } f;
+    memcpy(&f, bytes.data(), sizeof(f));
+    const size_t tokens  = sizeof(f) + f.n_identity;
+    const size_t n_cells = tokens + f.n_tokens * sizeof(int32_t) + sizeof(uint32_t); // behind the number of streams
+    uint32_t found = 0;
+    memcpy(&found, &bytes[n_cells], sizeof(found));
+    CHECK_EQ(found, f.n_cached);
+    for (const uint32_t n : { 0u, 1u, found - 1, found + 1, 1u << 31, UINT32_MAX }) {
+        auto forged = bytes;
+        memcpy(&forged[n_cells], &n, sizeof(n));
+        f.payload = duo::fnv1a(&forged[tokens], forged.size() - tokens);
+        f.header  = duo::fnv1a(&forged[sizeof(f)], f.n_identity, duo::fnv1a(&f, sizeof(f) - sizeof(f.header)));
+        memcpy(forged.data(), &f, sizeof(f));
+        check_state_refused(s, forged, "it says that it has " + std::to_string(n) + " cells");
+        CHECK_EQ(length(s), 0);
+        take_result(load_state(s, bytes));
+        CHECK_EQ(length(s), int32_t(f.n_tokens));
+    }
+}
+
 static void test_states(uint32_t model, const cache_kind & kind, const std::vector<cache_kind> & all, std::mt19937_64 & rng) {
     const uint32_t c = make(model, with_sequences(kind.options, 2));
     const tokens_t text = random_tokens(rng, 150);
@@ -506,6 +530,9 @@ static void test_states(uint32_t model, const cache_kind & kind, const std::vect
     with_tail.push_back(0);
     check_state_refused(v, with_tail, "behind it");
     CHECK_EQ(length(v), held);
+    if (kind.name == std::string("stock")) {
+        test_forged_cells(v, bytes);
+    }
 
     random_model_params p;
     p.words = true;
@@ -564,14 +591,17 @@ static void test_states(uint32_t model, const cache_kind & kind, const std::vect
 // --- adapters ---
 
 // An adapter of rank 4 of the first layer's queries and values.
-static void write_adapter(const random_model_params & p, const std::string & path, uint64_t seed, const char * arch = "llama") {
+static void write_adapter(const random_model_params & p, const std::string & path, uint64_t seed, const std::function<void(gguf_context *)> & change = {}) {
     std::mt19937_64 rng(seed);
     std::normal_distribution<float> normal;
     gguf_context * gguf = gguf_init_empty();
     gguf_set_val_str(gguf, "general.type", "adapter");
-    gguf_set_val_str(gguf, "general.architecture", arch);
+    gguf_set_val_str(gguf, "general.architecture", "llama");
     gguf_set_val_str(gguf, "adapter.type", "lora");
     gguf_set_val_f32(gguf, "adapter.lora.alpha", 4);
+    if (change) {
+        change(gguf);
+    }
     ggml_context * ctx = ggml_init({ 1 << 20, nullptr, false });
     const int64_t n_embd = p.n_head * p.head_size;
     for (const auto & [name, n_out] : std::map<std::string, int64_t> { { "attn_q", n_embd }, { "attn_v", p.n_head_kv * p.head_size } }) {
@@ -593,10 +623,25 @@ static void test_loras(uint32_t model, const random_model_params & p, const cach
     const auto path = (std::filesystem::temp_directory_path() / ("test-scheduler-lora-" + std::to_string(getpid()))).string();
     const json_call loading = [=](const void * j, int32_t n, uint32_t * job) { return llama_duo_lora_load(model, j, n, job); };
     check_refused(loading, "{}", "path", "GGUF");
-    write_adapter(p, path, rng(), "qwen2");
-    const json other = take_error(submit(loading, dump({ { "path", path } })));
-    CHECK_EQ(other.at("code"), "model");
-    CHECK(contains(other.at("message"), "arch"));
+    const auto refused = [&](const std::string & why, const std::function<void(gguf_context *)> & change) {
+        write_adapter(p, path, rng(), change);
+        const json e = take_error(submit(loading, dump({ { "path", path } })));
+        CHECK_EQ(e.value("code", ""), "model");
+        CHECK(contains(e.value("message", json()), why));
+    };
+    refused("arch", [](gguf_context * g) { gguf_set_val_str(g, "general.architecture", "qwen2"); });
+    // metadata of other types
+    for (const char * key : { "general.type", "general.architecture", "adapter.type" }) {
+        const std::string of_key = "\"" + std::string(key) + "\" is of type ";
+        refused(of_key + "u32, expected str",  [&](gguf_context * g) { gguf_set_val_u32(g, key, 1); });
+        refused(of_key + "bool, expected str", [&](gguf_context * g) { gguf_set_val_bool(g, key, true); });
+        refused(of_key + "arr, expected str",  [&](gguf_context * g) { const char * text = "lora"; gguf_set_arr_str(g, key, &text, 1); });
+        refused("", [&](gguf_context * g) { gguf_remove_key(g, key); });
+    }
+    refused("\"adapter.lora.alpha\" is of type f64, expected f32", [](gguf_context * g) { gguf_set_val_f64(g, "adapter.lora.alpha", 4); });
+    refused("\"adapter.lora.alpha\" is of type str, expected f32", [](gguf_context * g) { gguf_set_val_str(g, "adapter.lora.alpha", "4"); });
+    refused("alora", [](gguf_context * g) { gguf_set_val_u32(g, "adapter.alora.invocation_tokens", 1); });
+    refused("alora", [](gguf_context * g) { const char * text = "1"; gguf_set_arr_str(g, "adapter.alora.invocation_tokens", &text, 1); });
     write_adapter(p, path, rng());
     const json loaded = take_result(submit(loading, dump({ { "path", path } })));
     CHECK_EQ(loaded.at("tensors"), 2);
