@@ -44,6 +44,7 @@ export type {
   SamplingOptions,
   ScoreOptions,
   SendOptions,
+  SpeculativeOptions,
   TokenizeOptions,
   WeightOptions,
 } from './core/option-types.ts';

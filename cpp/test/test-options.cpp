@@ -88,7 +88,7 @@ static void check_option(const concept_reader & reader, const std::string & key,
         check_refused(reader, key, json::array({ "" }), form);
         check_refused(reader, key, "a", form);
     } else if (type == "object") {
-        check_taken(reader, key, { { "sparsity", 1 } });
+        check_taken(reader, key, key == "speculative" ? json { { "lookup", true } } : json { { "sparsity", 1 } });
         check_refused(reader, key, 1, form);
     } else {
         CHECK_EQ(type, "any");
@@ -226,6 +226,7 @@ int main(int argc, char ** argv) {
             { "path" }, "" } },
         { "context",  { plan, {}, "" } },
         { "duo",      { [&](const json & o) { return plan({ { "duo", o } }); }, {}, "duo." } },
+        { "speculative", { [&](const json & o) { return plan({ { "speculative", json::parse(with({ { "draft", model } }, o)) } }); }, {}, "speculative." } },
         { "generate", { [&](const json & o) {
             return submit([&](const void * j, int32_t n, uint32_t * job) { return llama_duo_generate(context, tokens, 3, nullptr, 0, j, n, job); }, with({ { "maxTokens", 0 } }, o));
         }, { "jsonSchema", "chat" }, "" } },
@@ -235,7 +236,7 @@ int main(int argc, char ** argv) {
         { "chat",     { [&](const json & o) {
             const json messages = json::array({ { { "role", "user" }, { "content", "hello" } } });
             return submit([=](const void * j, int32_t n, uint32_t * job) { return llama_duo_chat_apply(model, j, n, job); }, with({ { "messages", messages } }, o));
-        }, { "messages", "tools", "addAssistant", "continueLast", "jsonSchema", "grammar", "reasoning", "now" }, "" } },
+        }, { "messages", "tools", "addAssistant", "continueLast", "jsonSchema", "reasoning", "now" }, "" } },
         { "embedder", { [&](const json & o) {
             return submit([=](const void * j, int32_t n, uint32_t * job) { return llama_duo_embedder_create(model, j, n, job); }, dump(o));
         }, {}, "" } },

@@ -10,6 +10,7 @@ import {
   modelTable,
   planTable,
   scoreTable,
+  speculativeTable,
 } from '../../src/core/option-tables.ts';
 import type { Option } from '../../src/core/options.ts';
 import { OptionError, errorFromJob } from '../../src/errors.ts';
@@ -66,9 +67,14 @@ const sides: Record<string, Side> = {
   planContext: {
     table: planTable,
     submit: (o) => native.contextPlan(model, json({ contextSize: 256, ...o })),
-    wider: ['contextSize', 'duo', 'loras'],
+    wider: ['contextSize', 'duo', 'loras', 'speculative'],
   },
   duo: { table: duoTable, submit: (o) => native.contextPlan(model, json({ contextSize: 256, duo: o })) },
+  speculative: {
+    table: speculativeTable,
+    submit: (o) => native.contextPlan(model, json({ contextSize: 256, speculative: { draft: model, ...o } })),
+    wider: ['draft'],
+  },
   generate: {
     table: generateTable,
     submit: (o) => native.generate(context, tokens, json({ maxTokens: 0, ...o })),
@@ -87,7 +93,7 @@ const sides: Record<string, Side> = {
       readLater.add(job);
       return job;
     },
-    there: ['messages', 'tools', 'addAssistant', 'continueLast', 'jsonSchema', 'grammar', 'reasoning', 'now'],
+    there: ['messages', 'tools', 'addAssistant', 'continueLast', 'jsonSchema', 'reasoning', 'now'],
   },
   embedder: {
     table: embedderTable,
@@ -130,7 +136,7 @@ async function refusal(job: Handle, option: string): Promise<OptionError | undef
 }
 
 describe.each(Object.entries(sides))('%s', (name, { table, submit, there = [], wider = [] }) => {
-  const prefix = name === 'duo' ? 'duo.' : '';
+  const prefix = name === 'duo' || name === 'speculative' ? `${name}.` : '';
   const shared = Object.entries(table).flatMap(([key, option]): [string, string, Option][] => {
     const { native = key } = option;
     return native === null ? [] : [[key, native, option]];

@@ -190,7 +190,12 @@ describe.each([
       [{ duo: { ...duo, sparsity: 0.25 } }, /heads|pattern/i],
     ];
     for (const [different, message] of others) {
-      await using elsewhere = await model.createContext({ ...sizes, ...mixed, ...different, ...(mixed.duo && !different.duo && !different.typeV && { duo: undefined }) });
+      await using elsewhere = await model.createContext({
+        ...sizes,
+        ...mixed,
+        ...different,
+        ...(mixed.duo && !different.duo && !different.typeV && { duo: undefined }),
+      });
       await using other = await elsewhere.sequence();
       await other.append([5, 6, 7]);
       const error = await other.load(state).catch((reason: unknown) => reason);
@@ -389,7 +394,9 @@ describe('a sequence that is kept', () => {
     expect(sequence.length).toBe(40);
     const more = random.tokens(7);
     await using reference = await model.createContext({ ...sizes, sequences: 1 });
-    expect((await sequence.generate(more, greedy).result()).tokens).toEqual((await reference.generate([...prompt, ...more], greedy).result()).tokens);
+    expect((await sequence.generate(more, greedy).result()).tokens).toEqual(
+      (await reference.generate([...prompt, ...more], greedy).result()).tokens,
+    );
   });
 
   test('whose reader leaves holds what was read to there', async () => {

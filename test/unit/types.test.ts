@@ -121,7 +121,9 @@ describe('the compiled types', () => {
     const classes = readdirSync(dist, { recursive: true, encoding: 'utf8' })
       .filter((file) => file.endsWith('.d.ts') && file !== 'errors.d.ts')
       .map((file) => readFileSync(join(dist, file), 'utf8'))
-      .filter((types) => /export declare class (CoreModel|Model|Context|Generation|GatePattern|Chat|Reply|Sequence|Embedder|Lora)\b/.test(types));
+      .filter((types) =>
+        /export declare class (CoreModel|Model|Context|Generation|GatePattern|Chat|Reply|Sequence|Embedder|Lora)\b/.test(types),
+      );
     expect(classes).toHaveLength(10);
     for (const types of classes) expect(types).not.toContain('constructor(');
   });
