@@ -3,7 +3,6 @@
 //   npm install --prefix build/node-llama-cpp --ignore-scripts node-llama-cpp@3.22.1
 //   node bench/node-llama-cpp/compare.mjs MODEL [--pairs N] [--tokens N] [--threads N] [--json FILE]
 
-import { spawnSync } from 'node:child_process';
 import { copyFileSync, existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { parseArgs } from 'node:util';
@@ -11,6 +10,7 @@ import Table from 'cli-table3';
 
 import { root } from '../../scripts/places.mjs';
 import { runMain, SetupError } from '../../scripts/tools.mjs';
+import { median, output } from '../pairs.mjs';
 
 const here = join(root, 'bench/node-llama-cpp');
 const theirs = join(root, 'build/node-llama-cpp');
@@ -25,19 +25,6 @@ function placed(script, name) {
   mkdirSync(join(target, '..'), { recursive: true });
   copyFileSync(join(here, script), target);
   return target;
-}
-
-/** @param {string} script
- * @param {string[]} args */
-function run(script, args) {
-  const { status, stdout, stderr } = spawnSync(process.execPath, [script, ...args], { encoding: 'utf8', timeout: 600_000 });
-  if (status !== 0) throw new SetupError(`${script} failed:\n${stderr}`);
-  return stdout;
-}
-
-/** @param {number[]} values */
-function median(values) {
-  return [...values].sort((a, b) => a - b)[Math.floor(values.length / 2)] ?? NaN;
 }
 
 /** Lines that say something. @param {string} file */
@@ -61,17 +48,22 @@ runMain(() => {
 
   const measured = Array.from({ length: Number(pairs) }, () =>
     packages.map(
-      (name) => /** @type {Record<string, number>} */ (JSON.parse(run(placed(`speed.${name}.mjs`, name), [model, tokens, threads]))),
+      (name) =>
+        /** @type {Record<string, number>} */ (
+          JSON.parse(output(process.execPath, [placed(`speed.${name}.mjs`, name), model, tokens, threads]))
+        ),
     ),
   );
   const figures = packages.map((name, index) => {
     const of = (/** @type {string} */ key) => median(measured.map((pair) => pair[index]?.[key] ?? NaN));
     const tasks = readdirSync(join(here, 'tasks')).filter((file) => file.endsWith(`.${name}.mjs`));
     const code = tasks.map((file) => {
-      run(placed(join('tasks', file), name), [model]);
-      return [file.split('.')[0] ?? '', lines(join(here, 'tasks', file))];
+      const start = performance.now();
+      output(process.execPath, [placed(join('tasks', file), name), model]);
+      const seconds = (performance.now() - start) / 1000;
+      return [file.split('.')[0] ?? '', { lines: lines(join(here, 'tasks', file)), seconds }];
     });
-    return { name, one: of('one'), four: of('four'), residentBytes: of('residentBytes'), lines: Object.fromEntries(code) };
+    return { name, one: of('one'), four: of('four'), residentBytes: of('residentBytes'), tasks: Object.fromEntries(code) };
   });
 
   const table = new Table({ head: ['', ...packages] });
@@ -80,7 +72,9 @@ runMain(() => {
   row('one generation, tokens/s', ({ one }) => one.toFixed(1));
   row('four at once, tokens/s', ({ four }) => four.toFixed(1));
   row('resident, MiB', ({ residentBytes }) => (residentBytes / 2 ** 20).toFixed(0));
-  for (const task of Object.keys(figures[0]?.lines ?? {})) row(`lines: ${task}`, (figure) => String(figure.lines[task]));
+  for (const task of Object.keys(figures[0]?.tasks ?? {})) {
+    row(`${task}: lines, seconds`, ({ tasks }) => `${tasks[task]?.lines}, ${tasks[task]?.seconds.toFixed(1)}`);
+  }
   console.log(table.toString());
   if (values.json)
     writeFileSync(
