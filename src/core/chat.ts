@@ -8,7 +8,7 @@ import { chatTable, sendTable } from './option-tables.ts';
 import type { ChatOptions, ChatTemplateOptions, SendOptions } from './option-types.ts';
 import { isObject } from './options.ts';
 import { Reply } from './reply.ts';
-import type { Infer, Schema } from './schema.ts';
+import type { Infer, Schema, WithSchema } from './schema.ts';
 
 /** @internal What a chat needs of its context. */
 export type ChatSource = {
@@ -55,7 +55,7 @@ export class Chat {
    * @param message a user's, or messages: what came of tools without `run`, for instance
    * @throws OptionError at once; TemplateError with the reply where the template refuses the messages; what tools throw
    */
-  send<const S extends Schema>(message: string | Message | readonly Message[], options: SendOptions & { schema: S }): Reply<Infer<S>>;
+  send<const S extends Schema>(message: string | Message | readonly Message[], options: WithSchema<SendOptions, S>): Reply<Infer<S>>;
   send<const Choice extends string>(
     message: string | Message | readonly Message[],
     options: SendOptions & { choices: readonly Choice[] },
