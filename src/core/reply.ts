@@ -344,7 +344,7 @@ async function* runTools(
     yield { type: 'toolResult', call, result };
     messages.push({
       role: 'tool',
-      content: typeof result === 'string' ? result : JSON.stringify(result ?? null),
+      content: typeof result === 'string' ? result : toJson(result ?? null),
       toolCallId: call.id,
       name: call.name,
     });
@@ -357,7 +357,7 @@ async function runTool(tools: readonly Tool[], { name, arguments: given }: ToolC
   let input = given;
   if (parameters) {
     try {
-      input = await validate(parameters, given, JSON.stringify(given));
+      input = await validate(parameters, given, toJson(given));
     } catch (error) {
       return { error: error instanceof Error ? error.message : String(error) };
     }
