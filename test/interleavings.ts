@@ -129,7 +129,11 @@ const commands = (options: GenerateOptions): fc.Arbitrary<Command>[] => [
 type Held = { sequence: Sequence; ends: Promise<Ending>[]; signal: AbortSignal };
 
 /** A command on one of the sequences that were had. */
-function onSequence<T>(name: string, arbitrary: fc.Arbitrary<T>, act: (held: Held, value: T, expected: Expected, real: Real, index: number) => void): fc.Arbitrary<Command> {
+function onSequence<T>(
+  name: string,
+  arbitrary: fc.Arbitrary<T>,
+  act: (held: Held, value: T, expected: Expected, real: Real, index: number) => void,
+): fc.Arbitrary<Command> {
   return fc.tuple(choice, arbitrary).map(
     ([n, value]) =>
       new Command(`${name}(${n}, ${JSON.stringify(value)})`, (expected, real) => {
@@ -221,7 +225,11 @@ async function settleSequences(expected: Expected, real: Real): Promise<void> {
       const { error } = outcome;
       const isGone = state?.disposed || !expected.contexts[state?.context ?? 0];
       // A fork of one that was disposed of is none itself.
-      const may = error === reason || isRefusal(error) || error instanceof CancelledError || (error instanceof DisposedError && (isGone || !held.sequence));
+      const may =
+        error === reason ||
+        isRefusal(error) ||
+        error instanceof CancelledError ||
+        (error instanceof DisposedError && (isGone || !held.sequence));
       if (!may) throw error;
     }
     if (state) state.disposed = true;
@@ -234,7 +242,7 @@ async function expectAllFree(expected: Expected, real: Real): Promise<void> {
   for (const [index, context] of real.contexts.entries()) {
     if (!expected.contexts[index]) continue;
     const signal = AbortSignal.timeout(20_000);
-    const all = await Promise.all(Array.from({ length: context.info.sequences ?? 0 }, () => context.sequence({ signal })));
+    const all = await Promise.all(Array.from({ length: context.info.sequences }, () => context.sequence({ signal })));
     await Promise.all(all.map((sequence) => sequence.dispose()));
   }
 }
@@ -244,7 +252,8 @@ async function settle(expected: Expected, real: Real): Promise<void> {
   await settleSequences(expected, real);
   for (const [index, { generation, ends }] of real.generations.entries()) {
     const state = expected.generations[index];
-    const isGone = !expected.contexts[state?.context ?? 0] || (state?.sequence !== undefined && expected.sequences[state.sequence]?.disposed);
+    const isGone =
+      !expected.contexts[state?.context ?? 0] || (state?.sequence !== undefined && expected.sequences[state.sequence]?.disposed);
     const errors: unknown[] = [];
     for (const end of [...ends, ending(generation.result()), ending(generation.next())]) {
       const outcome = await end;

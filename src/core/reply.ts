@@ -269,13 +269,13 @@ async function* say(
   signal: AbortSignal,
 ): AsyncGenerator<ReplyChunk, { message: AssistantMessage; result: GenerationResult }, void> {
   const { native, handle, owner, answer, template, options, jsonSchema } = request;
-  const { schema: _, toolChoice: asked = template.toolChoice, stop = [], ...sampling } = options;
+  const { toolChoice: asked = template.toolChoice, stop = [], ...sampling } = options;
   // Once tools have run the model may say what came of it.
   const toolChoice = asked === 'required' && round > 0 ? 'auto' : asked;
   const prompt = await applyTemplate(native, owner, handle, messages, { ...template, toolChoice, signal }, { jsonSchema });
   const generation = new Generation(
     answer(prompt.tokens),
-    { ...sampling, stop: [...[stop].flat(), ...prompt.stop], signal },
+    { ...sampling, schema: undefined, stop: [...[stop].flat(), ...prompt.stop], signal },
     { chat: prompt.sampling },
   );
 

@@ -139,7 +139,12 @@ describe('a conversation', () => {
     expect(() => context.chat({ messages: ['x'] as never })).toThrow(OptionError);
     await expect(model.chatPrompt([])).rejects.toThrow(OptionError);
     await expect(context.chat().send([]).result()).rejects.toThrow(OptionError);
-    await expect(context.chat().send({ role: 'user' } as never).result()).rejects.toThrow(OptionError);
+    await expect(
+      context
+        .chat()
+        .send({ role: 'user' } as never)
+        .result(),
+    ).rejects.toThrow(OptionError);
     expect(chat.messages).toEqual([]);
   });
 });
@@ -314,7 +319,14 @@ describe('tools', () => {
   const city = z.object({ city: z.enum(['Oslo', 'Rome']) });
   const required = { template: toolTemplate, toolChoice: 'required' } as const;
   /** The answer begins with a call, and what follows it is short. */
-  const call = { temperature: 0, maxTokens: 80, logitBias: [['{', 100], ['{"', 100]] } as const;
+  const call = {
+    temperature: 0,
+    maxTokens: 80,
+    logitBias: [
+      ['{', 100],
+      ['{"', 100],
+    ],
+  } as const;
   /** Ends the round after a call: {@link call} makes it say nothing else but braces. */
   const onlyOneRound = { maxToolRounds: 1 };
 
@@ -359,7 +371,9 @@ describe('tools', () => {
     expect(second).toMatchObject({ text: 'yes', finishReason: 'stop', toolCalls: [] });
     expect(chat.messages.map(({ role }) => role)).toEqual(['user', 'assistant', 'tool', 'assistant']);
     const { text } = await model.chatPrompt(chat.messages.slice(0, 3), { template: toolTemplate });
-    expect(text).toContain(`[assistant]{"name": "weather", "arguments": ${JSON.stringify(made?.arguments).replace(':', ': ')}}[end]\n[tool]rain[end]\n`);
+    expect(text).toContain(
+      `[assistant]{"name": "weather", "arguments": ${JSON.stringify(made?.arguments).replace(':', ': ')}}[end]\n[tool]rain[end]\n`,
+    );
   });
 
   test('one without parameters gets nothing', async () => {
@@ -429,13 +443,19 @@ describe('tools', () => {
     const chunks = await read(reply);
     expect(run).not.toHaveBeenCalled();
     expect(chunks[1]).toMatchObject({ type: 'toolResult', result: { error: expect.stringContaining('there is no such city') as string } });
-    expect((await reply.result()).messages[1]).toMatchObject({ role: 'tool', content: expect.stringContaining('there is no such city') as string });
+    expect((await reply.result()).messages[1]).toMatchObject({
+      role: 'tool',
+      content: expect.stringContaining('there is no such city') as string,
+    });
   });
 
   test('they are run so often, and then the calls are left to the caller', async () => {
     const run = vi.fn(() => 'rain');
     const tools = [tool({ name: 'weather', parameters: city, run })];
-    const none = await context.chat({ ...required, tools, maxToolRounds: 0 }).send('Is it raining?', call).result();
+    const none = await context
+      .chat({ ...required, tools, maxToolRounds: 0 })
+      .send('Is it raining?', call)
+      .result();
     expect(run).not.toHaveBeenCalled();
     expect(none).toMatchObject({ finishReason: 'toolCalls', toolCalls: [{ name: 'weather' }] });
     expect(none.messages).toHaveLength(1);

@@ -86,7 +86,10 @@ describe('loading', () => {
       ['odd', []],
       ['', 1],
     ] as const) {
-      await expect(loadModel(needlePath, { overrides: { [key]: value as never } })).rejects.toMatchObject({ code: 'option', option: `overrides.${key}` });
+      await expect(loadModel(needlePath, { overrides: { [key]: value as never } })).rejects.toMatchObject({
+        code: 'option',
+        option: `overrides.${key}`,
+      });
     }
     await expect(loadModel(needlePath, { signal: AbortSignal.abort('no') })).rejects.toBe('no');
     await using vocabulary = await loadModel(needlePath, { vocabOnly: true });

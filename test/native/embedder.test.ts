@@ -1,6 +1,15 @@
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 
-import { CancelledError, ContextError, ContextFullError, DisposedError, loadModel, OptionError, type Embedder, type Model } from '../../src/index.ts';
+import {
+  CancelledError,
+  ContextError,
+  ContextFullError,
+  DisposedError,
+  loadModel,
+  OptionError,
+  type Embedder,
+  type Model,
+} from '../../src/index.ts';
 import { Random } from '../random.ts';
 import { needlePath, threads } from './needle.ts';
 

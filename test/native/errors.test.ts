@@ -78,14 +78,14 @@ describe('what a caller got wrong is named', () => {
   test('half of a surrogate pair, wherever it is', async () => {
     expect(() => context.generate('the', { stop: ['a', '\ud83d'] })).toThrow(/stop\[1\]: expected text without halves of surrogate pairs/);
     await expect(model.planContext({ duo: { gates: '\udc00' } })).rejects.toThrow(/duo\.gates: expected "auto", a path/);
-    await expect(loadModel('\ud83d.gguf')).rejects.toThrow(/path: expected a path or a file URL/);
+    await expect(loadModel('\ud83d.gguf')).rejects.toThrow(/source: expected a path or a file URL/);
     await expect(parseGates('0.5\t\ud83d')).rejects.toThrow(OptionError);
     await context.generate('the', { stop: ['\u{1f600}', '\\ud83d'], maxTokens: 1 }).result();
   });
 
   test.each([new URL('ftp://example.org/m.gguf'), new URL('file:///a%2Fb'), '', 'a\0b'])('%s is no path', async (path) => {
     const error = { name: 'OptionError', expected: 'a path or a file URL' };
-    await expect(loadModel(path)).rejects.toMatchObject({ ...error, option: 'path' });
+    await expect(loadModel(path)).rejects.toMatchObject({ ...error, option: 'source' });
     await expect(readGates(path)).rejects.toMatchObject({ ...error, option: 'source' });
     await expect(model.planContext({ duo: { gates: path } })).rejects.toMatchObject({ name: 'OptionError', option: 'duo.gates' });
     const pattern = await readGates(needleGates);

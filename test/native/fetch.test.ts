@@ -44,13 +44,20 @@ beforeEach(() => {
 /** Fetches in a process of its own, on the runtime at hand. */
 async function run(
   source: string,
-  { options = {}, load = false, abortAt = 2, env = {} }: { options?: object; load?: boolean; abortAt?: number; env?: Record<string, string> } = {},
+  {
+    options = {},
+    load = false,
+    abortAt = 2,
+    env = {},
+  }: { options?: object; load?: boolean; abortAt?: number; env?: Record<string, string> } = {},
 ): Promise<Outcome> {
-  const { HF_TOKEN: _, HF_ENDPOINT: __, MODEL_ENDPOINT: ___, ...inherited } = process.env;
   const child = spawn(
     process.execPath,
     [...('Deno' in globalThis ? ['run', '-A'] : []), script, index, JSON.stringify({ source, options, load, abortAt })],
-    { env: { ...inherited, LLAMA_CACHE: cache, MODEL_ENDPOINT: hub.url, ...env }, stdio: ['ignore', 'pipe', 'inherit'] },
+    {
+      env: { ...process.env, HF_TOKEN: '', HF_ENDPOINT: '', LLAMA_CACHE: cache, MODEL_ENDPOINT: hub.url, ...env },
+      stdio: ['ignore', 'pipe', 'inherit'],
+    },
   );
   let out = '';
   child.stdout.on('data', (data: Buffer) => {
@@ -118,7 +125,11 @@ describe('a repository', () => {
   test('that is not public wants a token, which its environment may have', async () => {
     hub.token = token;
     const { error } = await run('hf:user/repo:Q2_K');
-    expect(error).toMatchObject({ name: 'DownloadError', code: 'download', message: expect.stringContaining('refuses access (401)') as string });
+    expect(error).toMatchObject({
+      name: 'DownloadError',
+      code: 'download',
+      message: expect.stringContaining('refuses access (401)') as string,
+    });
     expect((await run('hf:user/repo:Q8_0', { options: { token } })).error).toBeUndefined();
     hub.asked.length = 0;
     expect((await run('hf:user/repo:Q8_0', { env: { HF_TOKEN: token } })).error).toBeUndefined();

@@ -18,7 +18,8 @@ afterAll(() => model.dispose());
 test('contexts, generations and sequences come and go in any order', { timeout: 120_000 + rounds * 1000 }, async () => {
   const greedy = { temperature: 0, maxTokens: 24, ignoreEos: true };
   const runs = 5;
-  const round = (): Promise<void> => checkInterleavings({ model: () => Promise.resolve(model), generate: greedy, sequences: 3, runs, maxCommands: 40 });
+  const round = (): Promise<void> =>
+    checkInterleavings({ model: () => Promise.resolve(model), generate: greedy, sequences: 3, runs, maxCommands: 40 });
   const { heap, resident } = await growth(round, rounds / runs / 1.5);
   console.log(`an interleaving leaves ${(heap / runs).toFixed(0)} bytes of heap, ${(resident / runs).toFixed(0)} of memory`);
   if (rounds >= 1000) {

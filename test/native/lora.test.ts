@@ -5,7 +5,16 @@ import { pathToFileURL } from 'node:url';
 
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 
-import { DisposedError, loadModel, ModelError, OptionError, StateError, type ContextOptions, type Lora, type Model } from '../../src/index.ts';
+import {
+  DisposedError,
+  loadModel,
+  ModelError,
+  OptionError,
+  StateError,
+  type ContextOptions,
+  type Lora,
+  type Model,
+} from '../../src/index.ts';
 import { writeLora, type Adapted } from '../lora.ts';
 import { Random } from '../random.ts';
 import { needleInF32 } from './needle-f32.ts';
@@ -49,7 +58,8 @@ async function logits(loras: ContextOptions['loras'], more: ContextOptions = {})
   return await sequence.logits();
 }
 
-const apart = (a: Float32Array, b: Float32Array): number => a.reduce((worst, value, index) => Math.max(worst, Math.abs(value - (b[index] ?? NaN))), 0);
+const apart = (a: Float32Array, b: Float32Array): number =>
+  a.reduce((worst, value, index) => Math.max(worst, Math.abs(value - (b[index] ?? NaN))), 0);
 
 describe('an adapter', () => {
   test('says what it is', () => {

@@ -18,20 +18,26 @@ afterAll(async () => {
   await model.dispose();
 });
 
-const tokensOf = async (options: GenerateOptions): Promise<number[]> => [...(await context.generate(prompt, { ...greedy, ...options }).result()).tokens];
+const tokensOf = async (options: GenerateOptions): Promise<number[]> => [
+  ...(await context.generate(prompt, { ...greedy, ...options }).result()).tokens,
+];
 
 describe('n texts', () => {
   test('of one prompt are each what its seed gives, the first at hand outside', async () => {
     const sampled = { temperature: 1.5, topK: 0, minP: 0, topP: 1, maxTokens: 12, ignoreEos: true };
     const together = await context.generate(prompt, { ...sampled, n: 3, seed: 100 }).result();
     expect(together.completions).toHaveLength(3);
-    expect({ text: together.text, tokens: together.tokens }).toEqual({ text: together.completions[0]?.text, tokens: together.completions[0]?.tokens });
+    expect({ text: together.text, tokens: together.tokens }).toEqual({
+      text: together.completions[0]?.text,
+      tokens: together.completions[0]?.tokens,
+    });
     const alone = [];
     for (let index = 0; index < 3; index++) alone.push((await context.generate(prompt, { ...sampled, seed: 100 + index }).result()).text);
     expect(together.completions.map(({ text }) => text)).toEqual(alone);
     expect(new Set(alone).size).toBe(3);
     expect((await context.generate(prompt, { ...sampled, n: 3, seed: 100 }).result()).completions.map(({ text }) => text)).toEqual(alone);
-    for (const completion of together.completions) expect(completion).toMatchObject({ finishReason: 'length', stopText: null, generatedTokens: 12 });
+    for (const completion of together.completions)
+      expect(completion).toMatchObject({ finishReason: 'length', stopText: null, generatedTokens: 12 });
   });
 
   test('are read in pieces that say of which they are', async () => {
@@ -39,7 +45,7 @@ describe('n texts', () => {
     const read = ['', ''];
     const counts = [0, 0];
     for await (const { text, tokens, index, logProbabilities } of generation) {
-      read[index] += text;
+      read[index] = `${read[index]}${text}`;
       counts[index] = (counts[index] ?? 0) + tokens.length;
       expect(logProbabilities?.map(({ token }) => token)).toEqual([...tokens]);
     }
@@ -48,8 +54,12 @@ describe('n texts', () => {
   });
 
   test('the best of them is known by how likely they are', async () => {
-    const { completions } = await context.generate(prompt, { n: 3, seed: 9, temperature: 1.5, maxTokens: 8, ignoreEos: true, logProbabilities: 0 }).result();
-    const sums = completions.map(({ logProbabilities = [] }) => logProbabilities.reduce((sum, { logProbability }) => sum + logProbability, 0));
+    const { completions } = await context
+      .generate(prompt, { n: 3, seed: 9, temperature: 1.5, maxTokens: 8, ignoreEos: true, logProbabilities: 0 })
+      .result();
+    const sums = completions.map(({ logProbabilities = [] }) =>
+      logProbabilities.reduce((sum, { logProbability }) => sum + logProbability, 0),
+    );
     const ids = [...model.tokenize(prompt)];
     for (const [index, { tokens }] of completions.entries()) {
       const { logProbabilities } = await context.score([...ids, ...tokens], { from: ids.length });
@@ -97,10 +107,15 @@ describe('log-probabilities', () => {
   });
 
   test('as many as there are tokens, none, and not asked for', async () => {
-    const all = await context.generate(prompt, { ...greedy, maxTokens: 2, logProbabilities: 1_000_000 }).result().catch((error: unknown) => error);
+    const all = await context
+      .generate(prompt, { ...greedy, maxTokens: 2, logProbabilities: 1_000_000 })
+      .result()
+      .catch((error: unknown) => error);
     expect(all).toMatchObject({ option: 'logProbs' });
     const { vocabularySize } = model.info;
-    const { logProbabilities: [first] = [] } = await context.generate(prompt, { ...greedy, maxTokens: 2, logProbabilities: vocabularySize }).result();
+    const { logProbabilities: [first] = [] } = await context
+      .generate(prompt, { ...greedy, maxTokens: 2, logProbabilities: vocabularySize })
+      .result();
     expect(first?.top).toHaveLength(vocabularySize);
     expect(first?.top.reduce((sum, { logProbability }) => sum + Math.exp(logProbability), 0)).toBeCloseTo(1, 3);
     const { logProbabilities: none } = await context.generate(prompt, { ...greedy, maxTokens: 2, logProbabilities: 0 }).result();
@@ -224,7 +239,16 @@ describe('infill', () => {
   });
 
   test('a gap that is none is refused at once', () => {
-    for (const wrong of [undefined, 'x', {}, { prefix: 'x' }, { ...gap, prefix: 5 }, { ...gap, files: [{ name: 'x' }] }, { ...gap, files: 'x' }, { ...gap, sufix: '' }]) {
+    for (const wrong of [
+      undefined,
+      'x',
+      {},
+      { prefix: 'x' },
+      { ...gap, prefix: 5 },
+      { ...gap, files: [{ name: 'x' }] },
+      { ...gap, files: 'x' },
+      { ...gap, sufix: '' },
+    ]) {
       expect(() => context.infill(wrong as never)).toThrow(OptionError);
     }
     expect(() => context.infill(gap, { addSpecial: true } as never)).toThrow(/Unknown option addSpecial/);
@@ -260,7 +284,17 @@ describe('infill', () => {
     const result = await own.infill({ ...gap, name: 'main.ts', files }, { ...greedy, choices: ['threw'] }).value();
     expect(result).toBe('threw');
     const wanted = [
-      ...[coder.info.bosToken ?? NaN, 14, ...ids('repository\n'), 15, ...ids('a.ts\none\n'), 15, ...ids('b.ts\ntwo\n'), 15, ...ids('main.ts\n')],
+      ...[
+        coder.info.bosToken ?? NaN,
+        14,
+        ...ids('repository\n'),
+        15,
+        ...ids('a.ts\none\n'),
+        15,
+        ...ids('b.ts\ntwo\n'),
+        15,
+        ...ids('main.ts\n'),
+      ],
       ...[11, ...ids(gap.prefix), 12, ...ids(gap.suffix), 13],
     ];
     expect((await own.generate(wanted, greedy).result()).reusedTokens).toBe(wanted.length - 1);

@@ -190,7 +190,12 @@ describe.each([
       [{ duo: { ...duo, sparsity: 0.25 } }, /heads|pattern/i],
     ];
     for (const [different, message] of others) {
-      await using elsewhere = await model.createContext({ ...sizes, ...mixed, ...different, ...(mixed.duo && !different.duo && !different.typeV && { duo: undefined }) });
+      await using elsewhere = await model.createContext({
+        ...sizes,
+        ...mixed,
+        ...different,
+        ...(mixed.duo && !different.duo && !different.typeV && { duo: undefined }),
+      });
       await using other = await elsewhere.sequence();
       await other.append([5, 6, 7]);
       const error = await other.load(state).catch((reason: unknown) => reason);
@@ -389,7 +394,9 @@ describe('a sequence that is kept', () => {
     expect(sequence.length).toBe(40);
     const more = random.tokens(7);
     await using reference = await model.createContext({ ...sizes, sequences: 1 });
-    expect((await sequence.generate(more, greedy).result()).tokens).toEqual((await reference.generate([...prompt, ...more], greedy).result()).tokens);
+    expect((await sequence.generate(more, greedy).result()).tokens).toEqual(
+      (await reference.generate([...prompt, ...more], greedy).result()).tokens,
+    );
   });
 
   test('goes on where its reader pauses and another call waits, and keeps the rest for the reader', async () => {
@@ -397,13 +404,12 @@ describe('a sequence that is kept', () => {
     await using sequence = await context.sequence();
     const paused = sequence.generate(prompt, { ...greedy, maxTokens: 100, readAhead: 4 });
     const other = context.generate(prompt, { ...greedy, maxTokens: 100, readAhead: 4 });
-    let [read, readOfOther] = await Promise.all([paused.next(), other.next()].map(async (next) => (await next).value?.tokens.length ?? 0));
+    let [read = 0] = await Promise.all([paused.next(), other.next()].map(async (next) => (await next).value?.tokens.length ?? 0));
     expect(await sequence.append([5])).toBe(1);
     expect(sequence.length).toBe(141);
     // the other's reader is not waited for by anybody
-    readOfOther = (await other.next()).value?.tokens.length ?? 0;
-    expect(readOfOther).toBeLessThanOrEqual(4);
-    for await (const { tokens } of paused) read = (read ?? 0) + tokens.length;
+    expect((await other.next()).value?.tokens.length).toBeLessThanOrEqual(4);
+    for await (const { tokens } of paused) read += tokens.length;
     expect(read).toBe(100);
     await other.return();
   });

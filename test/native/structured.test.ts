@@ -26,7 +26,11 @@ describe('a schema', () => {
       'plain JSON schema',
       {
         type: 'object',
-        properties: { colour: { enum: ['red', 'blue'] }, wide: { type: 'boolean' }, parts: { type: 'array', items: { const: 7 }, minItems: 2, maxItems: 2 } },
+        properties: {
+          colour: { enum: ['red', 'blue'] },
+          wide: { type: 'boolean' },
+          parts: { type: 'array', items: { const: 7 }, minItems: 2, maxItems: 2 },
+        },
         required: ['colour', 'wide', 'parts'],
         additionalProperties: false,
       },
@@ -34,7 +38,9 @@ describe('a schema', () => {
     ['zod', z.object({ colour: z.enum(['red', 'blue']), wide: z.boolean(), parts: z.array(z.literal(7)).length(2) })],
     [
       'Valibot',
-      toStandardJsonSchema(v.object({ colour: v.picklist(['red', 'blue']), wide: v.boolean(), parts: v.pipe(v.array(v.literal(7)), v.length(2)) })),
+      toStandardJsonSchema(
+        v.object({ colour: v.picklist(['red', 'blue']), wide: v.boolean(), parts: v.pipe(v.array(v.literal(7)), v.length(2)) }),
+      ),
     ],
     ['ArkType', type({ colour: "'red' | 'blue'", wide: 'boolean', parts: '7[] == 2' })],
   ];
@@ -70,12 +76,18 @@ describe('a schema', () => {
 
   test('that asks for more than a grammar can say is checked afterwards, and says where', async () => {
     const inner = z.object({ n: z.literal(1).refine(() => false, 'never') });
-    const error = await context.generate('x', { ...greedy, schema: z.object({ list: z.array(inner).length(1) }) }).value().catch((reason: unknown) => reason);
+    const error = await context
+      .generate('x', { ...greedy, schema: z.object({ list: z.array(inner).length(1) }) })
+      .value()
+      .catch((reason: unknown) => reason);
     expect(error).toBeInstanceOf(SchemaError);
     expect(error).toMatchObject({ issues: [{ path: 'list.0.n', message: 'never' }] });
     expect(JSON.parse((error as SchemaError).text)).toEqual({ list: [{ n: 1 }] });
     const plain = { type: 'object', properties: { a: { const: 'xx' } }, required: ['a'], not: { required: ['a'] } } as const;
-    const other = await context.generate('x', { ...greedy, schema: plain }).value().catch((reason: unknown) => reason);
+    const other = await context
+      .generate('x', { ...greedy, schema: plain })
+      .value()
+      .catch((reason: unknown) => reason);
     expect(other).toBeInstanceOf(SchemaError);
     expect((other as SchemaError).issues.length).toBeGreaterThan(0);
   });
@@ -84,7 +96,9 @@ describe('a schema', () => {
     for (const schema of [5, 'x', null, [], () => {}, { '~standard': {} }, v.object({})]) {
       expect(() => context.generate('x', { schema: schema as never })).toThrow(OptionError);
     }
-    expect(() => context.generate('x', { schema: z.object({ when: z.date() }) })).toThrow(/schema: expected a schema that has a JSON schema/);
+    expect(() => context.generate('x', { schema: z.object({ when: z.date() }) })).toThrow(
+      /schema: expected a schema that has a JSON schema/,
+    );
   });
 
   test('that makes no grammar is refused by name', async () => {
@@ -93,7 +107,16 @@ describe('a schema', () => {
 });
 
 describe('choices', () => {
-  const odd = ['say "so"', 'back\\slash', 'two\nlines\r\n\ttab', '\u{1f600}\u{1f3fd} é 中', "it's", '[a-z]* # no comment', '"', 'ein\u0301'];
+  const odd = [
+    'say "so"',
+    'back\\slash',
+    'two\nlines\r\n\ttab',
+    '\u{1f600}\u{1f3fd} é 中',
+    "it's",
+    '[a-z]* # no comment',
+    '"',
+    'ein\u0301',
+  ];
 
   test.each(odd)('%j is what comes out', async (text) => {
     const generation = context.generate('x', { ...greedy, choices: [text] });
@@ -113,8 +136,11 @@ describe('choices', () => {
   });
 
   test('none, an empty one and half of a character are refused', () => {
-    for (const choices of [[], [''], 'a', ['a', 5]]) expect(() => context.generate('x', { choices: choices as never })).toThrow(OptionError);
-    expect(() => context.generate('x', { choices: ['a', '\ud83d'] })).toThrow(/choices\[1\]: expected text without halves of surrogate pairs/);
+    for (const choices of [[], [''], 'a', ['a', 5]])
+      expect(() => context.generate('x', { choices: choices as never })).toThrow(OptionError);
+    expect(() => context.generate('x', { choices: ['a', '\ud83d'] })).toThrow(
+      /choices\[1\]: expected text without halves of surrogate pairs/,
+    );
   });
 });
 
