@@ -289,9 +289,11 @@ async function* say(
     told = parsed;
   }
   const result = await generation.result();
-  const parsed = await parse(request, prompt, text, result.finishReason !== 'stop');
+  // What a text of the caller's has ended is no more complete than what has come to its length.
+  const complete = result.finishReason === 'stop' && !(result.stopText !== null && [stop].flat().includes(result.stopText));
+  const parsed = await parse(request, prompt, text, !complete);
   yield* news(told, parsed);
-  const toolCalls = result.finishReason === 'stop' ? parsed.toolCalls.map((call, index) => callOf(call, messages.length, index)) : [];
+  const toolCalls = complete ? parsed.toolCalls.map((call, index) => callOf(call, messages.length, index)) : [];
   for (const call of toolCalls) yield { type: 'toolCall', call };
   const message: AssistantMessage = {
     role: 'assistant',
