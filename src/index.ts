@@ -12,7 +12,7 @@ export type { Context, ContextEstimate, ContextInfo, ContextPlan, ContextWarning
 export type { Completion, Generation, GenerationChunk, GenerationResult, TokenProbability } from './core/generation.ts';
 export type { Gap, InfillFile, InfillTokens } from './core/infill.ts';
 export { samplers, type LogitBias, type Sampler } from './core/sampling.ts';
-export type { Infer, JsonSchema, Schema, StandardSchema } from './core/schema.ts';
+export type { Infer, JsonSchema, Schema, StandardSchema, WithSchema } from './core/schema.ts';
 
 export type { Chat } from './core/chat.ts';
 export type { ChatPrompt } from './core/chat-prompt.ts';

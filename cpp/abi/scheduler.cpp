@@ -202,6 +202,11 @@ void scheduler::take_back() {
 void scheduler::start_waiting() {
     std::set<const sequence *> blocked; // an earlier job on it waits
     hurry = false;
+    for (const auto & t : running) {
+        if (t->on) {
+            t->on->awaited = false;
+        }
+    }
     for (auto it = waiting.begin(); it != waiting.end();) {
         const auto t = *it;
         const bool its_turn = !t->on || (!t->on->busy && !blocked.count(t->on.get()));
@@ -218,6 +223,7 @@ void scheduler::start_waiting() {
             hurry = true;
         }
         if (t->on) {
+            t->on->awaited = t->on->busy;
             blocked.insert(t->on.get());
         }
         ++it;
@@ -285,7 +291,7 @@ std::vector<scheduler::piece> scheduler::pick() {
         for (const auto & t : running) {
             for (cache_sequence * s : t->own) {
                 const size_t n_pending = s->n_pending();
-                if (n_pending == 0 || (n_pending > 1) != prompts || !t->wants(*s, hurry)) {
+                if (n_pending == 0 || (n_pending > 1) != prompts || !t->wants(*s, hurry || (t->on && t->on->awaited))) {
                     continue;
                 }
                 const size_t n = std::min({ n_pending, n_left, t->max_piece(), prompts ? n_prompt : 1 });

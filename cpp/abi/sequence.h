@@ -24,6 +24,7 @@ public:
 
     cache_sequence & cells;
     bool             busy     = false; // a task runs on it
+    bool             awaited  = false; // and another waits for it
     bool             released = false;
 
     // Makes what length() and resumable_from() say true.

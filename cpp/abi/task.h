@@ -48,7 +48,7 @@ public:
     // own: the one that it is on, else the free one that has most of the prompt; then other free ones.
     virtual void start(const std::vector<cache_sequence *> & own) = 0;
 
-    // Whether tokens of a sequence that wait may be computed now. hurry: others wait for a sequence, so it should not wait for a reader.
+    // Whether tokens of a sequence that wait may be computed now. hurry: others wait for a sequence, or for this one, so it should not wait for a reader.
     virtual bool wants(const cache_sequence & s, bool hurry) {
         (void) s;
         (void) hurry;

@@ -1,7 +1,8 @@
+import { OptionError } from '../errors.ts';
 import { runJob } from '../ffi/job.ts';
 import type { Handle, Native } from '../ffi/native.ts';
 import { checkOptions, nativeOptions, toJson } from './check-options.ts';
-import { nativeMessage, type Message } from './message.ts';
+import { isMessage, nativeMessage, type Message } from './message.ts';
 import { chatPromptTable, chatTemplateTable } from './option-tables.ts';
 import type { ChatPromptOptions, ChatTemplateOptions } from './option-types.ts';
 import { nativeTool } from './tool.ts';
@@ -62,6 +63,7 @@ export async function chatPrompt(
   options: ChatPromptOptions,
 ): Promise<ChatPrompt> {
   checkOptions(options, chatPromptTable);
+  if (!Array.isArray(messages) || !messages.every(isMessage)) throw new OptionError('messages', messages, 'an array of messages');
   const { text, tokens, stop, supportsThinking } = await applyTemplate(native, owner, handle, messages, options);
   return { text, tokens, stop, supportsThinking };
 }

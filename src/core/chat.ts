@@ -3,12 +3,11 @@ import type { Handle, Native } from '../ffi/native.ts';
 import { checkOptions } from './check-options.ts';
 import { formOf, givenForms } from './generate-request.ts';
 import type { GenerationSource } from './generation.ts';
-import type { Message } from './message.ts';
+import { isMessage, type Message } from './message.ts';
 import { chatTable, sendTable } from './option-tables.ts';
 import type { ChatOptions, ChatTemplateOptions, SendOptions } from './option-types.ts';
-import { isObject } from './options.ts';
 import { Reply } from './reply.ts';
-import type { Infer, Schema } from './schema.ts';
+import type { Infer, Schema, WithSchema } from './schema.ts';
 
 /** @internal What a chat needs of its context. */
 export type ChatSource = {
@@ -55,7 +54,7 @@ export class Chat {
    * @param message a user's, or messages: what came of tools without `run`, for instance
    * @throws OptionError at once; TemplateError with the reply where the template refuses the messages; what tools throw
    */
-  send<const S extends Schema>(message: string | Message | readonly Message[], options: SendOptions & { schema: S }): Reply<Infer<S>>;
+  send<const S extends Schema>(message: string | Message | readonly Message[], options: WithSchema<SendOptions, S>): Reply<Infer<S>>;
   send<const Choice extends string>(
     message: string | Message | readonly Message[],
     options: SendOptions & { choices: readonly Choice[] },
@@ -65,7 +64,7 @@ export class Chat {
   send(message: string | Message | readonly Message[], options: SendOptions = {}): Reply {
     checkOptions(options, sendTable);
     const messages = typeof message === 'string' ? [{ role: 'user', content: message } as const] : [message].flat();
-    if (!messages.every((each) => isObject(each) && typeof each.role === 'string')) {
+    if (!messages.every(isMessage)) {
       throw new OptionError('message', message, 'a text, a message or an array of messages');
     }
     const { tools = [], toolChoice } = { ...this.#template, ...options };

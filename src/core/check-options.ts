@@ -19,7 +19,7 @@ export function absolutePath(name: string, value: string | URL): string {
  *
  * @throws OptionError for what JSON has no form for (a bigint, a cycle), and for a string with half of a surrogate pair, which UTF-8 has none for
  */
-export function toJson(options: object): string {
+export function toJson(options: unknown): string {
   let json: string;
   try {
     json = JSON.stringify(options);

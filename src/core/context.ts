@@ -23,7 +23,7 @@ import type {
   SpeculativeOptions,
 } from './option-types.ts';
 import { signal as signalOption } from './options.ts';
-import type { Infer, Schema } from './schema.ts';
+import type { Infer, Schema, WithSchema } from './schema.ts';
 import { scoreOf, type Score } from './score.ts';
 import { Sequence } from './sequence.ts';
 import type { TokenStream } from './token-stream.ts';
@@ -265,7 +265,7 @@ export class Context {
    * @param prompt text, which the library's threads tokenize, with BOS and EOS added as the model wants them, or token ids
    * @throws OptionError at once for bad options and an empty list of ids, DisposedError; the rest comes with the stream
    */
-  generate<const S extends Schema>(prompt: Tokens, options: GenerateOptions & { schema: S }): Generation<Infer<S>>;
+  generate<const S extends Schema>(prompt: Tokens, options: WithSchema<GenerateOptions, S>): Generation<Infer<S>>;
   generate<const Choice extends string>(prompt: Tokens, options: GenerateOptions & { choices: readonly Choice[] }): Generation<Choice>;
   generate(prompt: Tokens, options?: GenerateOptions & { schema?: undefined; choices?: undefined }): Generation<string>;
   generate(prompt: Tokens, options?: GenerateOptions): Generation;
@@ -282,7 +282,7 @@ export class Context {
    *
    * @throws UnsupportedError with the stream where the model has no tokens for that; else as {@link generate}
    */
-  infill<const S extends Schema>(gap: Gap, options: InfillOptions & { schema: S }): Generation<Infer<S>>;
+  infill<const S extends Schema>(gap: Gap, options: WithSchema<InfillOptions, S>): Generation<Infer<S>>;
   infill<const Choice extends string>(gap: Gap, options: InfillOptions & { choices: readonly Choice[] }): Generation<Choice>;
   infill(gap: Gap, options?: InfillOptions & { schema?: undefined; choices?: undefined }): Generation<string>;
   infill(gap: Gap, options?: InfillOptions): Generation;

@@ -1,3 +1,6 @@
+import { toJson } from './check-options.ts';
+import { isObject } from './options.ts';
+
 /** A call of a tool that the model asks for. */
 export type ToolCall = {
   /** Tells calls apart. */
@@ -29,6 +32,13 @@ export type ToolMessage = {
 /** A turn of a conversation. Names of special tokens in its texts are text. */
 export type Message = SystemMessage | UserMessage | AssistantMessage | ToolMessage;
 
+/** Whether a value has a message's form; the library says more of it. */
+export function isMessage(value: unknown): value is Message {
+  if (!isObject(value) || typeof value['role'] !== 'string') return false;
+  const { toolCalls = [] } = value;
+  return Array.isArray(toolCalls) && toolCalls.every(isObject);
+}
+
 /** A message as the library takes it: as OpenAI's chat completions have them. */
 export function nativeMessage(message: Message): object {
   switch (message.role) {
@@ -37,7 +47,7 @@ export function nativeMessage(message: Message): object {
       const calls = toolCalls.map(({ id, name, arguments: given }) => ({
         id,
         type: 'function',
-        function: { name, arguments: JSON.stringify(given) },
+        function: { name, arguments: toJson(given ?? {}) },
       }));
       return { role, content, reasoning_content: reasoning, ...(calls.length > 0 && { tool_calls: calls }) };
     }

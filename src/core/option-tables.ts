@@ -41,8 +41,8 @@ import type { CoreModel } from './model.ts';
 import { isLora, type Lora, type ScaledLora } from './lora.ts';
 import { samplers, type LogitBias, type Sampler } from './sampling.ts';
 import { isSchema, type Schema } from './schema.ts';
-import type { Message } from './message.ts';
-import type { Tool } from './tool.ts';
+import { isMessage, type Message } from './message.ts';
+import { isTool, type Tool } from './tool.ts';
 
 // What a user can say, a table a concept. `npm run generate` writes option-types.ts, docs/options.md and cpp/test/options.json from these and those of src/gates. The library checks the
 // same again, for callers of other languages: test/native/options.test.ts and cpp/test/test-options.cpp compare what the two say.
@@ -543,9 +543,8 @@ export const chatTemplateTable = {
     doc: 'What the model may call. `tool()` makes them.',
     otherwise: 'none',
     type: 'readonly Tool[]',
-    accepts: (value) =>
-      Array.isArray(value) && value.every((tool) => isObject(tool) && typeof tool['name'] === 'string' && tool['name'] !== ''),
-    expected: 'an array of tools, each with a name',
+    accepts: (value) => Array.isArray(value) && value.every(isTool),
+    expected: 'an array of tools, each with a name and, if any, a description, a schema of its parameters and a function that runs it',
     native: null,
   }),
   toolChoice: choice(['auto', 'none', 'required'], { default: 'auto', doc: 'Whether the model may, must not or must call one.' }),
@@ -588,7 +587,7 @@ export const chatTable = {
     doc: 'What was said before.',
     otherwise: 'nothing',
     type: 'readonly Message[]',
-    accepts: (value) => Array.isArray(value) && value.every((message) => isObject(message) && typeof message['role'] === 'string'),
+    accepts: (value) => Array.isArray(value) && value.every(isMessage),
     expected: 'an array of messages',
     native: null,
   }),

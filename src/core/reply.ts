@@ -269,13 +269,13 @@ async function* say(
   signal: AbortSignal,
 ): AsyncGenerator<ReplyChunk, { message: AssistantMessage; result: GenerationResult }, void> {
   const { native, handle, owner, answer, template, options, jsonSchema } = request;
-  const { schema: _, toolChoice: asked = template.toolChoice, stop = [], ...sampling } = options;
+  const { toolChoice: asked = template.toolChoice, stop = [], ...sampling } = options;
   // Once tools have run the model may say what came of it.
   const toolChoice = asked === 'required' && round > 0 ? 'auto' : asked;
   const prompt = await applyTemplate(native, owner, handle, messages, { ...template, toolChoice, signal }, { jsonSchema });
   const generation = new Generation(
     answer(prompt.tokens),
-    { ...sampling, stop: [...[stop].flat(), ...prompt.stop], signal },
+    { ...sampling, schema: undefined, stop: [...[stop].flat(), ...prompt.stop], signal },
     { chat: prompt.sampling },
   );
 
@@ -289,9 +289,11 @@ async function* say(
     told = parsed;
   }
   const result = await generation.result();
-  const parsed = await parse(request, prompt, text, result.finishReason !== 'stop');
+  // What a text of the caller's has ended is no more complete than what has come to its length.
+  const complete = result.finishReason === 'stop' && !(result.stopText !== null && [stop].flat().includes(result.stopText));
+  const parsed = await parse(request, prompt, text, !complete);
   yield* news(told, parsed);
-  const toolCalls = result.finishReason === 'stop' ? parsed.toolCalls.map((call, index) => callOf(call, messages.length, index)) : [];
+  const toolCalls = complete ? parsed.toolCalls.map((call, index) => callOf(call, messages.length, index)) : [];
   for (const call of toolCalls) yield { type: 'toolCall', call };
   const message: AssistantMessage = {
     role: 'assistant',
@@ -344,7 +346,7 @@ async function* runTools(
     yield { type: 'toolResult', call, result };
     messages.push({
       role: 'tool',
-      content: typeof result === 'string' ? result : JSON.stringify(result ?? null),
+      content: typeof result === 'string' ? result : toJson(result ?? null),
       toolCallId: call.id,
       name: call.name,
     });
@@ -357,7 +359,7 @@ async function runTool(tools: readonly Tool[], { name, arguments: given }: ToolC
   let input = given;
   if (parameters) {
     try {
-      input = await validate(parameters, given, JSON.stringify(given));
+      input = await validate(parameters, given, toJson(given));
     } catch (error) {
       return { error: error instanceof Error ? error.message : String(error) };
     }

@@ -23,6 +23,9 @@ export type Infer<S> = S extends { readonly '~standard': { readonly types?: { re
     ? FromSchema<S>
     : unknown;
 
+/** Options with a schema of that type. Not an intersection: with ArkType's types that one is too deep for the compiler. */
+export type WithSchema<Options, S extends Schema> = Omit<Options, 'schema'> & { schema: S };
+
 /** Whether a value is a schema: of a library (ArkType's are functions), or an object, which is a JSON schema. */
 export function isSchema(value: unknown): value is Schema {
   if (typeof value !== 'function' && !isObject(value)) return false;

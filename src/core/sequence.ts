@@ -7,7 +7,7 @@ import { Generation, type GenerationSource } from './generation.ts';
 import { appendTable, generateTable } from './option-tables.ts';
 import type { AppendOptions, GenerateOptions } from './option-types.ts';
 import { signal as signalOption } from './options.ts';
-import type { Infer, Schema } from './schema.ts';
+import type { Infer, Schema, WithSchema } from './schema.ts';
 import { scoreOf, type Score } from './score.ts';
 import { textOrIds, type Tokens } from './tokens.ts';
 
@@ -122,7 +122,7 @@ export class Sequence {
    *
    * @param prompt as of {@link Context.generate}; may be empty where the sequence holds something
    */
-  generate<const S extends Schema>(prompt: Tokens | undefined, options: GenerateOptions & { schema: S }): Generation<Infer<S>>;
+  generate<const S extends Schema>(prompt: Tokens | undefined, options: WithSchema<GenerateOptions, S>): Generation<Infer<S>>;
   generate<const Choice extends string>(
     prompt: Tokens | undefined,
     options: GenerateOptions & { choices: readonly Choice[] },

@@ -1,4 +1,5 @@
-import { toJsonSchema, type Infer, type Schema } from './schema.ts';
+import { isObject } from './options.ts';
+import { isSchema, toJsonSchema, type Infer, type Schema } from './schema.ts';
 
 /** What a tool gets besides what the model gives it. */
 export type ToolContext = {
@@ -27,6 +28,18 @@ export function tool<const S extends Schema>(definition: {
   run?: ((input: Infer<S>, context: ToolContext) => unknown) | undefined;
 }): Tool {
   return definition;
+}
+
+export function isTool(value: unknown): value is Tool {
+  if (!isObject(value)) return false;
+  const { name, description = '', parameters, run } = value;
+  return (
+    typeof name === 'string' &&
+    name !== '' &&
+    typeof description === 'string' &&
+    (parameters === undefined || isSchema(parameters)) &&
+    (run === undefined || typeof run === 'function')
+  );
 }
 
 /** Tools as the library takes them. */

@@ -449,6 +449,16 @@ describe('tools', () => {
     });
   });
 
+  test('a call that is cut off is none', async () => {
+    const run = vi.fn();
+    const chat = context.chat({ ...required, tools: [tool({ name: 'weather', parameters: city, run })] });
+    const short = await chat.send('Is it raining?', { ...call, maxTokens: 6 }).result();
+    expect(short).toMatchObject({ finishReason: 'length', toolCalls: [] });
+    const stopped = await chat.send('Is it raining?', { ...call, stop: 'arguments' }).result();
+    expect(stopped).toMatchObject({ finishReason: 'stop', stopText: 'arguments', toolCalls: [] });
+    expect(run).not.toHaveBeenCalled();
+  });
+
   test('they are run so often, and then the calls are left to the caller', async () => {
     const run = vi.fn(() => 'rain');
     const tools = [tool({ name: 'weather', parameters: city, run })];

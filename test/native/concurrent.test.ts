@@ -20,7 +20,7 @@ afterAll(async () => {
   needle.remove();
 });
 
-/** Two tokens that are as close to each other may change places. In these sums of F32, twenty times what was ever seen. */
+/** Two tokens that are as close to each other may change places: logits of F32 sums in another order differ by some 1e-5. */
 const margin = 1e-3;
 
 type Request = { prompt: number[]; maxTokens: number };
@@ -41,10 +41,10 @@ describe.each([
 ])('100 requests over 4 sequences, $heads', ({ mixed }) => {
   const random = new Random(mixed.duo ? 2 : 1);
   // Some begin alike, so that there is something to reuse.
-  const beginnings = [random.tokens(30), random.tokens(60), []];
+  const beginnings = [random.tokens(20), random.tokens(40), []];
   const requests = Array.from({ length: 100 }, (): Request => {
     const beginning = beginnings[random.below(beginnings.length)] ?? [];
-    return { prompt: [...beginning, ...random.tokens(1 + random.below(40))], maxTokens: 1 + random.below(24) };
+    return { prompt: [...beginning, ...random.tokens(1 + random.below(20))], maxTokens: 1 + random.below(12) };
   });
   let alone: Answer[];
   beforeAll(async () => {
@@ -124,7 +124,7 @@ describe('readers', () => {
       expect(other.generatedTokens).toBe(100);
       expect(other.queuedSeconds).toBeLessThan(1);
       // While it made a hundred tokens the other made no more than its reader may be behind.
-      const { length = 0 } = (await paused.next()).value?.tokens ?? [];
+      const length = (await paused.next()).value?.tokens.length ?? 0;
       expect(length).toBeGreaterThan(0);
       expect(length).toBeLessThanOrEqual(readAhead);
       read += length;

@@ -1,10 +1,11 @@
 // Fetches or loads a model in a process of its own: where models come from and go to is said by the environment, which not every runtime lets a program change.
 
-/** @typedef {{ source: string, options: object, load: boolean, abortAt: number }} Request */
+/** @typedef {{ source: string, options: object, load: boolean, abortAt: number }} Asked */
 const [index = '', request = '{}'] = process.argv.slice(2);
 // eslint-disable-next-line @typescript-eslint/no-unsafe-assignment -- the rule does not see the type
 const { fetchModel, loadModel } = /** @type {typeof import('../../src/index.ts')} */ (await import(index));
-const { source, options, load, abortAt } = /** @type {Request} */ (JSON.parse(request));
+// eslint-disable-next-line @typescript-eslint/no-unsafe-assignment -- the rule does not see the type
+const { source, options, load, abortAt } = /** @type {Asked} */ (JSON.parse(request));
 
 const abort = new AbortController();
 /** @type {[number, string | undefined][]} */

@@ -51,11 +51,13 @@ async function run(
     env = {},
   }: { options?: object; load?: boolean; abortAt?: number; env?: Record<string, string> } = {},
 ): Promise<Outcome> {
-  const { HF_TOKEN: _, HF_ENDPOINT: __, MODEL_ENDPOINT: ___, ...inherited } = process.env;
   const child = spawn(
     process.execPath,
     [...('Deno' in globalThis ? ['run', '-A'] : []), script, index, JSON.stringify({ source, options, load, abortAt })],
-    { env: { ...inherited, LLAMA_CACHE: cache, MODEL_ENDPOINT: hub.url, ...env }, stdio: ['ignore', 'pipe', 'inherit'] },
+    {
+      env: { ...process.env, HF_TOKEN: '', HF_ENDPOINT: '', LLAMA_CACHE: cache, MODEL_ENDPOINT: hub.url, ...env },
+      stdio: ['ignore', 'pipe', 'inherit'],
+    },
   );
   let out = '';
   child.stdout.on('data', (data: Buffer) => {

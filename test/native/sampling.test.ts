@@ -45,7 +45,7 @@ describe('n texts', () => {
     const read = ['', ''];
     const counts = [0, 0];
     for await (const { text, tokens, index, logProbabilities } of generation) {
-      read[index] += text;
+      read[index] = `${read[index]}${text}`;
       counts[index] = (counts[index] ?? 0) + tokens.length;
       expect(logProbabilities?.map(({ token }) => token)).toEqual([...tokens]);
     }

@@ -399,6 +399,21 @@ describe('a sequence that is kept', () => {
     );
   });
 
+  test('goes on where its reader pauses and another call waits, and keeps the rest for the reader', async () => {
+    await using context = await model.createContext({ ...sizes, sequences: 2 });
+    await using sequence = await context.sequence();
+    const paused = sequence.generate(prompt, { ...greedy, maxTokens: 100, readAhead: 4 });
+    const other = context.generate(prompt, { ...greedy, maxTokens: 100, readAhead: 4 });
+    let [read = 0] = await Promise.all([paused.next(), other.next()].map(async (next) => (await next).value?.tokens.length ?? 0));
+    expect(await sequence.append([5])).toBe(1);
+    expect(sequence.length).toBe(141);
+    // the other's reader is not waited for by anybody
+    expect((await other.next()).value?.tokens.length).toBeLessThanOrEqual(4);
+    for await (const { tokens } of paused) read += tokens.length;
+    expect(read).toBe(100);
+    await other.return();
+  });
+
   test('whose reader leaves holds what was read to there', async () => {
     await using context = await model.createContext({ ...sizes, sequences: 1 });
     await using sequence = await context.sequence();
