@@ -74,7 +74,7 @@ describe('a conversation', () => {
   });
 
   test('is read in pieces, which are its text', async () => {
-    const reply = context.chat().send('Tell me of the sea.', short);
+    const reply = context.chat().send('Tell me of the sea.', { ...short, readAhead: 4 });
     const chunks = await read(reply);
     const { text, generatedTokens, finishReason } = await reply.result();
     expect({ generatedTokens, finishReason }).toEqual({ generatedTokens: 12, finishReason: 'length' });

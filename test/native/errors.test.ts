@@ -148,7 +148,7 @@ describe('plans', () => {
     const sizes = { contextSize: 1024, threads: 1, ...options };
     const plan = await model.planContext(sizes);
     await using made = await model.createContext(sizes);
-    expect(plan).toEqual({ supported: true, reason: null, kv: made.memory(), warnings: [] });
+    expect(plan).toEqual({ supported: true, reason: null, kv: made.memory(), draftKv: null, warnings: [] });
   });
 
   test('what cannot be made is not planned, in the same words', async () => {

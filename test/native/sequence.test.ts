@@ -339,8 +339,9 @@ describe('a sequence that is kept', () => {
   });
 
   test('waits to be free, and a signal ends the waiting', async () => {
-    await using context = await model.createContext({ ...sizes, sequences: 1 });
+    await using context = await model.createContext({ ...sizes, sequences: 2 });
     const first = await context.sequence();
+    await using other = await context.sequence();
     const abort = new AbortController();
     const ends = Promise.all(
       [context.sequence({ signal: abort.signal }), first.fork({ signal: abort.signal })].map((waiting) =>
@@ -354,7 +355,14 @@ describe('a sequence that is kept', () => {
     await first.dispose();
     await using got = await second;
     expect(await got.append(prompt)).toBe(40);
+    expect(await other.append(prompt)).toBe(40);
     await expect(context.sequence({ signal: AbortSignal.abort('at once') })).rejects.toBe('at once');
+  });
+
+  test('has no copy where a context has no sequence for one', async () => {
+    await using context = await model.createContext({ ...sizes, sequences: 1 });
+    await using sequence = await context.sequence();
+    await expect(sequence.fork()).rejects.toMatchObject({ code: 'option', option: 'sequences' });
   });
 
   test('works on its calls in their order', async () => {
