@@ -36,4 +36,6 @@ export default defineConfig(
     },
   },
   layerRules,
+  // Programs that are run as they stand, without types of their own.
+  { files: ['examples/**', 'bench/**'], extends: [tseslint.configs.disableTypeChecked] },
 );

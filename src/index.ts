@@ -44,6 +44,7 @@ export type {
   SamplingOptions,
   ScoreOptions,
   SendOptions,
+  SpeculativeOptions,
   TokenizeOptions,
   WeightOptions,
 } from './core/option-types.ts';
@@ -72,6 +73,7 @@ export {
   GatesShapeError,
   GrammarError,
   LibraryError,
+  LimitError,
   LlamaDuoError,
   MemoryError,
   ModelError,

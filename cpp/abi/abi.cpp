@@ -47,6 +47,8 @@ template <class F> int32_t guarded(F && body) noexcept {
         return LLAMA_DUO_OK;
     } catch (const status_error & e) {
         return e.status;
+    } catch (const too_many_handles &) {
+        return LLAMA_DUO_E_LIMIT;
     } catch (...) {
         return LLAMA_DUO_E_INTERNAL;
     }
@@ -88,11 +90,11 @@ void copy_out(const std::string & text, void * buf, int32_t cap, int32_t * neede
 // Takes a model or context and gives it to the function that frees it as a job.
 template <class T, class F> void give_back(uint32_t handle, uint32_t * job_handle, F && free) {
     check(job_handle);
-    live<T>(handle);
-    const auto j = std::make_shared<job>(this_owner());
-    *job_handle = handles().add(j, j->owner);
+    const auto j      = std::make_shared<job>(this_owner());
+    auto       object = handles().exchange<T>(handle, j, j->owner, job_handle);
+    check(object != nullptr, LLAMA_DUO_E_HANDLE);
     try {
-        free(taken<T>(handle), j);
+        free(std::move(object), j);
     } catch (...) {
         handles().take<job>(std::exchange(*job_handle, 0));
         throw;

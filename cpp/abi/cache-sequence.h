@@ -20,6 +20,9 @@ public:
     std::vector<llama_token> tokens;
     size_t                   n_cached = 0;
 
+    // What may come after them: computed with the last token, for the task to see how much of it is right. The cache holds it then, until it is taken back.
+    std::vector<llama_token> draft;
+
     // Logits are wanted of the tokens from this one on.
     size_t logits_from = SIZE_MAX;
 
@@ -46,8 +49,17 @@ public:
     // Makes the cache hold no more than n_cached, after a decode that did not end well.
     void recover();
 
+    // Makes the cache hold no more than n_cached, after one with a draft.
+    void take_draft_back();
+
+    // The tokens that are to come next, n of them, have been computed, and the draft with them.
+    void advance(size_t n);
+
 private:
     llama_context * const ctx;
+    bool                  went_back = false; // since something was computed
+
+    bool copy_cells(const cache_sequence & other);
 };
 
 } // namespace duo::abi

@@ -23,7 +23,7 @@ namespace duo::abi {
 
 // --- options ---
 
-static ggml_type cache_type(options & o, const char * key, ggml_type otherwise) {
+ggml_type cache_type(options & o, const char * key, ggml_type otherwise) {
     const auto & types = duo_cache_types();
     std::vector<std::string> names;
     for (const ggml_type t : types) {
@@ -94,21 +94,24 @@ context_options context_options::read(options o) {
         read_duo(*duo, result);
     }
     result.loras = read_loras(o);
+    if (const auto speculative = o.object("speculative")) {
+        result.drafts = draft_options::read(*speculative);
+    }
     o.finish();
     return result;
 }
 
 // The largest context that fits, or a modest one that leaves half of what is free to others.
-static void choose_size(const model & m, llama_context_params & p, context_options::size_rule rule) {
+static void choose_size(const model & m, const draft_options * drafts, llama_context_params & p, context_options::size_rule rule) {
     constexpr uint32_t modest = 8192;
     const bool fit = rule == context_options::size_rule::fit;
 
     p.n_ctx = fit ? p.n_ctx : std::min(p.n_ctx, modest);
     p.n_ctx = uint32_t(std::min<int64_t>(int64_t(GGML_PAD(p.n_ctx, 256)) * p.n_seq_max, GGML_PAD(max_context - 255, 256)));
     // a tenth of what is free is left: other programs take some before the context does
-    const uint32_t n = largest_context(m, p, fit ? 0.1 : 0.5);
+    const uint32_t n = largest_context(m, drafts, p, fit ? 0.1 : 0.5);
     if (n == 0) {
-        check_fits(m, p);
+        check_fits(m, drafts, p);
         throw job_error("memory", "not even a context of 256 tokens leaves " + std::string(fit ? "a tenth" : "half") + " of the free memory free",
                 { { "largestContextSize", 0 } });
     }
@@ -126,8 +129,11 @@ llama_context_params context_options::use(const model & m) const {
         }
         p.n_ctx = uint32_t(n_ctx_train);
     }
+    if (drafts) {
+        drafts->make_room(m, p);
+    }
     if (size != size_rule::given) {
-        choose_size(m, p, size);
+        choose_size(m, drafting(), p, size);
     }
     // llama.cpp does so itself, but only after it has cut the batch to what was asked for: 300 tokens would get a context of 512 and batches of 300
     p.n_ctx = GGML_PAD(p.n_ctx, 256);
@@ -199,6 +205,31 @@ static void check_can_have_context(const model & m) {
     }
 }
 
+// Why there can be no drafts, "" where there can or nobody wants any.
+static std::string drafts_unsupported(const model & m, const context_options & o) {
+    if (o.drafts && o.drafts->draft) {
+        check_can_have_context(*o.drafts->draft);
+    }
+    const std::string reason = o.drafts ? o.drafts->unsupported(m, o.params) : "";
+    return reason.empty() ? "" : "tokens cannot be drafted: " + reason;
+}
+
+// Throws where llama.cpp cannot make it.
+static llama_context_ptr make(const model & m, const llama_context_params & p, const log_capture & errors) {
+    llama_context_ptr ptr(llama_init_from_model(m.ptr.get(), p));
+
+    static const bool armed = arm_exit_handler();
+    (void) armed;
+
+    if (!ptr) {
+        throw job_error("context", errors.reason("llama.cpp could not create the context and gave no reason"));
+    }
+    if (!llama_get_memory(ptr.get())) {
+        throw job_error("context", "the model does not generate text token by token: it has no KV cache");
+    }
+    return ptr;
+}
+
 static std::shared_ptr<context> create_context(job & j, std::shared_ptr<model> m, const context_options & o, std::shared_ptr<scheduler> sched) {
     check_can_have_context(*m);
     require_weights(*m, "make a context with");
@@ -214,6 +245,13 @@ static std::shared_ptr<context> create_context(job & j, std::shared_ptr<model> m
         scales.push_back(l.scale);
     }
 
+    const std::string no_drafts = drafts_unsupported(*m, o);
+    if (!no_drafts.empty()) {
+        throw job_error("unsupported", no_drafts);
+    }
+    if (o.drafts && o.drafts->draft) {
+        require_weights(*o.drafts->draft, "draft with");
+    }
     const llama_context_params p = o.use(*m);
     if (p.duo.enabled) {
         const std::string reason = duo_unsupported(m->ptr.get(), p);
@@ -222,22 +260,11 @@ static std::shared_ptr<context> create_context(job & j, std::shared_ptr<model> m
         }
         kv_size(*m, p);  // for its typed errors
     }
-    check_fits(*m, p);
+    check_fits(*m, o.drafting(), p);
 
     log_capture errors;
     std::shared_lock lock(adapters_of_models());
-    llama_context_ptr ptr(llama_init_from_model(m->ptr.get(), p));
-
-    static const bool armed = arm_exit_handler();
-    (void) armed;
-
-    if (!ptr) {
-        throw job_error("context", errors.reason("llama.cpp could not create the context and gave no reason"));
-    }
-    if (!llama_get_memory(ptr.get())) {
-        throw job_error("context", "the model does not generate text token by token: it has no KV cache");
-    }
-
+    llama_context_ptr ptr = make(*m, p, errors);
     if (!adapters.empty() && llama_set_adapters_lora(ptr.get(), adapters.data(), adapters.size(), scales.data()) != 0) {
         throw job_error("context", "the adapters cannot be used: " + errors.reason("llama.cpp gave no reason"));
     }
@@ -248,10 +275,16 @@ static std::shared_ptr<context> create_context(job & j, std::shared_ptr<model> m
             throw job_error("context", std::string("the context with its adapters cannot be created: ") + e.what());
         }
     }
+    std::unique_ptr<drafter> drafts;
+    if (o.drafts) {
+        llama_context_ptr draft = o.drafts->draft ? make(*o.drafts->draft, o.drafts->params(p), errors) : nullptr;
+        drafts = std::make_unique<drafter>(*o.drafts, ptr.get(), std::move(draft));
+    }
     lock.unlock();
 
-    const llama_context * ctx = ptr.get();
-    const auto c = std::make_shared<context>(std::move(m), std::move(ptr), o, std::move(sched));
+    const llama_context * ctx   = ptr.get();
+    const llama_context * draft = drafts ? drafts->ctx() : nullptr;
+    const auto c = std::make_shared<context>(std::move(m), std::move(ptr), std::move(drafts), o, std::move(sched));
 
     json result = {
         { "context",            0 },
@@ -265,7 +298,8 @@ static std::shared_ptr<context> create_context(job & j, std::shared_ptr<model> m
         { "typeK",              ggml_type_name(p.type_k) },
         { "typeV",              ggml_type_name(p.type_v) },
         { "kv",                 describe(duo_kv_size_of(ctx)) },
-        { "devices",            describe(memory_of(ctx, *c->mdl)) },
+        { "draftKv",            draft ? describe(duo_kv_size_of(draft)) : json() },
+        { "devices",            describe(draft ? memory_of(ctx, *c->mdl, draft, *o.drafts->draft) : memory_of(ctx, *c->mdl)) },
         { "warnings",           warnings_of(*c->mdl, llama_n_ctx_seq(ctx)) },
     };
     j.finish([&] {
@@ -303,8 +337,8 @@ struct plan {
 static plan simulate(const model & m, const llama_context_params & p) {
     const estimator trial(m);
     plan result;
-    if (const llama_context_ptr ctx = trial.context(p, result.reason)) {
-        result.kv = duo_kv_size_of(ctx.get());
+    if (const auto tried = trial.context(p, result.reason); tried.ctx) {
+        result.kv = duo_kv_size_of(tried.ctx.get());
     }
     return result;
 }
@@ -324,12 +358,25 @@ void plan_context(job & j, const model & m, const context_options & o) {
     check_can_have_context(m);
     start_backends();
 
-    const plan planned = plan_of(m, o.use(m));
+    const std::string no_drafts = drafts_unsupported(m, o);
+    plan planned = { no_drafts, {} };
+    plan draft;
+    if (no_drafts.empty()) {
+        const llama_context_params p = o.use(m);
+        planned = plan_of(m, p);
+        if (planned.kv && o.drafts && o.drafts->draft) {
+            draft = plan_of(*o.drafts->draft, o.drafts->params(p));
+            if (!draft.kv) {
+                planned = { "the draft model's context: " + draft.reason, {} };
+            }
+        }
+    }
     j.finish([&] {
         return json {
             { "supported", planned.kv.has_value() },
             { "reason",    planned.kv ? json() : json(planned.reason) },
             { "kv",        planned.kv ? describe(*planned.kv) : json() },
+            { "draftKv",   draft.kv ? describe(*draft.kv) : json() },
             { "warnings",  planned.kv ? warnings_of(m, planned.kv->n_ctx_seq) : json::array() },
         };
     });
@@ -339,27 +386,29 @@ void estimate_context(job & j, const model & m, const context_options & o) {
     check_can_have_context(m);
     start_backends();
 
-    const llama_context_params p = o.use(m);
-    plan planned;
+    plan planned = { drafts_unsupported(m, o), {} };
+    std::optional<duo_kv_size> draft;
     std::vector<device_memory> devices;
-    if (p.duo.enabled) {
+    const llama_context_params p = planned.reason.empty() ? o.use(m) : o.params;
+    if (planned.reason.empty() && p.duo.enabled) {
         planned.reason = duo_unsupported(m.ptr.get(), p);
         if (planned.reason.empty()) {
             kv_size(m, p);  // for its typed errors
         }
     }
-    const estimator trial(m);
     uint32_t n_ctx   = p.n_ctx; // each sequence has a multiple of 256
     uint32_t largest = 0;
     bool     tried   = true;
-    if (planned.reason.empty() && !estimator::can_try(p)) {
-        tried   = false;
-        largest = trial.largest(p, 0.05);
-    } else if (planned.reason.empty()) {
-        if (const llama_context_ptr ctx = trial.context(p, planned.reason)) {
-            planned.kv = duo_kv_size_of(ctx.get());
-            devices    = trial.memory_of(ctx.get());
-            n_ctx      = llama_n_ctx(ctx.get());
+    if (planned.reason.empty()) {
+        const estimator trial(m, o.drafting());
+        if (!estimator::can_try(p)) {
+            tried   = false;
+            largest = trial.largest(p, 0.05);
+        } else if (const auto t = trial.context(p, planned.reason); t.ctx) {
+            planned.kv = duo_kv_size_of(t.ctx.get());
+            draft      = t.draft ? std::optional(duo_kv_size_of(t.draft.get())) : std::nullopt;
+            devices    = trial.memory_of(t);
+            n_ctx      = llama_n_ctx(t.ctx.get());
             largest    = fits(devices) ? n_ctx : trial.largest(p, 0.05);
         }
     }
@@ -376,6 +425,7 @@ void estimate_context(job & j, const model & m, const context_options & o) {
             { "reason",             planned.kv || !tried ? json() : json(planned.reason) },
             { "contextSize",        n_ctx },
             { "kv",                 planned.kv ? describe(*planned.kv) : json() },
+            { "draftKv",            draft ? describe(*draft) : json() },
             { "weightsBytes",       sum(&device_memory::weights_bytes) },
             { "contextBytes",       sum(&device_memory::context_bytes) },
             { "computeBytes",       sum(&device_memory::compute_bytes) },

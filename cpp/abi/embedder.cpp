@@ -87,7 +87,7 @@ void create_embedder(job & j, std::shared_ptr<model> m, const embedder_options &
     p.n_ctx   = GGML_PAD(p.n_ubatch, 256);
     start_backends();
 
-    check_fits(*m, p);
+    check_fits(*m, nullptr, p);
 
     log_capture errors;
     std::shared_lock lock(adapters_of_models());

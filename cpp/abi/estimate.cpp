@@ -95,12 +95,35 @@ std::vector<device_memory> memory_of(const llama_context * ctx, const model & m)
     return result;
 }
 
+std::vector<device_memory> memory_of(const llama_context * ctx, const model & m, const llama_context * draft, const model & draft_model) {
+    auto result = memory_of(ctx, m);
+    for (device_memory d : memory_of(draft, draft_model)) {
+        if (&draft_model == &m) { // whose weights are there once
+            d.needed_bytes  = d.context_bytes + d.compute_bytes;
+            d.weights_bytes = 0;
+        }
+        const auto same = std::find_if(result.begin(), result.end(), [&](const device_memory & r) { return r.name == d.name; });
+        if (same == result.end()) {
+            result.push_back(std::move(d));
+            continue;
+        }
+        same->weights_bytes += d.weights_bytes;
+        same->context_bytes += d.context_bytes;
+        same->compute_bytes += d.compute_bytes;
+        same->needed_bytes  += d.needed_bytes;
+    }
+    return result;
+}
+
 bool fits(const std::vector<device_memory> & devices, double spare) {
     return std::all_of(devices.begin(), devices.end(),
             [&](const device_memory & d) { return double(d.needed_bytes) <= double(d.free_bytes) * (1 - spare); });
 }
 
-estimator::estimator(const model & m) : m(m) {
+estimator::estimator(const model & m, const draft_options * drafts) : m(m), drafts(drafts) {
+    if (drafts && drafts->draft) {
+        of_draft = std::make_unique<estimator>(*drafts->draft);
+    }
     if (m.options.params.no_alloc) {
         return;
     }
@@ -120,22 +143,36 @@ bool estimator::can_try(const llama_context_params & p) {
     return p.duo.enabled || p.n_ctx <= most_cells();
 }
 
-llama_context_ptr estimator::context(const llama_context_params & p, std::string & reason) const {
-    log_capture errors;
-    std::shared_lock lock(adapters_of_models());
-    llama_context_ptr ctx(llama_init_from_model(copy ? copy.get() : m.ptr.get(), p));
-    if (!ctx) {
-        reason = errors.reason("llama.cpp could not create the context and gave no reason");
+estimator::trial estimator::context(const llama_context_params & p, std::string & reason) const {
+    trial result;
+    {
+        log_capture errors;
+        std::shared_lock lock(adapters_of_models());
+        result.ctx.reset(llama_init_from_model(copy ? copy.get() : m.ptr.get(), p));
+        if (!result.ctx) {
+            reason = errors.reason("llama.cpp could not create the context and gave no reason");
+        }
     }
-    return ctx;
+    if (result.ctx && of_draft) {
+        result.draft = of_draft->context(drafts->params(p), reason).ctx;
+        if (!result.draft) {
+            reason = "the draft model's context: " + reason;
+            result.ctx.reset();
+        }
+    }
+    return result;
+}
+
+std::vector<device_memory> estimator::memory_of(const trial & t) const {
+    return t.draft ? abi::memory_of(t.ctx.get(), m, t.draft.get(), *drafts->draft) : abi::memory_of(t.ctx.get(), m);
 }
 
 uint32_t estimator::largest(llama_context_params p, double spare) const {
     const auto fitting = [&](uint32_t n) {
         p.n_ctx = 256 * n;
         std::string reason;
-        const llama_context_ptr ctx = context(p, reason);
-        return ctx && fits(memory_of(ctx.get()), spare);
+        const trial t = context(p, reason);
+        return t.ctx && fits(memory_of(t), spare);
     };
     // what a context takes grows with its size
     uint32_t good = 0;
@@ -163,7 +200,7 @@ static double bound(const model & m, const llama_context_params & p) {
     }
     const double n_ctx = double(p.n_ctx) + 256.0 * p.n_seq_max;
     const double compute = double(p.n_ubatch) * ((heads + 1) * n_ctx + llama_vocab_n_tokens(m.vocab) + 64.0 * hparams.n_embd);
-    return 4 * (row * (n_ctx + p.n_ubatch) + states * p.n_seq_max + compute);
+    return 4 * (row * (n_ctx + p.n_ubatch) + states * p.n_seq_max * (1 + p.n_rs_seq) + compute);
 }
 
 static std::string mib(uint64_t bytes) {
@@ -173,30 +210,36 @@ static std::string mib(uint64_t bytes) {
 }
 
 // Whether the context leaves the share of free memory by far: then there is no need to try it out.
-static bool is_small(const model & m, const llama_context_params & p, double spare) {
-    const double most = bound(m, p);
-    const auto   all  = devices_of(m.ptr.get());
-    return std::all_of(all.begin(), all.end(), [&](ggml_backend_dev_t dev) {
-        return most + double(llama_model_size(m.ptr.get())) < (1 - spare) * double(device_now(dev).free_bytes); // mapped weights are needed, too
-    });
+static bool is_small(const model & m, const draft_options * drafts, const llama_context_params & p, double spare) {
+    const auto most_of = [](const model & m, const llama_context_params & p) {
+        return bound(m, p) + double(llama_model_size(m.ptr.get())); // mapped weights are needed, too
+    };
+    const bool   two  = drafts && drafts->draft;
+    const double most = most_of(m, p) + (two ? most_of(*drafts->draft, drafts->params(p)) : 0);
+    auto         all  = devices_of(m.ptr.get());
+    if (two) {
+        const auto more = devices_of(drafts->draft->ptr.get());
+        all.insert(all.end(), more.begin(), more.end());
+    }
+    return std::all_of(all.begin(), all.end(), [&](ggml_backend_dev_t dev) { return most < (1 - spare) * double(device_now(dev).free_bytes); });
 }
 
-uint32_t largest_context(const model & m, const llama_context_params & p, double spare) {
-    return is_small(m, p, spare) ? p.n_ctx : estimator(m).largest(p, spare);
+uint32_t largest_context(const model & m, const draft_options * drafts, const llama_context_params & p, double spare) {
+    return is_small(m, drafts, p, spare) ? p.n_ctx : estimator(m, drafts).largest(p, spare);
 }
 
-void check_fits(const model & m, const llama_context_params & p) {
-    if (is_small(m, p, 0)) {
+void check_fits(const model & m, const draft_options * drafts, const llama_context_params & p) {
+    if (is_small(m, drafts, p, 0)) {
         return;
     }
-    const estimator trial(m);
+    const estimator trial(m, drafts);
     device_memory short_of = device_now(ggml_backend_dev_by_type(GGML_BACKEND_DEVICE_TYPE_CPU));
     if (!estimator::can_try(p)) {
         short_of.needed_bytes = uint64_t(64) * p.n_ctx; // and its rows
     } else {
         std::string reason;
-        const llama_context_ptr ctx = trial.context(p, reason);
-        const auto devices = ctx ? trial.memory_of(ctx.get()) : std::vector<device_memory>(); // without one, making it says why
+        const auto tried   = trial.context(p, reason);
+        const auto devices = tried.ctx ? trial.memory_of(tried) : std::vector<device_memory>(); // without one, making it says why
         const auto it = std::find_if(devices.begin(), devices.end(), [](const device_memory & d) { return d.needed_bytes > d.free_bytes; });
         if (it == devices.end()) {
             return;

@@ -9,6 +9,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <utility>
 
 namespace duo::abi {
 
@@ -119,13 +120,24 @@ public:
         return !paused;
     }
 
+    // As many as are sure to be wanted where they are right: one more comes after them.
+    std::optional<size_t> n_draft(const cache_sequence & s, bool hurry) const override {
+        if (!prefilled) {
+            return 0;
+        }
+        const choice & c = of(s);
+        const size_t n_left = o.max_tokens < 0 ? SIZE_MAX : size_t(o.max_tokens) - c.generated.size();
+        const size_t n_room = hurry ? SIZE_MAX : j->room(index(c));
+        const size_t n      = std::min(n_left, n_room);
+        return n == 0 ? 0 : std::min(n - 1, n_ctx - s.tokens.size());
+    }
+
     void computed(cache_sequence & s, const computed_piece & p) override {
         const int32_t i_last = p.i_batch + int32_t(p.n) - 1;
-        if (prefilled) {
-            of(s).n_decoded++;
-            next(of(s), i_last);
-        } else if (s.n_pending() > 0) {
-            j->set_progress(double(s.n_cached) / double(s.tokens.size()));
+        if (s.n_pending() > 0) { // also of a text whose cache was lost with a draft
+            j->set_progress(prefilled ? 1 : double(s.n_cached) / double(s.tokens.size()));
+        } else if (prefilled) {
+            next_with_draft(of(s), i_last);
         } else {
             end_of_prompt(s, i_last);
         }
@@ -154,6 +166,8 @@ private:
         std::string              answer;
         std::string              stop;
         size_t                   n_decoded      = 0;
+        size_t                   n_drafted      = 0;
+        size_t                   n_accepted     = 0; // of them
         double                   seconds        = 0;
         double                   paused_seconds = 0; // less the time of a pause's beginning, while it lasts
         bool                     paused         = false;
@@ -178,9 +192,11 @@ private:
 
     size_t index(const choice & c) const { return size_t(&c - choices.data()); }
 
-    choice & of(const cache_sequence & s) {
+    const choice & of(const cache_sequence & s) const {
         return *std::find_if(choices.begin(), choices.end(), [&](const choice & c) { return c.s == &s; });
     }
+
+    choice & of(const cache_sequence & s) { return const_cast<choice &>(std::as_const(*this).of(s)); }
 
     // All choices take their first token from the same logits.
     void end_of_prompt(cache_sequence & s, int32_t i_last) {
@@ -209,8 +225,27 @@ private:
         j->push(index(c), token, text, std::move(numbers));
     }
 
-    // Chooses a token, and says what comes after it.
-    void next(choice & c, int32_t i_batch) {
+    // Chooses tokens as long as the draft has the same, and one more. The last of them waits to be computed, drafted or not.
+    void next_with_draft(choice & c, int32_t i_batch) {
+        cache_sequence & s = *c.s;
+        c.n_drafted += s.draft.size();
+        for (size_t i = 0; i <= s.draft.size(); i++) {
+            c.n_decoded++;
+            const llama_token token = next(c, i_batch + int32_t(i));
+            if (i == s.draft.size() || token != s.draft[i]) {
+                break;
+            }
+            c.n_accepted++;
+            if (c.over) {
+                break;
+            }
+            s.n_cached++;
+        }
+        s.take_draft_back();
+    }
+
+    // Chooses a token, and says what comes after it: LLAMA_TOKEN_NULL where the text has ended.
+    llama_token next(choice & c, int32_t i_batch) {
         const duo_interrupt interrupt([&] { j->throw_if_cancelled(); }); // a grammar may take long for a token
 
         const float * logits = llama_get_logits_ith(ctx, i_batch);
@@ -222,7 +257,7 @@ private:
         // the end of a grammar is an end with ignoreEos, too, which leaves no token for it
         if (stuck ? is_complete(*m, o.sampling, c.generated) : llama_vocab_is_eog(m->vocab, token)) {
             end(c, "eos");
-            return;
+            return LLAMA_TOKEN_NULL;
         }
         if (stuck) {
             const std::string rest = c.stops.feed(c.utf8.flush());
@@ -246,6 +281,7 @@ private:
         if (ends || full) {
             end(c, ends ? "length" : "full");
         }
+        return token;
     }
 
     void end(choice & c, const char * stop) {
@@ -276,6 +312,8 @@ private:
                     { "stop",                  c.stop },
                     { "stopText",              c.stops.found() ? json(*c.stops.found()) : json() },
                     { "generatedTokens",       c.generated.size() },
+                    { "draftedTokens",         c.n_drafted },
+                    { "acceptedTokens",        c.n_accepted },
                     { "decodeSeconds",         c.seconds },
                     { "decodeTokensPerSecond", rate(c.n_decoded, c.seconds) },
                 });

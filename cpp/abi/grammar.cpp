@@ -9,12 +9,17 @@
 #include <algorithm>
 #include <cstring>
 #include <memory>
+#include <regex>
 
 namespace duo::abi {
 
 // llama.cpp parses groups and follows references by recursion: within these bounds its stack does for any grammar, and they are far from any that has a use
 static constexpr int    max_grammar_depth = 256;
 static constexpr size_t max_grammar_size  = 256 * 1024; // bytes
+
+// A trigger is looked for in the last 1,024 bytes of a text, by a regular expression, which recurses over them: up to 40 KB of stack for each byte of the pattern.
+static constexpr size_t max_trigger_word    = 1024; // bytes
+static constexpr size_t max_trigger_pattern = 128;
 
 // How many groups of a GBNF grammar are open at once, at most. Parentheses within literals, character classes, tokens and comments open none.
 static int grammar_depth(const std::string & text) {
@@ -54,6 +59,21 @@ static std::vector<llama_token> tokens_of(const model & m, const std::string & t
     return tokenize(m, text.data(), int32_t(text.size()), /*add_special=*/ false, /*parse_special=*/ true);
 }
 
+static void check_trigger(const options & o, const common_grammar_trigger & trigger) {
+    const bool   is_pattern = trigger.type == COMMON_GRAMMAR_TRIGGER_TYPE_PATTERN || trigger.type == COMMON_GRAMMAR_TRIGGER_TYPE_PATTERN_FULL;
+    const size_t max        = is_pattern ? max_trigger_pattern : max_trigger_word;
+    if (trigger.value.size() > max) {
+        throw o.error("grammarTriggers", (is_pattern ? "patterns of at most " : "words of at most ") + std::to_string(max) + " bytes, found " + std::to_string(trigger.value.size()));
+    }
+    if (is_pattern) {
+        try {
+            std::regex pattern(trigger.value);
+        } catch (const std::regex_error & e) {
+            throw o.error("grammarTriggers", std::string("regular expressions (") + e.what() + ")");
+        }
+    }
+}
+
 // The "sampling" of llama_duo_chat_apply's result.
 static void read_chat(options o, const model & m, common_params_sampling & s) {
     std::string grammar = o.string("grammar").value_or("");
@@ -69,6 +89,7 @@ static void read_chat(options o, const model & m, common_params_sampling & s) {
                 throw o.error("grammarTriggers", "what llama_duo_chat_apply gave");
             }
             common_grammar_trigger trigger = { common_grammar_trigger_type(t["type"].get<int>()), t["value"] };
+            check_trigger(o, trigger);
             // as llama.cpp's server does: a word that is one token starts the grammar as that token
             const auto tokens = trigger.type == COMMON_GRAMMAR_TRIGGER_TYPE_WORD ? tokens_of(m, trigger.value) : std::vector<llama_token>();
             if (trigger.type == COMMON_GRAMMAR_TRIGGER_TYPE_TOKEN) {

@@ -1,7 +1,5 @@
 #include "handle-table.h"
 
-#include <stdexcept>
-
 namespace duo::abi {
 
 static constexpr uint32_t slot_bits      = 14;
@@ -11,9 +9,10 @@ static constexpr uint32_t max_generation = (1u << (32 - slot_bits)) - 1;
 // A slot rests until this many others were freed after it, so that generations come round only after 2^8 * 2^18 handles.
 static constexpr size_t min_rest = 256;
 
-uint32_t handle_table::insert(any_object object, uint32_t owner) {
-    std::lock_guard lock(mutex);
+too_many_handles::too_many_handles()
+    : job_error("limit", std::to_string(max_slots) + " models, contexts, sequences, adapters and jobs are live: free those that are no longer needed") {}
 
+uint32_t handle_table::insert(any_object object, uint32_t owner) {
     uint32_t i;
     if (free_slots.size() > min_rest || (slots.size() == max_slots && !free_slots.empty())) {
         i = free_slots.front();
@@ -22,7 +21,7 @@ uint32_t handle_table::insert(any_object object, uint32_t owner) {
         i = uint32_t(slots.size());
         slots.emplace_back();
     } else {
-        throw std::runtime_error("too many live handles: free jobs, contexts and models that are no longer needed");
+        throw too_many_handles();
     }
 
     slots[i].object = std::move(object);

@@ -1,27 +1,36 @@
 // Numbers that stand for objects across the C ABI.
 #pragma once
 
+#include "job.h"
+
 #include <cstdint>
 #include <deque>
 #include <memory>
 #include <mutex>
+#include <utility>
 #include <variant>
 #include <vector>
 
 namespace duo::abi {
 
-class  job;
 class  context;
 class  sequence;
 class  lora;
 class  embedder;
 struct model;
 
+// A job_error with code "limit".
+struct too_many_handles : job_error {
+    too_many_handles();
+};
+
 // A handle is a slot in its low bits and, above, how often that slot was used: a stale handle finds another generation and so nothing.
 class handle_table {
 public:
     // owner: as this_owner() says
+    // Throws too_many_handles where no more fit.
     template <class T> uint32_t add(std::shared_ptr<T> object, uint32_t owner = 0) {
+        std::lock_guard lock(mutex);
         return insert(std::move(object), owner);
     }
 
@@ -36,13 +45,16 @@ public:
     // As get, and gives the handle back.
     template <class T> std::shared_ptr<T> take(uint32_t handle) {
         std::lock_guard lock(mutex);
-        slot * s = find(handle);
-        auto * held = s ? std::get_if<std::shared_ptr<T>>(&s->object) : nullptr;
-        if (!held) {
-            return nullptr;
+        return take_locked<T>(handle);
+    }
+
+    // As take and then add, for which there is room: what is to be freed can be, however many handles are live.
+    template <class T, class U> std::shared_ptr<T> exchange(uint32_t handle, std::shared_ptr<U> other, uint32_t owner, uint32_t * other_handle) {
+        std::lock_guard lock(mutex);
+        auto object = take_locked<T>(handle);
+        if (object) {
+            *other_handle = insert(std::move(other), owner);
         }
-        std::shared_ptr<T> object = std::move(*held);
-        release(handle);
         return object;
     }
 
@@ -73,6 +85,19 @@ private:
     std::mutex           mutex;
     std::vector<slot>    slots;
     std::deque<uint32_t> free_slots;  // longest free first
+
+    // --- with the mutex held ---
+
+    template <class T> std::shared_ptr<T> take_locked(uint32_t handle) {
+        slot * s = find(handle);
+        auto * held = s ? std::get_if<std::shared_ptr<T>>(&s->object) : nullptr;
+        if (!held) {
+            return nullptr;
+        }
+        std::shared_ptr<T> object = std::move(*held);
+        release(handle);
+        return object;
+    }
 
     uint32_t insert(any_object object, uint32_t owner);
     slot *   find(uint32_t handle);

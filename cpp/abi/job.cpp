@@ -170,9 +170,9 @@ void job::push(size_t i_stream, int32_t token, const std::string & text, std::ve
     }
 }
 
-bool job::is_full(size_t i_stream) const {
+size_t job::room(size_t i_stream) const {
     std::lock_guard lock(mutex);
-    return streams[i_stream].pieces.size() >= window_;
+    return window_ - std::min(window_, streams[i_stream].pieces.size());
 }
 
 void job::set_notify(std::function<void()> notify) {

@@ -99,8 +99,9 @@ public:
     // Hands on a token, the text that is due with it and numbers that belong to it; text alone where token is LLAMA_TOKEN_NULL.
     void push(size_t i_stream, int32_t token, const std::string & text, std::vector<double> numbers = {});
 
-    // Whether a stream's window is full: who makes tokens should wait for the reader.
-    bool is_full(size_t i_stream) const;
+    // How many tokens a stream's window has room for. Where it is full, who makes tokens should wait for the reader.
+    size_t room(size_t i_stream) const;
+    bool   is_full(size_t i_stream) const { return room(i_stream) == 0; }
 
     // Called, on any thread, whenever a full stream was drained or the job was cancelled.
     void set_notify(std::function<void()> notify);

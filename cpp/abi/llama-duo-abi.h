@@ -7,7 +7,7 @@
 // - Text goes in as (pointer, bytes), UTF-8, no NUL needed. Text comes out into (buffer, capacity); *needed gets the bytes of the whole text,
 //   and if they exceed the capacity nothing is written and the status is LLAMA_DUO_E_SPACE. The buffer may be NULL with capacity 0.
 // - Whatever can take long is a job: submit returns at once, the library's own threads work, and the caller polls. Nothing calls back.
-// - Options are one JSON object (at least "{}"), checked here: an unknown key, a wrong type (null is one for every key) or a value out of range fails the job
+// - Options are one JSON object (at least "{}"; nested 64 deep at most), checked here: an unknown key, a wrong type (null is one for every key) or a value out of range fails the job
 //   with a message that names the key, the value and what was expected.
 // - Nothing is ever printed: what llama.cpp has to say is in the log.
 // - A submit copies its input and a drain copies its output: no caller's buffer is used after the call returns.
@@ -35,6 +35,7 @@ enum llama_duo_status {
     LLAMA_DUO_E_SPACE    = -3,  // the buffer is too small; *needed says how large it must be
     LLAMA_DUO_E_STATE    = -4,  // not now: the job has not ended, or ended otherwise
     LLAMA_DUO_E_INTERNAL = -5,  // an exception that should not have happened
+    LLAMA_DUO_E_LIMIT    = -6,  // 16,384 handles are live: free some first
 };
 
 enum llama_duo_job_state {
@@ -68,12 +69,12 @@ LLAMA_DUO_API int32_t llama_duo_job_result(uint32_t job, void * buf, int32_t cap
 LLAMA_DUO_API int32_t llama_duo_job_data(uint32_t job, void * buf, int32_t cap, int32_t * needed);
 
 // { "code", "message" } once the job has failed. code is one of: option (bad option), gates (bad gate pattern), model (cannot be loaded),
-// unsupported (mixed heads cannot apply, or the cache cannot do this), context (cannot be created, or is of another kind), memory (a context does not fit; with
+// unsupported (mixed heads cannot apply, tokens cannot be drafted, or the cache cannot do this), context (cannot be created, or is of another kind), memory (a context does not fit; with
 // "device", "neededBytes", "freeBytes" and "largestContextSize", 0 where none fits), download (a model cannot be loaded from elsewhere), full (the tokens do not fit),
 // grammar (it allows no token of the vocabulary), decode, state (a sequence is not, or cannot become, what is asked for; a saved state is of
-// something else), template (a chat's template refuses), output (a file cannot be read or written), internal (what should not have happened). code
-// "option" adds "name" (the key, "duo.sink" for one within another, "prompt" or "text" for what is no option, "" where the options are no JSON
-// object), "value" and "expected"; code "grammar" adds "text", all that was generated; code "state" adds "resumableFrom" where it is how far back a
+// something else), template (a chat's template refuses), output (a file cannot be read or written), limit (no handle is left for what was made), internal (what
+// should not have happened). code "option" adds "name" (the key, "duo.sink" for one within another, "prompt" or "text" for what is no option, "" where the options
+// are no JSON object), "value" and "expected"; code "grammar" adds "text", all that was generated; code "state" adds "resumableFrom" where it is how far back a
 // sequence goes that was in the way; code "gates" of a pattern for another model adds "patternShape" and "modelShape", [KV heads of each layer].
 LLAMA_DUO_API int32_t llama_duo_job_error(uint32_t job, void * buf, int32_t cap, int32_t * needed);
 
@@ -169,9 +170,21 @@ LLAMA_DUO_API int32_t llama_duo_calibrate(uint32_t model, const void * json, int
 //     memory; it is rounded up to 256 before batches are cut to it),
 //   "sequences"?: integer >= 1, "batchSize"?: integer >= sequences, "ubatchSize"?, "threads"?, "threadsBatch"?, "typeK"?, "typeV"?: "f32" | "f16" |
 //   "bf16" | "q8_0" | ..., "flashAttention"?: "auto" | "on" | "off", "duo"?: { "gates"?: "auto" | path | pattern object, "sparsity"?, "threshold"?,
-//   "sink"?, "recent"?, "chunk"? }, "loras"?: [{ "lora": handle, "scale"?: number (1) }] (adapters of this model) }
+//   "sink"?, "recent"?, "chunk"? }, "loras"?: [{ "lora": handle, "scale"?: number (1) }] (adapters of this model), "speculative"?: SPECULATIVE }
+// SPECULATIVE: the same is generated, faster where drafts are often right and several tokens take little longer than one: tokens that may come next are
+//   drafted, and all of a draft are computed together.
+//   { "draft"?: handle of a small model with the same vocabulary (another is refused with code "unsupported", which says in what it differs), "lookup"?:
+//   boolean (false; true: what followed in the text where its last tokens stood before; at least one of the two is wanted, and the draft model is asked
+//   where nothing was found), "maxTokens"?: integer from 1 to 1024 (of a draft; 3 of the draft model's, 48 of those that were looked up),
+//   "minProbability"?: 0 to 1 (0; the draft model's drafts end before a token that is less likely to it), "ngramSize"?: integer from 1 to 1024 (12; how many
+//   tokens are looked up), "typeK"?, "typeV"? (f16), "threads"?, "threadsBatch"? (the context's; all four of the draft model's context, which holds as many
+//   tokens of as many sequences as this one, and no mixed heads) }
+//   Tokens that are computed together are summed in another order, which may decide between two that are as good as equally likely. A draft that was wrong
+//   is taken back from the cache, so a sequence's "resumableFrom" may be up to "maxTokens" larger than without. Beside recurrent layers each token of
+//   "maxTokens" takes as much memory as their states, and it is at most 2 less than the ubatch, and 254; where llama.cpp keeps no such states, or the draft model has
+//   recurrent layers, the error's code is "unsupported".
 // Result: { "context": handle, "contextSize", "sequences", "contextPerSequence", "batchSize", "ubatchSize", "threads", "threadsBatch",
-//   "typeK", "typeV", "kv": KV, "devices": [DEVICE], "warnings": WARNINGS }
+//   "typeK", "typeV", "kv": KV, "draftKv": KV | null (of the draft model's context), "devices": [DEVICE] (with what that takes), "warnings": WARNINGS }
 // DEVICE: { "name", "description", "type": "cpu" | "gpu", "totalBytes", "freeBytes", "weightsBytes", "contextBytes", "computeBytes" }
 // KV: { "retrievalBytes", "streamingBytes", "windowedBytes", "recurrentBytes" (of states: not in the sums), "totalBytes", "fullBytes", "retrievalHeads", "streamingHeads", "retrievalCells",
 //   "streamingCells", "windowedHeads", "windowedCells" (of layers with the model's own sliding windows),
@@ -180,13 +193,13 @@ LLAMA_DUO_API int32_t llama_duo_calibrate(uint32_t model, const void * json, int
 LLAMA_DUO_API int32_t llama_duo_context_create(uint32_t model, const void * json, int32_t len, uint32_t * job);
 
 // What llama_duo_context_create would make, without making it. Same options.
-// Result: { "supported": boolean, "reason": string | null, "kv": KV | null, "warnings": WARNINGS }. Where llama.cpp's own cache is asked for and it is not
+// Result: { "supported": boolean, "reason": string | null, "kv": KV | null, "draftKv", "warnings": WARNINGS }. Where llama.cpp's own cache is asked for and it is not
 //   the standard one, the model's file is read again, without its weights.
 LLAMA_DUO_API int32_t llama_duo_context_plan(uint32_t model, const void * json, int32_t len, uint32_t * job);
 
 // What llama_duo_context_create would take of each device, found without taking it. Same options. The model's file is read again, without its weights.
-// Result: { "supported", "reason", "contextSize", "kv", "weightsBytes", "contextBytes", "computeBytes", "devices": [DEVICE], "fits": boolean (whether each device has
-//   it free now), "largestContextSize": integer (contextSize, or the largest below it that fits; 0: none does) | null, "warnings" }.
+// Result: { "supported", "reason", "contextSize", "kv", "draftKv", "weightsBytes", "contextBytes", "computeBytes", "devices": [DEVICE], "fits": boolean
+//   (whether each device has it free now), "largestContextSize": integer (contextSize, or the largest below it that fits; 0: none does) | null, "warnings" }.
 //   Of a context whose cells alone would take much of the host's memory "kv" is null, "devices" empty and "fits" false.
 LLAMA_DUO_API int32_t llama_duo_context_estimate(uint32_t model, const void * json, int32_t len, uint32_t * job);
 
@@ -196,7 +209,7 @@ LLAMA_DUO_API int32_t llama_duo_context_free(uint32_t context, uint32_t * job);
 // Generates from a prompt. Jobs of a context run together: each has a sequence of the context to itself until it ends, and where all are taken
 // further jobs wait in the order of their submits. A job gets, of the sequences that are free, the one that holds most of its prompt's beginning,
 // which is reused where the cache can go on from there exactly; else the one that was used longest ago. A step of the context computes the next
-// token of every sequence that generates, and pieces of prompts, a ubatch of them at most.
+// token of every sequence that generates, with a draft of what may follow it, if drafts are wanted, and pieces of prompts, a ubatch of them at most.
 // The prompt: n_tokens ids, or, where n_tokens is -1, n_bytes of text, which the library's threads tokenize. A text that cannot fit, whatever its
 // tokens are, is refused before that.
 // Options: { "addSpecial"?: boolean (true), "parseSpecial"?: boolean (false; both as llama_duo_tokenize's flags, of a prompt that is text),
@@ -218,9 +231,9 @@ LLAMA_DUO_API int32_t llama_duo_context_free(uint32_t context, uint32_t * job);
 //   false: never), "ignoreEos"?: boolean (false), "grammar"?: GBNF, or "jsonSchema"?: object (the text is JSON that the schema describes), or
 //   "chat"?: the "sampling" of llama_duo_chat_apply's result }
 // Result: { "stop": "length" | "eos" | "text" | "full", "stopText": string | null, "promptTokens", "reusedTokens", "generatedTokens",
-//   "queuedSeconds" (until it got its sequence), "prefillSeconds", "decodeSeconds", "prefillTokensPerSecond", "decodeTokensPerSecond" (a rate
-//   without tokens is 0), "choices": [{ "stop", "stopText", "generatedTokens", "decodeSeconds", "decodeTokensPerSecond" }] (of each text; what
-//   stands outside is the first's) }
+//   "draftedTokens", "acceptedTokens" (drafted ones that were right; 0 without "speculative"), "queuedSeconds" (until it got its sequence),
+//   "prefillSeconds", "decodeSeconds", "prefillTokensPerSecond", "decodeTokensPerSecond" (a rate without tokens is 0), "choices": [{ "stop", "stopText",
+//   "generatedTokens", "draftedTokens", "acceptedTokens", "decodeSeconds", "decodeTokensPerSecond" }] (of each text; what stands outside is the first's) }
 //   The token that ends a generation ("eos") is neither counted nor drained. A grammar whose text is complete ends
 //   it so as well, with ignoreEos too. One that allows no token before that fails the job with code "grammar". decodeSeconds leaves out waiting for
 //   the reader.
@@ -333,7 +346,7 @@ LLAMA_DUO_API int32_t llama_duo_rank(uint32_t embedder, const void * json, int32
 // A prompt of messages, by the model's chat template and llama.cpp's template engine.
 // Options: { "messages": [at least one, as OpenAI's chat completions have them: { "role", "content", "tool_calls"?, "tool_call_id"?,
 //   "reasoning_content"? }], "tools"?: [{ "type": "function", "function": { "name", "description", "parameters": JSON schema } }], "toolChoice"?:
-//   "auto" | "none" | "required", "parallelToolCalls"?: boolean (false), "addAssistant"?: boolean (true; ends with the beginning of the assistant's
+//   "auto" | "none" | "required" (the answer, but for reasoning, is a call), "parallelToolCalls"?: boolean (false), "addAssistant"?: boolean (true; ends with the beginning of the assistant's
 //   turn), "continueLast"?: boolean (false; the last message is the assistant's, to be continued), "thinking"?: boolean (true; where the template
 //   knows of it), "reasoningBudget"?: integer >= -1 (-1: tokens of reasoning without an end), "reasoning"?: "auto" | "none" | "deepseek" |
 //   "deepseek-legacy" (how reasoning is told apart: "none" leaves it in the content), "jsonSchema"?: object (of the answer, not with
@@ -343,11 +356,13 @@ LLAMA_DUO_API int32_t llama_duo_rank(uint32_t embedder, const void * json, int32
 //   the text of messages or tools would have been read as special tokens, "stop": [string] (further stop strings), "supportsThinking": boolean,
 //   "sampling": object (for llama_duo_generate's "chat"), "parser": object (for llama_duo_chat_parse) }; data: the prompt's ids, int32_t. The names
 //   of special tokens in messages and tools are text there, whatever they are: only the template's own are special tokens, so the ids are what to
-//   generate from, not the text. Error code "template": it refuses the messages, or has no place for tools that may be called.
+//   generate from, not the text. Error code "template": it refuses the messages, they or it nest too deeply, or it has no place for tools that may be
+//   called.
 LLAMA_DUO_API int32_t llama_duo_chat_apply(uint32_t model, const void * json, int32_t len, uint32_t * job);
 
 // A message of what was generated. Options: { "text": string, "parser": from llama_duo_chat_apply, "partial"?: boolean (false; the text goes on) }
-// Result: { "content", "reasoning", "toolCalls": [{ "id", "name", "arguments": JSON text }] }. Error code "template": it is no such message.
+// Result: { "content", "reasoning", "toolCalls": [{ "id", "name", "arguments": JSON text }] }. Error code "template": it is no such message, or
+//   nests too deeply.
 LLAMA_DUO_API int32_t llama_duo_chat_parse(const void * json, int32_t len, uint32_t * job);
 
 // Options: { "schema": a JSON schema }. Result: { "grammar": GBNF of the JSON that it describes }

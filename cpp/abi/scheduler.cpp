@@ -1,8 +1,10 @@
 #include "scheduler.h"
 
 #include "context.h"
+#include "drafter.h"
 #include "log.h"
 #include "sequence.h"
+#include "token-batch.h"
 
 #include <algorithm>
 #include <set>
@@ -116,10 +118,14 @@ void scheduler::run() {
             sequences.emplace_back(ctx, llama_seq_id(i));
         }
         // one that is cancelled while others go on is left out of the next step
-        llama_set_abort_callback(ctx, [](void * self) {
+        const auto in_vain = [](void * self) {
             const auto * pieces = static_cast<const scheduler *>(self)->computing;
             return pieces && std::all_of(pieces->begin(), pieces->end(), [](const piece & p) { return p.t->j->cancelled(); });
-        }, this);
+        };
+        llama_set_abort_callback(ctx, in_vain, this);
+        if (owner->drafts && owner->drafts->ctx()) {
+            llama_set_abort_callback(owner->drafts->ctx(), in_vain, this);
+        }
         while (take_in()) {
             end_cancelled();
             take_back();
@@ -279,6 +285,9 @@ std::vector<scheduler::piece> scheduler::pick() {
     size_t n_left   = llama_n_batch(ctx);
     size_t n_prompt = llama_n_ubatch(ctx); // of prompts: more would only make progress and cancelling coarser
     for (const bool prompts : { false, true }) {
+        if (prompts) {
+            n_left -= draft(pieces, n_left);
+        }
         for (const auto & t : running) {
             for (cache_sequence * s : t->own) {
                 const size_t n_pending = s->n_pending();
@@ -299,23 +308,49 @@ std::vector<scheduler::piece> scheduler::pick() {
     return pieces;
 }
 
-int32_t scheduler::decode(const std::vector<piece> & pieces, std::string & reason) {
-    std::vector<llama_token>  tokens;
-    std::vector<llama_pos>    pos;
-    std::vector<llama_seq_id> ids;
-    std::vector<int8_t>       output;
-    for (const piece & p : pieces) {
-        for (size_t i = p.s->n_cached; i < p.s->n_cached + p.n; i++) {
-            tokens.push_back(p.s->tokens[i]);
-            pos.push_back(llama_pos(i));
-            ids.push_back(p.s->id);
-            output.push_back(i >= p.s->logits_from);
+// Sets the drafts of what generates, and returns how many tokens they have: half of what a batch has room for at most, so that prompts go on, too.
+size_t scheduler::draft(const std::vector<piece> & pieces, size_t n_left) {
+    if (!owner->drafts) {
+        return 0;
+    }
+    std::vector<piece>         sought;
+    std::vector<drafter::wish> wishes;
+    const size_t n_each = pieces.empty() ? 0 : n_left / 2 / pieces.size();
+    for (const auto & t : running) {
+        for (cache_sequence * s : t->own) {
+            const auto n_draft = t->n_draft(*s, hurry);
+            const bool in_step = std::any_of(pieces.begin(), pieces.end(), [&](const piece & p) { return p.s == s; });
+            if (n_draft && (in_step || s->n_pending() > 1)) {
+                sought.push_back({ t, s, 0 });
+                wishes.push_back({ s, in_step ? std::min(*n_draft, n_each) : 0 });
+            }
         }
     }
-    std::vector<int32_t>        n_seq_id(tokens.size(), 1);
-    std::vector<llama_seq_id *> seq_id(tokens.size());
-    for (size_t i = 0; i < tokens.size(); i++) {
-        seq_id[i] = &ids[i];
+    if (wishes.empty()) {
+        return 0;
+    }
+    std::sort(wishes.begin(), wishes.end(), [](const auto & a, const auto & b) { return a.s->id < b.s->id; });
+    computing = &sought;
+    owner->drafts->draft(wishes);
+    computing = nullptr;
+
+    size_t n = 0;
+    for (const auto & w : wishes) {
+        n += w.s->draft.size();
+    }
+    return n;
+}
+
+int32_t scheduler::decode(const std::vector<piece> & pieces, std::string & reason) {
+    token_batch batch;
+    for (const piece & p : pieces) {
+        const size_t end = p.s->n_cached + p.n;
+        for (size_t i = p.s->n_cached; i < end; i++) {
+            batch.add(p.s->tokens[i], i, p.s->id, i >= p.s->logits_from);
+        }
+        for (size_t i = 0; i < p.s->draft.size(); i++) {
+            batch.add(p.s->draft[i], end + i, p.s->id, true);
+        }
     }
 
     log_capture errors;
@@ -323,7 +358,7 @@ int32_t scheduler::decode(const std::vector<piece> & pieces, std::string & reaso
     int32_t     status = -3;
     std::string thrown;
     try { // buffers that a larger graph needs may not be had
-        status = llama_decode(ctx, { int32_t(tokens.size()), tokens.data(), nullptr, pos.data(), n_seq_id.data(), seq_id.data(), output.data() });
+        status = llama_decode(ctx, batch.view());
     } catch (const std::exception & e) {
         thrown = e.what();
     }
@@ -342,8 +377,10 @@ void scheduler::compute(const std::vector<piece> & pieces) {
     std::string   reason;
     const int32_t status = decode(pieces, reason);
 
-    if (status == 1 && pieces.size() > 1) { // for which of them there is no room shows one by one
+    const bool has_draft = std::any_of(pieces.begin(), pieces.end(), [](const piece & p) { return !p.s->draft.empty(); });
+    if (status == 1 && (pieces.size() > 1 || has_draft)) { // for which of them there is no room shows one by one
         for (const piece & p : pieces) {
+            p.s->draft.clear();
             if (std::find(running.begin(), running.end(), p.t) != running.end()) {
                 compute({ p });
             }
@@ -355,10 +392,9 @@ void scheduler::compute(const std::vector<piece> & pieces) {
     std::vector<computed_piece> computed;
     for (const piece & p : pieces) {
         computed.push_back({ p.s->n_cached, p.n, i_batch });
-        i_batch += int32_t(p.n);
+        i_batch += int32_t(p.n + p.s->draft.size());
         if (status == 0) {
-            p.s->n_cached += p.n;
-            p.s->logits.clear();
+            p.s->advance(p.n);
         } else {
             p.s->recover();
         }
@@ -387,6 +423,7 @@ void scheduler::compute(const std::vector<piece> & pieces) {
 // The job has ended: what it used is free for others.
 void scheduler::finish(const std::shared_ptr<task> & t) {
     for (cache_sequence * s : t->own) {
+        s->take_draft_back();
         if (t->on && s == &t->on->cells) {
             s->logits_from = SIZE_MAX;
             if (t->j->state() != LLAMA_DUO_JOB_DONE) { // of what it appended, what was computed stays

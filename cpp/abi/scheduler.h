@@ -15,7 +15,7 @@ namespace duo::abi {
 
 class context;
 
-// A step is one llama_decode: the next token of each sequence that generates, and then pieces of prompts, a ubatch at most in all, in the order in which
+// A step is one llama_decode: the next token of each sequence that generates, with a draft of what may follow, and then pieces of prompts, a ubatch at most in all, in the order in which
 // their jobs came. What comes of it is handed to the jobs, and the next step begins. A job that waits for its reader has no part in a step. Where all
 // sequences are taken jobs wait in a queue, and those on a handle's sequence wait for each other.
 class scheduler : public worker, public std::enable_shared_from_this<scheduler> {
@@ -78,7 +78,7 @@ private:
     std::vector<std::shared_ptr<sequence>> to_take_back;
     bool                                   hurry        = false;   // a job waits for a free sequence
     uint64_t                               n_given_back = 0;
-    const std::vector<piece> *             computing    = nullptr; // what llama_decode works on
+    const std::vector<piece> *             computing    = nullptr; // what llama_decode works for
 
     bool take_in();           // false: it is time to end
     void end_cancelled();
@@ -86,6 +86,7 @@ private:
     void start_waiting();
     bool try_to_start(const std::shared_ptr<task> & t);
     std::vector<piece> pick();
+    size_t draft(const std::vector<piece> & pieces, size_t n_left);
     void compute(const std::vector<piece> & pieces);
     int32_t decode(const std::vector<piece> & pieces, std::string & reason);
     void finish(const std::shared_ptr<task> & t);

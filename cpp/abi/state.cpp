@@ -215,7 +215,7 @@ public:
                 throw refused("it cannot be read to its end");
             }
         } else {
-            memcpy(dst, bytes.data() + at, n);
+            std::copy_n(bytes.data() + at, n, static_cast<char *>(dst)); // unlike memcpy none to or from a null pointer, too
         }
         at += n;
     }
@@ -396,7 +396,7 @@ public:
                     throw job_error("state", "the state is larger than 2 GiB: save it to a file");
                 }
                 bytes.resize(at + n);
-                memcpy(bytes.data() + at, data, n);
+                std::copy_n(static_cast<const char *>(data), n, bytes.data() + at);
             });
             memcpy(bytes.data(), &f, sizeof(f));
             j->set_data(bytes);

@@ -6,13 +6,14 @@
 
 #include <atomic>
 #include <memory>
+#include <optional>
 #include <vector>
 
 namespace duo::abi {
 
 class sequence;
 
-// Tokens of a sequence that were computed together.
+// Tokens of a sequence that were computed together. Its draft, whose first logits are those after them, was computed with them.
 struct computed_piece {
     size_t  first;   // index of the first in the sequence
     size_t  n;
@@ -52,6 +53,13 @@ public:
         (void) s;
         (void) hurry;
         return true;
+    }
+
+    // How many tokens may be drafted after a sequence's last one, at most; 0: none yet, but later. Nothing: none, ever.
+    virtual std::optional<size_t> n_draft(const cache_sequence & s, bool hurry) const {
+        (void) s;
+        (void) hurry;
+        return {};
     }
 
     // How many tokens may be computed at once, at most.

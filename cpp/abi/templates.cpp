@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cstring>
+#include <regex>
 
 namespace duo::abi {
 
@@ -209,6 +210,19 @@ std::vector<llama_token> tokens_of(const job & j, const model & m, const std::ve
     return result;
 }
 
+// llama.cpp's grammars let any text come before a call that is required, and small models never get to the call.
+std::string begins_with_call(const std::string & grammar) {
+    static const std::string root = "root ::= ";
+    const size_t begin = grammar.rfind(root, 0) == 0 ? 0 : grammar.find("\n" + root);
+    if (begin == std::string::npos) {
+        return grammar;
+    }
+    const size_t end = grammar.find('\n', begin + 1);
+    const std::string rule = grammar.substr(begin, end - begin);
+    static const std::regex text_before_call("until-[0-9]+\\? (?=tool-call)");
+    return grammar.substr(0, begin) + std::regex_replace(rule, text_before_call, "") + (end == std::string::npos ? "" : grammar.substr(end));
+}
+
 } // namespace
 
 void apply_template(job & j, const model & m, options o) {
@@ -236,6 +250,9 @@ void apply_template(job & j, const model & m, options o) {
         }
         if (inputs.tool_choice == COMMON_CHAT_TOOL_CHOICE_REQUIRED && p.grammar.empty()) {
             throw job_error("template", "the chat template does not show how tools are called, so that no call can be required: leave \"toolChoice\" at auto");
+        }
+        if (inputs.tool_choice == COMMON_CHAT_TOOL_CHOICE_REQUIRED) {
+            p.grammar = begins_with_call(p.grammar);
         }
     }
 

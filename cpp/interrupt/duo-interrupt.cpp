@@ -12,6 +12,10 @@ duo_interrupt::~duo_interrupt() {
     current = outer;
 }
 
+const std::function<void()> * duo_interrupt::innermost() {
+    return current ? &current->check : nullptr;
+}
+
 void duo_interrupt::poll() {
     if (current) {
         current->check();

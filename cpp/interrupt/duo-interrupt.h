@@ -12,6 +12,9 @@ public:
 
     static void poll();
 
+    // What poll calls; null where it does nothing.
+    static const std::function<void()> * innermost();
+
 private:
     std::function<void()> check;
     duo_interrupt *       outer;

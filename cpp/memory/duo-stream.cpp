@@ -175,7 +175,7 @@ void duo_stream::append_to(std::vector<uint8_t> & bytes) const {
 duo_stream duo_stream::from_bytes(const rings & rings, const std::vector<uint8_t> & bytes, size_t & at) {
     const auto take = [&](void * x, size_t size) {
         require(size <= bytes.size() - at);
-        memcpy(x, bytes.data() + at, size);
+        std::copy_n(bytes.data() + at, size, static_cast<uint8_t *>(x)); // unlike memcpy none to a null pointer, too
         at += size;
     };
     numbers x;

@@ -245,33 +245,6 @@ state_header make_state_header(const llama_memory_recurrent & recr, uint64_t n_b
     return h;
 }
 
-// Of a sequence, the recurrent layers' part has one cell at most, which it says first. llama.cpp makes room for as many as it says, and asserts that they fit.
-class one_cell_reader : public llama_io_read_i {
-public:
-    explicit one_cell_reader(llama_io_read_i & from) : from(from) {}
-
-    void read(void * dst, size_t size) override {
-        from.read(dst, size);
-        uint32_t n = 0;
-        if (!seen && size == sizeof(n)) {
-            memcpy(&n, dst, size);
-            if (n > 1) {
-                throw std::runtime_error("the state is damaged");
-            }
-        }
-        seen = true;
-    }
-
-    void read_tensor(ggml_tensor * tensor, size_t offset, size_t size) override { from.read_tensor(tensor, offset, size); }
-
-    size_t n_bytes() override { return from.n_bytes(); }
-    size_t n_left() override { return from.n_left(); }
-
-private:
-    llama_io_read_i & from;
-    bool seen = false;
-};
-
 } // namespace
 
 void llama_memory_hybrid_duo::state_write(llama_io_write_i & io, llama_seq_id seq_id, llama_state_seq_flags flags) const {
@@ -326,8 +299,7 @@ void llama_memory_hybrid_duo::state_read(llama_io_read_i & io, llama_seq_id seq_
     }
     try {
         sequences([&](llama_seq_id s) { n_back[s] = 0; });
-        one_cell_reader one(io);
-        recr->state_read(seq_id < 0 ? io : static_cast<llama_io_read_i &>(one), seq_id, flags);
+        recr->state_read(io, seq_id, flags);
         sequences([&](llama_seq_id s) {
             // a rollback leaves recurrent layers at the position before the one removed, which no token may have (M-RoPE)
             const llama_pos recurrent = recr->seq_pos_max(s), attended = attn->seq_pos_max(s);

@@ -1,6 +1,7 @@
 // Checks for small test programs. A failed check prints where, what and the values, and the program goes on; end main with `return check::result();`.
 #pragma once
 
+#include <atomic>
 #include <cmath>
 #include <cstdint>
 #include <cstdlib>
@@ -13,8 +14,9 @@
 
 namespace check {
 
-inline int n_passed = 0;
-inline int n_failed = 0;
+// threads of a test check, too
+inline std::atomic<int> n_passed { 0 };
+inline std::atomic<int> n_failed { 0 };
 
 template <typename T, typename = void>
 struct is_printable : std::false_type {};

@@ -3,6 +3,7 @@
 #include "check.h"
 
 #include "context.h"
+#include "duo-interrupt.h"
 #include "handle-table.h"
 #include "job.h"
 #include "llama-duo-abi.h"
@@ -68,6 +69,38 @@ static void test_stop_text() {
     CHECK_EQ(open.flush(), "ab");
 }
 
+std::vector<std::string> unicode_regex_split(const std::string & text, const std::vector<std::string> & regexes, bool byte_encode = true); // llama.cpp's, in one of its two unicode.h
+
+// Tokenizers that are regular expressions, of which there is no other implementation, on texts with long words.
+static void test_long_words() {
+    const std::vector<std::string> gpt4o = { "[^\\r\\n\\p{L}\\p{N}]?((?=[\\p{L}])([^a-z]))*((?=[\\p{L}])([^A-Z]))+|[^\\r\\n\\p{L}\\p{N}]?((?=[\\p{L}])([^a-z]))+((?=[\\p{L}])([^A-Z]))*|"
+        "\\p{N}{1,3}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n/]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+" };
+    const std::vector<std::string> bloom = { " ?[^(\\s|.,!?\u2026\u3002\uFF0C\u3001\u0964\u06D4\u060C)]+" }; // by wide characters
+#if defined(__SANITIZE_THREAD__)
+    constexpr size_t n = 10000; // it follows no stack of more than 65,536 calls
+#else
+    constexpr size_t n = 200000;
+#endif
+    for (const auto & regexes : { gpt4o, bloom }) {
+        CHECK(unicode_regex_split(std::string(n, 'a') + " b", regexes) == (std::vector<std::string> { std::string(n, 'a'), "\u0120b" }));
+    }
+    std::string text;
+    for (size_t i = 0; i < n; i++) {
+        text += "a ";
+    }
+    int n_asked = 0;
+    duo_interrupt interrupt([&] {
+        if (++n_asked == 1000) {
+            throw job_cancelled();
+        }
+    });
+    try {
+        unicode_regex_split(text, gpt4o);
+    } catch (const job_cancelled &) {
+    }
+    CHECK_EQ(n_asked, 1000);
+}
+
 static void test_handle_table() {
     handle_table table;
     const auto a = std::make_shared<job>();
@@ -103,6 +136,21 @@ static void test_handle_table() {
     CHECK(std::adjacent_find(seen.begin(), seen.end()) == seen.end());
     CHECK((seen.back() & 0x3FFF) < 300);
     CHECK_EQ(a.use_count(), 1);
+
+    // there are so many, and where all are live one can be exchanged
+    std::vector<uint32_t> live;
+    while (live.size() < 16384) {
+        live.push_back(table.add(a));
+    }
+    CHECK_THROWS(table.add(a), job_error, "16384 models, contexts, sequences, adapters and jobs are live: free those");
+    const auto b = std::make_shared<job>();
+    uint32_t h_b = 0;
+    CHECK(table.exchange<job>(live[5], b, 0, &h_b) == a);
+    CHECK(table.get<job>(h_b) == b && table.get<job>(live[5]) == nullptr);
+    CHECK(table.exchange<job>(live[5], b, 0, &h_b) == nullptr);
+    CHECK(table.get<job>(h_b) == b);
+    CHECK(table.take<job>(live[6]) == a);
+    CHECK(table.add(a) != 0);
 }
 
 static void test_stale_handles() {
@@ -1118,9 +1166,41 @@ static void test_shutdown(const loaded & m) {
     sleep_ms(50);
 }
 
+// Where all handles are live, a call and a job say so, and what is there can be freed.
+static void test_handle_limit(const loaded & m) {
+    std::vector<uint32_t> jobs;
+    uint32_t job = 0;
+    int32_t status;
+    while ((status = llama_duo_gates_read("{}", 2, &job)) == LLAMA_DUO_OK && jobs.size() < 20000) {
+        jobs.push_back(job);
+    }
+    CHECK_EQ(status, LLAMA_DUO_E_LIMIT);
+    CHECK(jobs.size() > 16000);
+    CHECK_EQ(llama_duo_job_free(jobs.back()), LLAMA_DUO_OK);
+    jobs.pop_back();
+    const json e = take_error(submit([&](const void * j, int32_t n, uint32_t * job) { return llama_duo_context_create(m.model, j, n, job); }, R"({"contextSize":256})"));
+    CHECK_EQ(e.value("code", ""), "limit");
+    CHECK(contains(e.value("message", json()), "free those that are no longer needed"));
+
+    CHECK_EQ(llama_duo_job_free(jobs.back()), LLAMA_DUO_OK);
+    jobs.pop_back();
+    const json path = { { "path", m.path }, { "vocabOnly", true } };
+    job = submit(llama_duo_model_load, dump(path)); // which takes one of the two that are left
+    CHECK_EQ(wait_for(job), LLAMA_DUO_JOB_DONE);
+    const uint32_t model = result_of(job).at("model");
+    uint32_t none = 0;
+    CHECK_EQ(llama_duo_gates_read("{}", 2, &none), LLAMA_DUO_E_LIMIT);
+    give_back(llama_duo_model_free, model);
+    CHECK_EQ(llama_duo_job_free(job), LLAMA_DUO_OK);
+    for (const uint32_t j : jobs) {
+        CHECK_EQ(llama_duo_job_free(j), LLAMA_DUO_OK);
+    }
+}
+
 int main(int argc, char ** argv) {
     test_utf8();
     test_stop_text();
+    test_long_words();
     test_handle_table();
     test_stale_handles();
     test_arguments();
@@ -1161,6 +1241,7 @@ int main(int argc, char ** argv) {
     test_special_tokens(m);
     test_slow_grammar(m);
     test_free(m);
+    test_handle_limit(m);
     test_thread_end(m);
     test_rounds(m, full, n_rounds);
     test_rounds(m, mixed, n_rounds);

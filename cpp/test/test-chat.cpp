@@ -3,10 +3,14 @@
 #include "check.h"
 #include "random-model.h"
 
+#include "common.h"
+#include "llama-grammar.h"
+
 #include <algorithm>
 #include <fstream>
 #include <iterator>
 #include <random>
+#include <regex>
 
 using tokens_t = std::vector<int32_t>;
 
@@ -198,6 +202,118 @@ static void test_refusals() {
     CHECK_EQ(take_error(submit(apply(), dump({ { "template", "{% for %}" }, { "messages", { user("x") } } }))).at("code"), "template");
 }
 
+// --- what nests deeply is an error, never the end of the stack ---
+
+static std::string repeated(const std::string & text, size_t n) {
+    std::string result;
+    while (n-- > 0) {
+        result += text;
+    }
+    return result;
+}
+
+static std::string arrays(size_t n) {
+    return repeated("[", n) + repeated("]", n);
+}
+
+static void check_template_error(uint32_t job, const std::string & why) {
+    const json e = take_error(job);
+    CHECK_EQ(e.value("code", ""), "template");
+    CHECK(contains(e.value("message", json()), why));
+}
+
+static void test_deep_templates() {
+    const auto applying = [](const std::string & text) { return submit(apply(), dump({ { "template", text }, { "messages", { user("x") } } })); };
+    constexpr size_t n = 16000, many = 100000;
+    for (const std::string & text : std::vector<std::string> {
+            "{{ " + repeated("(", many) + "1" + repeated(")", many) + " }}",
+            "{{ " + arrays(many) + " }}",
+            "{{ " + repeated("{1:", many) + "1" + repeated("}", many) + " }}",
+            "{{ " + repeated("not ", many) + "1 }}",
+            "{{ 1 - " + repeated("-", many) + "x }}",
+            "{{ " + repeated("1 if 1 else ", many) + "1 }}",
+            "{{ f" + repeated("()", many) + " }}",
+            "{{ x" + repeated("[x", many) + repeated("]", many) + " }}",
+            repeated("{% if 1 %}", many) + repeated("{% endif %}", many),
+            repeated("{% for x in y %}", many) + repeated("{% endfor %}", many),
+            "{% if 1 %}" + repeated("{% elif 1 %}", many) + "{% endif %}",
+            "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}",
+            "{{ 1" + repeated(" + 1", n / 2 - 10) + " }}" }) { // no recursion of the parser, but one of what runs it
+        check_template_error(applying(text), "nested too deeply");
+    }
+    for (const char * loop : { " + 1", " * 1", " and 1", " or 1", " == 1", "|abs", ".a", "[0]", " is none" }) {
+        check_template_error(applying("{{ x" + repeated(loop, many) + " }}"), "too long");
+    }
+    json r;
+    applied({ { "template", "{{ " + repeated("(", 20) + "1" + repeated(" + 1", 20) + repeated(")", 20) + " }}" }, { "messages", { user("x") } } }, r);
+    CHECK_EQ(r.at("prompt"), "21");
+}
+
+static void test_deep_messages() {
+    const std::string qwen = template_of("Qwen-Qwen2.5-7B-Instruct.jinja");
+    const auto called = [&](const std::string & arguments) {
+        const json history = { user("x"), { { "role", "assistant" }, { "content", "" }, { "tool_calls", { { { "type", "function" }, { "id", "1" }, { "function", { { "name", "weather" }, { "arguments", arguments } } } } } } } };
+        return submit(apply(), dump({ { "template", qwen }, { "addAssistant", false }, { "messages", history }, { "tools", { weather } } }));
+    };
+    CHECK(contains(take_result(called("{\"city\":" + arrays(50) + "}")).at("prompt"), "[[["));
+    check_template_error(called("{\"city\":" + arrays(100000) + "}"), "512 deep");
+
+    // of options themselves 64
+    for (const char * key : { "messages", "tools", "jsonSchema", "variables" }) {
+        check_refused(apply(), "{\"messages\":[{\"role\":\"user\",\"content\":\"x\"}],\"" + std::string(key) + "\":" + arrays(100000) + "}", "", "64 arrays and objects");
+    }
+    check_refused(llama_duo_schema_grammar, "{\"schema\":" + arrays(100000) + "}", "", "64 arrays and objects");
+
+    json r;
+    applied({ { "template", qwen }, { "messages", { user("x") } }, { "tools", { weather } } }, r);
+    const auto call = [](const std::string & arguments) { return "<tool_call>\n{\"name\": \"weather\", \"arguments\": {\"city\": " + arguments + "}}\n</tool_call>"; };
+    const auto parsing = [&](const std::string & text, const json & parser, bool partial) {
+        return submit(llama_duo_chat_parse, dump({ { "text", text }, { "parser", parser }, { "partial", partial } }));
+    };
+    json parser = r.at("parser");
+    CHECK_EQ(take_result(parsing(call(arrays(20)), parser, false)).at("toolCalls").size(), size_t(1));
+    for (const bool partial : { false, true }) {
+        check_template_error(parsing(call(arrays(100000)), parser, partial), "nested too deeply");
+        check_template_error(parsing(call(repeated("{\"a\":", 100000)), parser, partial), "nested too deeply");
+        CHECK(contains(take_result(parsing(repeated("[({", 100000), parser, partial)).at("content"), "[({")); // no call, only a text
+    }
+
+    parser["rules"] = arrays(100000);
+    const json e = take_error(parsing("x", parser, false));
+    CHECK_EQ(e.value("name", ""), "parser.rules");
+    CHECK(contains(e.value("expected", json()), "512 deep"));
+    parser["rules"] = R"({"parsers":[{"type":"atomic","child":0}],"rules":{},"root":0})"; // follows itself
+    check_template_error(parsing("x", parser, false), "nested too deeply");
+}
+
+// --- what a lazy grammar waits for ---
+
+static void test_triggers() {
+    const auto find = [](const std::string & pattern, const std::string & text) { return llama_grammar_trigger_pattern { pattern, std::regex(pattern) }.find(text); };
+    const std::string spaces(1 << 20, ' ');
+    CHECK_EQ(find("\\s+to$", spaces + "x"), std::string::npos);
+    CHECK_EQ(find("(to)$", spaces + "to"), spaces.size());
+    CHECK_EQ(find("[^x]*(to)", spaces + "to"), spaces.size());
+    CHECK_EQ(find("to", "say to"), size_t(4));
+    CHECK_EQ(find("^to", "to"), size_t(0));
+    CHECK_EQ(find("^\\s*(to)$", "  to"), size_t(2));
+    CHECK_EQ(find("^\\s+to$", spaces + "to"), std::string::npos); // began before what is looked at, which is no beginning
+
+    const uint32_t c = take_result(submit([](const void * j, int32_t n, uint32_t * job) { return llama_duo_context_create(model, j, n, job); }, R"({"contextSize":512})")).at("context");
+    const json_call generating = [=](const void * j, int32_t n, uint32_t * job) { return llama_duo_generate(c, nullptr, -1, "x", 1, j, n, job); };
+    const auto options = [](int type, const std::string & value) {
+        return dump({ { "maxTokens", 1 }, { "chat", { { "grammar", "root ::= \"a\"" }, { "grammarLazy", true }, { "grammarTriggers", { { { "type", type }, { "value", value } } } } } } });
+    };
+    for (const int type : { COMMON_GRAMMAR_TRIGGER_TYPE_PATTERN, COMMON_GRAMMAR_TRIGGER_TYPE_PATTERN_FULL }) {
+        check_refused(generating, options(type, repeated("(", 100000)), "chat.grammarTriggers", "at most 128 bytes");
+        check_refused(generating, options(type, "(a"), "chat.grammarTriggers", "regular expressions");
+        take_result(submit(generating, options(type, "<\\|start\\|>assistant(\\s+to)")));
+    }
+    check_refused(generating, options(COMMON_GRAMMAR_TRIGGER_TYPE_WORD, repeated("a", 1025)), "chat.grammarTriggers", "at most 1024 bytes");
+    take_result(submit(generating, options(COMMON_GRAMMAR_TRIGGER_TYPE_WORD, repeated("(", 1024))));
+    give_back(llama_duo_context_free, c);
+}
+
 int main(int argc, char ** argv) {
     std::mt19937_64 rng(check::seed());
     folder = argc > 1 ? argv[1] : "";
@@ -212,6 +328,9 @@ int main(int argc, char ** argv) {
     test_reasoning();
     test_schema();
     test_refusals();
+    test_deep_templates();
+    test_deep_messages();
+    test_triggers();
     give_back(llama_duo_model_free, model);
     return check::result();
 }

@@ -67,7 +67,7 @@ static const std::set<std::string> typed = { "made", "option", "gates", "unsuppo
 static std::string compare(uint32_t model, const json & options, const std::string & of = "") {
     const outcome p = planned(model, options);
     const outcome m = made(model, options);
-    const bool agree = p.what == m.what && typed.count(m.what) && (m.what != "made" || (p.value.at("kv") == m.value.at("kv") && p.value.at("warnings") == m.value.at("warnings")));
+    const bool agree = p.what == m.what && typed.count(m.what) && (m.what != "made" || (p.value.at("kv") == m.value.at("kv") && p.value.at("draftKv") == m.value.at("draftKv") && p.value.at("warnings") == m.value.at("warnings")));
     CHECK(agree);
     if (!agree) {
         fprintf(stderr, "    %s %s\n    planned: %s\n    made: %s\n", of.c_str(), dump(options).c_str(), dump(p.value).c_str(), dump(m.value).c_str());
@@ -88,7 +88,7 @@ private:
     std::mt19937_64 rng;
 };
 
-static json random_options(dice & d) {
+static json random_options(dice & d, uint32_t model) {
     json o = json::object();
     const auto maybe = [&](const char * key, double p, auto value) {
         if (d.chance(p)) {
@@ -103,6 +103,7 @@ static json random_options(dice & d) {
     maybe("typeK",        0.3,  d.one_of<std::string>({ "f32", "f16", "bf16", "q8_0", "q4_0", "iq4_nl", "q5_1" }));
     maybe("typeV",        0.3,  d.one_of<std::string>({ "f32", "f16", "bf16", "q8_0", "q4_0", "iq4_nl", "q5_1" }));
     maybe("flashAttention", 0.3, d.one_of<std::string>({ "auto", "on", "off" }));
+    maybe("speculative",  0.3, d.one_of<json>({ { { "lookup", true } }, { { "lookup", true }, { "maxTokens", 300 } }, { { "draft", model } }, { { "draft", model }, { "typeK", "q8_0" } } }));
     if (d.chance(0.6)) {
         json duo = json::object();
         duo["sparsity"] = d.one_of<double>({ 0, 0.25, 0.5, 1 });
@@ -126,7 +127,7 @@ static void test_random(uint32_t model, uint64_t seed, int n_rounds) {
     dice d(seed);
     std::map<std::string, int> ends;
     for (int i = 0; i < n_rounds; i++) {
-        ends[compare(model, random_options(d))]++;
+        ends[compare(model, random_options(d, model))]++;
     }
     for (const auto & [what, n] : ends) {
         printf("random options: %d %s\n", n, what.c_str());

@@ -30,7 +30,7 @@ static uint64_t sum(const json & devices, const char * key) {
     return result;
 }
 
-static void test_exact(const std::string & name, uint32_t model, uint32_t bare, const json & options) {
+static json test_exact(const std::string & name, uint32_t model, uint32_t bare, const json & options) {
     const json made  = take_result(begin_create(model, options));
     const json there = estimate(model, options); // of a model with weights
     const json alone = estimate(bare, options);  // and of one without
@@ -38,6 +38,7 @@ static void test_exact(const std::string & name, uint32_t model, uint32_t bare, 
         CHECK(e.at("supported") == true);
         CHECK(e.at("fits") == true);
         CHECK(e.at("kv") == made.at("kv"));
+        CHECK(e.at("draftKv") == made.at("draftKv"));
         CHECK(e.at("contextSize") == made.at("contextSize"));
         CHECK(e.at("largestContextSize") == made.at("contextSize"));
         for (const char * key : { "weightsBytes", "contextBytes", "computeBytes" }) {
@@ -51,6 +52,7 @@ static void test_exact(const std::string & name, uint32_t model, uint32_t bare, 
         }
     }
     give_back(llama_duo_context_free, made.at("context"));
+    return there;
 }
 
 // Models of each kind of cache.
@@ -76,13 +78,32 @@ static void test_models() {
             }) {
             test_exact(a.name, model, bare, options);
         }
+        // and what drafts for it: the model itself, whose weights are there once, or another one
+        const bool         can_draft = a.name != "qwen35" && a.name != "lfm2"; // recurrent layers
+        const json options = { { "contextSize", 2048 }, { "sequences", 2 }, { "duo", { { "sparsity", 1 } } } };
+        json by_lookup = options, by_itself = options;
+        by_lookup["speculative"] = { { "lookup", true } };
+        by_itself["speculative"] = { { "draft", model }, { "typeK", "f32" }, { "maxTokens", 100 } };
+        test_exact(a.name, model, bare, by_lookup);
+        if (can_draft) {
+            const json one = test_exact(a.name, model, model, by_itself), none = estimate(model, options);
+            CHECK(one.at("draftKv").at("totalBytes") > 0);
+            CHECK(one.at("weightsBytes") == none.at("weightsBytes"));
+            CHECK(one.at("contextBytes") > none.at("contextBytes"));
+            const uint32_t other = load(file.path(), { { "useMmap", false } });
+            json by_other = by_itself;
+            by_other["speculative"]["draft"] = other;
+            const json two = test_exact(a.name, model, bare, by_other);
+            CHECK(two.at("draftKv") == one.at("draftKv"));
+            CHECK(two.at("weightsBytes") > one.at("weightsBytes"));
+            give_back(llama_duo_model_free, other);
+        }
         give_back(llama_duo_model_free, model);
         give_back(llama_duo_model_free, bare);
 
         // mapped, weights may take less, and the rest is the same
         const uint32_t mapped = load(file.path());
-        const json options = { { "contextSize", 1024 }, { "duo", { { "sparsity", 1 } } } };
-        test_exact(a.name, mapped, mapped, options);
+        test_exact(a.name, mapped, mapped, { { "contextSize", 1024 }, { "duo", { { "sparsity", 1 } } } });
         give_back(llama_duo_model_free, mapped);
     }
     CHECK_EQ(names.size(), size_t(6));

@@ -15,12 +15,14 @@
 // One concept: how its options are submitted, and keys that only the library has.
 struct concept_reader {
     std::function<uint32_t(const json &)> submit;
-    std::set<std::string>                 more; // of the library alone, so far
+    std::set<std::string>                 more; // of the library alone
     std::string                           prefix;
 };
 
 static const char * no_such_option = "noSuchOption";
-static const char * from           = "from"; // its bound is the text's length
+
+// Bounds that a table has no number for: a text's length, a context's sequences, a vocabulary.
+static const std::set<std::string> bounded_elsewhere = { "from", "n", "logProbs", "contextSize" };
 
 // What is said against these options; a null where nothing is.
 static json refusal(const concept_reader & reader, const json & options) {
@@ -43,7 +45,7 @@ static void check_taken(const concept_reader & reader, const std::string & key, 
 static void check_refused(const concept_reader & reader, const std::string & key, const json & value, const json & form) {
     const json error   = refusal(reader, { { key, value }, { no_such_option, 1 } });
     const bool refused = !error.is_null() && error.value("code", "") == "option" && error.value("name", "") == reader.prefix + key &&
-                         (key == from || !form.contains("expected") || error.value("expected", "") == form.at("expected"));
+                         (bounded_elsewhere.count(key) || !form.contains("expected") || error.value("expected", "") == form.at("expected"));
     CHECK(refused);
     if (!refused) {
         fprintf(stderr, "    %s%s = %s: %s, expected %s\n", reader.prefix.c_str(), key.c_str(), dump(value).c_str(), dump(error).c_str(), dump(form).c_str());
@@ -60,7 +62,7 @@ static void check_option(const concept_reader & reader, const std::string & key,
         const double max = form.at("max");
         const double far = type == "integer" ? 1 : std::max(1e-6, std::abs(max) * 1e-6);
         check_taken(reader, key, min);
-        if (key != from) {
+        if (!bounded_elsewhere.count(key)) {
             check_taken(reader, key, max);
         }
         check_refused(reader, key, min - (type == "integer" ? 1 : std::max(1e-6, std::abs(min) * 1e-6)), form);
@@ -86,7 +88,7 @@ static void check_option(const concept_reader & reader, const std::string & key,
         check_refused(reader, key, json::array({ "" }), form);
         check_refused(reader, key, "a", form);
     } else if (type == "object") {
-        check_taken(reader, key, { { "sparsity", 1 } });
+        check_taken(reader, key, key == "speculative" ? json { { "lookup", true } } : json { { "sparsity", 1 } });
         check_refused(reader, key, 1, form);
     } else {
         CHECK_EQ(type, "any");
@@ -149,6 +151,21 @@ static std::map<std::string, json> generate_defaults(const duo::abi::model & m) 
         { "repeatLastN",      s.penalty_last_n },
         { "frequencyPenalty", s.penalty_freq },
         { "presencePenalty",  s.penalty_present },
+        { "topNSigma",        s.top_n_sigma },
+        { "minKeep",          s.min_keep },
+        { "xtcProbability",   s.xtc_probability },
+        { "xtcThreshold",     s.xtc_threshold },
+        { "dynamicTemperatureRange",    s.dynatemp_range },
+        { "dynamicTemperatureExponent", s.dynatemp_exponent },
+        { "dryMultiplier",    s.dry_multiplier },
+        { "dryBase",          s.dry_base },
+        { "dryAllowedLength", s.dry_allowed_length },
+        { "dryLastN",         s.dry_penalty_last_n },
+        { "mirostat",         s.mirostat },
+        { "mirostatTau",      s.mirostat_tau },
+        { "mirostatEta",      s.mirostat_eta },
+        { "adaptiveTarget",   s.adaptive_target },
+        { "adaptiveDecay",    s.adaptive_decay },
     };
 }
 
@@ -157,6 +174,7 @@ static std::map<std::string, json> context_defaults() {
     const auto & p = o.params;
     return {
         { "contextSize",    p.n_ctx },
+        { "sequences",      p.n_seq_max },
         { "batchSize",      p.n_batch },
         { "ubatchSize",     p.n_ubatch },
         { "typeK",          ggml_type_name(p.type_k) },
@@ -205,17 +223,23 @@ int main(int argc, char ** argv) {
     const int32_t tokens[] = { 5, 6, 7 };
     const std::map<std::string, concept_reader> readers = {
         { "model",    { [&](const json & o) { return load(json::parse(with({ { "path", path }, { "vocabOnly", true } }, o))); },
-            { "useMlock", "checkTensors", "splitMode", "mainGpu", "devices", "tensorSplit", "overrides" }, "" } },
-        { "context",  { plan, { "sequences", "loras" }, "" } },
+            { "path" }, "" } },
+        { "context",  { plan, {}, "" } },
         { "duo",      { [&](const json & o) { return plan({ { "duo", o } }); }, {}, "duo." } },
+        { "speculative", { [&](const json & o) { return plan({ { "speculative", json::parse(with({ { "draft", model } }, o)) } }); }, {}, "speculative." } },
         { "generate", { [&](const json & o) {
             return submit([&](const void * j, int32_t n, uint32_t * job) { return llama_duo_generate(context, tokens, 3, nullptr, 0, j, n, job); }, with({ { "maxTokens", 0 } }, o));
-        }, { "addSpecial", "n", "logProbs", "topNSigma", "xtcProbability", "xtcThreshold", "minKeep", "dynamicTemperatureRange", "dynamicTemperatureExponent",
-             "dryMultiplier", "dryBase", "dryAllowedLength", "dryLastN", "drySequenceBreakers", "mirostat", "mirostatTau", "mirostatEta", "adaptiveTarget",
-             "adaptiveDecay", "samplers", "logitBias", "jsonSchema", "chat" }, "" } },
+        }, { "jsonSchema", "chat" }, "" } },
         { "score",    { [&](const json & o) {
             return submit([&](const void * j, int32_t n, uint32_t * job) { return llama_duo_score(context, tokens, 3, nullptr, 0, j, n, job); }, dump(o));
-        }, { "addSpecial" }, "" } },
+        }, {}, "" } },
+        { "chat",     { [&](const json & o) {
+            const json messages = json::array({ { { "role", "user" }, { "content", "hello" } } });
+            return submit([=](const void * j, int32_t n, uint32_t * job) { return llama_duo_chat_apply(model, j, n, job); }, with({ { "messages", messages } }, o));
+        }, { "messages", "tools", "addAssistant", "continueLast", "jsonSchema", "reasoning", "now" }, "" } },
+        { "embedder", { [&](const json & o) {
+            return submit([=](const void * j, int32_t n, uint32_t * job) { return llama_duo_embedder_create(model, j, n, job); }, dump(o));
+        }, {}, "" } },
         { "select",   { [&](const json & o) {
             const json pattern = { { "llamaDuoPattern", 1 }, { "layers", 1 }, { "kvHeads", 2 }, { "gates", { { 0.25, 0.75 } } } };
             return submit(llama_duo_gates_select, with({ { "pattern", pattern } }, o));

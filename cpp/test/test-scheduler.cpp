@@ -1,8 +1,10 @@
 // Several sequences in one context: what runs together is what runs alone, and nothing of one shows in another. On small random models, in F32.
 #include "abi-calls.h"
 #include "check.h"
+#include "context-calls.h"
 #include "random-model.h"
 
+#include "fnv1a.h"
 #include "ggml.h"
 #include "gguf.h"
 
@@ -14,85 +16,6 @@
 #include <map>
 #include <random>
 #include <set>
-
-using tokens_t = std::vector<int32_t>;
-
-static uint32_t load(const std::string & path) {
-    return take_result(submit(llama_duo_model_load, dump({ { "path", path } }))).at("model");
-}
-
-// --- contexts ---
-
-struct cache_kind {
-    const char * name;
-    json         options; // of a context of one sequence
-};
-
-static json with_sequences(json options, int n, int n_ctx_seq = 512) {
-    options["contextSize"] = n * n_ctx_seq;
-    options["sequences"]   = n;
-    options["threads"]     = 2;
-    return options;
-}
-
-static uint32_t make(uint32_t model, const json & options) {
-    return take_result(submit([=](const void * j, int32_t n, uint32_t * job) { return llama_duo_context_create(model, j, n, job); }, dump(options))).at("context");
-}
-
-// Half of the heads stream, with rings of 64 cells at most, which prompts here exceed.
-static std::vector<cache_kind> kinds(std::mt19937_64 & rng, const random_model_params & p) {
-    json gates = json::array();
-    for (int64_t il = 0; il < p.n_layer; il++) {
-        json row = json::array();
-        for (int64_t h = 0; h < p.n_head_kv; h++) {
-            row.push_back(double(rng() % 1000) / 1000);
-        }
-        gates.push_back(row);
-    }
-    const json pattern = { { "llamaDuoPattern", 1 }, { "layers", p.n_layer }, { "kvHeads", p.n_head_kv }, { "gates", gates } };
-    const json f32     = { { "typeK", "f32" }, { "typeV", "f32" }, { "ubatchSize", 32 } };
-    json stock = f32, mixed = f32;
-    stock["flashAttention"] = "off";
-    mixed["duo"] = { { "gates", pattern }, { "sparsity", 0.5 }, { "sink", 4 }, { "recent", 12 } };
-    return { { "stock", stock }, { "mixed", mixed } };
-}
-
-// --- calls ---
-
-static json_call generate(uint32_t context, const tokens_t & prompt) {
-    return [=](const void * j, int32_t n, uint32_t * job) { return llama_duo_generate(context, prompt.data(), int32_t(prompt.size()), nullptr, 0, j, n, job); };
-}
-
-static json_call score(uint32_t context, const tokens_t & tokens) {
-    return [=](const void * j, int32_t n, uint32_t * job) { return llama_duo_score(context, tokens.data(), int32_t(tokens.size()), nullptr, 0, j, n, job); };
-}
-
-static json greedy(int n) {
-    return { { "maxTokens", n }, { "temperature", 0 }, { "ignoreEos", true } };
-}
-
-static tokens_t generated(uint32_t context, const tokens_t & prompt, const json & options, json * result = nullptr) {
-    const uint32_t job = submit(generate(context, prompt), dump(options));
-    const tokens_t tokens = drain_all(job).tokens;
-    const json r = take_result(job);
-    if (result) {
-        *result = r;
-    }
-    return tokens;
-}
-
-static tokens_t random_tokens(std::mt19937_64 & rng, size_t n) {
-    tokens_t t(n);
-    for (auto & x : t) {
-        x = int32_t(3 + rng() % 500);
-    }
-    return t;
-}
-
-static tokens_t joined(tokens_t a, const tokens_t & b) {
-    a.insert(a.end(), b.begin(), b.end());
-    return a;
-}
 
 // --- the scheduler ---
 
@@ -131,9 +54,10 @@ static void test_twins(uint32_t model, const cache_kind & kind, std::mt19937_64 
         size_t n_running = 0;
         for (auto & r : requests) {
             if (r.d.state < LLAMA_DUO_JOB_DONE || r.d.more) {
-                n_running += r.d.state == LLAMA_DUO_JOB_RUNNING;
+                const bool ran = r.d.state == LLAMA_DUO_JOB_RUNNING;
                 n_left++;
                 drain(r.job, r.d);
+                n_running += ran && r.d.state == LLAMA_DUO_JOB_RUNNING; // and so at the moment between two rounds, when all of these did
                 if (r.cancel && (rng() % 8 == 0 || r.d.tokens.size() > 3)) {
                     CHECK_EQ(llama_duo_job_cancel(r.job), LLAMA_DUO_OK);
                 }
@@ -379,57 +303,6 @@ static void test_samplers(uint32_t model, const cache_kind & kind, std::mt19937_
 
 // --- sequences ---
 
-using sequence_call = std::function<int32_t(uint32_t, uint32_t *)>;
-
-static uint32_t start(const std::function<int32_t(uint32_t *)> & call) {
-    uint32_t job = 0;
-    CHECK_EQ(call(&job), LLAMA_DUO_OK);
-    return job;
-}
-
-static uint32_t create(uint32_t context) {
-    return take_result(start([&](uint32_t * job) { return llama_duo_sequence_create(context, job); })).at("sequence");
-}
-
-static uint32_t append(uint32_t s, const tokens_t & tokens) {
-    return start([&](uint32_t * job) { return llama_duo_sequence_append(s, tokens.data(), int32_t(tokens.size()), nullptr, 0, "{}", 2, job); });
-}
-
-static uint32_t fork(uint32_t s) {
-    return take_result(start([&](uint32_t * job) { return llama_duo_sequence_fork(s, job); })).at("sequence");
-}
-
-static uint32_t truncate(uint32_t s, int32_t n) {
-    return start([&](uint32_t * job) { return llama_duo_sequence_truncate(s, n, job); });
-}
-
-static std::vector<float> logits(uint32_t s) {
-    return take_data<float>(start([&](uint32_t * job) { return llama_duo_sequence_logits(s, job); }));
-}
-
-static std::vector<double> scored(uint32_t s, const tokens_t & tokens) {
-    return take_data<double>(start([&](uint32_t * job) { return llama_duo_sequence_score(s, tokens.data(), int32_t(tokens.size()), nullptr, 0, "{}", 2, job); }));
-}
-
-static tokens_t generated_on(uint32_t s, const tokens_t & prompt, const json & options) {
-    const std::string text = dump(options);
-    const uint32_t job = start([&](uint32_t * job) {
-        return llama_duo_sequence_generate(s, prompt.data(), int32_t(prompt.size()), nullptr, 0, text.data(), int32_t(text.size()), job); });
-    const tokens_t tokens = drain_all(job).tokens;
-    take_result(job);
-    return tokens;
-}
-
-static int32_t length(uint32_t s, int32_t * resumable_from = nullptr) {
-    int32_t n = -1, from = -1;
-    CHECK_EQ(llama_duo_sequence_size(s, &n, &from), LLAMA_DUO_OK);
-    CHECK(from >= 0 && from <= n);
-    if (resumable_from) {
-        *resumable_from = from;
-    }
-    return n;
-}
-
 static double furthest(const std::vector<float> & a, const std::vector<float> & b) {
     double d = a.size() == b.size() ? 0 : INFINITY;
     for (size_t i = 0; i < a.size() && i < b.size(); i++) {
@@ -548,18 +421,32 @@ static void test_sequences(uint32_t model, const cache_kind & kind, std::mt19937
 
 // --- states ---
 
-static uint32_t save(uint32_t s, const std::string & options = "{}") {
-    return start([&](uint32_t * job) { return llama_duo_sequence_save(s, options.data(), int32_t(options.size()), job); });
-}
-
-static uint32_t load_state(uint32_t s, const std::vector<char> & bytes, const std::string & options = "{}") {
-    return start([&](uint32_t * job) { return llama_duo_sequence_load(s, bytes.data(), int32_t(bytes.size()), options.data(), int32_t(options.size()), job); });
-}
-
 static void check_state_refused(uint32_t s, const std::vector<char> & bytes, const std::string & why) {
     const json e = take_error(load_state(s, bytes));
     CHECK_EQ(e.value("code", ""), "state");
     CHECK(contains(e.value("message", json()), why));
+}
+
+// A state of the standard cache whose number of cells is another one, with hashes that are right.
+static void test_forged_cells(uint32_t s, const std::vector<char> & bytes) {
+    struct { char magic[8]; uint32_t version, n_identity; uint64_t n_tokens, n_cached, n_state, payload, header; } f;
+    memcpy(&f, bytes.data(), sizeof(f));
+    const size_t tokens  = sizeof(f) + f.n_identity;
+    const size_t n_cells = tokens + f.n_tokens * sizeof(int32_t) + sizeof(uint32_t); // behind the number of streams
+    uint32_t found = 0;
+    memcpy(&found, &bytes[n_cells], sizeof(found));
+    CHECK_EQ(found, f.n_cached);
+    for (const uint32_t n : { 0u, 1u, found - 1, found + 1, 1u << 31, UINT32_MAX }) {
+        auto forged = bytes;
+        memcpy(&forged[n_cells], &n, sizeof(n));
+        f.payload = duo::fnv1a(&forged[tokens], forged.size() - tokens);
+        f.header  = duo::fnv1a(&forged[sizeof(f)], f.n_identity, duo::fnv1a(&f, sizeof(f) - sizeof(f.header)));
+        memcpy(forged.data(), &f, sizeof(f));
+        check_state_refused(s, forged, "it says that it has " + std::to_string(n) + " cells");
+        CHECK_EQ(length(s), 0);
+        take_result(load_state(s, bytes));
+        CHECK_EQ(length(s), int32_t(f.n_tokens));
+    }
 }
 
 static void test_states(uint32_t model, const cache_kind & kind, const std::vector<cache_kind> & all, std::mt19937_64 & rng) {
@@ -643,6 +530,9 @@ static void test_states(uint32_t model, const cache_kind & kind, const std::vect
     with_tail.push_back(0);
     check_state_refused(v, with_tail, "behind it");
     CHECK_EQ(length(v), held);
+    if (kind.name == std::string("stock")) {
+        test_forged_cells(v, bytes);
+    }
 
     random_model_params p;
     p.words = true;
@@ -701,14 +591,17 @@ static void test_states(uint32_t model, const cache_kind & kind, const std::vect
 // --- adapters ---
 
 // An adapter of rank 4 of the first layer's queries and values.
-static void write_adapter(const random_model_params & p, const std::string & path, uint64_t seed, const char * arch = "llama") {
+static void write_adapter(const random_model_params & p, const std::string & path, uint64_t seed, const std::function<void(gguf_context *)> & change = {}) {
     std::mt19937_64 rng(seed);
     std::normal_distribution<float> normal;
     gguf_context * gguf = gguf_init_empty();
     gguf_set_val_str(gguf, "general.type", "adapter");
-    gguf_set_val_str(gguf, "general.architecture", arch);
+    gguf_set_val_str(gguf, "general.architecture", "llama");
     gguf_set_val_str(gguf, "adapter.type", "lora");
     gguf_set_val_f32(gguf, "adapter.lora.alpha", 4);
+    if (change) {
+        change(gguf);
+    }
     ggml_context * ctx = ggml_init({ 1 << 20, nullptr, false });
     const int64_t n_embd = p.n_head * p.head_size;
     for (const auto & [name, n_out] : std::map<std::string, int64_t> { { "attn_q", n_embd }, { "attn_v", p.n_head_kv * p.head_size } }) {
@@ -730,10 +623,25 @@ static void test_loras(uint32_t model, const random_model_params & p, const cach
     const auto path = (std::filesystem::temp_directory_path() / ("test-scheduler-lora-" + std::to_string(getpid()))).string();
     const json_call loading = [=](const void * j, int32_t n, uint32_t * job) { return llama_duo_lora_load(model, j, n, job); };
     check_refused(loading, "{}", "path", "GGUF");
-    write_adapter(p, path, rng(), "qwen2");
-    const json other = take_error(submit(loading, dump({ { "path", path } })));
-    CHECK_EQ(other.at("code"), "model");
-    CHECK(contains(other.at("message"), "arch"));
+    const auto refused = [&](const std::string & why, const std::function<void(gguf_context *)> & change) {
+        write_adapter(p, path, rng(), change);
+        const json e = take_error(submit(loading, dump({ { "path", path } })));
+        CHECK_EQ(e.value("code", ""), "model");
+        CHECK(contains(e.value("message", json()), why));
+    };
+    refused("arch", [](gguf_context * g) { gguf_set_val_str(g, "general.architecture", "qwen2"); });
+    // metadata of other types
+    for (const char * key : { "general.type", "general.architecture", "adapter.type" }) {
+        const std::string of_key = "\"" + std::string(key) + "\" is of type ";
+        refused(of_key + "u32, expected str",  [&](gguf_context * g) { gguf_set_val_u32(g, key, 1); });
+        refused(of_key + "bool, expected str", [&](gguf_context * g) { gguf_set_val_bool(g, key, true); });
+        refused(of_key + "arr, expected str",  [&](gguf_context * g) { const char * text = "lora"; gguf_set_arr_str(g, key, &text, 1); });
+        refused("", [&](gguf_context * g) { gguf_remove_key(g, key); });
+    }
+    refused("\"adapter.lora.alpha\" is of type f64, expected f32", [](gguf_context * g) { gguf_set_val_f64(g, "adapter.lora.alpha", 4); });
+    refused("\"adapter.lora.alpha\" is of type str, expected f32", [](gguf_context * g) { gguf_set_val_str(g, "adapter.lora.alpha", "4"); });
+    refused("alora", [](gguf_context * g) { gguf_set_val_u32(g, "adapter.alora.invocation_tokens", 1); });
+    refused("alora", [](gguf_context * g) { const char * text = "1"; gguf_set_arr_str(g, "adapter.alora.invocation_tokens", &text, 1); });
     write_adapter(p, path, rng());
     const json loaded = take_result(submit(loading, dump({ { "path", path } })));
     CHECK_EQ(loaded.at("tensors"), 2);

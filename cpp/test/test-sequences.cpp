@@ -11,6 +11,9 @@
 #include "llama-arch.h"
 #include "llama-batch.h"
 #include "llama-context.h"
+#include "llama-io.h"
+#include "llama-kv-cache-iswa.h"
+#include "llama-memory-hybrid.h"
 #include "llama-memory.h"
 #include "llama-model.h"
 #include "llama.h"
@@ -387,6 +390,52 @@ void test_forged_states() {
     CHECK(!load_forged([](numbers & x) { x.branch_begin = 40; }));
     CHECK(!load_forged([](numbers & x) { x.branch_begin = INT64_MIN; }));
     CHECK_EQ(llama_memory_seq_pos_max(llama_get_memory(ctx.get()), 0), 39);
+}
+
+size_t n_bytes_of(const llama_memory_i * memory) {
+    struct counter : llama_io_write_i {
+        size_t n = 0;
+        void write(const void *, size_t size) override { n += size; }
+        void write_tensor(ggml_tensor *, size_t, size_t size) override { n += size; }
+        size_t n_bytes() override { return n; }
+    } count;
+    memory->state_write(count, 0, 0);
+    return count.n;
+}
+
+// The same of the numbers of cells that llama.cpp's own caches say: those of sliding windows, and those of recurrent layers.
+void test_forged_cells() {
+    for (const architecture & a : architectures()) {
+        if (a.name != "gemma2" && a.name != "jamba") {
+            continue;
+        }
+        const auto model = a.load(fresh_seed());
+        const auto ctx   = ::make_context(model.get(), stock_params(GGML_TYPE_F32, 256));
+        prefill(ctx.get(), random_tokens(40, llama_vocab_n_tokens(llama_model_get_vocab(model.get())), fresh_seed()), 64);
+        std::vector<uint8_t> state(llama_state_seq_get_size(ctx.get(), 0));
+        CHECK_EQ(llama_state_seq_get_data(ctx.get(), state.data(), state.size(), 0), state.size());
+
+        // llama.cpp's own 8 bytes, then the parts; caches of attention say the number of streams before that of the cells
+        auto * const iswa   = dynamic_cast<llama_kv_cache_iswa *>(ctx->get_memory());
+        auto * const hybrid = dynamic_cast<llama_memory_hybrid *>(ctx->get_memory());
+        const llama_memory_i * const first = iswa ? iswa->get_base() : hybrid->get_mem_attn();
+        const size_t second = 8 + n_bytes_of(first);
+        for (const size_t at : { size_t(8 + 4), iswa ? second + 4 : second }) {
+            uint32_t found = 0;
+            memcpy(&found, &state[at], sizeof(found));
+            CHECK(found > 0 && found <= 40);
+            for (const uint32_t n : { 2u, 257u, 1u << 30, UINT32_MAX }) {
+                auto forged = state;
+                memcpy(&forged[at], &n, sizeof(n));
+                rusage before, after;
+                getrusage(RUSAGE_SELF, &before);
+                CHECK_EQ(llama_state_seq_set_data(ctx.get(), forged.data(), forged.size(), 0), size_t(0));
+                getrusage(RUSAGE_SELF, &after);
+                CHECK(after.ru_maxrss - before.ru_maxrss < 100 * 1024); // KiB
+            }
+            CHECK_EQ(llama_state_seq_set_data(ctx.get(), state.data(), state.size(), 0), state.size());
+        }
+    }
 }
 
 // Graphs are reserved for a multiple of the sequences, whatever their number, and each of them has cells of its own.
@@ -1085,6 +1134,7 @@ int main() {
     test_resume();
     test_states_of_other_sizes();
     test_forged_states();
+    test_forged_cells();
     test_sizes_of_states();
     test_many_sequences();
     test_split();

@@ -11,8 +11,17 @@ import { Generation, type GenerationSource } from './generation.ts';
 import { infillPrompt, type Gap, type InfillFile } from './infill.ts';
 import { nativeLoras } from './lora.ts';
 import type { CoreModel } from './model.ts';
-import { contextTable, duoTable, generateTable, infillTable, planTable, scoreTable } from './option-tables.ts';
-import type { ChatOptions, ContextOptions, DuoOptions, GenerateOptions, InfillOptions, PlanOptions, ScoreOptions } from './option-types.ts';
+import { contextTable, duoTable, generateTable, infillTable, planTable, scoreTable, speculativeTable } from './option-tables.ts';
+import type {
+  ChatOptions,
+  ContextOptions,
+  DuoOptions,
+  GenerateOptions,
+  InfillOptions,
+  PlanOptions,
+  ScoreOptions,
+  SpeculativeOptions,
+} from './option-types.ts';
 import { signal as signalOption } from './options.ts';
 import type { Infer, Schema, WithSchema } from './schema.ts';
 import { scoreOf, type Score } from './score.ts';
@@ -69,18 +78,21 @@ export type ContextInfo = {
   typeV: CacheType;
   /** The host, then the model's other devices, as they were when the context had been made. */
   devices: readonly DeviceMemory[];
+  /** What the draft model's cache takes; null where nothing drafts. */
+  draftKv: MemoryReport | null;
   /** Empty where there is nothing to warn of. */
   warnings: readonly ContextWarning[];
 };
 
 /** What a context would be. */
 export type ContextPlan =
-  | { supported: true; reason: null; kv: MemoryReport; warnings: readonly ContextWarning[] }
+  | { supported: true; reason: null; kv: MemoryReport; draftKv: MemoryReport | null; warnings: readonly ContextWarning[] }
   | {
       supported: false;
       /** Why not, in words. */
       reason: string;
       kv: null;
+      draftKv: null;
       warnings: readonly ContextWarning[];
     };
 
@@ -94,6 +106,7 @@ export type ContextEstimate =
       sequences: number;
       /** null where its cells alone would take much of the host's memory: then `devices` is empty. */
       kv: MemoryReport | null;
+      draftKv: MemoryReport | null;
       /** Over all devices. */
       weightsBytes: number;
       contextBytes: number;
@@ -128,6 +141,7 @@ export async function estimateContext(native: Native, model: CoreModel, handle: 
     sequences,
     largestContextSize: perSequence(largestContextSize, sequences),
     kv: found.kv && reportOf(found.kv),
+    draftKv: found.draftKv && reportOf(found.draftKv),
   };
 }
 
@@ -153,11 +167,11 @@ export async function planContext(native: Native, model: CoreModel, handle: Hand
   checkOptions(options, planTable);
   const request = planRequest(options, model);
   const plan = await runJob<NativePlan>(native, () => native.contextPlan(handle, request), { owner: model });
-  return { ...plan, kv: plan.kv && reportOf(plan.kv) } as ContextPlan;
+  return { ...plan, kv: plan.kv && reportOf(plan.kv), draftKv: plan.draftKv && reportOf(plan.draftKv) } as ContextPlan;
 }
 
 /** What the library is asked for: there a number counts the tokens of all sequences, and 0 is what the model was trained for, for one. */
-function planRequest({ duo, loras, contextSize = 'auto', ...rest }: PlanOptions, model: CoreModel): string {
+function planRequest({ duo, loras, speculative, contextSize = 'auto', ...rest }: PlanOptions, model: CoreModel): string {
   const { sequences = 1 } = rest;
   const one = contextSize === 'trained' ? (sequences === 1 ? 0 : model.info.trainedContextSize) : contextSize;
   const all = typeof one === 'number' ? Math.ceil(one / cellsTogether) * cellsTogether * sequences : one;
@@ -166,6 +180,7 @@ function planRequest({ duo, loras, contextSize = 'auto', ...rest }: PlanOptions,
     contextSize: sequences === 1 ? one : all,
     ...(duo && { duo: duo === 'auto' ? { gates: 'auto' } : duoRequest(duo) }),
     ...(loras && { loras: nativeLoras(loras) }),
+    ...(speculative && { speculative: speculativeRequest(speculative) }),
   });
 }
 
@@ -174,6 +189,14 @@ const cellsTogether = 256;
 
 function perSequence(tokens: number, sequences: number): number {
   return sequences === 1 ? tokens : Math.floor(tokens / sequences / cellsTogether) * cellsTogether;
+}
+
+function speculativeRequest(speculative: SpeculativeOptions | 'lookup'): Record<string, unknown> {
+  if (speculative === 'lookup') return { lookup: true };
+  checkOptions<SpeculativeOptions>(speculative, speculativeTable, 'speculative.');
+  const { draft } = speculative;
+  if (!draft && !speculative.lookup) throw new OptionError('speculative', speculative, 'a draft model, lookup: true, or both');
+  return { ...nativeOptions<SpeculativeOptions>(speculative, speculativeTable), ...(draft && { draft: draft.handle }) };
 }
 
 function duoRequest(duo: DuoOptions): Record<string, unknown> {
@@ -187,20 +210,22 @@ function duoRequest(duo: DuoOptions): Record<string, unknown> {
 
 /** What the library tells, in its words. */
 type NativeReport = Omit<MemoryReport, 'windowStep'> & { chunk: number };
-type NativePlan = Omit<ContextPlan, 'kv'> & { kv: NativeReport | null };
-type NativeEstimate = Omit<Extract<ContextEstimate, { supported: true }>, 'kv' | 'supported' | 'reason' | 'sequences'> & {
-  supported: boolean;
-  reason: string | null;
-  kv: NativeReport | null;
+type NativeReports = { kv: NativeReport | null; draftKv: NativeReport | null };
+type NativePlan = Omit<ContextPlan, 'kv' | 'draftKv'> & NativeReports;
+type NativeEstimate = Omit<Extract<ContextEstimate, { supported: true }>, 'kv' | 'draftKv' | 'supported' | 'reason' | 'sequences'> &
+  NativeReports & { supported: boolean; reason: string | null };
+type NativeContext = Omit<CreatedContext, 'kv' | 'draftKv'> & {
+  contextPerSequence: number;
+  kv: NativeReport;
+  draftKv: NativeReport | null;
 };
-type NativeContext = Omit<CreatedContext, 'kv'> & { contextPerSequence: number; kv: NativeReport };
 
 function reportOf({ chunk, ...report }: NativeReport): MemoryReport {
   return { ...report, windowStep: chunk };
 }
 
-function contextOf({ contextPerSequence, kv, ...created }: NativeContext): CreatedContext {
-  return { ...created, contextSize: contextPerSequence, kv: reportOf(kv) };
+function contextOf({ contextPerSequence, kv, draftKv, ...created }: NativeContext): CreatedContext {
+  return { ...created, contextSize: contextPerSequence, kv: reportOf(kv), draftKv: draftKv && reportOf(draftKv) };
 }
 
 type CreatedContext = ContextInfo & { context: Handle; kv: MemoryReport };

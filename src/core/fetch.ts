@@ -7,7 +7,8 @@ import type { FetchOptions } from './option-types.ts';
 
 /** Whether a model is elsewhere: `hf:user/repository`, `hf:user/repository:Q4_K_M`, or a URL of the web. */
 export function isRemote(source: string | URL): boolean {
-  return (typeof source === 'string' || source instanceof URL) && /^(hf:|https?:)/.test(String(source));
+  const text = source instanceof URL ? source.href : source;
+  return typeof text === 'string' && /^(hf:|https?:)/.test(text);
 }
 
 /**

@@ -35,6 +35,9 @@ export type Completion = {
   finishReason: 'stop' | 'length' | 'contextFull';
   stopText: string | null;
   generatedTokens: number;
+  /** Tokens that were drafted for it, and those of them that it has, where the context drafts: else 0. */
+  draftedTokens: number;
+  acceptedTokens: number;
   /** Without waiting for the reader. */
   decodeSeconds: number;
   /** 0 where there are no tokens. */

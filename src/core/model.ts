@@ -217,7 +217,7 @@ export class CoreModel {
   }
 
   /** @internal @throws DisposedError */
-  protected get handle(): Handle {
+  get handle(): Handle {
     return this.#owned.handle;
   }
 }

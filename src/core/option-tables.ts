@@ -32,10 +32,12 @@ import type {
   SamplingOptions,
   ScoreOptions,
   SendOptions,
+  SpeculativeOptions,
   TokenizeOptions,
   WeightOptions,
 } from './option-types.ts';
 import type { Gates, HeadChoice } from './duo.ts';
+import type { CoreModel } from './model.ts';
 import { isLora, type Lora, type ScaledLora } from './lora.ts';
 import { samplers, type LogitBias, type Sampler } from './sampling.ts';
 import { isSchema, type Schema } from './schema.ts';
@@ -82,7 +84,7 @@ export const modelTable = {
     doc: 'The devices that layers go to, by the names that `devices()` has; none for the CPU alone.',
     otherwise: 'all',
     type: 'readonly string[]',
-    accepts: (value) => Array.isArray(value) && value.every((name) => typeof name === 'string' && name !== ''),
+    accepts: (value) => Array.isArray(value) && value.every((name) => typeof name === 'string'),
     expected: 'an array of names of devices, empty for the CPU alone',
     flags: ['-dev', '--device'],
     value: 'NAMES',
@@ -217,6 +219,42 @@ const loras = special<Lora | readonly (Lora | ScaledLora)[]>()({
   expected: 'LoRA adapters, or objects of a lora and its scale',
 });
 
+/** What drafts tokens, for the model to verify several at once. */
+export const speculativeTable = {
+  draft: special<CoreModel>()({
+    doc: 'A small model of the same vocabulary, which drafts. It gets a context of its own, with full heads.',
+    otherwise: 'none',
+    type: 'CoreModel',
+    accepts: (value) => isObject(value) && isObject(value['info']) && typeof value['tokenize'] === 'function',
+    expected: 'a model',
+  }),
+  lookup: boolean({
+    default: false,
+    doc: 'Draft what followed in the text where its last tokens stood before; the draft model is asked where they did not.',
+  }),
+  maxTokens: integer({
+    min: 1,
+    max: 1024,
+    doc: 'Tokens of a draft.',
+    otherwise: "3 of a draft model's, 48 that were looked up",
+    flags: ['--draft', '--draft-n', '--draft-max'],
+    value: 'N',
+  }),
+  minProbability: number({
+    min: 0,
+    max: 1,
+    default: 0,
+    doc: "A draft model's drafts end before a token that is less likely to it.",
+    flags: ['--draft-p-min'],
+    value: 'P',
+  }),
+  ngramSize: integer({ min: 1, max: 1024, default: 12, doc: 'How many of the last tokens are looked up.' }),
+  typeK: choice(cacheTypes, { type: 'CacheType', default: 'f16', doc: "Type of the K rows of the draft model's cache." }),
+  typeV: choice(cacheTypes, { type: 'CacheType', default: 'f16', doc: 'Type of its V rows.' }),
+  threads: integer({ min: 1, max: maxThreads, doc: "CPU threads for the draft model's tokens.", otherwise: "the context's" }),
+  threadsBatch: integer({ min: 1, max: maxThreads, doc: 'The same while it reads a prompt.', otherwise: "the context's" }),
+} satisfies Table<SpeculativeOptions>;
+
 export const planTable = {
   contextSize: special<number | 'auto' | 'fit' | 'trained'>()({
     doc:
@@ -294,6 +332,16 @@ export const planTable = {
     form: { type: 'object' },
   }),
   loras,
+  speculative: special<SpeculativeOptions | 'lookup'>()({
+    doc:
+      "Speculative decoding: the same text, sooner where drafts are often right. 'lookup' drafts what followed in the text before, which costs nothing; a draft model is for " +
+      'machines on which several tokens take little longer than one.',
+    otherwise: 'none',
+    type: "SpeculativeOptions | 'lookup'",
+    accepts: (value) => value === 'lookup' || isObject(value),
+    expected: '"lookup" or an object',
+    form: { type: 'object' },
+  }),
 } satisfies Table<PlanOptions>;
 
 export const contextTable = {

@@ -4,6 +4,7 @@ import type { CacheType } from './cache-types.ts';
 import type { Gates, HeadChoice } from './duo.ts';
 import type { Lora, ScaledLora } from './lora.ts';
 import type { Message } from './message.ts';
+import type { CoreModel } from './model.ts';
 import type { LogitBias, Sampler } from './sampling.ts';
 import type { Schema } from './schema.ts';
 import type { Tool } from './tool.ts';
@@ -88,6 +89,28 @@ export type DuoOptions = HeadChoice & {
   windowStep?: number | undefined;
 };
 
+/** How tokens are drafted, for the model to verify several at once. */
+export type SpeculativeOptions = {
+  /** A small model of the same vocabulary, which drafts. It gets a context of its own, with full heads. Default: none. */
+  draft?: CoreModel | undefined;
+  /** Draft what followed in the text where its last tokens stood before; the draft model is asked where they did not. Default: false. */
+  lookup?: boolean | undefined;
+  /** Tokens of a draft. 1 to 1024. Default: 3 of a draft model's, 48 that were looked up. */
+  maxTokens?: number | undefined;
+  /** A draft model's drafts end before a token that is less likely to it. 0 to 1. Default: 0. */
+  minProbability?: number | undefined;
+  /** How many of the last tokens are looked up. 1 to 1024. Default: 12. */
+  ngramSize?: number | undefined;
+  /** Type of the K rows of the draft model's cache. Default: 'f16'. */
+  typeK?: CacheType | undefined;
+  /** Type of its V rows. Default: 'f16'. */
+  typeV?: CacheType | undefined;
+  /** CPU threads for the draft model's tokens. 1 to 512. Default: the context's. */
+  threads?: number | undefined;
+  /** The same while it reads a prompt. 1 to 512. Default: the context's. */
+  threadsBatch?: number | undefined;
+};
+
 /** A context's sizes, as for planning. */
 export type PlanOptions = {
   /**
@@ -116,6 +139,11 @@ export type PlanOptions = {
   duo?: DuoOptions | 'auto' | undefined;
   /** LoRA adapters of the model, which `model.loadLora()` gives. Each alone, or with the scale of its part: `{ lora, scale: 0.5 }`. Default: none. */
   loras?: Lora | readonly (Lora | ScaledLora)[] | undefined;
+  /**
+   * Speculative decoding: the same text, sooner where drafts are often right. 'lookup' drafts what followed in the text before, which costs nothing; a
+   * draft model is for machines on which several tokens take little longer than one. Default: none.
+   */
+  speculative?: SpeculativeOptions | 'lookup' | undefined;
 };
 
 /** A context to create. */

@@ -1,3 +1,4 @@
+import { OptionError } from '../errors.ts';
 import { runJob, type JobOptions } from '../ffi/job.ts';
 import type { Handle } from '../ffi/native.ts';
 import { abandoned, Owned } from '../ffi/owned.ts';
@@ -73,10 +74,15 @@ export class Sequence {
     await this.#run((handle) => this.#source.native.sequenceTruncate(handle, length), options);
   }
 
-  /** A copy that goes its own way, once the context has a sequence free for it. */
+  /**
+   * A copy that goes its own way, once the context has a sequence free for it.
+   *
+   * @throws OptionError where the context has but one
+   */
   async fork(options: Signalled = {}): Promise<Sequence> {
     checkOptions(options, signalled);
-    const { native } = this.#source;
+    const { native, sequences } = this.#source;
+    if (sequences === 1) throw new OptionError('sequences', 1, 'a context of at least 2: a copy is a sequence of its own');
     const { sequence } = await this.#run<{ sequence: Handle }>((handle) => native.sequenceFork(handle), {
       ...options,
       discard: ({ sequence }) => native.sequenceFree(sequence),

@@ -20,7 +20,10 @@ export type TokenStreamOptions = {
 };
 
 /** How one text ended, in the library's words. */
-type NativeEnd = Pick<Completion, 'stopText' | 'generatedTokens' | 'decodeSeconds' | 'decodeTokensPerSecond'> & {
+type NativeEnd = Pick<
+  Completion,
+  'stopText' | 'generatedTokens' | 'draftedTokens' | 'acceptedTokens' | 'decodeSeconds' | 'decodeTokensPerSecond'
+> & {
   stop: 'length' | 'eos' | 'text' | 'full';
 };
 type NativeResult = NativeEnd & Omit<GenerationResult, keyof Completion | 'completions'> & { choices?: NativeEnd[] };
@@ -216,11 +219,13 @@ export class TokenStream {
     stop,
     stopText,
     generatedTokens,
+    draftedTokens,
+    acceptedTokens,
     decodeSeconds,
     decodeTokensPerSecond,
     ...result
   }: NativeResult): GenerationResult {
-    const own = { stop, stopText, generatedTokens, decodeSeconds, decodeTokensPerSecond };
+    const own = { stop, stopText, generatedTokens, draftedTokens, acceptedTokens, decodeSeconds, decodeTokensPerSecond };
     const completions = this.#taken.map(({ text, tokens, logProbabilities }, index): Completion => {
       const { stop: why, ...end } = index === 0 ? own : (choices[index] ?? own);
       const completion = { text, tokens: Int32Array.from(tokens), finishReason: finishReasons[why], ...end };

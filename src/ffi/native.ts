@@ -1,4 +1,4 @@
-import { AbiError, DisposedError, LibraryError, LlamaDuoError, ModelError, OptionError } from '../errors.ts';
+import { AbiError, DisposedError, LibraryError, LimitError, LlamaDuoError, ModelError, OptionError } from '../errors.ts';
 import { cannotBind, cannotOpen, findLibrary } from './library.ts';
 import type { BoundSymbols } from './symbols.ts';
 
@@ -6,7 +6,7 @@ import type { BoundSymbols } from './symbols.ts';
 export const abiVersion = 3;
 
 /** llama_duo_status. */
-export const Status = { ok: 0, argument: -1, handle: -2, space: -3, state: -4, internal: -5 } as const;
+export const Status = { ok: 0, argument: -1, handle: -2, space: -3, state: -4, internal: -5, limit: -6 } as const;
 
 /** llama_duo_job_state. */
 export const JobState = { queued: 0, running: 1, done: 2, failed: 3, cancelled: 4 } as const;
@@ -503,6 +503,11 @@ function checkVocabulary(status: number): void {
 function check(status: number, owner: string): void {
   if (status === Status.ok) return;
   if (status === Status.handle) throw new DisposedError(owner);
+  if (status === Status.limit) {
+    throw new LimitError(
+      'Too many models, contexts, sequences, adapters and generations are live: dispose of those that are no longer needed.',
+    );
+  }
   const meaning =
     status === Status.argument ? 'a bad argument' : status === Status.state ? 'not possible in this state' : 'an internal failure';
   throw new LlamaDuoError('internal', `The llama-duo library reports ${meaning} (status ${status}, ${owner}). This is a bug in llama-duo.`);

@@ -182,12 +182,12 @@ describe('nothing waits for ever', () => {
   test('a generation behind one whose reader pauses', async () => {
     const paused = context.generate('Once', { ...endless, maxTokens: 300, readAhead: 8 });
     const first = await paused.next();
+    let read = first.value?.tokens.length ?? 0;
     const other = await settles(context.generate('Twice', greedy).result());
     expect(other.generatedTokens).toBe(24);
     expect((await settles(context.score('The sea is wide.'))).logProbabilities.length).toBeGreaterThan(2);
     // And the slow reader finds all of it.
     expect((await settles(paused.result())).tokens).toHaveLength(300);
-    let read = first.value?.tokens.length ?? 0;
     for await (const { tokens } of paused) read += tokens.length;
     expect(read).toBe(300);
   });

@@ -1,6 +1,17 @@
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 
-import { duoTable, generateTable, headChoiceTable, modelTable, planTable, scoreTable } from '../../src/core/option-tables.ts';
+import {
+  appendTable,
+  chatTemplateTable,
+  duoTable,
+  embedderTable,
+  generateTable,
+  headChoiceTable,
+  modelTable,
+  planTable,
+  scoreTable,
+  speculativeTable,
+} from '../../src/core/option-tables.ts';
 import type { Option } from '../../src/core/options.ts';
 import { OptionError, errorFromJob } from '../../src/errors.ts';
 import { JobState, openNative, type Handle, type Native } from '../../src/ffi/native.ts';
@@ -12,6 +23,7 @@ import { needlePath } from './needle-model.ts';
 let native: Native;
 let model: Handle;
 let context: Handle;
+let sequence: Handle;
 
 async function resultOf(job: Handle): Promise<Record<string, unknown>> {
   while (native.jobPoll(job).state < JobState.done) await new Promise((resolve) => setTimeout(resolve, 5));
@@ -23,8 +35,9 @@ async function resultOf(job: Handle): Promise<Record<string, unknown>> {
 beforeAll(async () => {
   native = await openNative();
   model = (await resultOf(native.modelLoad(JSON.stringify({ path: needlePath }))))['model'] as Handle;
-  const options = JSON.stringify({ contextSize: 256, threads: 1 });
+  const options = JSON.stringify({ contextSize: 512, sequences: 2, threads: 1 });
   context = (await resultOf(native.contextCreate(model, options)))['context'] as Handle;
+  sequence = (await resultOf(native.sequenceCreate(context)))['sequence'] as Handle;
 });
 afterAll(() => {
   native.contextFree(context);
@@ -44,34 +57,49 @@ const tokens = Int32Array.of(5, 6, 7);
 const pattern = { llamaDuoPattern: 1, layers: 1, kvHeads: 2, gates: [[0.25, 0.75]] };
 const json = JSON.stringify;
 
-// Until they are bound.
-const samplersThere = [
-  ...['topNSigma', 'xtcProbability', 'xtcThreshold', 'minKeep', 'dynamicTemperatureRange', 'dynamicTemperatureExponent'],
-  ...['dryMultiplier', 'dryBase', 'dryAllowedLength', 'dryLastN', 'drySequenceBreakers', 'mirostat', 'mirostatTau', 'mirostatEta'],
-  ...['adaptiveTarget', 'adaptiveDecay', 'samplers', 'logitBias'],
-];
-
 const sides: Record<string, Side> = {
   loadModel: {
     table: modelTable,
     submit: (o) => native.modelLoad(json({ path: needlePath, vocabOnly: true, ...o })),
-    there: ['useMlock', 'checkTensors', 'splitMode', 'mainGpu', 'devices', 'tensorSplit', 'overrides'],
-    wider: ['path'],
+    there: ['path'],
+    wider: ['devices'],
   },
   planContext: {
     table: planTable,
     submit: (o) => native.contextPlan(model, json({ contextSize: 256, ...o })),
-    there: ['sequences', 'loras'],
-    wider: ['contextSize'],
+    wider: ['contextSize', 'duo', 'loras', 'speculative'],
   },
   duo: { table: duoTable, submit: (o) => native.contextPlan(model, json({ contextSize: 256, duo: o })) },
+  speculative: {
+    table: speculativeTable,
+    submit: (o) => native.contextPlan(model, json({ contextSize: 256, speculative: { draft: model, ...o } })),
+    wider: ['draft'],
+  },
   generate: {
     table: generateTable,
     submit: (o) => native.generate(context, tokens, json({ maxTokens: 0, ...o })),
-    there: ['addSpecial', ...samplersThere, 'n', 'logProbs', 'jsonSchema', 'chat'],
-    wider: ['stop'],
+    there: ['jsonSchema', 'chat'],
+    wider: ['stop', 'n', 'logProbabilities', 'logitBias'],
   },
-  score: { table: scoreTable, submit: (o) => native.score(context, tokens, json(o)), there: ['addSpecial'], wider: ['from'] },
+  score: { table: scoreTable, submit: (o) => native.score(context, tokens, json(o)), wider: ['from'] },
+  append: {
+    table: appendTable,
+    submit: (o) => native.sequenceAppend(sequence, tokens, json(o)),
+  },
+  chat: {
+    table: chatTemplateTable,
+    submit: (o) => {
+      const job = native.chatApply(model, json({ messages: [{ role: 'user', content: 'hello' }], ...o }));
+      readLater.add(job);
+      return job;
+    },
+    there: ['messages', 'tools', 'addAssistant', 'continueLast', 'jsonSchema', 'reasoning', 'now'],
+  },
+  embedder: {
+    table: embedderTable,
+    submit: (o) => native.embedderCreate(model, json({ threads: 1, ...o })),
+    wider: ['contextSize'],
+  },
   select: { table: headChoiceTable, submit: (o) => native.gatesSelect(json({ pattern, ...o })), there: ['pattern', 'kvHeads'] },
   calibrate: {
     table: calibrateTable,
@@ -95,7 +123,7 @@ const values: unknown[] = [
 
 /** What the library says of an option's value: its error, or undefined where it takes it. What the job comes to later does not matter. */
 async function refusal(job: Handle, option: string): Promise<OptionError | undefined> {
-  // A calibration's options are large, and read by its own thread: it has a progress once they are.
+  // Options that may be large are read by a thread of the job's own, which has a progress once they are, or has ended.
   let { state, progress } = native.jobPoll(job);
   while (readLater.has(job) && state < JobState.done && progress < 0) {
     await new Promise((resolve) => setTimeout(resolve, 1));
@@ -108,7 +136,7 @@ async function refusal(job: Handle, option: string): Promise<OptionError | undef
 }
 
 describe.each(Object.entries(sides))('%s', (name, { table, submit, there = [], wider = [] }) => {
-  const prefix = name === 'duo' ? 'duo.' : '';
+  const prefix = name === 'duo' || name === 'speculative' ? `${name}.` : '';
   const shared = Object.entries(table).flatMap(([key, option]): [string, string, Option][] => {
     const { native = key } = option;
     return native === null ? [] : [[key, native, option]];

@@ -17,6 +17,7 @@ test.each([
   ['decode', errors.DecodeError],
   ['state', errors.StateError],
   ['template', errors.TemplateError],
+  ['limit', errors.LimitError],
 ])('a job that failed with code %s', (code, type) => {
   const error = errors.errorFromJob(JSON.stringify({ code, message: 'why' }));
   expect(error).toBeInstanceOf(type);

@@ -45,6 +45,7 @@ const concepts: readonly Concept[] = [
     but: tables.headChoiceTable,
     and: 'HeadChoice',
   },
+  { name: 'SpeculativeOptions', doc: 'How tokens are drafted, for the model to verify several at once.', table: tables.speculativeTable },
   { name: 'PlanOptions', doc: "A context's sizes, as for planning.", table: tables.planTable },
   { name: 'ContextOptions', doc: 'A context to create.', table: tables.contextTable, but: tables.planTable, and: 'PlanOptions' },
   { name: 'SamplingOptions', doc: 'How the next token is chosen.', table: tables.samplingTable },
@@ -146,6 +147,7 @@ export function coreTypesFile(file: string): Promise<string> {
     "import type { Gates, HeadChoice } from './duo.ts';",
     "import type { Lora, ScaledLora } from './lora.ts';",
     "import type { Message } from './message.ts';",
+    "import type { CoreModel } from './model.ts';",
     "import type { LogitBias, Sampler } from './sampling.ts';",
     "import type { Schema } from './schema.ts';",
     "import type { Tool } from './tool.ts';",
@@ -185,6 +187,7 @@ export function nativeFile(file: string): Promise<string> {
     chat: tables.chatTemplateTable,
     context: tables.planTable,
     duo: tables.duoTable,
+    speculative: tables.speculativeTable,
     generate: tables.generateTable,
     score: tables.scoreTable,
     select: tables.headChoiceTable,
@@ -196,7 +199,7 @@ export function nativeFile(file: string): Promise<string> {
       Object.entries(table).flatMap(
         ([key, { form, expected, default: value, native: name = key }]): [string, NativeForm & { expected?: string }][] => {
           if (name === null) return [];
-          const own = form.type === 'any' || form.type === 'strings' || 'default' in form;
+          const own = ['any', 'strings'].includes(form.type) || 'default' in form || (form.type === 'object' && expected !== 'an object');
           return [[name, { ...form, ...(!own && { expected }), ...(!own && value !== undefined && { default: value }) }]];
         },
       ),

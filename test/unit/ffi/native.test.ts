@@ -1,6 +1,6 @@
 import { describe, expect, test } from 'vitest';
 
-import { DisposedError, LlamaDuoError, ModelError, OptionError } from '../../../src/errors.ts';
+import { DisposedError, LimitError, LlamaDuoError, ModelError, OptionError } from '../../../src/errors.ts';
 import { decode, Status } from '../../../src/ffi/native.ts';
 import { FakeLibrary, write } from '../fake-library.ts';
 
@@ -75,6 +75,7 @@ test.each([
   [Status.argument, LlamaDuoError, /bad argument.*bug in llama-duo/],
   [Status.state, LlamaDuoError, /not possible in this state/],
   [Status.internal, LlamaDuoError, /internal failure/],
+  [Status.limit, LimitError, /dispose of those/],
 ])('status %i becomes a typed error', (status, type, message) => {
   const { native } = new FakeLibrary({ llama_duo_job_cancel: () => status });
   expect(() => {

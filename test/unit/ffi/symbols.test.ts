@@ -39,7 +39,7 @@ test('every exported function is declared with one macro and returns int32_t', (
 
 test('constants are the header’s', () => {
   expect(header).toContain(`#define LLAMA_DUO_ABI_VERSION ${abiVersion}`);
-  const { ok, argument, handle, space, state, internal } = Status;
+  const { ok, argument, handle, space, state, internal, limit } = Status;
   expect(enumeration('llama_duo_status')).toEqual({
     LLAMA_DUO_OK: ok,
     LLAMA_DUO_E_ARGUMENT: argument,
@@ -47,6 +47,7 @@ test('constants are the header’s', () => {
     LLAMA_DUO_E_SPACE: space,
     LLAMA_DUO_E_STATE: state,
     LLAMA_DUO_E_INTERNAL: internal,
+    LLAMA_DUO_E_LIMIT: limit,
   });
   const { queued, running, done, failed, cancelled } = JobState;
   expect(enumeration('llama_duo_job_state')).toEqual({
