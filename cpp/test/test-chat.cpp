@@ -184,6 +184,18 @@ static void test_refusals() {
     check_refused(apply(), R"({"messages":[{"role":"user","content":"x"}],"mesages":1})", "mesages", "known are messages");
     check_refused(llama_duo_chat_parse, "{}", "text", "a string");
     check_refused(llama_duo_chat_parse, R"({"text":"a"})", "parser", "llama_duo_chat_apply");
+    check_refused(apply(), R"({"messages":[{"role":"user","content":"x"}],"grammar":"root ::= \"a\""})", "grammar", "no such option"); // llama_duo_generate's
+    // tools that the model would never hear of
+    for (const char * choice : { "auto", "required" }) {
+        const json none = take_error(submit(apply(), dump({ { "template", plain }, { "messages", { user("x") } }, { "tools", { weather } }, { "toolChoice", choice } })));
+        CHECK_EQ(none.at("code"), "template");
+        CHECK(contains(none.at("message"), "nothing of tools"));
+    }
+    json r;
+    applied({ { "template", plain }, { "messages", { user("x") } }, { "tools", { weather } }, { "toolChoice", "none" } }, r);
+    // the time that is asked for
+    applied({ { "template", "{{ strftime_now('%Y') }}" }, { "messages", { user("x") } }, { "now", 981201600 } }, r);
+    CHECK_EQ(r.at("prompt"), "2001");
     const json e = take_error(submit(apply(), dump({ { "template", "{{ raise_exception('only poems') }}" }, { "messages", { user("x") } } })));
     CHECK_EQ(e.at("code"), "template");
     CHECK(contains(e.at("message"), "only poems"));
