@@ -100,7 +100,8 @@ public:
         for (size_t i = 0; i < o.n; i++) {
             choices.emplace_back(o.stop);
             choices[i].s       = own[i];
-            choices[i].sampler = make_sampler(*m, o.sampling, i, s.tokens, n_ctx);
+            choices[i].greedy  = largest_logit::where_it_is_all(o.sampling);
+            choices[i].sampler = choices[i].greedy ? nullptr : make_sampler(*m, o.sampling, i, s.tokens, n_ctx);
         }
     }
 
@@ -159,7 +160,8 @@ private:
         explicit choice(const std::vector<std::string> & stop) : stops(stop) {}
 
         cache_sequence *         s = nullptr;
-        common_sampler_ptr       sampler;
+        std::optional<largest_logit> greedy;
+        common_sampler_ptr       sampler; // where that is not all
         utf8_assembler           utf8;
         stop_text                stops;
         std::vector<llama_token> generated;
@@ -252,7 +254,7 @@ private:
         if (!logits) {
             throw job_error("decode", "llama.cpp gave no logits for a token");
         }
-        const llama_token token = common_sampler_sample(c.sampler.get(), ctx, i_batch);
+        const llama_token token = c.greedy ? (*c.greedy)(logits, llama_vocab_n_tokens(m->vocab)) : common_sampler_sample(c.sampler.get(), ctx, i_batch);
         const bool stuck = !o.sampling.grammar.empty() && nothing_allowed(c.sampler.get());
         // the end of a grammar is an end with ignoreEos, too, which leaves no token for it
         if (stuck ? is_complete(*m, o.sampling, c.generated) : llama_vocab_is_eog(m->vocab, token)) {
@@ -265,7 +267,9 @@ private:
             throw job_error("grammar", "the grammar allows no token of the model's vocabulary after " + std::to_string(c.generated.size()) +
                     " tokens, and the text is not complete by then: " + excerpt(dump(c.answer), 200), { { "text", c.answer } });
         }
-        common_sampler_accept(c.sampler.get(), token, /*is_generated=*/ true);
+        if (c.sampler) {
+            common_sampler_accept(c.sampler.get(), token, /*is_generated=*/ true);
+        }
 
         // without a vocabulary tokens have no text
         const std::string bytes = m->has_vocab() ? common_token_to_piece(m->vocab, token, o.special_tokens || o.sampling.preserved_tokens.count(token)) : "";

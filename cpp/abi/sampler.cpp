@@ -159,6 +159,30 @@ static void simplify_greedy(common_params_sampling & s) {
     s.top_k    = 1;
 }
 
+std::optional<largest_logit> largest_logit::where_it_is_all(common_params_sampling params) {
+    simplify_greedy(params);
+    const bool forbids_alone = std::all_of(params.logit_bias.begin(), params.logit_bias.end(), [](const llama_logit_bias & b) { return b.bias == -INFINITY; });
+    if (params.samplers != std::vector { COMMON_SAMPLER_TYPE_TOP_K } || params.top_k != 1 || !params.grammar.empty() || !params.reasoning_budget_start.empty() || !forbids_alone) {
+        return {};
+    }
+    largest_logit result;
+    for (const auto & b : params.logit_bias) {
+        result.forbidden.push_back(b.token);
+    }
+    std::sort(result.forbidden.begin(), result.forbidden.end());
+    return result;
+}
+
+llama_token largest_logit::operator()(const float * logits, llama_token n_vocab) const {
+    llama_token best = LLAMA_TOKEN_NULL;
+    for (llama_token t = 0; t < n_vocab; t++) {
+        if ((best == LLAMA_TOKEN_NULL || logits[t] > logits[best]) && !std::binary_search(forbidden.begin(), forbidden.end(), t)) {
+            best = t;
+        }
+    }
+    return std::max(best, 0);
+}
+
 common_sampler_ptr make_sampler(const model & m, common_params_sampling params, size_t i, const std::vector<llama_token> & text, size_t n_ctx) {
     // -1 is the whole context, and no more than that can ever be looked back on
     for (int32_t * last_n : { &params.penalty_last_n, &params.dry_penalty_last_n }) {

@@ -5,8 +5,8 @@ const slowestMs = 8;
 
 /** Polls what is pending, all of it with one timer: after 1 ms while something happens, else less and less often, down to every 8 ms. */
 export class Pump {
-  /** Each step, with what it keeps alive. */
-  readonly #steps = new Map<() => boolean, object | undefined>();
+  /** Each step, with what it keeps alive and how soon it is polled. */
+  readonly #steps = new Map<() => boolean, { owner: object | undefined; firstMs: number }>();
   #timer: ReturnType<typeof setTimeout> | undefined;
   #dueAt = 0;
   #delayMs = fastestMs;
@@ -17,8 +17,9 @@ export class Pump {
    * reader who always finds data still leaves time for others. While a step waits its timer keeps the process alive; with none there is no timer.
    *
    * @param owner is not collected as garbage before that: its finaliser would end the work that the step waits for
+   * @param firstMs after which it is polled first: what comes again and again need not be looked for at once, since each look takes a core from the engine
    */
-  until<T>(step: () => T | undefined, owner?: object): Promise<T> {
+  until<T>(step: () => T | undefined, owner?: object, firstMs = fastestMs): Promise<T> {
     return new Promise<T>((resolve, reject) => {
       const attempt = (): boolean => {
         try {
@@ -32,8 +33,8 @@ export class Pump {
         this.#steps.delete(attempt);
         return true;
       };
-      this.#steps.set(attempt, owner);
-      this.wake();
+      this.#steps.set(attempt, { owner, firstMs });
+      this.#schedule(firstMs);
     });
   }
 
@@ -58,12 +59,16 @@ export class Pump {
     this.#timer = setTimeout(() => this.#turn(), delayMs);
   }
 
+  #firstMs(): number {
+    return Math.min(...[...this.#steps.values()].map(({ firstMs }) => firstMs), slowestMs);
+  }
+
   #turn(): void {
     this.#timer = undefined;
     let busy = false;
     for (const attempt of [...this.#steps.keys()]) busy = attempt() || busy;
     this.#observer?.();
-    this.#schedule(busy ? fastestMs : Math.min(this.#delayMs * 2, slowestMs));
+    this.#schedule(busy ? this.#firstMs() : Math.min(this.#delayMs * 2, slowestMs));
   }
 }
 
