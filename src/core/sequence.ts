@@ -138,7 +138,8 @@ export class Sequence {
   }
 
   /**
-   * What it holds, with a header that says of which model, heads, cache types and version it is. At most 2 GiB: {@link saveFile} takes more.
+   * What it holds, with a header that says of which model, heads, cache types and version it is. At most 2 GiB, which are copied at once: {@link saveFile} takes more, and
+   * blocks nothing.
    *
    * @throws StateError where it is larger
    */

@@ -116,7 +116,8 @@ export class Native {
   /** A done job's numbers, in a buffer of their own. */
   jobData(job: Handle): Uint8Array<ArrayBuffer> {
     const checked = handle('job', job);
-    return this.#bytes((buffer, capacity, needed) => this.#c.llama_duo_job_data(checked, buffer, capacity, needed), 'job').slice();
+    const bytes = this.#bytes((buffer, capacity, needed) => this.#c.llama_duo_job_data(checked, buffer, capacity, needed), 'job');
+    return bytes.length === bytes.buffer.byteLength ? bytes : bytes.slice(); // a saved state is large, and copying it takes long
   }
 
   jobCancel(job: Handle): void {
@@ -424,7 +425,7 @@ export class Native {
     return decode(this.#bytes(read, owner));
   }
 
-  #bytes(read: Read, owner: string): Uint8Array {
+  #bytes(read: Read, owner: string): Uint8Array<ArrayBuffer> {
     const needed = new Int32Array(1);
     let buffer = new Uint8Array(4096);
     for (;;) {

@@ -1,4 +1,5 @@
 import { afterAll, beforeAll, expect, test } from 'vitest';
+import { z } from 'zod';
 
 import { loadModel, type Context, type Model } from '../../src/index.ts';
 import { Lateness } from '../lateness.ts';
@@ -47,6 +48,22 @@ test('while 8,192 tokens are read, and scored', { timeout: 300_000 }, async () =
   const ids = new Int32Array(8192).map((_, index) => 10 + (index % 400));
   await lateness.expectPrompt(() => context.generate(ids, { maxTokens: 16, ignoreEos: true, reuse: false }).result());
   await lateness.expectPrompt(() => context.score(ids));
+});
+
+test('while chats, schemas, embeddings and states are at work', { timeout: 300_000 }, async () => {
+  await using many = await model.createContext({ contextSize: 2048, sequences: 4, threads });
+  await using embedder = await model.createEmbedder({ contextSize: 256, threads });
+  const schema = z.object({ name: z.string().max(20), ages: z.array(z.int()).max(3) });
+  await lateness.expectPrompt(async () => {
+    await using sequence = await many.sequence();
+    await sequence.append(new Int32Array(1900).map((_, index) => 10 + (index % 400)));
+    await Promise.all([
+      ...['One', 'Two', 'Three'].map((text) => many.chat().send(text, { maxTokens: 64 }).text()),
+      many.chat().send('Who?', { schema, maxTokens: 100 }).text(),
+      embedder.embed(Array.from({ length: 100 }, (_, index) => `${sentences}${index}`)),
+      sequence.save().then((state) => sequence.load(state)),
+    ]);
+  });
 });
 
 test('while a model loads, and contexts come and go', { timeout: 120_000 }, async () => {
