@@ -101,7 +101,7 @@ describe('embeddings', () => {
 describe('work', () => {
   test('is done in turn, aborted where a signal says so, and ended where it is disposed of', async () => {
     const own = await model.createEmbedder({ contextSize: 512, sequences: 1, threads });
-    const texts = Array.from({ length: 300 }, () => text(100));
+    const texts = Array.from({ length: 60 }, () => text(100));
     const abort = new AbortController();
     const aborted = expect(own.embed(texts, { signal: abort.signal })).rejects.toBe('enough');
     const waiting = own.embed('The sea.');
