@@ -81,4 +81,5 @@ function fetch({ path, parts, sha256 }) {
   }
 }
 
-if (import.meta.url === pathToFileURL(process.argv[1] ?? '').href) runMain(() => console.log(fetchModels(process.argv.includes('--large')).join('\n')));
+if (import.meta.url === pathToFileURL(process.argv[1] ?? '').href)
+  runMain(() => console.log(fetchModels(process.argv.includes('--large')).join('\n')));
