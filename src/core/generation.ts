@@ -83,12 +83,12 @@ export class Generation<T = unknown> implements AsyncIterableIterator<Generation
 
   /** @internal @param more of the library's own options */
   constructor({ native, submit, siblings, sequences, vocabularySize }: GenerationSource, options: GenerateOptions, more: object = {}) {
-    const { onProgress, signal, n = 1, logProbabilities, schema } = options;
+    const { onProgress, signal, readAhead, n = 1, logProbabilities, schema } = options;
     if (n > sequences) throw new OptionError('n', n, `an integer from 1 to ${sequences}, the context's sequences`);
     const request = toJson({ ...generateRequest(options), ...more });
     const alternatives = logProbabilities === undefined ? undefined : Math.min(logProbabilities, vocabularySize);
     this.#schema = schema;
-    this.#stream = new TokenStream(native, () => submit(request), { onProgress, signal, n, alternatives }, siblings);
+    this.#stream = new TokenStream(native, () => submit(request), { onProgress, signal, readAhead, n, alternatives }, siblings);
     abandoned.register(this, this.#stream, this.#stream);
   }
 

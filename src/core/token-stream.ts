@@ -10,12 +10,15 @@ import { pump } from '../ffi/pump.ts';
 const drainTokens = 256;
 const drainBytes = 16384;
 
-// Tokens that come meanwhile wait natively, so this costs no speed; looking each millisecond took some percent of two cores.
-const betweenTokensMs = 4;
+// Tokens that come meanwhile wait natively, so this costs no speed, and 60 looks a second are as many as anyone sees. Each takes a core from the engine: with one
+// each 4 ms a small model lost 4% on two cores, with one each 16 ms 2% (bench/api.mjs).
+const betweenTokensMs = 16;
 
 export type TokenStreamOptions = {
   onProgress?: ((progress: number) => void) | undefined;
   signal?: AbortSignal | undefined;
+  /** Tokens that the engine works ahead: where they are few it is waiting soon. */
+  readAhead?: number | undefined;
   /** Texts that the job makes. Default: 1. */
   n?: number | undefined;
   /** How many alternatives come with a token's log-probability. undefined: it does not come. */
@@ -108,7 +111,7 @@ export class TokenStream {
     if (!this.#job) await (this.#starting ??= this.#start());
     if (this.#over) return;
     this.#pulling ??= pump
-      .until(() => this.#take(), reader, betweenTokensMs)
+      .until(() => this.#take(), reader, Math.min(betweenTokensMs, this.#options.readAhead ?? betweenTokensMs))
       .then(
         () => undefined,
         (reason: unknown) => {

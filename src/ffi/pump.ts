@@ -1,9 +1,9 @@
 // Polling by timers, on every runtime alike. A turn costs about a millisecond and tokens wait natively meanwhile, so only latency is at stake, and
 // a tight poll (setImmediate) would take a core from the engine.
 const fastestMs = 1;
-const slowestMs = 8;
+const slowestMs = 16;
 
-/** Polls what is pending, all of it with one timer: after 1 ms while something happens, else less and less often, down to every 8 ms. */
+/** Polls what is pending, all of it with one timer: after 1 ms while something happens, else less and less often, down to every 16 ms. */
 export class Pump {
   /** Each step, with what it keeps alive and how soon it is polled. */
   readonly #steps = new Map<() => boolean, { owner: object | undefined; firstMs: number }>();
