@@ -3,6 +3,7 @@
 //   npm install --prefix build/node-llama-cpp --ignore-scripts node-llama-cpp@3.22.1
 //   node bench/node-llama-cpp/compare.mjs MODEL [--pairs N] [--tokens N] [--threads N] [--json FILE]
 
+import { spawnSync } from 'node:child_process';
 import { copyFileSync, existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { parseArgs } from 'node:util';
@@ -14,6 +15,8 @@ import { median, output } from '../pairs.mjs';
 
 const here = join(root, 'bench/node-llama-cpp');
 const theirs = join(root, 'build/node-llama-cpp');
+/** A task that takes longer is given up. */
+const patienceSeconds = 120;
 const packages = /** @type {const} */ (['llama-duo', 'node-llama-cpp']);
 
 /** Where a script runs: modules are looked for from there on.
@@ -59,8 +62,11 @@ runMain(() => {
     const tasks = readdirSync(join(here, 'tasks')).filter((file) => file.endsWith(`.${name}.mjs`));
     const code = tasks.map((file) => {
       const start = performance.now();
-      output(process.execPath, [placed(join('tasks', file), name), model]);
-      const seconds = (performance.now() - start) / 1000;
+      const { status } = spawnSync(process.execPath, [placed(join('tasks', file), name), model], {
+        stdio: 'ignore',
+        timeout: patienceSeconds * 1000,
+      });
+      const seconds = status === 0 ? (performance.now() - start) / 1000 : null;
       return [file.split('.')[0] ?? '', { lines: lines(join(here, 'tasks', file)), seconds }];
     });
     return { name, one: of('one'), four: of('four'), residentBytes: of('residentBytes'), tasks: Object.fromEntries(code) };
@@ -73,7 +79,10 @@ runMain(() => {
   row('four at once, tokens/s', ({ four }) => four.toFixed(1));
   row('resident, MiB', ({ residentBytes }) => (residentBytes / 2 ** 20).toFixed(0));
   for (const task of Object.keys(figures[0]?.tasks ?? {})) {
-    row(`${task}: lines, seconds`, ({ tasks }) => `${tasks[task]?.lines}, ${tasks[task]?.seconds.toFixed(1)}`);
+    row(
+      `${task}: lines, seconds`,
+      ({ tasks }) => `${tasks[task]?.lines}, ${tasks[task]?.seconds?.toFixed(1) ?? `not within ${patienceSeconds}`}`,
+    );
   }
   console.log(table.toString());
   if (values.json)

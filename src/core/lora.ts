@@ -74,6 +74,6 @@ export function isLora(value: unknown): boolean {
 }
 
 /** Adapters as the library takes them. */
-export function nativeLoras(loras: Lora | readonly (Lora | ScaledLora)[]): object[] {
+export function nativeLoras(loras: Lora | ScaledLora | readonly (Lora | ScaledLora)[]): object[] {
   return [loras].flat().map((given) => (given instanceof Lora ? { lora: given.handle } : { lora: given.lora.handle, scale: given.scale }));
 }

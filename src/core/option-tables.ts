@@ -211,10 +211,10 @@ export const duoTable = {
 /** A context takes memory for all of its tokens at once, and recent models are trained for 131,072 and more. */
 export const defaultContextSize = 8192;
 
-const loras = special<Lora | readonly (Lora | ScaledLora)[]>()({
+const loras = special<Lora | ScaledLora | readonly (Lora | ScaledLora)[]>()({
   doc: 'LoRA adapters of the model, which `model.loadLora()` gives. Each alone, or with the scale of its part: `{ lora, scale: 0.5 }`.',
   otherwise: 'none',
-  type: 'Lora | readonly (Lora | ScaledLora)[]',
+  type: 'Lora | ScaledLora | readonly (Lora | ScaledLora)[]',
   accepts: (value) => [value].flat().every(isLora),
   expected: 'LoRA adapters, or objects of a lora and its scale',
 });
@@ -378,7 +378,7 @@ export const samplingTable = {
   topNSigma: number({
     min: -1,
     default: -1,
-    doc: 'Leave out tokens whose logit is this many standard deviations below the largest, -1 for none.',
+    doc: 'Leave out tokens whose logit is this many standard deviations below the largest; 0 or less for none.',
   }),
   minKeep: integer({ min: 0, default: 0, doc: 'Tokens that each of these samplers leaves at least.' }),
   xtcProbability: number({

@@ -138,7 +138,7 @@ export type PlanOptions = {
   /** Mixed heads. 'auto', or {}, takes the model's own gates and half of the heads. Default: none, llama.cpp's own cache. */
   duo?: DuoOptions | 'auto' | undefined;
   /** LoRA adapters of the model, which `model.loadLora()` gives. Each alone, or with the scale of its part: `{ lora, scale: 0.5 }`. Default: none. */
-  loras?: Lora | readonly (Lora | ScaledLora)[] | undefined;
+  loras?: Lora | ScaledLora | readonly (Lora | ScaledLora)[] | undefined;
   /**
    * Speculative decoding: the same text, sooner where drafts are often right. 'lookup' drafts what followed in the text before, which costs nothing; a
    * draft model is for machines on which several tokens take little longer than one. Default: none.
@@ -164,7 +164,7 @@ export type SamplingOptions = {
   minP?: number | undefined;
   /** Locally typical sampling, 1 for none. 0 to 1. Default: 1. */
   typicalP?: number | undefined;
-  /** Leave out tokens whose logit is this many standard deviations below the largest, -1 for none. Default: -1. */
+  /** Leave out tokens whose logit is this many standard deviations below the largest; 0 or less for none. Default: -1. */
   topNSigma?: number | undefined;
   /** Tokens that each of these samplers leaves at least. Default: 0. */
   minKeep?: number | undefined;

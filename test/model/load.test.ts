@@ -1,5 +1,8 @@
+import { join } from 'node:path';
+
 import { expect, test } from 'vitest';
 
+import { root } from '../../scripts/places.mjs';
 import { ContextFullError, DisposedError, loadModel } from '../../src/index.ts';
 import { Lateness } from '../lateness.ts';
 import { longText, modelPath, threads } from './setup.ts';
@@ -87,4 +90,11 @@ test('two models side by side, given back in any order', async () => {
   expect(answer.generatedTokens).toBe(4);
   await second.dispose();
   await context.dispose();
+});
+
+test('a model of another vocabulary cannot draft, and the error says in what it differs', async () => {
+  await using model = await loadModel(modelPath, { weights: false });
+  await using draft = await loadModel(join(root, 'models/needle.gguf'), { weights: false });
+  const plan = await model.planContext({ contextSize: 256, speculative: { draft } });
+  expect(plan).toMatchObject({ supported: false, reason: expect.stringMatching(/vocabular/) as string });
 });
