@@ -3,7 +3,7 @@ export const errorCodes = [
   'option', // a bad argument or option
   'gates', // a bad gate pattern, or one of another model
   'model', // the model cannot be loaded
-  'unsupported', // mixed heads cannot apply to this model
+  'unsupported', // the model or its cache cannot do this: mixed heads, mostly
   'context', // the context cannot be created
   'memory', // the context does not fit the memory that is free
   'download', // a model cannot be loaded from elsewhere
@@ -77,7 +77,7 @@ export class ModelError extends LlamaDuoError {
   }
 }
 
-/** Mixed heads cannot apply to this model or these options. */
+/** The model or its cache cannot do what is asked for: have mixed heads, fill gaps, draft, copy a sequence. */
 export class UnsupportedError extends LlamaDuoError {
   constructor(message: string) {
     super('unsupported', message);
@@ -134,10 +134,14 @@ export class StateError extends LlamaDuoError {
   }
 }
 
-/** A chat template refuses its messages, or a text is no message of its kind. */
+/** A chat template refuses its messages, or what was generated is no message of its kind. */
 export class TemplateError extends LlamaDuoError {
-  constructor(message: string) {
+  /** All that was generated, where that is no message. */
+  readonly text: string | undefined;
+
+  constructor(message: string, text?: string) {
     super('template', message);
+    this.text = text;
   }
 }
 
@@ -273,7 +277,7 @@ const byCode: Record<string, (message: string, failure: JobFailure) => LlamaDuoE
   grammar: (message, { text }) => new GrammarError(message, text ?? ''),
   decode: (message) => new DecodeError(message),
   state: (message, { resumableFrom }) => new StateError(message, resumableFrom),
-  template: (message) => new TemplateError(message),
+  template: (message, { text }) => new TemplateError(message, text),
   output: (message) => new OutputError(message),
   limit: (message) => new LimitError(message),
 };

@@ -109,11 +109,14 @@ static void choose_size(const model & m, const draft_options * drafts, llama_con
     p.n_ctx = fit ? p.n_ctx : std::min(p.n_ctx, modest);
     p.n_ctx = uint32_t(std::min<int64_t>(int64_t(GGML_PAD(p.n_ctx, 256)) * p.n_seq_max, GGML_PAD(max_context - 255, 256)));
     // a tenth of what is free is left: other programs take some before the context does
-    const uint32_t n = largest_context(m, drafts, p, fit ? 0.1 : 0.5);
+    uint32_t n = largest_context(m, drafts, p, fit ? 0.1 : 0.5);
+    if (n == 0) { // little memory is free, and what there is has to do
+        n = largest_context(m, drafts, p, 0.05);
+    }
     if (n == 0) {
+        p.n_ctx = 256 * p.n_seq_max;
         check_fits(m, drafts, p);
-        throw job_error("memory", "not even a context of 256 tokens leaves " + std::string(fit ? "a tenth" : "half") + " of the free memory free",
-                { { "largestContextSize", 0 } });
+        n = p.n_ctx;
     }
     p.n_ctx = n;
 }

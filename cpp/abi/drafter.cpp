@@ -262,6 +262,7 @@ void drafter::draft(const std::vector<wish> & wishes) {
     }
     for (const wish & w : wishes) {
         if (!done) { // the text goes on without
+            common_speculative_get_draft_params(spec.get(), w.s->id).drafting = false; // what it points to is gone
             w.s->draft.clear();
             if (own) {
                 held[size_t(w.s->id)].recover();

@@ -115,9 +115,13 @@ std::vector<device_memory> memory_of(const llama_context * ctx, const model & m,
     return result;
 }
 
+// What is spared is a share of what the weights leave: of a model that takes most of the memory, too, a context leaves some.
 bool fits(const std::vector<device_memory> & devices, double spare) {
-    return std::all_of(devices.begin(), devices.end(),
-            [&](const device_memory & d) { return double(d.needed_bytes) <= double(d.free_bytes) * (1 - spare); });
+    return std::all_of(devices.begin(), devices.end(), [&](const device_memory & d) {
+        const double context = double(d.context_bytes + d.compute_bytes);
+        const double weights = double(d.needed_bytes) - context;
+        return context <= (double(d.free_bytes) - weights) * (1 - spare);
+    });
 }
 
 estimator::estimator(const model & m, const draft_options * drafts) : m(m), drafts(drafts) {
@@ -249,7 +253,8 @@ void check_fits(const model & m, const draft_options * drafts, const llama_conte
     const uint32_t largest = trial.largest(p, 0.05);
     throw job_error("memory", "a context of " + std::to_string(p.n_ctx) + " tokens needs " + mib(short_of.needed_bytes) + " of " + short_of.name + ", where " +
             mib(short_of.free_bytes) + " are free. " +
-            (largest > 0 ? "The largest that fits holds " + std::to_string(largest) + " tokens" : "None fits beside the model") +
+            (largest > 0 ? "The largest that fits holds " + std::to_string(largest) + " tokens" + (p.n_seq_max > 1 ? " in its " + std::to_string(p.n_seq_max) + " sequences" : "")
+                         : "None fits beside the model") +
             "; smaller cache types (typeK, typeV) and more streaming heads take less",
             { { "device", short_of.name }, { "neededBytes", short_of.needed_bytes }, { "freeBytes", short_of.free_bytes }, { "largestContextSize", largest } });
 }

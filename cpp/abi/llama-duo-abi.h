@@ -72,7 +72,7 @@ LLAMA_DUO_API int32_t llama_duo_job_data(uint32_t job, void * buf, int32_t cap, 
 // unsupported (mixed heads cannot apply, tokens cannot be drafted, or the cache cannot do this), context (cannot be created, or is of another kind), memory (a context does not fit; with
 // "device", "neededBytes", "freeBytes" and "largestContextSize", 0 where none fits), download (a model cannot be loaded from elsewhere), full (the tokens do not fit),
 // grammar (it allows no token of the vocabulary), decode, state (a sequence is not, or cannot become, what is asked for; a saved state is of
-// something else), template (a chat's template refuses), output (a file cannot be read or written), limit (no handle is left for what was made), internal (what
+// something else or cannot be read), template (a chat's template refuses), output (a file cannot be read or written), limit (no handle is left for what was made), internal (what
 // should not have happened). code "option" adds "name" (the key, "duo.sink" for one within another, "prompt" or "text" for what is no option, "" where the options
 // are no JSON object), "value" and "expected"; code "grammar" adds "text", all that was generated; code "state" adds "resumableFrom" where it is how far back a
 // sequence goes that was in the way; code "gates" of a pattern for another model adds "patternShape" and "modelShape", [KV heads of each layer].

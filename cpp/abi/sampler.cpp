@@ -162,7 +162,7 @@ static void simplify_greedy(common_params_sampling & s) {
 std::optional<largest_logit> largest_logit::where_it_is_all(common_params_sampling params) {
     simplify_greedy(params);
     const bool forbids_alone = std::all_of(params.logit_bias.begin(), params.logit_bias.end(), [](const llama_logit_bias & b) { return b.bias == -INFINITY; });
-    if (params.samplers != std::vector { COMMON_SAMPLER_TYPE_TOP_K } || params.top_k != 1 || !params.grammar.empty() || !params.reasoning_budget_start.empty() || !forbids_alone) {
+    if (params.samplers != std::vector { COMMON_SAMPLER_TYPE_TOP_K } || params.top_k != 1 || params.mirostat != 0 || !params.grammar.empty() || !params.reasoning_budget_start.empty() || !forbids_alone) {
         return {};
     }
     largest_logit result;

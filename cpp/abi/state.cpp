@@ -184,12 +184,12 @@ public:
             const auto path = fs::u8path(from.path);
             errno = 0;
             if (!fs::is_regular_file(path, err)) {
-                throw job_error("output", "cannot read \"" + from.path + "\": " + (err ? err.message() : "it is no file"));
+                throw job_error("state", "cannot read \"" + from.path + "\": " + (err ? err.message() : "it is no file"));
             }
             file.open(path, std::ios::binary);
             size_ = size_t(fs::file_size(path, err));
             if (!file || err) {
-                throw job_error("output", "cannot read \"" + from.path + "\": " + strerror(errno));
+                throw job_error("state", "cannot read \"" + from.path + "\": " + strerror(errno));
             }
         } else {
             size_ = bytes.size();

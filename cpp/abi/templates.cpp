@@ -168,7 +168,7 @@ chat_options read(options & o) {
         grammar_of_schema(*schema, "jsonSchema"); // for its error
         inputs.json_schema = dump(*schema);
     }
-    if (const auto now = o.number("now", 0, 1e12)) {
+    if (const auto now = o.number("now", 0, 9.2e9)) {
         inputs.now = std::chrono::system_clock::time_point(std::chrono::seconds(int64_t(*now)));
     }
     if (const json * more = o.value("variables")) {
@@ -339,7 +339,7 @@ void parse_message(job & j, options o) {
     try {
         message = common_chat_parse(*text, partial, params);
     } catch (const std::exception & e) {
-        throw job_error("template", std::string("the text is not one that the chat's template makes of a message: ") + e.what());
+        throw job_error("template", std::string("the text is not one that the chat's template makes of a message: ") + e.what(), { { "text", *text } });
     }
     json calls = json::array();
     for (const auto & call : message.tool_calls) {

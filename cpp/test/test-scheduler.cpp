@@ -503,7 +503,7 @@ static void test_states(uint32_t model, const cache_kind & kind, const std::vect
     CHECK(generated_on(v, {}, longer) == generated_on(s, {}, longer));
     std::filesystem::remove(path);
     const json missing = take_error(load_state(v, {}, in_file));
-    CHECK_EQ(missing.at("code"), "output");
+    CHECK_EQ(missing.at("code"), "state");
     CHECK(contains(missing.at("message"), path.string()));
     CHECK_EQ(take_error(save(s, R"({"path":"/nowhere/state"})")).at("code"), "output");
 

@@ -274,7 +274,7 @@ void test_drafts(const std::string & arch, bool predicts, bool windows, const st
                         "not token " + std::to_string(differs - want.begin()) + " of sequence " + std::to_string(s));
                 n_same += int(differs - want.begin());
             }
-            CHECK(found.n_accepted < found.n_drafted);
+            CHECK(found.n_accepted < found.n_drafted || w.type == COMMON_SPECULATIVE_TYPE_NGRAM_SIMPLE); // one that repeats itself from end to end is looked up right
             CHECK(found.n_accepted > 0 || w.type == COMMON_SPECULATIVE_TYPE_NGRAM_SIMPLE); // a text need not repeat itself
             printf("    %-12s up to %2d: %d of %d drafted tokens accepted (%.0f%%), %d states put back, %.0f tokens/s; %d of %d tokens the same\n", w.name, w.n_max,
                     found.n_accepted, found.n_drafted, 100.0 * found.n_accepted / found.n_drafted, found.n_restored, n_seq * n_answer / found.seconds, n_same, n_seq * n_answer);

@@ -67,7 +67,8 @@ export class Chat {
     if (!messages.every(isMessage)) {
       throw new OptionError('message', message, 'a text, a message or an array of messages');
     }
-    const { tools = [], toolChoice } = { ...this.#template, ...options };
+    const { tools = [] } = this.#template;
+    const toolChoice = options.toolChoice ?? this.#template.toolChoice;
     const [form] = givenForms(options);
     if (form && tools.length > 0 && toolChoice !== 'none') {
       throw new OptionError(form, options[form], `no ${form} beside tools that may be called: toolChoice 'none' is an answer without them`);

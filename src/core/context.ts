@@ -8,7 +8,7 @@ import { absolutePath, checkOptions, nativeOptions, toJson } from './check-optio
 import type { DeviceMemory } from './devices.ts';
 import { refuseBoth } from './duo.ts';
 import { Generation, type GenerationSource } from './generation.ts';
-import { infillPrompt, type Gap, type InfillFile } from './infill.ts';
+import { infillPrompt, type Gap } from './infill.ts';
 import { nativeLoras } from './lora.ts';
 import type { CoreModel } from './model.ts';
 import { contextTable, duoTable, generateTable, infillTable, planTable, scoreTable, speculativeTable } from './option-tables.ts';
@@ -22,7 +22,7 @@ import type {
   ScoreOptions,
   SpeculativeOptions,
 } from './option-types.ts';
-import { signal as signalOption } from './options.ts';
+import { isObject, signal as signalOption } from './options.ts';
 import type { Infer, Schema, WithSchema } from './schema.ts';
 import { scoreOf, type Score } from './score.ts';
 import { Sequence } from './sequence.ts';
@@ -122,6 +122,9 @@ export type ContextEstimate =
       supported: false;
       /** Why not, in words. */
       reason: string;
+      kv: null;
+      draftKv: null;
+      fits: false;
       warnings: readonly ContextWarning[];
     };
 
@@ -129,8 +132,11 @@ export type ContextEstimate =
 export async function estimateContext(native: Native, model: CoreModel, handle: Handle, options: PlanOptions): Promise<ContextEstimate> {
   checkOptions(options, planTable);
   const request = planRequest(options, model);
-  const found = await runJob<NativeEstimate>(native, () => native.contextEstimate(handle, request), { owner: model });
-  if (!found.supported) return { supported: false, reason: found.reason ?? '', warnings: found.warnings };
+  const found = await runJob<NativeEstimate>(native, () => native.contextEstimate(handle, request), { owner: model }).catch(
+    ofSequences(options),
+  );
+  if (!found.supported)
+    return { supported: false, reason: found.reason ?? '', kv: null, draftKv: null, fits: false, warnings: found.warnings };
   const { sequences = planTable.sequences.default } = options;
   const { contextSize, largestContextSize } = found;
   return {
@@ -156,9 +162,7 @@ export async function createContext(native: Native, model: CoreModel, handle: Ha
       new Job(native, native.contextFree(context)).free();
     },
     owner: model,
-  }).catch((error: unknown) => {
-    throw error instanceof MemoryError ? error.ofSequences(plan.sequences ?? 1) : error;
-  });
+  }).catch(ofSequences(plan));
   return new Context(native, model, contextOf(created));
 }
 
@@ -166,7 +170,7 @@ export async function createContext(native: Native, model: CoreModel, handle: Ha
 export async function planContext(native: Native, model: CoreModel, handle: Handle, options: PlanOptions): Promise<ContextPlan> {
   checkOptions(options, planTable);
   const request = planRequest(options, model);
-  const plan = await runJob<NativePlan>(native, () => native.contextPlan(handle, request), { owner: model });
+  const plan = await runJob<NativePlan>(native, () => native.contextPlan(handle, request), { owner: model }).catch(ofSequences(options));
   return { ...plan, kv: plan.kv && reportOf(plan.kv), draftKv: plan.draftKv && reportOf(plan.draftKv) } as ContextPlan;
 }
 
@@ -182,6 +186,13 @@ function planRequest({ duo, loras, speculative, contextSize = 'auto', ...rest }:
     ...(loras && { loras: nativeLoras(loras) }),
     ...(speculative && { speculative: speculativeRequest(speculative) }),
   });
+}
+
+/** The library counts the tokens of all sequences together. */
+function ofSequences({ sequences = 1 }: PlanOptions): (error: unknown) => never {
+  return (error) => {
+    throw error instanceof MemoryError ? error.ofSequences(sequences) : error;
+  };
 }
 
 /** llama.cpp rounds a sequence's cells up to this. */
@@ -375,7 +386,7 @@ function checkGap(gap: Gap): void {
     suffix: { accepts: isText, expected: 'a string' },
     name: { accepts: isText, expected: 'a string' },
     files: {
-      accepts: (value) => Array.isArray(value) && value.every((file: Partial<InfillFile>) => isText(file.name) && isText(file.text)),
+      accepts: (value) => Array.isArray(value) && value.every((file) => isObject(file) && isText(file['name']) && isText(file['text'])),
       expected: 'an array of objects with a name and a text',
     },
   });

@@ -66,6 +66,8 @@ export class Embedder {
     const all = [texts].flat();
     checkTexts('texts', all);
     if (all.length === 0) return [];
+    const most = Math.floor((2 ** 31 - 1) / (4 * this.info.size));
+    if (all.length > most) throw new OptionError('texts', texts, `at most ${most} texts at once`);
     const request = toJson({ texts: all, normalize });
     const numbers = await this.#run((handle) => this.#native.embed(handle, request), signal);
     const { size } = this.info;

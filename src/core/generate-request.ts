@@ -1,8 +1,8 @@
-import { OptionError } from '../errors.ts';
+import { OptionError, SchemaError } from '../errors.ts';
 import { nativeOptions, toJson } from './check-options.ts';
 import { generateTable } from './option-tables.ts';
 import type { GenerateOptions } from './option-types.ts';
-import { toJsonSchema } from './schema.ts';
+import { parseBySchema, toJsonSchema } from './schema.ts';
 
 /** What each says of the text. */
 const forms = ['schema', 'choices', 'grammar'] as const;
@@ -40,6 +40,21 @@ export function formOf(options: FormOptions): Form {
     ...(choices && { grammar: grammarOfChoices(choices) }),
     ...(grammar !== undefined && { grammar }),
   };
+}
+
+/**
+ * What a text says, by the option that says what it has to be; without one it is the text.
+ *
+ * @throws SchemaError where it is something else: it may have been cut off
+ */
+export async function valueOf({ schema, choices }: FormOptions, text: string): Promise<unknown> {
+  if (schema) return parseBySchema(schema, text);
+  if (choices && !choices.includes(text)) {
+    throw new SchemaError('The text is none of the choices; it may have been cut off.', text, [
+      { path: '', message: `one of ${choices.join(', ')}` },
+    ]);
+  }
+  return text;
 }
 
 /** Which options say what a text has to be. */

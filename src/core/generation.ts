@@ -2,9 +2,8 @@ import { OptionError } from '../errors.ts';
 import type { Handle, Native } from '../ffi/native.ts';
 import { abandoned } from '../ffi/owned.ts';
 import { toJson } from './check-options.ts';
-import { generateRequest } from './generate-request.ts';
+import { generateRequest, valueOf } from './generate-request.ts';
 import type { GenerateOptions } from './option-types.ts';
-import { parseBySchema } from './schema.ts';
 import { TokenStream } from './token-stream.ts';
 
 /** How likely a token was, by the model alone: before samplers change anything. */
@@ -78,16 +77,16 @@ export type GenerationSource = {
  */
 export class Generation<T = unknown> implements AsyncIterableIterator<GenerationChunk, void, void> {
   readonly #stream: TokenStream;
-  readonly #schema: GenerateOptions['schema'];
+  readonly #form: Pick<GenerateOptions, 'schema' | 'choices'>;
   #turn: Promise<unknown> = Promise.resolve();
 
   /** @internal @param more of the library's own options */
   constructor({ native, submit, siblings, sequences, vocabularySize }: GenerationSource, options: GenerateOptions, more: object = {}) {
-    const { onProgress, signal, readAhead, n = 1, logProbabilities, schema } = options;
+    const { onProgress, signal, readAhead, n = 1, logProbabilities, schema, choices } = options;
     if (n > sequences) throw new OptionError('n', n, `an integer from 1 to ${sequences}, the context's sequences`);
     const request = toJson({ ...generateRequest(options), ...more });
     const alternatives = logProbabilities === undefined ? undefined : Math.min(logProbabilities, vocabularySize);
-    this.#schema = schema;
+    this.#form = { schema, choices };
     this.#stream = new TokenStream(native, () => submit(request), { onProgress, signal, readAhead, n, alternatives }, siblings);
     abandoned.register(this, this.#stream, this.#stream);
   }
@@ -120,13 +119,13 @@ export class Generation<T = unknown> implements AsyncIterableIterator<Generation
   }
 
   /**
-   * What the text says, by the option `schema`; without one it is the text.
+   * What the text says, by the options `schema` and `choices`; without one it is the text.
    *
-   * @throws SchemaError where the text is cut off, or is not what the schema describes; else as {@link result}
+   * @throws SchemaError where the text is cut off, or is not what they say; else as {@link result}
    */
   async value(): Promise<T> {
     const { text } = await this.result();
-    return (this.#schema ? await parseBySchema(this.#schema, text) : text) as T;
+    return (await valueOf(this.#form, text)) as T;
   }
 
   [Symbol.asyncIterator](): this {

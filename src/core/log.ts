@@ -26,12 +26,13 @@ export function setLog(sink: ((line: LogLine) => void) | undefined, level: LogLe
     return;
   }
   const least = logLevels.indexOf(level);
-  pump.observe(() => {
+  const tell = (): void => {
     for (const line of drainLog()) {
       if (logLevels.indexOf(line.level) >= least) deliver(sink, line);
     }
-  });
-  pump.wake();
+  };
+  pump.observe(tell);
+  tell(); // what was logged before
 }
 
 /** What a sink throws is the program's, and stops no job. */

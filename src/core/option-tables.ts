@@ -425,7 +425,7 @@ export const samplingTable = {
     otherwise: 'none',
     type: 'LogitBias',
     accepts: (value) =>
-      isIterable(value) &&
+      (value instanceof Map || Array.isArray(value)) &&
       [...value].every(
         (entry) =>
           Array.isArray(entry) &&
@@ -472,7 +472,7 @@ export const generateTable = {
   maxTokens: integer({
     min: -1,
     default: -1,
-    doc: 'Tokens to generate at most, -1 for as many as the context holds.',
+    doc: 'Tokens to generate at most, -1 for as many as the context holds. Where a chat runs tools, in each of its rounds.',
     flags: ['-n', '--predict', '--n-predict'],
     value: 'N',
   }),
@@ -569,8 +569,8 @@ export const chatTemplateTable = {
     doc: 'The time that templates tell.',
     otherwise: 'now',
     type: 'Date',
-    accepts: (value) => value instanceof Date && value.getTime() >= 0 && value.getTime() <= 1e15,
-    expected: 'a date since 1970',
+    accepts: (value) => value instanceof Date && value.getTime() >= 0 && value.getTime() <= 9.2e12,
+    expected: 'a date from 1970 to 2261',
     native: null,
   }),
 } satisfies Table<ChatTemplateOptions>;
@@ -639,7 +639,3 @@ export const embedderTable = {
   }),
   signal: signal('Stops the creation; the promise rejects with `signal.reason`.'),
 } satisfies Table<EmbedderOptions>;
-
-function isIterable(value: unknown): value is Iterable<unknown> {
-  return typeof value === 'object' && value !== null && Symbol.iterator in value;
-}

@@ -226,7 +226,7 @@ export type SamplingOptions = {
 
 /** What is generated, and how it is read. */
 export type GenerateOptions = SamplingOptions & {
-  /** Tokens to generate at most, -1 for as many as the context holds. Default: -1. */
+  /** Tokens to generate at most, -1 for as many as the context holds. Where a chat runs tools, in each of its rounds. Default: -1. */
   maxTokens?: number | undefined;
   /**
    * Texts to generate of one prompt, each in a sequence of its own, of which the context must have as many. Seeds of the others follow the first's.

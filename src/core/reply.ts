@@ -4,10 +4,11 @@ import { runJob } from '../ffi/job.ts';
 import { applyTemplate, type NativeChatPrompt } from './chat-prompt.ts';
 import type { ChatSource } from './chat.ts';
 import { toJson } from './check-options.ts';
+import { valueOf } from './generate-request.ts';
 import { Generation, type GenerationResult } from './generation.ts';
 import type { AssistantMessage, Message, ToolCall, ToolMessage } from './message.ts';
 import type { ChatTemplateOptions, SendOptions } from './option-types.ts';
-import { parseBySchema, validate } from './schema.ts';
+import { validate } from './schema.ts';
 import type { Tool } from './tool.ts';
 
 /** A piece of an answer. */
@@ -110,14 +111,13 @@ export class Reply<T = unknown> implements AsyncIterableIterator<ReplyChunk, voi
   }
 
   /**
-   * What the text says, by the option `schema`; without one it is the text.
+   * What the text says, by the options `schema` and `choices`; without one it is the text.
    *
-   * @throws SchemaError where the text is cut off, or is not what the schema describes; else as {@link result}
+   * @throws SchemaError where the text is cut off, or is not what they say; else as {@link result}
    */
   async value(): Promise<T> {
     const { text } = await this.result();
-    const { schema } = this.#request.options;
-    return (schema ? await parseBySchema(schema, text) : text) as T;
+    return (await valueOf(this.#request.options, text)) as T;
   }
 
   [Symbol.asyncIterator](): this {
@@ -154,10 +154,12 @@ export class Reply<T = unknown> implements AsyncIterableIterator<ReplyChunk, voi
       this.#stop(signal.reason);
       return;
     }
+    const itself = new WeakRef(this); // a signal may outlive many answers
     this.#stopListening =
       signal &&
       onAbort(signal, () => {
-        this.#stop(signal.reason);
+        const reply = itself.deref();
+        if (reply) reply.#stop(signal.reason);
       });
     this.#steps = answer(this.#request, turn(this), this.#abort.signal);
   }
@@ -280,13 +282,12 @@ async function* say(
   );
 
   let text = '';
-  let told: Parsed = { content: '', reasoning: '', toolCalls: [] };
+  const told = { content: '', reasoning: '' };
   for await (const chunk of generation) {
     if (chunk.text === '') continue;
     text += chunk.text;
     const parsed = await parse(request, prompt, text, true);
     yield* news(told, parsed);
-    told = parsed;
   }
   const result = await generation.result();
   // What a text of the caller's has ended is no more complete than what has come to its length.
@@ -308,13 +309,16 @@ function parse({ native, owner }: ReplyRequest, { parser }: NativeChatPrompt, te
   return runJob<Parsed>(native, () => native.chatParse(toJson({ text, parser, partial })), { owner });
 }
 
-/** What a longer text says beyond what was told of a shorter one. */
-function* news(told: Parsed, parsed: Parsed): Generator<ReplyChunk, void, void> {
+/** What a text says beyond what was told of it. What is parsed of a longer one may be less: its end may mean several things. */
+function* news(told: { content: string; reasoning: string }, parsed: Parsed): Generator<ReplyChunk, void, void> {
   for (const [type, key] of [
     ['reasoning', 'reasoning'],
     ['text', 'content'],
   ] as const) {
-    if (parsed[key].length > told[key].length) yield { type, text: parsed[key].slice(told[key].length) };
+    if (parsed[key].length <= told[key].length) continue;
+    const text = parsed[key].slice(told[key].length);
+    told[key] = parsed[key];
+    yield { type, text };
   }
 }
 

@@ -87,7 +87,7 @@ export async function validate(schema: Schema, value: unknown, text: string): Pr
   }
   // Small, without dependencies, and it knows of the drafts that are in use.
   const { Validator } = await import('@cfworker/json-schema');
-  const { valid, errors } = new Validator(schema as object, '2020-12', false).validate(value);
+  const { valid, errors } = checked(() => new Validator(schema as object, '2020-12', false).validate(value), schema);
   if (!valid) {
     throw mismatch(
       text,
@@ -95,6 +95,15 @@ export async function validate(schema: Schema, value: unknown, text: string): Pr
     );
   }
   return value;
+}
+
+/** A schema's patterns are compiled when they are met. */
+function checked<T>(validate: () => T, schema: Schema): T {
+  try {
+    return validate();
+  } catch (error) {
+    throw new OptionError('schema', schema, `a schema that can be checked (${error instanceof Error ? error.message : String(error)})`);
+  }
 }
 
 function nameOf(segment: PropertyKey | StandardSchemaV1.PathSegment): string {

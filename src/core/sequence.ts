@@ -139,7 +139,7 @@ export class Sequence {
 
   /**
    * What it holds, with a header that says of which model, heads, cache types and version it is. At most 2 GiB, which are copied at once: {@link saveFile} takes more, and
-   * blocks nothing.
+   * leaves the event loop alone.
    *
    * @throws StateError where it is larger
    */
@@ -149,7 +149,7 @@ export class Sequence {
   }
 
   /**
-   * The same to a file, which is written beside its place first.
+   * The same to a file, which is written beside its place first. Nothing else of the context is computed meanwhile.
    *
    * @returns its bytes
    * @throws OutputError

@@ -15,7 +15,8 @@ export type Tool = {
   /** What it takes: the schema of an object. Default: nothing. */
   parameters?: Schema | undefined;
   /**
-   * Runs it. What it gives is told to the model: a text as it is, all else as JSON. What it throws ends the answer. Without `run` the call is left to who asked.
+   * Runs it. What it gives is told to the model: a text as it is, all else as JSON. What it throws ends the answer. It must not wait for another answer of its own chat, which waits for it:
+   * `chat.fork()` is for that. Without `run` the call is left to who asked.
    */
   run?: ((input: never, context: ToolContext) => unknown) | undefined;
 };

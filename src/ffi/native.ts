@@ -354,6 +354,7 @@ export class Native {
   sequenceLoad(sequence: Handle, state: Uint8Array, options: string): Handle {
     const checked = handle('sequence', sequence);
     array('state', state, Uint8Array);
+    if (state.length > int32Max) throw new OptionError('state', state, 'at most 2 GiB: larger ones are loaded from a file');
     return this.#submit(
       options,
       (json, length, job) => this.#c.llama_duo_sequence_load(checked, orNull(state), state.length, json, length, job),

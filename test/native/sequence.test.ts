@@ -11,7 +11,7 @@ import {
   DisposedError,
   loadModel,
   OptionError,
-  OutputError,
+  StateError,
   StateError,
   type Context,
   type ContextOptions,
@@ -212,11 +212,11 @@ describe.each([
     await expect(sequence.load(state.with(0, first ^ 1))).rejects.toThrow(StateError);
     await expect(sequence.load(state.subarray(0, state.length - 1))).rejects.toThrow(/cut|short|damaged|bytes/i);
     await expect(sequence.load(new Uint8Array())).rejects.toThrow(StateError);
-    await expect(sequence.load(join(folder, 'none'))).rejects.toMatchObject({ name: 'OutputError' });
+    await expect(sequence.load(join(folder, 'none'))).rejects.toMatchObject({ name: 'StateError' });
     writeFileSync(join(folder, 'other'), 'something else');
     await expect(sequence.load(join(folder, 'other'))).rejects.toThrow(StateError);
     await expect(sequence.load(5 as never)).rejects.toThrow(OptionError);
-    await expect(sequence.saveFile(join(folder, 'none', 'state'))).rejects.toThrow(OutputError);
+    await expect(sequence.saveFile(join(folder, 'none', 'state'))).rejects.toThrow(StateError);
     expect(sequence.length).toBe(40);
     expect(await sequence.logits()).toEqual(before);
   });
@@ -357,6 +357,16 @@ describe('a sequence that is kept', () => {
     expect(await got.append(prompt)).toBe(40);
     expect(await other.append(prompt)).toBe(40);
     await expect(context.sequence({ signal: AbortSignal.abort('at once') })).rejects.toBe('at once');
+  });
+
+  test('holds up only who needs it', async () => {
+    await using context = await model.createContext({ ...sizes, sequences: 2 });
+    const kept = await context.sequence();
+    const both = context.generate(prompt, { ...greedy, n: 2 }).result();
+    await sleep(20);
+    expect((await context.generate(prompt, greedy).result()).generatedTokens).toBeGreaterThan(0);
+    await kept.dispose();
+    expect((await both).completions).toHaveLength(2);
   });
 
   test('has no copy where a context has no sequence for one', async () => {

@@ -157,3 +157,20 @@ describe('two forms at once', () => {
     expect(() => context.infill({ prefix: 'x', suffix: 'y' }, options)).toThrow(OptionError);
   });
 });
+
+test('a choice that was cut off is none', async () => {
+  const cut = context.generate('x', { choices: ['alphabetical order', 'beta decay'], maxTokens: 1, temperature: 0 });
+  await expect(cut.value()).rejects.toMatchObject({ code: 'schema', text: await cut.text() });
+});
+
+test('a schema that cannot be checked is named, with why', async () => {
+  const schema = { type: 'string', pattern: '^\\d{3}\\-\\d{4}$', maxLength: 4 } as const;
+  await expect(context.generate('x', { schema, maxTokens: 40, temperature: 0, stop: [] }).value()).rejects.toMatchObject({
+    code: expect.stringMatching(/option|schema/) as string,
+  });
+});
+
+test('biases are a map or a list, not what can be read once', () => {
+  const biases = new Map([[5, 1]]).entries();
+  expect(() => context.generate('x', { logitBias: biases as never })).toThrow(/logitBias: expected an array/);
+});
