@@ -11,7 +11,7 @@ import {
   DisposedError,
   loadModel,
   OptionError,
-  StateError,
+  OutputError,
   StateError,
   type Context,
   type ContextOptions,
@@ -216,7 +216,7 @@ describe.each([
     writeFileSync(join(folder, 'other'), 'something else');
     await expect(sequence.load(join(folder, 'other'))).rejects.toThrow(StateError);
     await expect(sequence.load(5 as never)).rejects.toThrow(OptionError);
-    await expect(sequence.saveFile(join(folder, 'none', 'state'))).rejects.toThrow(StateError);
+    await expect(sequence.saveFile(join(folder, 'none', 'state'))).rejects.toThrow(OutputError);
     expect(sequence.length).toBe(40);
     expect(await sequence.logits()).toEqual(before);
   });
