@@ -1,5 +1,4 @@
 import { afterAll, beforeAll, expect, test } from 'vitest';
-import { z } from 'zod';
 
 import { loadModel, type Context, type Model } from '../../src/index.ts';
 import { Lateness } from '../lateness.ts';
@@ -53,7 +52,8 @@ test('while 8,192 tokens are read, and scored', { timeout: 300_000 }, async () =
 test('while chats, schemas, embeddings and states are at work', { timeout: 300_000 }, async () => {
   await using many = await model.createContext({ contextSize: 2048, sequences: 4, threads });
   await using embedder = await model.createEmbedder({ contextSize: 256, threads });
-  const schema = z.object({ name: z.string().max(20), ages: z.array(z.int()).max(3) });
+  const properties = { name: { type: 'string', maxLength: 20 }, ages: { type: 'array', items: { type: 'integer' }, maxItems: 3 } } as const;
+  const schema = { type: 'object', properties } as const;
   await lateness.expectPrompt(async () => {
     await using sequence = await many.sequence();
     await sequence.append(new Int32Array(1900).map((_, index) => 10 + (index % 400)));
