@@ -178,7 +178,7 @@ describe('mixed heads', () => {
     expect(memory.streamingBytes).toBe(23 * memory.streamingCells * cellBytes);
     expect(memory.totalBytes).toBe(memory.retrievalBytes + memory.streamingBytes);
     expect(memory.fullBytes).toBe(90 * 2048 * cellBytes);
-    expect(await model.planContext(options)).toEqual({ supported: true, reason: null, warnings: [], kv: memory });
+    expect(await model.planContext(options)).toEqual({ supported: true, reason: null, warnings: [], kv: memory, draftKv: null });
   });
 
   test('without mixed heads the report is stock’s', () => {
