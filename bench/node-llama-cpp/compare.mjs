@@ -16,7 +16,7 @@ import { median, output } from '../pairs.mjs';
 const here = join(root, 'bench/node-llama-cpp');
 const theirs = join(root, 'build/node-llama-cpp');
 /** A task that takes longer is given up. */
-const patienceSeconds = 120;
+const patienceSeconds = 60;
 const packages = /** @type {const} */ (['llama-duo', 'node-llama-cpp']);
 
 /** Where a script runs: modules are looked for from there on.
