@@ -107,13 +107,6 @@ export class MemoryError extends LlamaDuoError {
     this.freeBytes = failure.freeBytes;
     this.largestContextSize = failure.largestContextSize;
   }
-
-  /** @internal The library counts the tokens of all sequences together. */
-  ofSequences(sequences: number): MemoryError {
-    const { device, neededBytes, freeBytes } = this;
-    const largestContextSize = Math.floor(this.largestContextSize / sequences / 256) * 256;
-    return sequences === 1 ? this : new MemoryError(this.message, { device, neededBytes, freeBytes, largestContextSize });
-  }
 }
 
 /** A model cannot be loaded from elsewhere. */

@@ -214,16 +214,15 @@ void scheduler::start_waiting() {
         const bool is_ready = t->prepared || !t->is_long();
         // who waits longer for a free sequence gets it first
         const auto n_idle = size_t(std::count_if(sequences.begin(), sequences.end(), [](const auto & s) { return !s.taken; }));
-        const auto n_used = std::accumulate(running.begin(), running.end(), size_t(0), [](size_t n, const auto & r) { return n + r->own.size() - (r->on ? 1 : 0); });
         const bool has_room = t->n_free() == 0 || (!hurry && t->n_free() <= n_idle);
 
         if (its_turn && is_ready && has_room && try_to_start(t)) {
             it = waiting.erase(it);
             continue;
         }
-        // what needs more than handles leave waits for one of those, and nobody else has to
-        if (its_turn && is_ready && !has_room && t->n_free() <= n_idle + n_used) {
-            hurry = true;
+        if (its_turn && is_ready && !has_room) { // what needs more than handles leave waits for one of those, and nobody else has to
+            const auto n_used = std::accumulate(running.begin(), running.end(), size_t(0), [](size_t n, const auto & r) { return n + r->own.size() - (r->on ? 1 : 0); });
+            hurry = hurry || t->n_free() <= n_idle + n_used;
         }
         if (t->on) {
             t->on->awaited = t->on->busy;

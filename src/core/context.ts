@@ -1,7 +1,7 @@
 import { CancelledError, MemoryError, OptionError } from '../errors.ts';
 import { Job, runJob } from '../ffi/job.ts';
 import type { Handle, Native } from '../ffi/native.ts';
-import { abandoned, Owned } from '../ffi/owned.ts';
+import { Owned } from '../ffi/owned.ts';
 import type { CacheType } from './cache-types.ts';
 import { Chat } from './chat.ts';
 import { absolutePath, checkOptions, nativeOptions, toJson } from './check-options.ts';
@@ -191,7 +191,9 @@ function planRequest({ duo, loras, speculative, contextSize = 'auto', ...rest }:
 /** The library counts the tokens of all sequences together. */
 function ofSequences({ sequences = 1 }: PlanOptions): (error: unknown) => never {
   return (error) => {
-    throw error instanceof MemoryError ? error.ofSequences(sequences) : error;
+    if (!(error instanceof MemoryError)) throw error;
+    const { message, device, neededBytes, freeBytes, largestContextSize } = error;
+    throw new MemoryError(message, { device, neededBytes, freeBytes, largestContextSize: perSequence(largestContextSize, sequences) });
   };
 }
 
@@ -260,8 +262,7 @@ export class Context {
     this.#model = model;
     this.#kv = kv;
     this.#native = native;
-    this.#owned = new Owned(native, 'context', context, (handle) => native.contextFree(handle));
-    abandoned.register(this, this.#owned, this);
+    this.#owned = new Owned(this, native, 'context', context, (handle) => native.contextFree(handle));
   }
 
   /** What this context's KV cache takes, exactly. */
@@ -354,7 +355,6 @@ export class Context {
 
   /** Ends what is under way and gives the context back; resolves when its memory is free. */
   dispose(): Promise<void> {
-    abandoned.unregister(this);
     const freed = this.#owned.dispose();
     for (const stream of [...this.#streams]) stream.stop(new CancelledError('The context was disposed of before the end.'));
     return freed;

@@ -1,7 +1,7 @@
 import { OptionError } from '../errors.ts';
 import { Job, runJob } from '../ffi/job.ts';
 import type { Handle, Native } from '../ffi/native.ts';
-import { abandoned, Owned } from '../ffi/owned.ts';
+import { Owned } from '../ffi/owned.ts';
 import { checkOptions, toJson } from './check-options.ts';
 import type { CoreModel } from './model.ts';
 import { embedderTable } from './option-tables.ts';
@@ -44,8 +44,7 @@ export class Embedder {
   constructor(native: Native, { embedder, ...info }: EmbedderInfo & { embedder: Handle }) {
     this.info = info;
     this.#native = native;
-    this.#owned = new Owned(native, 'embedder', embedder, (handle) => native.embedderFree(handle));
-    abandoned.register(this, this.#owned, this);
+    this.#owned = new Owned(this, native, 'embedder', embedder, (handle) => native.embedderFree(handle));
   }
 
   /**
@@ -93,7 +92,6 @@ export class Embedder {
 
   /** Gives it back; resolves when its memory is free. */
   dispose(): Promise<void> {
-    abandoned.unregister(this);
     return this.#owned.dispose();
   }
 

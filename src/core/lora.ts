@@ -1,6 +1,6 @@
 import { runJob } from '../ffi/job.ts';
 import type { Handle, Native } from '../ffi/native.ts';
-import { abandoned, Owned } from '../ffi/owned.ts';
+import { Owned } from '../ffi/owned.ts';
 import { absolutePath, toJson } from './check-options.ts';
 import { isObject } from './options.ts';
 
@@ -25,16 +25,14 @@ export class Lora {
   /** @internal */
   constructor(native: Native, { lora, ...info }: LoraInfo & { lora: Handle }) {
     this.info = info;
-    this.#owned = new Owned(native, 'LoRA adapter', lora, (handle) => {
+    this.#owned = new Owned(this, native, 'LoRA adapter', lora, (handle) => {
       native.loraFree(handle);
       return undefined;
     });
-    abandoned.register(this, this.#owned, this);
   }
 
   /** Gives it back. Its memory is free once no context uses it. */
   dispose(): Promise<void> {
-    abandoned.unregister(this);
     return this.#owned.dispose();
   }
 

@@ -1,6 +1,6 @@
 import { Job, runJob } from '../ffi/job.ts';
 import { decode, openNative, type Handle, type Native } from '../ffi/native.ts';
-import { abandoned, Owned } from '../ffi/owned.ts';
+import { Owned } from '../ffi/owned.ts';
 import { chatPrompt, type ChatPrompt } from './chat-prompt.ts';
 import { absolutePath, checkOptions, nativeOptions, toJson } from './check-options.ts';
 import { createContext, estimateContext, planContext, type Context, type ContextEstimate, type ContextPlan } from './context.ts';
@@ -105,8 +105,7 @@ export class CoreModel {
     const { model, ...info } = loaded;
     this.info = info;
     this.#native = native;
-    this.#owned = new Owned(native, 'model', model, (handle) => native.modelFree(handle));
-    abandoned.register(this, this.#owned, this);
+    this.#owned = new Owned(this, native, 'model', model, (handle) => native.modelFree(handle));
   }
 
   /**
@@ -208,7 +207,6 @@ export class CoreModel {
    * resolves at once, and the memory is free when they have ended.
    */
   dispose(): Promise<void> {
-    abandoned.unregister(this);
     return this.#owned.dispose();
   }
 

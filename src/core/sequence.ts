@@ -1,7 +1,7 @@
 import { OptionError } from '../errors.ts';
 import { runJob, type JobOptions } from '../ffi/job.ts';
 import type { Handle } from '../ffi/native.ts';
-import { abandoned, Owned } from '../ffi/owned.ts';
+import { Owned } from '../ffi/owned.ts';
 import { absolutePath, checkOptions, nativeOptions, toJson } from './check-options.ts';
 import { Generation, type GenerationSource } from './generation.ts';
 import { appendTable, generateTable } from './option-tables.ts';
@@ -28,11 +28,10 @@ export class Sequence {
     const { native } = source;
     this.#source = source;
     this.#context = context;
-    this.#owned = new Owned(native, 'sequence', sequence, (handle) => {
+    this.#owned = new Owned(this, native, 'sequence', sequence, (handle) => {
       native.sequenceFree(handle);
       return undefined;
     });
-    abandoned.register(this, this.#owned, this);
   }
 
   /** Tokens that it holds, when the last of its calls had ended. */
@@ -178,7 +177,6 @@ export class Sequence {
 
   /** Gives it back and ends its calls. What it holds may still be reused by others. */
   dispose(): Promise<void> {
-    abandoned.unregister(this);
     return this.#owned.dispose();
   }
 

@@ -11,12 +11,16 @@ export class Owned {
   #released = false;
   #freed: Promise<void> | undefined;
 
-  /** @param release gives it back, and tells the job of that where it takes time */
-  constructor(native: Native, what: string, handle: Handle, release: (handle: Handle) => Handle | undefined) {
+  /**
+   * @param owner whose it is: dropped without {@link dispose} it is given back when the owner is collected
+   * @param release gives it back, and tells the job of that where it takes time; it must not refer to the owner
+   */
+  constructor(owner: object, native: Native, what: string, handle: Handle, release: (handle: Handle) => Handle | undefined) {
     this.#native = native;
     this.#what = what;
     this.#handle = handle;
     this.#release = release;
+    abandoned.register(owner, this, this);
   }
 
   /** @throws DisposedError once it has been given back */
@@ -48,6 +52,7 @@ export class Owned {
   async #dispose(): Promise<void> {
     if (this.#released) return;
     this.#released = true;
+    abandoned.unregister(this);
     const job = this.#release(this.#handle);
     if (job !== undefined) await runJob(this.#native, () => job);
   }
