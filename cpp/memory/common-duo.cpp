@@ -12,7 +12,8 @@
 llama_duo_params common_params_duo::to_llama() const {
     llama_duo_params p = llama_duo_default_params();
     p.enabled   = enabled;
-    p.gates     = gates.empty() ? nullptr : gates.c_str();
+    const bool needless = sparsity == 0.0f || sparsity == 1.0f;
+    p.gates     = !gates.empty() ? gates.c_str() : needless ? nullptr : "auto";
     p.sparsity  = sparsity;
     p.threshold = threshold;
     p.sink      = sink;
@@ -36,9 +37,17 @@ static float to_number(const char * flag, const std::string & text, float min, f
     return value;
 }
 
-static int32_t to_count(const char * flag, int value, int min) {
-    if (value < min) {
-        throw std::invalid_argument(string_format("%s is %d; expected an integer of at least %d", flag, value, min));
+// The same for an integer of at least min.
+static int32_t to_count(const char * flag, const std::string & text, int min) {
+    size_t used = 0;
+    int value = 0;
+    try {
+        value = std::stoi(text, &used);
+    } catch (const std::exception &) {
+        used = 0;
+    }
+    if (used == 0 || used != text.size() || value < min) {
+        throw std::invalid_argument(string_format("%s is \"%s\"; expected an integer of at least %d", flag, text.c_str(), min));
     }
     return value;
 }
@@ -46,7 +55,7 @@ static int32_t to_count(const char * flag, int value, int min) {
 void common_duo_add_args(const std::function<void(common_arg)> & add_opt) {
     add_opt(common_arg(
         {"--duo-gates"}, "FILE",
-        "mixed heads: which KV heads keep the whole cache; a DuoAttention folder, a TSV or JSON file, or auto for the model's own",
+        "mixed heads: which KV heads keep the whole cache; a DuoAttention folder, a TSV or JSON file, or auto for the model's own (default with another of these flags: auto)",
         [](common_params & params, const std::string & value) {
             params.duo.enabled = true;
             params.duo.gates = value;
@@ -62,16 +71,16 @@ void common_duo_add_args(const std::function<void(common_arg)> & add_opt) {
     ).set_env("LLAMA_ARG_DUO_SPARSITY"));
     add_opt(common_arg(
         {"--duo-threshold"}, "T",
-        "mixed heads: a head with a gate of at least this keeps the whole cache; instead of --duo-sparsity",
+        "mixed heads: a head with a gate of at least this, 0 to 1, keeps the whole cache; instead of --duo-sparsity",
         [](common_params & params, const std::string & value) {
             params.duo.enabled = true;
-            params.duo.threshold = to_number("--duo-threshold", value, 0.0f, INFINITY);
+            params.duo.threshold = to_number("--duo-threshold", value, 0.0f, 1.0f);
         }
     ).set_env("LLAMA_ARG_DUO_THRESHOLD"));
     add_opt(common_arg(
         {"--duo-sink"}, "N",
         "mixed heads: first tokens that a streaming head always sees (default: the gates' own, else 64)",
-        [](common_params & params, int value) {
+        [](common_params & params, const std::string & value) {
             params.duo.enabled = true;
             params.duo.sink = to_count("--duo-sink", value, 0);
         }
@@ -79,7 +88,7 @@ void common_duo_add_args(const std::function<void(common_arg)> & add_opt) {
     add_opt(common_arg(
         {"--duo-recent"}, "N",
         "mixed heads: recent tokens that a streaming head sees (default: the gates' own, else 256)",
-        [](common_params & params, int value) {
+        [](common_params & params, const std::string & value) {
             params.duo.enabled = true;
             params.duo.recent = to_count("--duo-recent", value, 0);
         }
@@ -87,7 +96,7 @@ void common_duo_add_args(const std::function<void(common_arg)> & add_opt) {
     add_opt(common_arg(
         {"--duo-chunk"}, "N",
         "mixed heads: the recent window moves in steps of N tokens (default: 1)",
-        [](common_params & params, int value) {
+        [](common_params & params, const std::string & value) {
             params.duo.enabled = true;
             params.duo.chunk = to_count("--duo-chunk", value, 1);
         }
@@ -106,6 +115,8 @@ struct option_rule {
 };
 
 const option_rule option_rules[] = {
+    { "both --duo-sparsity and --duo-threshold", [](const common_params & p) { return p.duo.sparsity >= 0.0f && p.duo.threshold >= 0.0f; }, nullptr,
+        "each says which heads stream; give one" },
     { "-fa off", [](const common_params & p) { return p.flash_attn_type == LLAMA_FLASH_ATTN_TYPE_DISABLED; }, nullptr,
         "mixed heads have their own attention, which takes the place of flash attention; use -fa on or auto" },
     { "-sm tensor", [](const common_params & p) { return p.split_mode == LLAMA_SPLIT_MODE_TENSOR; }, nullptr,
