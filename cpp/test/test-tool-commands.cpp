@@ -1,0 +1,357 @@
+// llama.cpp's tools with the --duo-* flags, as a shell calls them: this program is them, each in a process of its own.
+#include "check.h"
+#include "fake-device.h"
+#include "random-model.h"
+
+#include "llama.h"
+
+#include <nlohmann/json.hpp>
+
+#include <algorithm>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <filesystem>
+#include <fstream>
+#include <iterator>
+#include <map>
+#include <sstream>
+#include <string>
+#include <vector>
+
+#include <sys/wait.h>
+#include <unistd.h>
+
+int llama_batched_bench(int argc, char ** argv);
+int llama_bench(int argc, char ** argv);
+int llama_completion(int argc, char ** argv);
+int llama_fit_params(int argc, char ** argv);
+int llama_perplexity(int argc, char ** argv);
+
+namespace {
+
+using json = nlohmann::ordered_json;
+
+const std::map<std::string, int (*)(int, char **)> tools = {
+    { "batched-bench", llama_batched_bench },
+    { "bench",         llama_bench },
+    { "completion",    llama_completion },
+    { "fit-params",    llama_fit_params },
+    { "perplexity",    llama_perplexity },
+};
+
+const std::vector<std::string> duo_flags = { "gates", "sparsity", "threshold", "sink", "recent", "chunk" };
+
+// Where this variable is set, a tool finds a device with so many free bytes.
+constexpr const char * device_variable = "LLAMA_DUO_TEST_DEVICE_BYTES";
+
+std::string self, needle, gates; // paths
+
+// --- calling them ---
+
+struct ended {
+    int         status;
+    std::string out, err;
+
+    bool says(const std::string & text) const { return (out + err).find(text) != std::string::npos; }
+};
+
+std::string read_file(const std::string & path) {
+    std::ifstream in(path);
+    return { std::istreambuf_iterator<char>(in), {} };
+}
+
+// Words as a shell has them: "VARIABLE=value" before the tool, its arguments behind it.
+ended call(const std::string & variables, const std::string & tool, const std::string & arguments) {
+    const std::string base = std::filesystem::temp_directory_path() / ("llama-duo-test-tool-" + std::to_string(getpid()));
+    const std::string line = variables + " '" + self + "' --tool " + tool + " " + arguments + " > '" + base + ".out' 2> '" + base + ".err' < /dev/null";
+    const int status = system(line.c_str());
+    ended result { WIFEXITED(status) ? WEXITSTATUS(status) : -1, read_file(base + ".out"), read_file(base + ".err") };
+    remove((base + ".out").c_str());
+    remove((base + ".err").c_str());
+    return result;
+}
+
+ended call(const std::string & tool, const std::string & arguments) {
+    return call("", tool, arguments);
+}
+
+std::vector<std::string> split(const std::string & text, char by) {
+    std::vector<std::string> parts;
+    std::istringstream in(text);
+    for (std::string part; std::getline(in, part, by);) {
+        parts.push_back(part);
+    }
+    return parts;
+}
+
+// --- bench ---
+
+const std::string short_bench = "-p 8 -n 0 -r 1 -t 1 --no-warmup";
+
+std::string bench_needle() { return "-m '" + needle + "' " + short_bench; }
+
+std::vector<json> rows_of(const ended & run) {
+    CHECK_EQ(run.status, 0);
+    std::vector<json> rows;
+    for (const std::string & line : split(run.out, '\n')) {
+        rows.push_back(json::parse(line));
+    }
+    return rows;
+}
+
+std::vector<std::string> keys_of(const json & object) {
+    std::vector<std::string> keys;
+    for (const auto & [key, value] : object.items()) {
+        keys.push_back(key);
+    }
+    return keys;
+}
+
+// Columns where flags are given, in every format; else none, and the same as ever before ours.
+void test_bench_columns() {
+    for (const std::string format : { "md", "csv", "json", "jsonl", "sql" }) {
+        const ended plain = call("bench", bench_needle() + " -o " + format);
+        CHECK_EQ(plain.status, 0);
+        CHECK(!plain.says("duo"));
+    }
+    const std::string flags = " --duo-gates auto --duo-sparsity .5 --duo-sink 04 --duo_recent 32";
+
+    const std::string plain = split(call("bench", bench_needle() + " -o csv").out, '\n')[0];
+    const auto csv = split(call("bench", bench_needle() + flags + " -o csv").out, '\n');
+    CHECK_EQ(csv.size(), 2u);
+    CHECK_EQ(csv[0], plain + ",duo_gates,duo_sparsity,duo_sink,duo_recent");
+    const std::string ends = R"(,"auto","0.5","4","32")";
+    CHECK_EQ(csv[1].substr(csv[1].size() - ends.size()), ends);
+
+    const auto keys = keys_of(rows_of(call("bench", bench_needle() + " -o jsonl"))[0]);
+    for (const std::string format : { "jsonl", "json" }) {
+        const ended run = call("bench", bench_needle() + flags + " -o " + format);
+        const json row = format == "jsonl" ? rows_of(run)[0] : json::parse(run.out)[0];
+        std::vector<std::string> ours;
+        for (const std::string & key : keys_of(row)) {
+            if (std::find(keys.begin(), keys.end(), key) == keys.end()) {
+                ours.push_back(key);
+            }
+        }
+        CHECK_EQ(json(ours).dump(), R"(["duo_gates","duo_sparsity","duo_sink","duo_recent"])");
+        CHECK_EQ(row.size(), keys.size() + 4);
+        CHECK_EQ(row["duo_gates"].dump() + row["duo_sparsity"].dump() + row["duo_sink"].dump() + row["duo_recent"].dump(), R"("auto"0.5432)");
+    }
+
+    const ended sql = call("bench", bench_needle() + flags + " -o sql");
+    CHECK(sql.says("  stddev_ts REAL,\n  duo_gates TEXT,\n  duo_sparsity REAL,\n  duo_sink INTEGER,\n  duo_recent INTEGER\n);"));
+    CHECK(sql.says("'auto', '0.5', '4', '32');"));
+
+    const ended md = call("bench", bench_needle() + flags);
+    CHECK(md.says("| duo_gates  | duo_sparsity |   duo_sink | duo_recent |            test |"));
+    CHECK(md.says("| auto       |          0.5 |          4 |         32 |             pp8 |"));
+}
+
+// Every combination is measured, with what it says: the log tells which cache each has.
+void test_bench_sweeps() {
+    const ended run = call("bench", bench_needle() + " -o jsonl -v -d 16 --duo-gates '" + gates + "' --duo-sparsity 0,0.5 --duo-sparsity 1 --duo-recent 16-32*2");
+    std::vector<std::string> found;
+    for (const json & row : rows_of(run)) {
+        found.push_back(row["duo_sparsity"].dump() + "/" + row["duo_recent"].dump());
+    }
+    CHECK_EQ(json(found).dump(), R"(["0/16","0/32","0.5/16","0.5/32","1/16","1/32"])");
+    std::vector<std::string> caches;
+    for (const std::string & line : split(run.err, '\n')) {
+        int n_retrieval, n_streaming, sink, recent;
+        const size_t at = line.find("retrieval heads x");
+        if (at == std::string::npos || line.find("llama_kv_cache_duo: ") == std::string::npos) {
+            continue;
+        }
+        CHECK_EQ(sscanf(line.c_str() + line.find("llama_kv_cache_duo: "), "llama_kv_cache_duo: %d retrieval heads x %*d cells, %d streaming heads x %*d cells (sink %d, recent %d",
+                &n_retrieval, &n_streaming, &sink, &recent), 4);
+        caches.push_back(std::to_string(n_retrieval) + "+" + std::to_string(n_streaming) + "/" + std::to_string(recent));
+    }
+    CHECK_EQ(json(caches).dump(), R"(["24+0/16","24+0/32","12+12/16","12+12/32","0+24/16","0+24/32"])");
+
+    const auto by_threshold = rows_of(call("bench", bench_needle() + " -o jsonl --duo-gates '" + gates + "' --duo-threshold 0.5,1e-1 --duo-chunk 1,8"));
+    CHECK_EQ(by_threshold.size(), 4u);
+    CHECK_EQ(by_threshold[2]["duo_threshold"].dump() + "/" + by_threshold[2]["duo_chunk"].dump(), "0.1/1");
+}
+
+void test_bench_refuses() {
+    const struct {
+        const char * arguments;
+        const char * says;
+    } cases[] = {
+        { "--duo-sparsity 0,1.5",                     "--duo-sparsity is \"1.5\"; expected a number from 0 to 1" },
+        { "--duo-sparsity 0.5x",                      "--duo-sparsity is \"0.5x\"" },
+        { "--duo-sparsity 0,,1",                      "--duo-sparsity is \"\"" },
+        { "--duo-threshold nan",                      "--duo-threshold is \"nan\"" },
+        { "--duo-threshold inf",                      "--duo-threshold is \"inf\"; expected a number from 0 to 1" },
+        { "--duo-sink -3",                            "--duo-sink is \"-3\"; expected integers" },
+        { "--duo-recent 16,x",                        "--duo-recent is \"16,x\"" },
+        { "--duo-recent 99999999999",                 "--duo-recent is \"99999999999\"" },
+        { "--duo-chunk 8,0",                          "--duo-chunk is \"0\"; expected an integer of at least 1" },
+        { "--duo-sparsity",                           "--duo-sparsity needs a value" },
+        { "--duo-sparsity 1 -fa on,off",              "cannot be used with -fa off" },
+        { "--duo-sparsity 1 -sm tensor",              "cannot be used with -sm tensor" },
+        { "--duo-sparsity 0.5 --duo-threshold 0.5",   "cannot be used with both --duo-sparsity and --duo-threshold" },
+        { "--duo-gates none.tsv",                     "none.tsv: no such file or folder" },
+    };
+    for (const auto & c : cases) {
+        const ended run = call("bench", bench_needle() + " " + c.arguments);
+        CHECK_EQ(run.status, 1);
+        CHECK(run.err.find(c.says) != std::string::npos);
+        if (run.err.find(c.says) == std::string::npos) {
+            printf("%s: said \"%s\"\n", c.arguments, run.err.substr(0, 300).c_str());
+        }
+    }
+    CHECK_EQ(call("bench", bench_needle() + " -fa off").status, 0); // which is nobody's business without
+}
+
+void test_bench_variables() {
+    const auto rows = rows_of(call("LLAMA_ARG_DUO_SPARSITY=0,1 LLAMA_ARG_DUO_SINK=4", "bench", bench_needle() + " -o jsonl"));
+    CHECK_EQ(rows.size(), 2u);
+    CHECK_EQ(rows[1]["duo_sparsity"].dump() + rows[1]["duo_sink"].dump(), "14");
+
+    const ended over = call("LLAMA_ARG_DUO_SPARSITY=0,1", "bench", bench_needle() + " -o jsonl --duo-sparsity 1");
+    CHECK_EQ(rows_of(over).size(), 1u);
+    CHECK(over.err.find("LLAMA_ARG_DUO_SPARSITY environment variable is set, but will be overwritten by command line argument --duo-sparsity") != std::string::npos);
+
+    const ended wrong = call("LLAMA_ARG_DUO_SINK=x", "bench", bench_needle());
+    CHECK_EQ(wrong.status, 1);
+    CHECK(wrong.says("LLAMA_ARG_DUO_SINK\": --duo-sink is \"x\""));
+}
+
+// --- all of them ---
+
+void test_help() {
+    for (const auto & [tool, function] : tools) {
+        const ended run = call(tool, "--help");
+        CHECK_EQ(run.status, 0);
+        for (const std::string & flag : duo_flags) {
+            std::string variable = "LLAMA_ARG_DUO_" + flag;
+            std::transform(variable.begin(), variable.end(), variable.begin(), ::toupper);
+            CHECK(run.says("--duo-" + flag + " "));
+            CHECK(run.says("(env: " + variable + ")"));
+        }
+    }
+}
+
+// A mixed-head cache is made of what flags say, and of what variables say; gates are the model's own where none are named.
+void test_use() {
+    const std::string text = std::filesystem::temp_directory_path() / ("llama-duo-test-text-" + std::to_string(getpid()));
+    std::ofstream(text) << [] {
+        std::string words;
+        for (int i = 0; i < 200; ++i) {
+            words += "the number " + std::to_string(i) + " is not the word of the day. ";
+        }
+        return words;
+    }();
+    const std::map<std::string, std::string> arguments = {
+        { "batched-bench", "-c 512 -npp 16 -ntg 2 -npl 1,2 -t 1" },
+        { "bench",         short_bench + " -v" },
+        { "completion",    "-c 512 -n 2 -t 1 --temp 0 -no-cnv -p The" },
+        { "fit-params",    "-c 4096 --fit-print on" },
+        { "perplexity",    "-c 128 -b 128 --chunks 1 -t 1 -f '" + text + "'" },
+    };
+    const std::string model = " -m '" + needle + "' ";
+    for (const auto & [tool, more] : arguments) {
+        const std::string loud = tool == "bench" ? "" : " -lv 5";
+        const std::string cache = "12 streaming heads";
+        const ended stock = call(tool, more + model + loud);
+        CHECK_EQ(stock.status, 0);
+        CHECK(!stock.says("streaming heads"));
+
+        const ended by_flags = call(tool, more + model + loud + " --duo-gates '" + gates + "' --duo-sparsity 0.5 --duo-sink 5 --duo-recent 33 --duo-chunk 3");
+        CHECK_EQ(by_flags.status, 0);
+        CHECK(by_flags.says(cache));
+        CHECK(by_flags.says("(sink 5, recent 33, chunk 3)"));
+
+        const ended by_variables = call("LLAMA_ARG_DUO_GATES='" + gates + "' LLAMA_ARG_DUO_SPARSITY=0.5 LLAMA_ARG_DUO_SINK=5 LLAMA_ARG_DUO_RECENT=33 LLAMA_ARG_DUO_CHUNK=3",
+                tool, more + model + loud);
+        CHECK_EQ(by_variables.status, 0);
+        CHECK(by_variables.says("(sink 5, recent 33, chunk 3)"));
+
+        // the side-car beside the model
+        for (const std::string own : { "--duo-gates auto", "--duo-sparsity 0.5" }) {
+            const ended run = call(tool, more + model + loud + " " + own);
+            CHECK_EQ(run.status, 0);
+            CHECK(run.says(cache));
+        }
+    }
+    remove(text.c_str());
+}
+
+// --- fitting ---
+
+// "-c 4096 -ngl 5": the context that a tool has found to fit.
+uint32_t fitted(const ended & run) {
+    CHECK_EQ(run.status, 0);
+    const size_t at = run.out.find("-c ");
+    CHECK(at != std::string::npos);
+    return at == std::string::npos ? 0 : uint32_t(strtoul(run.out.c_str() + at + 3, nullptr, 10));
+}
+
+// MiB of the device's context, as fit-params prints what is needed: "NAME MODEL CONTEXT COMPUTE".
+size_t context_mib(const ended & run) {
+    CHECK_EQ(run.status, 0);
+    size_t model = 0, context = 0, compute = 0;
+    const size_t at = run.out.find("device ");
+    CHECK(at != std::string::npos && sscanf(run.out.c_str() + at, "device %zu %zu %zu", &model, &context, &compute) == 3);
+    return context;
+}
+
+// fit-params finds the context that mixed heads have room for: where stock has to shorten it, they keep the whole, or a longer one.
+void test_fit_params() {
+    random_model_params p;
+    p.n_layer = 4;
+    p.n_ctx   = 131072;
+    const random_model_file file(p);
+    const std::string model = "-m '" + file.path() + "' -fitt 1 ";
+    // half of the heads of each layer
+    const std::string pattern = std::filesystem::temp_directory_path() / ("llama-duo-test-gates-" + std::to_string(getpid()) + ".tsv");
+    std::ofstream(pattern) << "0.1\t0.9\n0.9\t0.1\n0.2\t0.8\n0.8\t0.2\n";
+    const std::string duo = " --duo-gates '" + pattern + "' --duo-sparsity 0.5";
+
+    const auto on_device = [](size_t mib) { return std::string(device_variable) + "=" + std::to_string(mib << 20); };
+    const size_t stock_mib = context_mib(call(on_device(8192), "fit-params", model + "-c 131072 --fit-print on"));
+    const size_t mixed_mib = context_mib(call(on_device(8192), "fit-params", model + "-c 131072 --fit-print on" + duo));
+    printf("a context of 131072 takes %zu MiB, and %zu MiB where half of the heads stream\n", stock_mib, mixed_mib);
+    CHECK(mixed_mib > 0.45 * stock_mib && mixed_mib < 0.55 * stock_mib);
+
+    for (const size_t share : { 75, 40 }) { // per cent of what stock's context needs
+        const auto free_mib = stock_mib * share / 100;
+        const uint32_t n_stock = fitted(call(on_device(free_mib), "fit-params", model));
+        const uint32_t n_mixed = fitted(call(on_device(free_mib), "fit-params", model + duo));
+        printf("where %zu MiB are free, fit-params gives mixed heads a context of %u and stock one of %u\n", free_mib, n_mixed, n_stock);
+        CHECK(n_mixed > 1.3 * n_stock);
+        CHECK(n_stock >= 4096 && n_stock < 131072);
+    }
+    remove(pattern.c_str());
+}
+
+int run_tool(int argc, char ** argv) {
+    static fake_device device("device", true, true);
+    if (const char * bytes = getenv(device_variable)) {
+        device.free_bytes = device.total_bytes = strtoull(bytes, nullptr, 10);
+        ggml_backend_device_register(device.device());
+    }
+    const auto tool = tools.find(argv[0]);
+    return tool == tools.end() ? 2 : tool->second(argc, argv);
+}
+
+} // namespace
+
+int main(int argc, char ** argv) {
+    if (argc > 2 && strcmp(argv[1], "--tool") == 0) {
+        return run_tool(argc - 2, argv + 2);
+    }
+    self   = std::filesystem::absolute(argv[0]);
+    needle = argv[1];
+    gates  = std::filesystem::path(needle).replace_extension(".duo.json");
+    test_bench_columns();
+    test_bench_sweeps();
+    test_bench_refuses();
+    test_bench_variables();
+    test_help();
+    test_use();
+    test_fit_params();
+    return check::result();
+}
