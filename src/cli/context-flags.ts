@@ -1,4 +1,4 @@
-import { modelTable, duoTable, planTable } from '../core/option-tables.ts';
+import { duoTable, fetchTable, modelTable, planTable } from '../core/option-tables.ts';
 import { loadModel, type DuoOptions, type Model, type ModelOptions, type PlanOptions } from '../index.ts';
 import { flagOf, UsageError, type Flags, type Given } from './flags.ts';
 import { resolveUserPath } from './paths.ts';
@@ -33,6 +33,40 @@ export const contextFlags = {
 } as const satisfies Flags;
 
 type ContextFlags = Given<typeof contextFlags>;
+
+/** The flags that say which model is meant where it may be elsewhere. */
+export const sourceFlags = {
+  model: contextFlags.model,
+  modelRepo: {
+    names: ['-hf', '-hfr', '--hf-repo'],
+    kind: 'text',
+    value: 'USER/MODEL[:QUANT]',
+    help: 'a model of Hugging Face, downloaded once (default quantisation: Q4_K_M, else the first there is)',
+  },
+  modelFile: flagOf(fetchTable.file),
+  modelUrl: { names: ['-mu', '--model-url'], kind: 'text', value: 'URL', help: 'a model of the web, downloaded once' },
+  token: flagOf(fetchTable.token),
+  offline: flagOf(fetchTable.offline),
+} as const satisfies Flags;
+
+type SourceFlags = Given<typeof sourceFlags>;
+
+/** What `loadModel` takes: a path, a repository or a URL. */
+export function modelSource({ model, modelRepo, modelUrl }: SourceFlags): string {
+  const [source, ...others] = [model && resolveUserPath(model), modelRepo && `hf:${modelRepo}`, modelUrl].filter(
+    (given) => given !== undefined,
+  );
+  if (source === undefined)
+    throw new UsageError('Which model? Give a GGUF file with -m FILE, or one to download with -hf USER/MODEL or -mu URL.');
+  if (others.length > 0) throw new UsageError('Give the model with -m, -hf or -mu, not with several of them.');
+  return source;
+}
+
+/** Loads it, downloaded where it is not here. */
+export function loadSource(given: SourceFlags & Pick<ContextFlags, 'gpuLayers'>, options: ModelOptions): Promise<Model> {
+  const { modelFile: file, token, offline } = given;
+  return loadModel(modelSource(given), { gpuLayers: gpuLayersOf(given), file, token, offline, ...options });
+}
 
 /** The model's path. */
 export function modelPath(given: Pick<ContextFlags, 'model'>): string {

@@ -5,6 +5,7 @@ import { LlamaDuoError, OptionError } from '../errors.ts';
 import { nearest } from '../core/check-options.ts';
 import { commandHelp, type Command } from './command.ts';
 import { hasFlag, inFlags, UsageError } from './flags.ts';
+import { findNative, nativeCommands, runNative, toolMissing } from './native-tool.ts';
 import { print, stdoutMessage } from './output.ts';
 
 const exitCode = { success: 0, failure: 1, usage: 2, interrupted: 130 };
@@ -28,7 +29,7 @@ async function main(args: readonly string[]): Promise<number> {
   if (name === '--version') return say(`${version()}\n`);
   if (name === '--help' || name === '-h' || name === 'help') return say(await help());
   const load = Object.hasOwn(commands, name) ? commands[name] : undefined;
-  if (!load) throw new UsageError(unknownCommand(name));
+  if (!load) return runOther(name, rest);
   command = await load();
   if (hasFlag(rest, command.flags, '--version')) return say(`${version()}\n`);
   if (hasFlag(rest, command.flags, '--help', '-h')) return say(commandHelp(command));
@@ -56,13 +57,38 @@ async function say(text: string): Promise<number> {
 }
 
 async function help(): Promise<string> {
-  const rows = await Promise.all(Object.entries(commands).map(async ([name, load]) => `  ${name.padEnd(10)}${(await load()).summary}`));
-  return `llama.cpp with a KV cache of mixed heads.\n\nUsage: llama-duo COMMAND [flags]\n\n${rows.join('\n')}\n\nllama-duo COMMAND --help shows a command's flags.\n`;
+  const list = (rows: readonly { name: string; summary: string }[]): string =>
+    rows.map(({ name, summary }) => `  ${name.padEnd(15)}${summary}`).join('\n');
+  const own = await Promise.all(Object.entries(commands).map(async ([name, load]) => ({ name, summary: (await load()).summary })));
+  const native = nativeCommands().filter(({ name }) => name !== 'help' && !Object.hasOwn(refused, name) && !Object.hasOwn(commands, name));
+  return (
+    `llama.cpp with a KV cache of mixed heads.\n\nUsage: llama-duo COMMAND [flags]\n\n${list(own)}\n\n` +
+    `${toolMissing() ?? `llama.cpp's own, most of which take --duo-* flags, too:\n\n${list(native)}`}\n\n` +
+    "llama-duo COMMAND --help shows a command's flags.\n"
+  );
+}
+
+/** Words of llama.cpp's tool that are not run, and why. */
+const refused: Readonly<Record<string, string>> = {
+  update:
+    'llama-duo update would fetch a llama.cpp that knows no mixed heads. A newer llama-duo brings a newer llama.cpp: pull it, and run "npm run setup".',
+};
+
+/** Runs a command of llama.cpp's. */
+async function runOther(name: string, args: readonly string[]): Promise<number> {
+  const reason = Object.hasOwn(refused, name) ? refused[name] : undefined;
+  if (reason !== undefined) throw new UsageError(reason);
+  const found = findNative(name);
+  if (!found) throw new UsageError(unknownCommand(name));
+  return runNative(found, args);
 }
 
 function unknownCommand(name: string): string {
-  const meant = nearest(name, Object.keys(commands));
-  return `Unknown command ${JSON.stringify(name)}.${meant ? ` Did you mean ${meant}?` : ` Known: ${Object.keys(commands).join(', ')}.`}`;
+  const native = nativeCommands().map((command) => command.name);
+  const known = [...Object.keys(commands), ...native.filter((word) => !Object.hasOwn(refused, word))];
+  const meant = nearest(name, known);
+  const advice = [meant ? `Did you mean ${meant}?` : `Known: ${known.join(', ')}.`, toolMissing()].filter((text) => text !== undefined);
+  return `Unknown command ${JSON.stringify(name)}. ${advice.join(' ')}`;
 }
 
 function version(): string {

@@ -1,6 +1,17 @@
 import { spawn, spawnSync, type ChildProcess } from 'node:child_process';
 import { createHash } from 'node:crypto';
-import { copyFileSync, existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import {
+  chmodSync,
+  copyFileSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout } from 'node:timers/promises';
@@ -100,18 +111,57 @@ describe('run', () => {
     expect(tokens('-p', String.raw`One\ntwo`, '--no-escape')).not.toEqual(tokens('-f', 'prompt.txt'));
   });
 
-  test('a context holds 8,192 tokens at most unless more is asked for', () => {
+  test('a context holds what the model was trained for unless another size is asked for', () => {
     // 24 KV heads, K and V of 64 numbers each in f16
     const bytes = (...args: string[]): number => {
       const { stdout } = cli('run', '-m', 'm.gguf', '-p', 'x', '-n', '1', '-t', '1', '--json', ...args);
       return (JSON.parse(stdout) as { kv: { fullBytes: number } }).kv.fullBytes;
     };
-    expect(bytes()).toBe(24 * 8192 * 2 * 64 * 2);
-    expect(bytes('-c', '16384')).toBe(2 * bytes());
+    expect(bytes()).toBe(24 * 16640 * 2 * 64 * 2);
+    expect(bytes('-c', '0')).toBe(bytes());
+    expect(bytes('-c', '8192')).toBe(24 * 8192 * 2 * 64 * 2);
     writeFileSync(join(folder, 'long.txt'), 'word '.repeat(9000));
-    const { status, stderr } = cli('run', '-m', 'm.gguf', '-f', 'long.txt', '-n', '1', '-t', '1');
+    const { status, stderr } = cli('run', '-m', 'm.gguf', '-f', 'long.txt', '-n', '1', '-t', '1', '-c', '8192');
     expect(status).toBe(1);
     expect(stderr).toMatch(/the prompt has \d+ tokens.*8192.*larger one with -c/);
+  });
+
+  test('the prompt is printed before what follows it, unless that is left out', () => {
+    const text = (...args: string[]): string =>
+      cli('run', '-m', 'm.gguf', '-p', 'The number', '-n', '4', '--temp', '0', '-t', '1', ...args).stdout;
+    expect(text()).toMatch(/^The number \S/);
+    expect(text('--display-prompt')).toBe(text());
+    expect(`The number${text('--no-display-prompt')}`).toBe(text());
+  });
+
+  test.each([
+    [['-cnv', '-no-cnv'], 'Give -cnv or -no-cnv, not both'],
+    [['-sys', 'Be brief.'], '-sys is for a conversation, and the model has no chat template'],
+    [['-no-cnv', '-sys', 'Be brief.'], '-sys is for a conversation, and -no-cnv is given'],
+    [['-cnv', '--ignore-eos'], '--ignore-eos is for a prompt that is continued: give -no-cnv too'],
+    [['-hf', 'user/model'], 'Give the model with -m, -hf or -mu, not with several of them'],
+    [['-sys', 'a', '-sysf', 'b'], 'Give -sys or -sysf, not both'],
+  ])('%j ends with 2', (args, message) => {
+    const { status, stdout, stderr } = cli('run', '-m', 'm.gguf', '-p', 'x', '-t', '1', ...args);
+    expect({ status, stdout }).toEqual({ status: 2, stdout: '' });
+    expect(stderr).toContain(message);
+  });
+
+  test('a conversation goes on with what comes on stdin, a message a line', () => {
+    const talk = (input: string, ...args: string[]): { status: number | null; stdout: string; stderr: string } => {
+      const run = ['run', '-m', 'm.gguf', '-cnv', '-n', '3', '--temp', '0', '-t', '1', '--no-display-prompt', ...args];
+      const { status, stdout, stderr } = spawnSync(process.execPath, [main, ...run], { ...options(), input });
+      return { status, stdout, stderr };
+    };
+    const { status, stdout, stderr } = talk('two\nthree\n', '-p', 'one');
+    expect(status).toBe(0);
+    expect(stderr).toMatch(/^warning: the model has no chat template/);
+    const answers = stdout.split('\n').slice(0, -1);
+    expect(answers).toHaveLength(3);
+    expect(talk('one\ntwo\nthree\n').stdout).toBe(stdout);
+    expect(talk('two\nthree\n', '-p', 'one', '-st').stdout).toBe(`${answers[0] ?? ''}\n`);
+    expect(talk('one\ntwo\nthree\n', '-st').stdout).toBe(`${answers[0] ?? ''}\n`);
+    expect(talk('').stdout).toBe('');
   });
 });
 
@@ -210,5 +260,98 @@ describe.skipIf(process.platform === 'win32')('an interrupted calibration', { ti
     );
     expect(stderr).toMatch(/remove the file to begin anew/);
     expect(readFileSync(partial(), 'utf8')).toBe(before);
+  });
+});
+
+// A script in the place of llama.cpp's tool, with words that it has not.
+describe.skipIf(process.platform === 'win32')("llama.cpp's own commands", () => {
+  const script = `#!/bin/sh
+if [ "$*" = "help all" ]; then
+  printf 'Available commands:\\n  serve           HTTP API server\\n  update          Update\\n  shout           Say it aloud\\n  die             End by a signal\\n\\n'
+  exit 0
+fi
+case "$1" in
+  shout|cry) [ "$2" = --version ] && exit 1; echo "$*|$(pwd)|$(cat)"; echo aloud >&2; exit 7 ;;
+  serve) trap 'echo ended; exit 3' TERM; trap 'echo interrupted; exit 4' INT; echo ready; while :; do sleep 0.05; done ;;
+  die) kill -TERM $$ ;;
+  *) echo "error: unknown command '$1'" >&2; exit 1 ;;
+esac
+`;
+  let tool: string;
+  const env = (): NodeJS.ProcessEnv => ({ ...options().env, LLAMA_DUO_TOOL: tool });
+  beforeAll(() => {
+    tool = join(folder, 'bin/llama');
+    mkdirSync(join(folder, 'bin'));
+    writeFileSync(tool, script);
+    writeFileSync(join(folder, 'bin/llama-gguf-split'), '#!/bin/sh\necho "split $*"\n');
+    for (const file of [tool, join(folder, 'bin/llama-gguf-split')]) chmodSync(file, 0o755);
+  });
+
+  function call(...args: string[]): { status: number | null; stdout: string; stderr: string } {
+    const { status, stdout, stderr } = spawnSync(process.execPath, [main, ...args], { ...options(), env: env(), input: 'in' });
+    return { status, stdout, stderr };
+  }
+
+  test('get the arguments, stdin, stdout, stderr and the exit code', () => {
+    const ended = { status: 7, stdout: `shout --duo-sparsity 0.5 -p a  b|${folder}|in\n`, stderr: 'aloud\n' };
+    expect(call('shout', '--duo-sparsity', '0.5', '-p', 'a  b')).toEqual(ended);
+    // The tool's own flags are not llama-duo's.
+    expect(call('shout', '--help')).toMatchObject({ status: 7, stdout: `shout --help|${folder}|in\n` });
+  });
+
+  test('have other names', () => {
+    expect(call('cry', 'x')).toMatchObject({ status: 7, stdout: `cry x|${folder}|in\n` });
+  });
+
+  test('are programs beside the tool, too', () => {
+    expect(call('gguf-split', '--merge', 'a', 'b')).toEqual({ status: 0, stdout: 'split --merge a b\n', stderr: '' });
+  });
+
+  test('end as signals end them', () => {
+    expect(call('die').status).toBe(128 + 15);
+  });
+
+  test.each([
+    ['SIGTERM', 'ended', 3],
+    ['SIGINT', 'interrupted', 4],
+  ] as const)('get %s', async (signal, says, code) => {
+    const child = spawn(process.execPath, [main, 'serve'], { ...options(), env: env(), stdio: ['ignore', 'pipe', 'inherit'] });
+    let stdout = '';
+    child.stdout.on('data', (data) => {
+      if (stdout === '') child.kill(signal);
+      stdout += String(data);
+    });
+    const ended = await new Promise<number | null>((resolve) => child.once('close', resolve));
+    expect(stdout).toBe(`ready\n${says}\n`);
+    // Deno gives no code for a process that it has sent a signal.
+    expect(ended).toBe('Deno' in globalThis ? null : code);
+  });
+
+  test('are in the help, beside those of llama-duo', () => {
+    const { status, stdout } = call('--help');
+    expect(status).toBe(0);
+    expect(stdout).toMatch(/^ {2}run +Continues a prompt/m);
+    expect(stdout).toMatch(/^ {2}serve +HTTP API server$/m);
+    expect(stdout).toMatch(/^ {2}gguf-split +\S/m);
+    expect(stdout).not.toContain('update');
+  });
+
+  test.each([
+    ['shuot', 'Unknown command "shuot". Did you mean shout?'],
+    ['inspekt', 'Unknown command "inspekt". Did you mean inspect?'],
+    ['frobnicate', 'Known: run, inspect, eval, calibrate, pattern, demo, serve, shout, die, gguf-split.'],
+    ['../bin/llama', 'Unknown command "../bin/llama"'],
+    ['update', 'would fetch a llama.cpp that knows no mixed heads'],
+  ])('%s ends with 2', (word, message) => {
+    const { status, stdout, stderr } = call(word);
+    expect({ status, stdout }).toEqual({ status: 2, stdout: '' });
+    expect(stderr).toContain(message);
+  });
+
+  test('need the tool, and say how to get it', () => {
+    const without = (...args: string[]): string =>
+      spawnSync(process.execPath, [main, ...args], { ...options(), env: { ...env(), LLAMA_DUO_TOOL: join(folder, 'none') } }).stderr;
+    expect(without('serve')).toContain(`there is no ${join(folder, 'none')}: correct LLAMA_DUO_TOOL`);
+    expect(without('inspekt')).toContain('Did you mean inspect?');
   });
 });

@@ -5,7 +5,7 @@ import { fileURLToPath } from 'node:url';
 import fc from 'fast-check';
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
 
-import { contextFlags, duoOptions, gpuLayersOf, modelPath, planOptions } from '../../../src/cli/context-flags.ts';
+import { contextFlags, duoOptions, gpuLayersOf, modelPath, modelSource, planOptions, sourceFlags } from '../../../src/cli/context-flags.ts';
 import { boolean, choice, integer } from '../../../src/core/options.ts';
 import { flagOf, flagsHelp, hasFlag, inFlags, parseArguments, parseFlags, UsageError } from '../../../src/cli/flags.ts';
 
@@ -144,6 +144,26 @@ test('messages of the API name flags', () => {
 
 test('help names every flag', () => {
   expect(flagsHelp(flags)).toContain('-n, --predict, --n-predict N');
+});
+
+describe('where a model comes from', () => {
+  test.each([
+    [['-m', '/m.gguf'], '/m.gguf'],
+    [['-hf', 'user/model'], 'hf:user/model'],
+    [['--hf-repo', 'user/model:Q8_0'], 'hf:user/model:Q8_0'],
+    [['-mu', 'https://host/m.gguf'], 'https://host/m.gguf'],
+  ])('%j', (args, expected) => {
+    expect(modelSource(parseFlags(args, sourceFlags))).toBe(expected);
+  });
+
+  test.each([
+    [[], /-m FILE.*-hf USER\/MODEL.*-mu URL/],
+    [['-m', 'm.gguf', '-hf', 'user/model'], /not with several/],
+    [['-hf', 'user/model', '-mu', 'https://host/m.gguf'], /not with several/],
+  ])('%j is wrong', (args, message) => {
+    expect(() => modelSource(parseFlags(args, sourceFlags))).toThrow(UsageError);
+    expect(() => modelSource(parseFlags(args, sourceFlags))).toThrow(message);
+  });
 });
 
 describe('context flags', () => {
