@@ -32,15 +32,17 @@ function cli(...args: string[]): Ended {
   return { status, stdout, stderr };
 }
 
-const common = ['-m', modelPath, '-t', '2', '-c', '512'];
+// The model has a chat template, so it would talk.
+const common = ['-m', modelPath, '-t', '2', '-c', '512', '-no-cnv'];
 const run = (...args: string[]): Ended => cli('run', ...common, '-p', 'The capital of France is', '-n', '8', '--temp', '0', ...args);
 
 describe('run', () => {
-  test('streams the text, without the prompt', () => {
-    const { status, stdout, stderr } = run();
+  test('streams the text, after the prompt or without it', () => {
+    const { status, stdout, stderr } = run('--no-display-prompt');
     expect({ status, stderr }).toEqual({ status: 0, stderr: '' });
     expect(stdout).toMatch(/Paris/);
     expect(stdout).not.toContain('The capital of France is');
+    expect(run().stdout).toBe(`The capital of France is${stdout}`);
   });
 
   test('--json prints one object and nothing else', async () => {
@@ -119,6 +121,32 @@ describe('run', () => {
     child.stdout.once('data', () => child.stdout.destroy());
     const code = await new Promise((resolve) => child.once('exit', resolve));
     expect({ code, stderr }).toEqual({ code: 0, stderr: '' });
+  });
+});
+
+describe('run, in a conversation', () => {
+  const talk = (input: string, ...args: string[]): Ended => {
+    const all = [main, 'run', '-m', modelPath, '-t', '2', '-c', '1024', '-n', '24', '--temp', '0', ...args];
+    const { status, stdout, stderr } = spawnSync(process.execPath, all, { encoding: 'utf8', input });
+    return { status, stdout, stderr };
+  };
+
+  test('applies the template, tells the system prompt and goes on with stdin', () => {
+    const { status, stdout, stderr } = talk('And of Italy?\n', '-sys', 'Be brief.', '-p', 'What is the capital of France?');
+    expect({ status, stderr }).toEqual({ status: 0, stderr: '' });
+    expect(stdout).toMatch(
+      /^system\nBe brief\.\nuser\nWhat is the capital of France\?\nassistant\nThe capital of France is Paris\.\n.*Italy.*\n$/,
+    );
+  });
+
+  test('--json tells the tokens of one answer', async () => {
+    const { status, stdout } = talk('', '-p', 'Hi', '-sys', 'Be brief.', '--json');
+    expect(status).toBe(0);
+    const { promptTokens, text } = JSON.parse(stdout) as { promptTokens: number[]; text: string };
+    await using model = await loadModel(modelPath, { vocabOnly: true });
+    const prompt = '<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n';
+    expect(promptTokens).toEqual([...model.tokenize(prompt, { parseSpecial: true })]);
+    expect(`${text}\n`).toBe(talk('', '-p', 'Hi', '-sys', 'Be brief.', '--no-display-prompt').stdout);
   });
 });
 
@@ -230,6 +258,7 @@ test('half of the heads stream through a prompt of 4,000 tokens', { timeout: 180
     '2',
     '-f',
     'long.txt',
+    '-no-cnv',
     '-n',
     '16',
     '--temp',
