@@ -20,6 +20,7 @@ import { withoutEscapes } from './escapes.ts';
 import { flagOf, parseFlags, UsageError, type Flags, type Given } from './flags.ts';
 import { print, printJson } from './output.ts';
 import { resolveUserPath } from './paths.ts';
+import { ProgressBar } from './progress.ts';
 import { UserMessages } from './user-messages.ts';
 import { warn } from './warnings.ts';
 
@@ -103,7 +104,7 @@ export const run: Command = {
     if (given.verbose) setLog(({ level, message }) => process.stderr.write(`${level}: ${message}\n`));
 
     try {
-      await using model = await loadSource(given, { signal });
+      await using model = await loadWithBar(given, signal);
       const talks = given.conversation ?? (!given.noConversation && (template ?? model.info.chatTemplate) !== null);
       checkMode(given, talks, prompt);
       if (talks && (template ?? model.info.chatTemplate) === null)
@@ -120,6 +121,21 @@ export const run: Command = {
 };
 
 type Session = { model: Model; context: Context; given: RunFlags; prompt: string | undefined; signal: AbortSignal };
+
+/** Loads the model; a download shows how far it is. */
+async function loadWithBar(given: RunFlags, signal: AbortSignal): Promise<Model> {
+  const bar = new ProgressBar();
+  try {
+    return await loadSource(given, {
+      signal,
+      onProgress: (done, phase) => {
+        if (phase === 'download') bar.update({ done, total: 1 }, 'downloading the model');
+      },
+    });
+  } finally {
+    bar.stop();
+  }
+}
 
 // --- continuing a prompt ---
 

@@ -1,5 +1,6 @@
 import { spawn, spawnSync } from 'node:child_process';
-import { existsSync } from 'node:fs';
+import { copyFileSync, existsSync, mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 
 import { describe, expect, test } from 'vitest';
@@ -56,6 +57,30 @@ describe('every tool', () => {
     );
     expect(status).toBe(0);
     expect(stdout + stderr).toMatch(mixedCache);
+  });
+
+  test('bench finds the gates that a file carries', () => {
+    const folder = mkdtempSync(join(tmpdir(), 'llama-duo-tools-'));
+    try {
+      const carrying = join(folder, 'carrying.gguf');
+      expect(llamaDuo(['pattern', 'embed', duo.gates, '-m', needle, '-o', carrying]).status).toBe(0);
+      const bench = (...args: string[]): Ended => llamaDuo(['bench', '-p', '8', '-n', '0', '-r', '1', '-t', '1', '-v', ...args]);
+      for (const flags of [
+        ['--duo-gates', 'auto'],
+        ['--duo-recent', '33'],
+      ]) {
+        const { status, stdout, stderr } = bench('-m', carrying, ...flags);
+        expect(status).toBe(0);
+        expect(stdout + stderr).toContain('12 streaming heads');
+      }
+      const none = join(folder, 'none.gguf');
+      copyFileSync(needle, none);
+      const { status, stderr } = bench('-m', none, '--duo-recent', '33');
+      expect(status).toBe(1);
+      expect(stderr).toContain('the gates are "auto", but the model has none');
+    } finally {
+      rmSync(folder, { recursive: true });
+    }
   });
 
   test.skipIf(process.platform === 'win32').each([

@@ -182,3 +182,59 @@ test('a file that is here is where it is', async () => {
   expect(await fetchModel(needlePath)).toBe(needlePath);
   expect(await fetchModel(pathToFileURL(needlePath))).toBe(needlePath);
 });
+
+// The command line, which llama.cpp's own flags tell what to load.
+describe('llama-duo run', () => {
+  const main = join(root, 'dist/cli/main.js');
+
+  async function cli(...args: string[]): Promise<{ status: number | null; stdout: string; stderr: string }> {
+    const all = [
+      ...('Deno' in globalThis ? ['run', '-A'] : []),
+      main,
+      'run',
+      '-p',
+      'one',
+      '-n',
+      '2',
+      '-t',
+      '1',
+      '--temp',
+      '0',
+      '-c',
+      '256',
+      ...args,
+    ];
+    const child = spawn(process.execPath, all, {
+      env: { ...process.env, HF_TOKEN: '', HF_ENDPOINT: '', LLAMA_CACHE: join(cache, 'cli'), MODEL_ENDPOINT: hub.url },
+      stdio: ['ignore', 'pipe', 'pipe'],
+    });
+    let [stdout, stderr] = ['', ''];
+    child.stdout.on('data', (data: Buffer) => (stdout += data.toString()));
+    child.stderr.on('data', (data: Buffer) => (stderr += data.toString()));
+    const status = await new Promise<number | null>((resolve) => child.once('close', resolve));
+    return { status, stdout, stderr };
+  }
+
+  test('takes a repository, a file of it, and a URL', async () => {
+    const local = await cli('-m', needlePath);
+    expect(local).toMatchObject({ status: 0, stderr: '' });
+    expect(local.stdout).toMatch(/^one/);
+    for (const source of [
+      ['-hf', 'user/repo:Q8_0'],
+      ['-hf', 'user/repo', '-hff', 'needle-Q8_0.gguf'],
+      ['--model-url', `${hub.url}plain/needle-Q8_0.gguf`],
+    ]) {
+      expect(await cli(...source), source.join(' ')).toMatchObject({ status: 0, stdout: local.stdout });
+    }
+    expect(hub.sent).toBeGreaterThan(0);
+    hub.sent = 0;
+    expect(await cli('-hf', 'user/repo:Q8_0', '--offline')).toMatchObject({ status: 0, stdout: local.stdout, stderr: '' });
+    expect(hub.sent).toBe(0);
+  });
+
+  test('says what cannot be had', async () => {
+    const { status, stdout, stderr } = await cli('-hf', 'user/none');
+    expect({ status, stdout }).toEqual({ status: 1, stdout: '' });
+    expect(stderr).toContain('user/none');
+  });
+});
