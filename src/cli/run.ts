@@ -22,6 +22,7 @@ import { print, printJson } from './output.ts';
 import { resolveUserPath } from './paths.ts';
 import { ProgressBar } from './progress.ts';
 import { UserMessages } from './user-messages.ts';
+import { readVariables } from './variables.ts';
 import { warn } from './warnings.ts';
 
 /** What is sampled from, and how: the options that llama.cpp's tools have as one number or text each. */
@@ -89,12 +90,44 @@ const flags = {
 
 type RunFlags = Given<typeof flags>;
 
+/** llama.cpp's variables for these. HF_TOKEN is the library's. */
+export const variables = {
+  model: 'LLAMA_ARG_MODEL',
+  modelRepo: 'LLAMA_ARG_HF_REPO',
+  modelFile: 'LLAMA_ARG_HF_FILE',
+  modelUrl: 'LLAMA_ARG_MODEL_URL',
+  offline: 'LLAMA_ARG_OFFLINE',
+  gpuLayers: 'LLAMA_ARG_N_GPU_LAYERS',
+  contextSize: 'LLAMA_ARG_CTX_SIZE',
+  batchSize: 'LLAMA_ARG_BATCH',
+  ubatchSize: 'LLAMA_ARG_UBATCH',
+  threads: 'LLAMA_ARG_THREADS',
+  typeK: 'LLAMA_ARG_CACHE_TYPE_K',
+  typeV: 'LLAMA_ARG_CACHE_TYPE_V',
+  flashAttention: 'LLAMA_ARG_FLASH_ATTN',
+  duoGates: 'LLAMA_ARG_DUO_GATES',
+  duoSparsity: 'LLAMA_ARG_DUO_SPARSITY',
+  duoThreshold: 'LLAMA_ARG_DUO_THRESHOLD',
+  duoSink: 'LLAMA_ARG_DUO_SINK',
+  duoRecent: 'LLAMA_ARG_DUO_RECENT',
+  duoWindowStep: 'LLAMA_ARG_DUO_CHUNK',
+  templateFile: 'LLAMA_ARG_CHAT_TEMPLATE_FILE',
+  maxTokens: 'LLAMA_ARG_N_PREDICT',
+  temperature: 'LLAMA_ARG_TEMPERATURE',
+  topK: 'LLAMA_ARG_TOP_K',
+  topP: 'LLAMA_ARG_TOP_P',
+  minP: 'LLAMA_ARG_MIN_P',
+  repeatPenalty: 'LLAMA_ARG_REPEAT_PENALTY',
+  frequencyPenalty: 'LLAMA_ARG_FREQUENCY_PENALTY',
+  presencePenalty: 'LLAMA_ARG_PRESENCE_PENALTY',
+} as const satisfies { [Key in keyof typeof flags]?: string };
+
 export const run: Command = {
   summary: 'Continues a prompt, or talks.',
   usage: "run -m MODEL [-p PROMPT] [flags]\n\nllama-duo completion is llama.cpp's own, which has more flags.",
   flags,
   async run(args, signal) {
-    const given = parseFlags(args, flags);
+    const given = withVariables(parseFlags(args, flags));
     checkFlags(given);
     modelSource(given); // a slip is told before files are read
     const plan = { ...planOptions(given), duo: duoOptions(given), signal };
@@ -210,6 +243,15 @@ async function say(chat: Chat, message: string, options: SamplingOptions & Pick<
 }
 
 // --- flags ---
+
+/** What is given, and what variables say of the rest. */
+function withVariables(given: RunFlags): RunFlags {
+  const { model, modelRepo, modelUrl, ...said } = readVariables(flags, variables);
+  // one of these is instead of all
+  const named = [given.model, given.modelRepo, given.modelUrl].some((source) => source !== undefined);
+  const defined = Object.fromEntries(Object.entries(given).filter(([, value]) => value !== undefined)) as Partial<RunFlags>;
+  return { ...given, ...said, ...(!named && { model, modelRepo, modelUrl }), ...defined };
+}
 
 function samplingOptions(given: RunFlags): SamplingOptions & Pick<GenerateOptions, 'maxTokens'> {
   const sampling = Object.fromEntries(Object.keys(samplingFlags).map((key) => [key, given[key as keyof typeof samplingFlags]]));

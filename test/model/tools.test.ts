@@ -6,7 +6,7 @@ import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
 
 import { root } from '../../scripts/places.mjs';
-import { run } from '../../src/cli/run.ts';
+import { run, variables } from '../../src/cli/run.ts';
 import { dist, modelPath } from './setup.ts';
 
 // llama.cpp's tool, as llama-duo runs it, and llama-duo's own `run` beside `completion`.
@@ -104,8 +104,8 @@ describe('every tool', () => {
 });
 
 describe('run is completion', () => {
-  /** An option of completion: its names, and its default where that is one word. */
-  type Entry = { names: Set<string>; otherwise: string | undefined };
+  /** An option of completion: its names, its default where that is one word, and its variable. */
+  type Entry = { names: Set<string>; otherwise: string | undefined; variable: string | undefined };
 
   /** Its options, as its help tells them: names and values up to column 37, what they are for from column 40, or below. */
   function entriesOf(help: string): Entry[] {
@@ -113,11 +113,11 @@ describe('run is completion', () => {
       const [first = ''] = block.split('\n');
       const left = first.slice(37, 40).trim() === '' ? first.slice(0, 37) : first;
       const names = new Set([...left.matchAll(/(?<![\w-])--?[a-z][\w-]*/gi)].map(([name]) => name));
-      return { names, otherwise: /\(default:\s+'?([^\s,)']+)/.exec(block)?.[1] };
+      return { names, otherwise: /\(default:\s+'?([^\s,)']+)/.exec(block)?.[1], variable: /\(env: (LLAMA_\w+)\)/.exec(block)?.[1] };
     });
   }
 
-  test('in the names of its flags, and in what they mean where they are not given', () => {
+  test('in the names of its flags, in what they mean where they are not given, and in variables', () => {
     const entries = entriesOf(llamaDuo(['completion', '--help']).stdout);
     expect(entries.length).toBeGreaterThan(100);
     const flags = Object.values(run.flags);
@@ -127,6 +127,13 @@ describe('run is completion', () => {
     // --json alone is llama-duo's.
     expect(shared.flatMap(({ ours }) => ours)).toHaveLength(flags.length - 1);
     for (const { entry, ours } of shared) expect(new Set(ours.flatMap(({ names }) => [...names]))).toEqual(entry.names);
+
+    const told = shared.flatMap(({ entry: { variable }, ours }) => (variable === undefined ? [] : [[ours[0]?.names[0], variable]]));
+    expect(
+      Object.entries(variables)
+        .map(([key, variable]) => [run.flags[key]?.names[0], variable])
+        .sort(),
+    ).toEqual(told.sort());
 
     const defaults = shared.flatMap(({ entry: { otherwise }, ours }) => {
       const [, mine] = /\(default: ([^\s,)]+)/.exec(ours[0]?.help ?? '') ?? [];

@@ -134,6 +134,24 @@ describe('run', () => {
     expect(`The number${text('--no-display-prompt')}`).toBe(text());
   });
 
+  test('llama.cpp’s variables count where a flag is not given', () => {
+    const env = {
+      ...options().env,
+      LLAMA_ARG_MODEL: 'm.gguf',
+      LLAMA_ARG_N_PREDICT: '3',
+      LLAMA_ARG_DUO_SPARSITY: '1',
+      LLAMA_ARG_HF_REPO: '',
+    };
+    const answer = (...args: string[]): unknown => {
+      const all = [main, 'run', '-p', 'one', '--temp', '0', '-t', '1', '--json', ...args];
+      return JSON.parse(spawnSync(process.execPath, all, { ...options(), env }).stdout);
+    };
+    expect(answer()).toMatchObject({ tokens: { length: 3 }, heads: { retrieval: 0, streaming: 24 } });
+    expect(answer('-n', '2', '--duo-sparsity', '0')).toMatchObject({ tokens: { length: 2 }, heads: { retrieval: 24, streaming: 0 } });
+    env.LLAMA_ARG_HF_REPO = 'user/model';
+    expect(answer('-m', 'm.gguf')).toMatchObject({ tokens: { length: 3 } });
+  });
+
   test.each([
     [['-cnv', '-no-cnv'], 'Give -cnv or -no-cnv, not both'],
     [['-sys', 'Be brief.'], '-sys is for a conversation, and the model has no chat template'],
