@@ -1,6 +1,8 @@
 // Runs test files on every runtime that we support, with the same vitest, and prints how each did.
 //
-//   node scripts/run-runtimes.mjs [--only RUNTIME]... [FILE]...    (test/native if no file is named; RUNTIME: node20, node24, bun, deno)
+//   node scripts/run-runtimes.mjs [--only RUNTIME]... [FILE]...    (RUNTIME: node20, node24, bun, deno)
+//
+// Where no file is named it runs test/native, and what of test/model the API does (scripts/model.mjs fetches the model).
 //
 // The runtimes come from test/runtimes (node scripts/setup.mjs --runtimes).
 
@@ -23,7 +25,7 @@ const commands = {
 function main() {
   const { values, positionals } = parseArgs({ options: { only: { type: 'string', multiple: true } }, allowPositionals: true });
   const names = values.only ?? Object.keys(commands);
-  const files = positionals.length > 0 ? positionals : ['test/native'];
+  const files = positionals.length > 0 ? positionals : ['test/native', 'test/model/generate.test.ts', 'test/model/chat.test.ts'];
   const chosen = names.map((name) => ({ name, command: requireRuntime(name) }));
 
   const results = chosen.map(({ name, command: [program, ...args] }) => {

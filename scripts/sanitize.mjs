@@ -4,7 +4,8 @@
 //
 // address: AddressSanitizer and UndefinedBehaviorSanitizer, all programs that need no model, in build-sanitize/
 // preload: the shared library of that build under Node, with native tests that end, drop and interleave what it works on
-// thread:  ThreadSanitizer, the C ABI's on models/needle.gguf and its scheduler's, since that is where threads meet, in build-sanitize-thread/
+// thread:  ThreadSanitizer, the C ABI's on models/needle.gguf and its scheduler's, since that is where threads meet, in build-sanitize-thread/; and a hundred
+//          programs of JavaScript, recorded with the ordinary library
 
 import { isAbsolute, join } from 'node:path';
 import { buildTargets, configure } from './cmake.mjs';
@@ -28,22 +29,35 @@ const sanitizers = {
       ASAN_OPTIONS: 'detect_leaks=0', // V8 never gives back all
       LLAMA_DUO_LIBRARY: join(build, 'libllama-duo.so'),
     };
-    const tests = ['interleavings', 'lifetimes'].map((name) => `test/native/${name}.test.ts`);
-    passThrough(process.execPath, ['node_modules/vitest/vitest.mjs', 'run', '--testTimeout=600000', '--hookTimeout=600000', ...tests], {
-      cwd: root,
+    vitest(
+      ['interleavings', 'lifetimes'].map((name) => `test/native/${name}.test.ts`),
       env,
-    });
+    );
   },
   thread() {
-    const build = folder('build-sanitize-thread', 'thread', ['test-abi', 'test-scheduler']);
+    const build = folder('build-sanitize-thread', 'thread', ['test-abi', 'test-scheduler', 'play-walk']);
     const suppressions = join(root, 'cpp/test/thread-sanitizer.supp');
     const env = { ...process.env, TSAN_OPTIONS: `suppressions=${suppressions}:halt_on_error=0:exitcode=66`, LLAMA_DUO_TEST_ROUNDS: '40' };
     passThrough(join(build, 'test-abi'), [join(root, 'models/needle.gguf')], { env });
     passThrough(join(build, 'test-scheduler'), [], { env });
+
+    const ordinary = join(root, 'build');
+    configure(root, ordinary);
+    buildTargets(ordinary, ['llama-duo']);
+    vitest(['test/native/walks.test.ts'], { ...env, LLAMA_DUO_TEST_PLAYER: join(build, 'play-walk'), LLAMA_DUO_TEST_WALKS: '100' });
   },
 };
 
 const undefinedBehaviour = { UBSAN_OPTIONS: 'print_stacktrace=1:halt_on_error=1' };
+
+/**
+ * @param {string[]} tests
+ * @param {NodeJS.ProcessEnv} env
+ */
+function vitest(tests, env) {
+  const timeouts = ['--testTimeout=600000', '--hookTimeout=600000'];
+  passThrough(process.execPath, ['node_modules/vitest/vitest.mjs', 'run', ...timeouts, ...tests], { cwd: root, env });
+}
 
 /** @param {string} library the file name of one that comes with the compiler */
 function compilersOwn(library) {

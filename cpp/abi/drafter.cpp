@@ -9,6 +9,7 @@
 
 #include <algorithm>
 #include <iterator>
+#include <utility>
 
 namespace duo::abi {
 
@@ -216,22 +217,43 @@ bool drafter::follow(const std::vector<wish> & wishes) {
     return true;
 }
 
+// A sequence's tokens without the last, which comes back at the end: llama.cpp wants it apart, and a long text is not copied for one token.
+class without_last {
+public:
+    explicit without_last(std::vector<llama_token> & tokens) : tokens(&tokens), last(tokens.back()) { tokens.pop_back(); }
+    without_last(without_last && other) noexcept : tokens(std::exchange(other.tokens, nullptr)), last(other.last) {}
+    ~without_last() {
+        if (tokens) {
+            tokens->push_back(last); // where it was: nothing to allocate
+        }
+    }
+
+private:
+    std::vector<llama_token> * tokens;
+
+public:
+    const llama_token last;
+};
+
 // Drafts for sequences that the draft model has read.
 void drafter::guess(const std::vector<wish> & wishes) {
-    std::vector<std::vector<llama_token>> before(wishes.size()); // all tokens but the last
-    for (size_t i = 0; i < wishes.size(); i++) {
-        cache_sequence & s = *wishes[i].s;
-        before[i].assign(s.tokens.begin(), s.tokens.end() - 1);
-        common_speculative_get_draft_params(spec.get(), s.id) = {
-            /* .drafting = */ true,
-            /* .n_max    = */ int32_t(std::min(wishes[i].n_max, std::max(o.n_max, o.n_max_lookup))),
-            /* .pos0     = */ llama_pos(before[i].size()),
-            /* .id_last  = */ s.tokens.back(),
-            /* .prompt   = */ &before[i],
-            /* .result   = */ &s.draft,
-        };
+    {
+        std::vector<without_last> parted;
+        parted.reserve(wishes.size());
+        for (const wish & w : wishes) {
+            cache_sequence & s = *w.s;
+            parted.emplace_back(s.tokens);
+            common_speculative_get_draft_params(spec.get(), s.id) = {
+                /* .drafting = */ true,
+                /* .n_max    = */ int32_t(std::min(w.n_max, std::max(o.n_max, o.n_max_lookup))),
+                /* .pos0     = */ llama_pos(s.tokens.size()),
+                /* .id_last  = */ parted.back().last,
+                /* .prompt   = */ &s.tokens,
+                /* .result   = */ &s.draft,
+            };
+        }
+        common_speculative_draft(spec.get());
     }
-    common_speculative_draft(spec.get());
 
     for (const wish & w : wishes) {
         cache_sequence & s = *w.s;

@@ -1,15 +1,22 @@
 import { afterAll, beforeAll, expect, test } from 'vitest';
 
 import { loadModel, type GenerationResult, type Model } from '../../src/index.ts';
-import { needlePath, threads } from './needle.ts';
+import { needleInF32 } from './needle-f32.ts';
+import { threads } from './needle.ts';
 
 // Drafting changes how fast a text comes, not the text. What the engine does is tested natively, on many models; here that it arrives.
 
+// In F32: quantised weights are multiplied in other ways for one token and for several, on a processor with AMX to another text.
+const file = needleInF32();
+
 let model: Model;
 beforeAll(async () => {
-  model = await loadModel(needlePath);
+  model = await loadModel(file.path);
 });
-afterAll(() => model.dispose());
+afterAll(async () => {
+  await model.dispose();
+  file.remove();
+});
 
 const text = 'The sea is wide. The boat is small. The sea is wide. The boat is small. The sea is';
 const greedy = { temperature: 0, maxTokens: 48, ignoreEos: true } as const;
