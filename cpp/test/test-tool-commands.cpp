@@ -275,6 +275,10 @@ void test_use() {
             CHECK_EQ(run.status, 0);
             CHECK(run.says(cache));
         }
+        // why there is no cache, which is the last thing that is logged
+        const ended refused = call(tool, more + model + " --duo-gates none.tsv");
+        CHECK_EQ(refused.status, 1);
+        CHECK(refused.says("none.tsv: no such file or folder"));
     }
     remove(text.c_str());
 }
