@@ -5,6 +5,7 @@ import { LlamaDuoError, OptionError } from '../errors.ts';
 import { nearest } from '../core/check-options.ts';
 import { commandHelp, type Command } from './command.ts';
 import { hasFlag, inFlags, UsageError } from './flags.ts';
+import { onInterrupt } from './interrupts.ts';
 import { findNative, nativeCommands, runNative, toolMissing } from './native-tool.ts';
 import { print, stdoutMessage } from './output.ts';
 
@@ -37,7 +38,7 @@ async function main(args: readonly string[]): Promise<number> {
   const interrupt = new AbortController();
   const interrupted = new UserInterrupt();
   // The first time the engine is asked to stop; a second interrupt finds no listener and ends the process.
-  process.once('SIGINT', () => {
+  onInterrupt(() => {
     interrupt.abort(interrupted);
   });
   try {

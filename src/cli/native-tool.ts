@@ -84,7 +84,9 @@ export async function runNative({ file, args }: NativeCommand, more: readonly st
   for (const name of endings) {
     process.on(name, () => {
       // A second one makes a server end at once, in the middle of its answers.
-      if (!(onTerminal && fromTerminal.has(name))) child.kill(name);
+      if (onTerminal && fromTerminal.has(name)) return;
+      // Deno's child.kill() sends one signal and no more.
+      if (child.pid !== undefined && child.exitCode === null && child.signalCode === null) process.kill(child.pid, name);
     });
   }
   const child = spawn(file, [...args, ...more], { stdio: 'inherit', cwd: resolveUserPath('.') });

@@ -18,6 +18,7 @@ import type { Command } from './command.ts';
 import { contextFlags, duoOptions, loadSource, modelSource, planOptions, sourceFlags } from './context-flags.ts';
 import { withoutEscapes } from './escapes.ts';
 import { flagOf, parseFlags, UsageError, type Flags, type Given } from './flags.ts';
+import { onInterrupt } from './interrupts.ts';
 import { print, printJson } from './output.ts';
 import { resolveUserPath } from './paths.ts';
 import { ProgressBar } from './progress.ts';
@@ -206,6 +207,7 @@ async function answer(context: Context, promptTokens: Int32Array, options: Gener
 // --- a conversation ---
 
 type Conversation = Session & { system: string | undefined; template: string | undefined };
+type TalkOptions = SamplingOptions & Pick<GenerateOptions, 'maxTokens' | 'signal'>;
 
 async function talk({ model, context, given, prompt, signal, system, template }: Conversation): Promise<void> {
   const options = { ...samplingOptions(given), signal };
@@ -222,24 +224,51 @@ async function talk({ model, context, given, prompt, signal, system, template }:
     const { tokens } = await model.chatPrompt(first, { template, addAssistant: prompt !== undefined, signal });
     await print(model.detokenize(tokens));
   }
-  const chat = context.chat({ system, template });
+  let chat = context.chat({ system, template });
   await using user = new UserMessages(signal);
   for (let message = prompt ?? (await user.next()); message !== undefined; message = await user.next()) {
-    await say(chat, message, options);
+    const answered = given.singleTurn ? await say(chat, message, options) : await sayUntilInterrupt(chat, message, options);
+    // The chat has forgotten what was not said to its end.
+    if (!answered.complete) {
+      const messages: Message[] = [...chat.messages, { role: 'user', content: message }, { role: 'assistant', content: answered.text }];
+      chat = context.chat({ messages, template });
+    }
     if (given.singleTurn) break;
   }
   signal.throwIfAborted();
 }
 
-async function say(chat: Chat, message: string, options: SamplingOptions & Pick<GenerateOptions, 'maxTokens' | 'signal'>): Promise<void> {
+type Answered = { text: string; complete: boolean };
+
+/** An interrupt ends the answer, and not the conversation. */
+async function sayUntilInterrupt(chat: Chat, message: string, options: TalkOptions): Promise<Answered> {
+  const stop = new AbortController();
+  const release = onInterrupt(() => {
+    stop.abort();
+  });
+  try {
+    return await say(chat, message, options, stop.signal);
+  } finally {
+    release();
+  }
+}
+
+/** @param stop ends the answer where it is */
+async function say(chat: Chat, message: string, options: TalkOptions, stop?: AbortSignal): Promise<Answered> {
   let last: string | undefined;
-  for await (const chunk of chat.send(message, options)) {
+  let text = '';
+  await using reply = chat.send(message, options);
+  const leave = (): void => void reply.return();
+  stop?.addEventListener('abort', leave);
+  for await (const chunk of reply) {
     if (chunk.type !== 'text' && chunk.type !== 'reasoning') continue;
     if (last === 'reasoning' && chunk.type === 'text') await print('\n\n');
     last = chunk.type;
+    if (chunk.type === 'text') text += chunk.text;
     await print(chunk.type === 'reasoning' ? colors.dim(chunk.text) : chunk.text);
   }
   await print('\n');
+  return { text, complete: stop?.aborted !== true };
 }
 
 // --- flags ---

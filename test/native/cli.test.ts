@@ -183,6 +183,46 @@ describe('run', () => {
   });
 });
 
+describe.skipIf(process.platform === 'win32')('an interrupt in a conversation', { timeout: 60_000 }, () => {
+  const talk = (...args: string[]): ChildProcess =>
+    spawn(process.execPath, [main, 'run', '-m', 'm.gguf', '-cnv', '--temp', '0', '-t', '1', '-p', 'one', '--no-display-prompt', ...args], {
+      ...options(),
+      stdio: ['pipe', 'pipe', 'ignore'],
+    });
+  const ended = (child: ChildProcess): Promise<number | null> => new Promise((resolve) => child.once('close', resolve));
+  // Deno's child.kill() sends one signal and no more, and then there is no exit code.
+  const interrupt = (child: ChildProcess): boolean => process.kill(child.pid ?? 0, 'SIGINT');
+
+  test('ends an answer, and what comes next is answered', async () => {
+    const child = talk('-c', '16384');
+    let stdout = '';
+    let interrupts = 0;
+    child.stdout?.on('data', (data) => {
+      stdout += String(data);
+      // each answer would be of thousands of tokens, on one line
+      if (interrupts === 0 || (interrupts === 1 && /\n./.test(stdout))) {
+        interrupts++;
+        interrupt(child);
+      }
+    });
+    child.stdin?.end('two\n');
+    expect(await ended(child)).toBe(0);
+    expect(interrupts).toBe(2);
+  });
+
+  test('ends the process between answers, and where there is but one', async () => {
+    const waiting = talk('-n', '1');
+    waiting.stdout?.on('data', (data) => {
+      if (String(data).includes('\n')) interrupt(waiting);
+    });
+    expect(await ended(waiting)).toBe(130);
+
+    const single = talk('-st', '-c', '16384');
+    single.stdout?.once('data', () => interrupt(single));
+    expect(await ended(single)).toBe(130);
+  });
+});
+
 describe.skipIf(process.platform === 'win32')('a pipe that nobody writes to', () => {
   test.each([
     [['run', '-m', 'pipe', '-p', 'x'], /pipe" is no file but a pipe or a device/],
