@@ -5,14 +5,30 @@ import { spawnSync } from 'node:child_process';
 import { SetupError } from '../scripts/tools.mjs';
 
 /**
- * Runs a program to its end and returns what it printed.
+ * Runs a program to its end and returns what it printed on stdout.
  * @param {string} program
  * @param {string[]} args
  */
 export function output(program, args) {
-  const { status, stdout, stderr } = spawnSync(program, args, { encoding: 'utf8', timeout: 600_000, maxBuffer: 2 ** 26 });
+  return run(program, args).stdout;
+}
+
+/**
+ * The same with what it printed on stderr behind it.
+ * @param {string} program
+ * @param {string[]} args
+ */
+export function outputs(program, args) {
+  const { stdout, stderr } = run(program, args);
+  return `${stdout}\n${stderr}`;
+}
+
+/** @param {string} program
+ * @param {string[]} args */
+function run(program, args) {
+  const { status, stdout, stderr } = spawnSync(program, args, { encoding: 'utf8', timeout: 3_600_000, maxBuffer: 2 ** 26 });
   if (status !== 0) throw new SetupError(`${program} ${args.join(' ')} failed:\n${stderr}`);
-  return stdout;
+  return { stdout, stderr };
 }
 
 /** @param {number[]} values */

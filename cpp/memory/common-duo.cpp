@@ -7,7 +7,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstdlib>
 #include <stdexcept>
 
 llama_duo_params common_params_duo::to_llama() const {
@@ -148,10 +147,6 @@ void common_duo_check_options(common_params & params) {
     if (!params.duo.enabled) {
         return;
     }
-    // Why a cache cannot be made is in the log, whose thread is not waited for where a tool ends.
-    static const int at_exit = std::atexit([] { common_log_pause(common_log_main()); });
-    (void) at_exit;
-
     // a server's number of slots, where it is left to it: each has its share of the context and no more, so it is one
     params.n_parallel = std::max(params.n_parallel, 1);
 

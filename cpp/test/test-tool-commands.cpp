@@ -4,6 +4,7 @@
 #include "random-model.h"
 
 #include "llama.h"
+#include "log.h"
 
 #include <nlohmann/json.hpp>
 
@@ -337,6 +338,7 @@ int run_tool(int argc, char ** argv) {
         device.free_bytes = device.total_bytes = strtoull(bytes, nullptr, 10);
         ggml_backend_device_register(device.device());
     }
+    atexit([] { common_log_pause(common_log_main()); }); // as the llama tool does: what is logged is said before the process ends
     const auto tool = tools.find(argv[0]);
     return tool == tools.end() ? 2 : tool->second(argc, argv);
 }
