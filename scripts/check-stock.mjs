@@ -82,7 +82,7 @@ function freePort() {
 async function listening(port, ended) {
   for (;;) {
     if (ended()) throw new SetupError(`the RPC server on port ${port} has ended`);
-    const there = await new Promise((resolve) => {
+    const there = await new Promise((/** @type {(there: boolean) => void} */ resolve) => {
       const socket = connect(port, '127.0.0.1');
       socket.once('connect', () => socket.destroy()).once('error', () => undefined);
       // until it is closed, since the server has one client at a time

@@ -102,10 +102,8 @@ function fetchRelease(release, lock, work) {
   }
 
   const tarball = pack(release, work);
-  /** @type {{ name: string, version: string }} */
-  const { name, version } = readJson(unpack(tarball, 'package.json', work));
-  /** @type {{ tag: string }} */
-  const { tag } = readJson(unpack(tarball, infoPath, work));
+  const { name, version } = /** @type {{ name: string, version: string }} */ (readJson(unpack(tarball, 'package.json', work)));
+  const { tag } = /** @type {{ tag: string }} */ (readJson(unpack(tarball, infoPath, work)));
   const bundle = unpack(tarball, bundlePath, work);
   cloneBundle(bundle, clone);
   /** @type {import('./vendor.mjs').NpmSource} */
@@ -120,7 +118,7 @@ function fetchRelease(release, lock, work) {
   return { clone, tag, sources: [npm, ...git.map((other) => ({ ...other, tag }))] };
 }
 
-/** @param {string} file */
+/** @param {string} file @returns {unknown} */
 function readJson(file) {
   return JSON.parse(readFileSync(file, 'utf8'));
 }
