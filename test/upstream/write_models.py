@@ -4,6 +4,7 @@ comes with.
     write_models.py LLAMA_CPP FOLDER
 """
 
+import shutil
 import sys
 from pathlib import Path
 
@@ -121,15 +122,17 @@ def main() -> None:
         write(folder / name, arch, llama_cpp / f"models/ggml-vocab-{vocabulary}.gguf", fields | more, tensors, seed=1, tensors_per_file=tensors_per_file)
 
     stories260k = llama(5, 64, 172, 8, 4, n_ctx=2048)
+    first = "test-model-stories260K/stories260K-F32.gguf"
+    model(first, "llama", "llama-spm", stories260k)
     for name in (
-        "test-model-stories260K/stories260K-F32.gguf",
         "test-model-router-download/model-F16.gguf",
         "models/tinyllamas/stories260K.gguf",
         "stories15M_MOE/stories15M_MOE-F16.gguf",
         "tinygemma3-GGUF/tinygemma3-Q8_0.gguf",
         "tiny-llamas/stories15M-q4_0.gguf",
     ):
-        model(name, "llama", "llama-spm", stories260k)
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(folder / first, folder / name)
     model("models/tinyllamas/split/stories15M-q8_0.gguf", "llama", "llama-spm", stories260k, tensors_per_file=16)
     # the ids of <|fim_prefix|>, <|fim_middle|> and <|fim_suffix|>
     fim = {"tokenizer.ggml.fim_pre_token_id": 151659, "tokenizer.ggml.fim_mid_token_id": 151660, "tokenizer.ggml.fim_suf_token_id": 151661}
