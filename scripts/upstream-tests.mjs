@@ -15,6 +15,7 @@ import { cache, llamaCpp, root } from './places.mjs';
 import { pythonWith } from './python-packages.mjs';
 import { buildStock } from './stock.mjs';
 import { passThrough, runMain, SetupError } from './tools.mjs';
+import { hash } from './vendor.mjs';
 
 /** The pristine build has OpenMP, whose threads spin while they wait: beside other programs that takes a hundred times as long. */
 const patient = { OMP_WAIT_POLICY: 'passive' };
@@ -54,7 +55,9 @@ const quickPrograms = [
   'test-peg-parser',
   'test-sampling',
 ];
-const quickFiles = ['test_basic', 'test_completion', 'test_ctx_shift', 'test_metrics', 'test_slot_save'].map((name) => `unit/${name}.py`);
+const quickFiles = ['test_basic', 'test_completion', 'test_ctx_shift', 'test_kv_keep_only_active', 'test_metrics', 'test_slot_save'].map(
+  (name) => `unit/${name}.py`,
+);
 
 /** What mixed heads refuse: a file of the server's tests, or one test.
  * @type {Record<string, string>} */
@@ -72,7 +75,8 @@ const refusedWithDuo = {
  * @param {string} folder a folder of the build that has tests
  */
 function testsIn(folder) {
-  const text = readFileSync(join(folder, 'CTestTestfile.cmake'), 'utf8');
+  const file = join(folder, 'CTestTestfile.cmake');
+  const text = existsSync(file) ? readFileSync(file, 'utf8') : ''; // a build without RPC has no tests of it
   return [...text.matchAll(/^add_test\(\[=\[(.+?)\]=\] "(?:[^"]*\/)?([^"/]+)"(.*)\)$/gm)].map(([, name = '', program = '', args = '']) => ({
     name,
     // a script is given the programs that it runs
@@ -89,9 +93,7 @@ function testsIn(folder) {
 function runPrograms({ build }, names) {
   const all = ['tests', 'tools/rpc'].flatMap((folder) => testsIn(join(build, 'llama.cpp', folder)));
   const chosen = all.filter(({ name }) => (names ? names.includes(name) : !(name in leftOut)));
-  // what generates their models is run for those that need them
-  const programs = new Set([...chosen.flatMap((test) => test.programs), 'test-llama-archs']);
-  buildTargets(build, [...programs]);
+  buildTargets(build, [...new Set(chosen.flatMap((test) => test.programs))]);
 
   const downloaded = join(build, 'tinyllamas/stories15M-q4_0.gguf');
   mkdirSync(join(build, 'tinyllamas'), { recursive: true });
@@ -140,19 +142,25 @@ function unsorted({ build }, known) {
 /** What its tests import, and what tries again those that fail: some of them measure time. */
 function python() {
   const requirements = join(llamaCpp.target, 'tools/server/tests/requirements.txt');
-  return pythonWith('python-server-tests', ['-r', requirements, 'pytest-rerunfailures~=15.0', 'tqdm', 'pyyaml']);
+  return pythonWith(`python-server-tests-${shortHash(requirements)}`, ['-r', requirements, 'pytest-rerunfailures~=15.0', 'tqdm', 'pyyaml']);
+}
+
+/** @param {string} file */
+function shortHash(file) {
+  return hash(file, 'sha256', 'hex').slice(0, 8);
 }
 
 /** The folder of the models that the tests would download, written unless it is there. */
 function hub() {
-  const folder = join(cache, 'upstream/hub');
+  const writer = join(root, 'test/upstream/write_models.py');
+  const folder = join(cache, `upstream/hub-${shortHash(writer)}`);
   if (existsSync(folder)) return folder;
   const { PYTHONPATH, ...env } = python();
   const work = `${folder}.part`;
   rmSync(work, { recursive: true, force: true });
   mkdirSync(join(cache, 'upstream'), { recursive: true });
   const paths = [PYTHONPATH, join(llamaCpp.target, 'gguf-py')].join(':');
-  passThrough('python3', [join(root, 'test/upstream/write_models.py'), llamaCpp.target, work], { env: { ...env, PYTHONPATH: paths } });
+  passThrough('python3', [writer, llamaCpp.target, work], { env: { ...env, PYTHONPATH: paths } });
   renameSync(work, folder);
   return folder;
 }
