@@ -25,7 +25,16 @@ import {
 } from './vendor.mjs';
 
 /** One line around a change: enough to find it, and little for the next release to disturb. */
-const diffOptions = ['-p', '-U1', '--full-index', '--no-renames', '--no-color', '--no-ext-diff', '--src-prefix=a/', '--dst-prefix=b/'];
+export const diffOptions = [
+  '-p',
+  '-U1',
+  '--full-index',
+  '--no-renames',
+  '--no-color',
+  '--no-ext-diff',
+  '--src-prefix=a/',
+  '--dst-prefix=b/',
+];
 
 /** @param {import('./vendor.mjs').Places} places */
 export function exportPatches({ lockFile, patches: folder, target, cache }) {
@@ -39,6 +48,7 @@ export function exportPatches({ lockFile, patches: folder, target, cache }) {
 
   const changed = tree.git(['diff-tree', '-r', '--name-only', '--no-renames', lock.tree, edited]).split('\n').filter(Boolean);
   requireOneOwner(changed, lock);
+  requireMerged(changed, target);
   const named = new Set(lock.patches.map(({ file }) => file));
   const stray = patchesIn(folder).filter((file) => !named.has(file));
   if (stray.length > 0)
@@ -87,6 +97,15 @@ function requireOneOwner(changed, lock) {
   throw new SetupError(
     `${[...problems, ...unchanged].join('\n')}\nSay in the lock file which patch each changed file belongs to: "paths" of "patches".`,
   );
+}
+
+/**
+ * @param {string[]} changed
+ * @param {string} target
+ */
+function requireMerged(changed, target) {
+  const conflicts = changed.filter((path) => existsSync(join(target, path)) && /^<<<<<<< /m.test(readFileSync(join(target, path), 'utf8')));
+  if (conflicts.length > 0) throw new SetupError(`${conflicts.join(', ')} in ${target}: there are conflicts to mend. Look for <<<<<<<`);
 }
 
 /** What a patch says above its first diff.

@@ -1,4 +1,4 @@
-// What models/documents.py and models/language.py import, fetched from PyPI into the cache, and Python run with it.
+// Python packages of tests and of the needle models' language, fetched from PyPI into the cache.
 
 import { existsSync, mkdirSync, renameSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
@@ -6,25 +6,38 @@ import { cache } from './places.mjs';
 import { capture, passThrough, requireTools } from './tools.mjs';
 import { workFolder } from './vendor.mjs';
 
-const packages = ['numpy', 'tokenizers'];
-const folder = join(cache, 'python');
-
 /**
- * Runs a Python script with those packages and returns what it printed.
+ * Runs a Python script with what models/documents.py and models/language.py import, and returns what it printed.
  * @param {string} script
  */
 export function runPython(script) {
-  requireTools(['python3']);
-  if (!existsSync(folder)) fetch();
-  return capture('python3', [script], { env: { ...process.env, PYTHONPATH: folder, PYTHONDONTWRITEBYTECODE: '1' } });
+  // Without what they depend on, which reaches for models on the network and is not imported here.
+  const env = pythonWith('python', ['--no-deps', '--only-binary=:all:', 'numpy', 'tokenizers']);
+  return capture('python3', [script], { env });
 }
 
-function fetch() {
+/**
+ * The environment of a Python that finds packages in a folder of the cache, to which they are fetched unless it is there.
+ * @param {string} name of the folder
+ * @param {string[]} packages and options, as pip takes them
+ * @returns {NodeJS.ProcessEnv}
+ */
+export function pythonWith(name, packages) {
+  requireTools(['python3']);
+  const folder = join(cache, name);
+  if (!existsSync(folder)) fetch(folder, packages);
+  return { ...process.env, PYTHONPATH: folder, PYTHONDONTWRITEBYTECODE: '1' };
+}
+
+/**
+ * @param {string} folder
+ * @param {string[]} packages
+ */
+function fetch(folder, packages) {
   mkdirSync(cache, { recursive: true });
   const work = workFolder(cache);
   try {
-    // Without what they depend on, which reaches for models on the network and is not imported here.
-    passThrough('python3', ['-m', 'pip', 'install', '--no-deps', '--only-binary=:all:', '--quiet', '--target', work, ...packages]);
+    passThrough('python3', ['-m', 'pip', 'install', '--quiet', '--target', work, ...packages]);
     renameSync(work, folder);
   } finally {
     rmSync(work, { recursive: true, force: true });

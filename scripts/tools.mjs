@@ -121,14 +121,12 @@ export function requireTools(tools) {
 
 /**
  * Runs a script's main function; a SetupError becomes its message on stderr and exit code 1.
- * @param {() => void} main
+ * @param {() => void | Promise<void>} main
  */
 export function runMain(main) {
-  try {
-    main();
-  } catch (error) {
+  void (async () => main())().catch((/** @type {unknown} */ error) => {
     if (!(error instanceof SetupError)) throw error;
     console.error(`\nerror: ${error.message}`);
     process.exitCode = 1;
-  }
+  });
 }

@@ -168,12 +168,19 @@ function fetchTree(lock, work, log) {
       rmSync(clone, { recursive: true, force: true });
       continue;
     }
-    verifyClone(repository(clone), lock, source);
+    const from = nameOf(source);
+    verifyTree(repository(clone), lock, from);
+    verifyClone(repository(clone), from);
     return clone;
   }
   throw new SetupError(
     `llama.cpp ${lock.tag} could not be downloaded:\n${failures.join('\n')}\nCheck the network and npm's settings, then run this again.`,
   );
+}
+
+/** @param {NpmSource | GitSource} source */
+function nameOf(source) {
+  return source.kind === 'npm' ? `npm package ${source.package}@${source.version}` : source.url;
 }
 
 /**
@@ -182,27 +189,50 @@ function fetchTree(lock, work, log) {
  * @param {string} clone
  */
 function cloneFromNpm(source, work, clone) {
-  const spec = `${source.package}@${source.version}`;
-  const tarball = join(
-    work,
-    download(`npm package ${spec}`, 'npm', ['pack', spec, '--ignore-scripts', '--silent'], work).split('\n').at(-1) ?? '',
-  );
+  const tarball = pack(`${source.package}@${source.version}`, work);
   const [algorithm = '', expected] = source.integrity.split(/-(.*)/s);
-  verifyHash(`npm package ${spec}`, expected, hash(tarball, algorithm, 'base64'));
+  verifyHash(nameOf(source), expected, hash(tarball, algorithm, 'base64'));
 
-  const member = `package/${source.bundle}`;
+  const bundle = unpack(tarball, source.bundle, work);
+  verifyHash(`${source.bundle} in ${nameOf(source)}`, source.sha256, hash(bundle, 'sha256', 'hex'));
+  cloneBundle(bundle, clone);
+}
+
+/**
+ * The tarball of an npm package, inside the work folder.
+ * @param {string} spec
+ * @param {string} work
+ */
+export function pack(spec, work) {
+  return join(work, download(`npm package ${spec}`, 'npm', ['pack', spec, '--ignore-scripts', '--silent'], work).split('\n').at(-1) ?? '');
+}
+
+/**
+ * One file of a tarball, inside the work folder.
+ * @param {string} tarball
+ * @param {string} file its path in the package
+ * @param {string} work
+ */
+export function unpack(tarball, file, work) {
+  const member = `package/${file}`;
   capture('tar', ['-xzf', tarball, '-C', work, member]);
-  const bundle = join(work, member);
-  verifyHash(`${source.bundle} in npm package ${spec}`, source.sha256, hash(bundle, 'sha256', 'hex'));
+  return join(work, member);
+}
+
+/**
+ * @param {string} bundle
+ * @param {string} clone
+ */
+export function cloneBundle(bundle, clone) {
   capture('git', ['clone', ...cloneOptions, bundle, clone], { env: gitEnvironment() });
 }
 
 /**
- * @param {GitSource} source
+ * @param {Omit<GitSource, 'kind'>} source
  * @param {string} clone
  */
-function cloneFromGit(source, clone) {
-  download(`${source.url} ${source.tag}`, 'git', ['clone', ...cloneOptions, '--depth=1', `--branch=${source.tag}`, source.url, clone]);
+export function cloneFromGit({ url, tag }, clone) {
+  download(`${url} ${tag}`, 'git', ['clone', ...cloneOptions, '--depth=1', `--branch=${tag}`, url, clone]);
 }
 
 /** No hooks or attributes from the user's template, no conversion of line ends. */
@@ -227,21 +257,26 @@ function download(what, command, args, cwd) {
 /**
  * @param {Repository} clone
  * @param {Lock} lock
- * @param {NpmSource | GitSource} source
+ * @param {string} from
  */
-function verifyClone(clone, lock, source) {
-  const from = source.kind === 'npm' ? `npm package ${source.package}@${source.version}` : source.url;
+function verifyTree(clone, lock, from) {
   const tree = clone.pristine();
-  if (tree !== lock.tree) {
-    throw new SetupError(
-      `llama.cpp from ${from} has tree id ${tree}, but the lock file says ${lock.tree}. Nothing was installed. ` +
-        'If the lock file was edited, restore it; otherwise the source was changed and must not be used.',
-    );
-  }
-  // The right HEAD does not prove that every file was checked out.
+  if (tree === lock.tree) return;
+  throw new SetupError(
+    `llama.cpp from ${from} has tree id ${tree}, but the lock file says ${lock.tree}. Nothing was installed. ` +
+      'If the lock file was edited, restore it; otherwise the source was changed and must not be used.',
+  );
+}
+
+/**
+ * The right HEAD does not prove that every file was checked out.
+ * @param {Repository} clone
+ * @param {string} from
+ */
+export function verifyClone(clone, from) {
   const changes = clone.git(['status', '--porcelain', '--untracked-files=all']);
   if (changes !== '') throw new SetupError(`The clone of llama.cpp from ${from} is incomplete; is the disk full?\n${firstLines(changes)}`);
-  clone.git(['update-ref', laidOutRef, tree]);
+  clone.git(['update-ref', laidOutRef, clone.pristine()]);
 }
 
 /**

@@ -14,16 +14,24 @@
 #include <algorithm>
 #include <cmath>
 #include <filesystem>
+#include <regex>
 #include <set>
 #include <stdexcept>
+
+// model.duo.json for model.gguf, and for model-00001-of-00003.gguf.
+static std::string sidecar_of(const std::string & path) {
+    static const std::regex part("-[0-9]{5}-of-[0-9]{5}$");
+    const std::filesystem::path model = std::filesystem::u8path(path);
+    return path.empty() ? "" : model.parent_path().append(std::regex_replace(model.stem().u8string(), part, "") + ".duo.json").u8string();
+}
 
 static duo::gate_pattern model_gates(const llama_model & model) {
     const auto it = model.gguf_kv.find(duo::gguf_pattern_key);
     if (it != model.gguf_kv.end()) {
         return duo::parse_gate_pattern(it->second, std::string("the model's metadata key ") + duo::gguf_pattern_key);
     }
-    const std::string sidecar = model.path.empty() ? "" : std::filesystem::path(model.path).replace_extension(".duo.json").string();
-    if (!sidecar.empty() && std::filesystem::exists(sidecar)) {
+    const std::string sidecar = sidecar_of(model.path);
+    if (!sidecar.empty() && std::filesystem::exists(std::filesystem::u8path(sidecar))) {
         return duo::load_gate_pattern(sidecar);
     }
     throw duo::gate_error("the gates are \"auto\", but the model has none: neither the metadata key " + std::string(duo::gguf_pattern_key) +

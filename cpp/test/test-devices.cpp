@@ -56,10 +56,16 @@ llama_context_params duo(const char * gates, ggml_type type_k = GGML_TYPE_F16, g
     return p;
 }
 
-// A model of which all layers are on these devices, in equal parts.
-llama_model_ptr_t load(const random_model_file & file, std::vector<ggml_backend_dev_t> devices, bool no_alloc = false, llama_split_mode split = LLAMA_SPLIT_MODE_LAYER) {
+// A model of which all layers are on these devices, in parts as large as shares (-ts) says, else in equal ones.
+llama_model_ptr_t load(const random_model_file & file, std::vector<ggml_backend_dev_t> devices, bool no_alloc = false, llama_split_mode split = LLAMA_SPLIT_MODE_LAYER,
+                       std::vector<float> shares = {}) {
+    if (shares.empty()) {
+        shares.assign(devices.size(), 1.0f);
+    }
+    shares.resize(llama_max_devices());
     devices.push_back(nullptr);
     llama_model_params params = llama_model_default_params();
+    params.tensor_split = shares.data();
     params.devices      = devices.data();
     params.n_gpu_layers = 99;
     params.split_mode   = split;
@@ -155,6 +161,42 @@ void test_devices() {
         CHECK(has_flash ? relative(there, here) <= 1e-5 : here == there);
         printf("devices %s: the same logits, cache of %zu layers on the device, %zu warnings\n", s.name, n_device, s.n_warnings);
     }
+}
+
+// -ts: each device keeps the cache of its own layers and computes their attention, and the result is the same.
+void test_shares() {
+    const random_model_params p = model_params(); // 4 layers, and the output counts as one
+    const random_model_file file(p);
+    const auto tokens = random_tokens(310, p.n_vocab, fresh_seed());
+    const auto cpu_model = file.load();
+    const std::string gates = random_gates(cpu_model.get(), fresh_seed());
+    const auto params = duo(gates.c_str(), GGML_TYPE_F32, GGML_TYPE_F32);
+    const auto want = run(make_context(cpu_model.get(), params).get(), tokens);
+
+    fake_device a("a", true), b("b", true), c("c", true);
+    const std::vector<fake_device *> all = { &a, &b, &c };
+    struct setup { std::vector<float> shares; std::vector<size_t> n_layer; };
+    for (const setup & s : { setup { { 1, 1, 3 }, { 1, 1, 2 } }, setup { { 3, 1, 1 }, { 3, 1, 0 } }, setup { { 0, 2, 3 }, { 0, 2, 2 } } }) {
+        const auto model = load(file, { a.device(), b.device(), c.device() }, false, LLAMA_SPLIT_MODE_LAYER, s.shares);
+        a.n_attended = b.n_attended = c.n_attended = 0;
+        const auto ctx = make_context(model.get(), params);
+        CHECK(ctx != nullptr);
+        if (!ctx) {
+            continue;
+        }
+        CHECK(run(ctx.get(), tokens) == want);
+        const auto * kv = static_cast<const llama_kv_cache_duo *>(ctx->get_memory());
+        for (size_t i = 0; i < all.size(); ++i) {
+            size_t n = 0;
+            for (int il = 0; il < p.n_layer; ++il) {
+                n += ggml_backend_buffer_get_type(kv->get_layer(il).k->buffer) == all[i]->buffer_type();
+            }
+            CHECK_EQ(n, s.n_layer[i]);
+            CHECK_EQ(all[i]->n_attended > 0, n > 0);
+            CHECK_EQ(context_bytes(ctx.get(), all[i]->buffer_type()) > 0, n > 0);
+        }
+    }
+    printf("-ts: 3 divisions of 4 layers among 3 devices, the same logits\n");
 }
 
 // A device whose kernels for the layers are slow says so once a context, with its reason; one that has no opinion, or fast kernels, does not. One that has
@@ -261,6 +303,7 @@ int main() {
     llama_log_set(keep_log, nullptr);
     llama_backend_init();
     test_devices();
+    test_shares();
     test_slow();
     test_breakdown(true);
     test_breakdown(false);

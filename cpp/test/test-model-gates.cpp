@@ -104,6 +104,14 @@ void test_auto() {
     CHECK(logits(load(again).get()) == logits(load(path).get()));
     CHECK((dir.names() == std::vector<std::string> { "again.gguf", "copy.duo.json", "copy.gguf", "model.duo.json", "model.gguf" }));
 
+    // of a split model by the name that its parts have in common
+    const std::string part = dir.file("parts-00001-of-00002.gguf");
+    fs::copy_file(path, part);
+    CHECK_EQ(n_retrieval(load(part).get()), -1);
+    CHECK(last_error.find("nor the file " + dir.file("parts.duo.json")) != std::string::npos);
+    dir.write("parts.duo.json", duo::gate_pattern_to_json(pattern_of(4)));
+    CHECK_EQ(n_retrieval(load(part).get()), 4);
+
     // as a pattern file
     const auto read = duo::load_gate_pattern(again);
     CHECK(read.gates == pattern_of(6).gates);

@@ -18,6 +18,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <chrono>
 #include <csignal>
 #include <cstdio>
@@ -30,6 +31,8 @@ namespace {
 
 // Of llama.cpp v0.5.0. A client takes a server of its own major version and of no later minor one.
 constexpr int STOCK_MAJOR = 7, STOCK_MINOR = 0;
+
+constexpr int n_vocab = 512;
 
 std::string warnings;
 
@@ -119,25 +122,44 @@ void test_handshake(const server & s, int expected_devices) {
     close(fd);
 }
 
-std::vector<float> run(llama_context * ctx, const std::vector<llama_token> & tokens) {
-    std::vector<float> logits;
-    CHECK_EQ(decode(ctx, tokens.data(), 300, 0, true, logits), 0);
+struct outcome {
+    std::vector<float>       logits; // of the prompt
+    std::vector<llama_token> tokens; // the likeliest ones after it
+};
+
+outcome run(llama_context * ctx, const std::vector<llama_token> & tokens) {
+    outcome o;
+    CHECK_EQ(decode(ctx, tokens.data(), 300, 0, true, o.logits), 0);
     for (int i = 300; i < 305; ++i) {
-        CHECK_EQ(decode(ctx, tokens.data() + i, 1, i, true, logits), 0);
+        CHECK_EQ(decode(ctx, tokens.data() + i, 1, i, true, o.logits), 0);
     }
-    return logits;
+    std::vector<float> next(o.logits.end() - n_vocab, o.logits.end());
+    for (int i = 305; i < 320; ++i) {
+        o.tokens.push_back(llama_token(std::max_element(next.begin(), next.end()) - next.begin()));
+        next.clear();
+        CHECK_EQ(decode(ctx, &o.tokens.back(), 1, i, true, next), 0);
+    }
+    return o;
 }
 
-void test_cache(const server & s, bool has_operator, const random_model_file & file, const std::vector<llama_token> & tokens, const std::vector<float> & want,
-                const llama_context_params & params) {
-    ggml_backend_reg_t reg = ggml_backend_rpc_add_server(s.endpoint().c_str());
-    CHECK(reg != nullptr);
-    if (!reg) {
-        return;
+// A model whose layers and their caches are on the servers, in shares of split; the same as in one process.
+void test_cache(const std::vector<const server *> & servers, const std::vector<float> & split, const std::vector<int> & n_layer, bool has_operator,
+                const random_model_file & file, const std::vector<llama_token> & tokens, const outcome & want, const llama_context_params & params) {
+    std::vector<ggml_backend_dev_t> devices;
+    for (const server * s : servers) {
+        ggml_backend_reg_t reg = ggml_backend_rpc_add_server(s->endpoint().c_str());
+        CHECK(reg != nullptr);
+        if (!reg) {
+            return;
+        }
+        devices.push_back(ggml_backend_reg_dev_get(reg, 0));
     }
-    ggml_backend_dev_t devices[] = { ggml_backend_reg_dev_get(reg, 0), nullptr };
+    devices.push_back(nullptr);
+    std::vector<float> shares = split;
+    shares.resize(llama_max_devices());
     llama_model_params model_params = llama_model_default_params();
-    model_params.devices      = devices;
+    model_params.devices      = devices.data();
+    model_params.tensor_split = shares.data();
     model_params.n_gpu_layers = 99;
     model_params.load_mode    = LLAMA_LOAD_MODE_NONE;
     const auto model = file.load(&model_params);
@@ -149,17 +171,27 @@ void test_cache(const server & s, bool has_operator, const random_model_file & f
     }
     CHECK(warnings.find("host memory") == std::string::npos);
     const auto * kv = static_cast<const llama_kv_cache_duo *>(ctx->get_memory());
-    CHECK(!ggml_backend_buffer_is_host(kv->get_layer(0).k->buffer));
-    CHECK_EQ(kv->i_primitives(0) < 0, has_operator);
-    const double apart = relative(run(ctx.get(), tokens), want);
-    printf("server %s the operator: logits %.1e apart\n", has_operator ? "with" : "without", apart);
+    int il = 0;
+    for (size_t i = 0; i < servers.size(); ++i) {
+        const auto * buft = ggml_backend_dev_buffer_type(devices[i]);
+        for (const int end = il + n_layer[i]; il < end; ++il) {
+            CHECK_EQ(ggml_backend_buffer_get_type(kv->get_layer(il).k->buffer), buft);
+            CHECK_EQ(kv->i_primitives(il) < 0, has_operator);
+        }
+        const auto sizes = llama_get_memory_breakdown(ctx.get());
+        CHECK(sizes.at(const_cast<ggml_backend_buffer_type_t>(buft)).context > 0);
+    }
+    const outcome found = run(ctx.get(), tokens);
+    const double apart = relative(found.logits, want.logits);
+    printf("%zu servers %s the operator: logits %.1e apart\n", servers.size(), has_operator ? "with" : "without", apart);
     CHECK(apart < 1e-5);
+    CHECK(!has_operator || found.tokens == want.tokens); // in another order of sums two may be as likely
 }
 
 } // namespace
 
 int main() {
-    const server with(true), without(false); // before this process has threads
+    const server with(true), other(true), without(false); // before this process has threads
 
     llama_log_set(keep_warnings, nullptr);
     llama_backend_init();
@@ -167,13 +199,14 @@ int main() {
     test_handshake(without, 0);
 
     random_model_params p;
-    p.n_layer   = 2;
+    p.n_layer   = 4;
     p.n_head    = 4;
     p.n_head_kv = 2;
     p.head_size = 32;
+    p.n_vocab   = n_vocab;
     p.seed      = fresh_seed();
     const random_model_file file(p);
-    const auto tokens = random_tokens(305, p.n_vocab, fresh_seed());
+    const auto tokens = random_tokens(305, n_vocab, fresh_seed());
     const auto local  = file.load();
     const std::string gates = random_gates(local.get(), fresh_seed());
     llama_context_params params = duo_params(GGML_TYPE_F32, 1024, 0.5f, gates.c_str());
@@ -181,7 +214,9 @@ int main() {
     params.duo.recent = 48;
     params.n_ubatch   = 128;
     const auto want = run(make_context(local.get(), params).get(), tokens);
-    test_cache(with, true, file, tokens, want, params);
-    test_cache(without, false, file, tokens, want, params);
+    test_cache({ &with },          { 1 },    { 4 },    true,  file, tokens, want, params);
+    test_cache({ &without },       { 1 },    { 4 },    false, file, tokens, want, params);
+    test_cache({ &with, &other },  { 1, 1 }, { 3, 1 }, true,  file, tokens, want, params); // the output counts as a layer
+    test_cache({ &other, &with },  { 2, 3 }, { 2, 2 }, true,  file, tokens, want, params);
     return check::result();
 }

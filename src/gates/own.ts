@@ -9,9 +9,10 @@ import { readPattern } from './read.ts';
 const metadataKey = 'llama_duo.pattern';
 const sidecarEnd = '.duo.json';
 
-/** Where the gates beside a model would be: `model.duo.json` for `model.gguf`. */
+/** Where the gates beside a model would be: `model.duo.json` for `model.gguf`, and for `model-00001-of-00003.gguf`. */
 export function sidecarPath(modelPath: string): string {
-  return modelPath.replace(/\.[^./\\]*$/, '') + sidecarEnd;
+  const name = modelPath.replace(/\.[^./\\]*$/, '');
+  return name.replace(/-\d{5}-of-\d{5}$/, '') + sidecarEnd;
 }
 
 /** A model's own gates, from its metadata or beside it; undefined where it has none. */
