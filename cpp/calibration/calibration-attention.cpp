@@ -82,6 +82,9 @@ private:
         const std::vector<float> weights = graphs.compute(op.k_cache, [&](side_graph & g) {
             const size_t  nb = op.k_cache->nb[1];
             ggml_tensor * k  = ggml_view_3d(g.ctx, op.k_cache, op.dk(), n_keys, op.n_head_kv(), nb, nb * op.p.n_ctx, nb * stream * op.p.n_rows);
+            if (k->type == GGML_TYPE_F16) { // with AVX512-FP16 llama.cpp sums products of f16 in f16, where those of Qwen2.5's large keys are infinite
+                k = ggml_cast(g.ctx, k, GGML_TYPE_F32);
+            }
             ggml_tensor * x  = g.input(GGML_TYPE_F32, { op.dk(), op.n_head(), n_q }, tile_q.data());
             ggml_tensor * kq = ggml_mul_mat(g.ctx, k, ggml_permute(g.ctx, x, 0, 2, 1, 3)); // [n_keys, n_q, n_head]
             ggml_mul_mat_set_prec(kq, GGML_PREC_F32);
