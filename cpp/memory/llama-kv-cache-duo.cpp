@@ -463,6 +463,19 @@ void llama_kv_cache_duo::for_each_head(uint32_t i_stream, const std::function<vo
     }
 }
 
+duo_cells llama_kv_cache_duo::cells_held() const {
+    duo_cells held;
+    for (size_t il = 0; il < layout.layers.size(); ++il) {
+        for (const duo_layout::head & head : layout.layers[il].heads) {
+            uint64_t & n = config.layers[il].windowed ? held.windowed : head.i_ring >= 0 ? held.streaming : held.retrieval;
+            for (const duo_stream & stream : streams) {
+                n += head.i_ring >= 0 ? stream.n_cells_used(rings, head.i_ring) : stream.size();
+            }
+        }
+    }
+    return held;
+}
+
 // A device's own copy where source and target are on it; through the host, by itself, where they are not.
 static void copy_rows(ggml_tensor * t, int64_t from, int64_t to, int64_t n) {
     ggml_init_params params = { 2 * ggml_tensor_overhead(), nullptr, /*.no_alloc =*/ true };
