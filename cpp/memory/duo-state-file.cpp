@@ -91,7 +91,7 @@ void duo_check_state_file(const std::string & path, bool checked) {
     duo_state_file_error().clear();
     errno = 0;
     std::ifstream file(fs::u8path(path), std::ios::binary);
-    uint32_t head[2] = {};
+    uint32_t head[3] = {}; // what llama.cpp writes first: what it is, its version, how many tokens follow
     if (!file) {
         throw std::runtime_error("it cannot be opened: " + reason_of(errno, "it may be missing"));
     }
@@ -101,11 +101,14 @@ void duo_check_state_file(const std::string & path, bool checked) {
     if (head[1] != LLAMA_STATE_SEQ_VERSION) {
         throw std::runtime_error(format("it has version %u of the format; expected %u", head[1], LLAMA_STATE_SEQ_VERSION));
     }
+    const uint64_t size = fs::file_size(fs::u8path(path));
+    if (head[2] > (size - sizeof(head)) / sizeof(llama_token)) {
+        throw std::runtime_error(format("it is cut off: it says that it has %u tokens, and has %llu bytes", head[2], (unsigned long long) size));
+    }
     if (!checked) {
         return;
     }
     checksum sum = {};
-    const uint64_t size = fs::file_size(fs::u8path(path));
     if (size >= sizeof(head) + sizeof(sum)) {
         file.seekg(-std::streamoff(sizeof(sum)), std::ios::end);
         file.read(reinterpret_cast<char *>(&sum), sizeof(sum));

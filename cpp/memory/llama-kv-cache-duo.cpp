@@ -283,15 +283,17 @@ bool llama_kv_cache_duo::prepare(const std::vector<llama_ubatch> & ubatches) con
 }
 
 llama_memory_context_ptr llama_kv_cache_duo::init_batch(llama_batch_allocr & balloc, uint32_t n_ubatch, bool embd_all) {
-    GGML_UNUSED(embd_all);
-
     balloc.split_reset();
+
+    // A pool is made of the tokens of a ubatch, so it has all of a sequence's; the last token alone is in the last ubatch anyway.
+    const bool pools = embd_all && cparams.pooling_type != LLAMA_POOLING_TYPE_NONE && cparams.pooling_type != LLAMA_POOLING_TYPE_LAST;
 
     // As stock does for several streams, sequences have equally many of a ubatch's tokens: those that decode keep the kernels for that while another's prompt
     // is processed. Which ids they have does not matter to our operator.
     std::vector<llama_ubatch> ubatches;
     while (true) {
-        auto ubatch = streams.size() == 1 ? balloc.split_simple(n_ubatch) : balloc.split_equal(n_ubatch, needs_sequential(), 0);
+        auto ubatch = streams.size() == 1 ? balloc.split_simple(n_ubatch) :
+                                    pools ? balloc.split_seq(n_ubatch)    : balloc.split_equal(n_ubatch, needs_sequential(), 0);
         if (ubatch.n_tokens == 0) {
             break;
         }

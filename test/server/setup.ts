@@ -33,6 +33,14 @@ export function inF32(model: string, name: string): string {
 /** models/needle.gguf with F32 weights. */
 export const needleF32 = (): string => inF32(join(root, 'models/needle.gguf'), 'needle');
 
+/** A model of random weights, gates beside it, and a draft model for it (cpp/test/write-model.cpp). */
+export function writeModel(architecture: string, kind: 'plain' | 'predicts' | 'windows', folder: string): void {
+  const program = join(root, 'build/write-model');
+  if (!existsSync(program)) throw new Error(`${program} is missing. "npm run test:server" builds it.`);
+  const { status, stderr } = spawnSync(program, [architecture, kind, '1', folder], { encoding: 'utf8' });
+  if (status !== 0) throw new Error(`write-model failed: ${stderr}`);
+}
+
 /** Tokens, or a text that has `mediaMarker` where its images, base64 of files, belong. */
 export type Prompt = number[] | { prompt_string: string; multimodal_data: string[] };
 
@@ -256,16 +264,16 @@ export class Server {
     expect(this.#log).not.toMatch(/GGML_ABORT|GGML_ASSERT/);
   }
 
-  /** Ends the process as it stands. */
-  async kill(): Promise<void> {
+  /** Ends the process as it stands, or, by SIGTERM, as it likes: a router ends its models' servers. */
+  async kill(signal: 'SIGKILL' | 'SIGTERM' = 'SIGKILL'): Promise<void> {
     if (this.#exit !== undefined) return;
     const ended = new Promise((resolve) => this.#child.once('exit', resolve));
-    this.#child.kill('SIGKILL');
+    this.#child.kill(signal);
     await ended;
   }
 
-  async stop(): Promise<void> {
-    await this.kill();
+  async stop(signal?: 'SIGTERM'): Promise<void> {
+    await this.kill(signal);
     rmSync(this.folder, { recursive: true, force: true });
   }
 }
