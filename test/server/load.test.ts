@@ -18,7 +18,8 @@ function slope(points: [second: number, bytes: number][]): number {
   return ((above / below) * 60) / 1e6;
 }
 
-const percentile = (values: number[], part: number): number => [...values].sort((a, b) => a - b)[Math.floor(part * (values.length - 1))] ?? NaN;
+const percentile = (values: number[], part: number): number =>
+  [...values].sort((a, b) => a - b)[Math.floor(part * (values.length - 1))] ?? NaN;
 
 /** What one client does next; the same on each server. */
 type Step = (server: Server) => Promise<unknown>;
@@ -43,14 +44,33 @@ function steps(random: Random, client: number): () => Step {
     if (what < 16) return (server) => server.completeAll(prompt, { tokens: 4, more: { n_cmpl: 2 } });
     if (what < 17) return (server) => server.slots('save', client, `slot-${client}`);
     if (what < 18) return (server) => server.slots('restore', client, `slot-${client}`);
-    if (what < 19) return (server) => server.post('/v1/chat/completions', { messages: [{ role: 'user', content: 'hello' }], max_tokens: 8 });
+    if (what < 19)
+      return (server) => server.post('/v1/chat/completions', { messages: [{ role: 'user', content: 'hello' }], max_tokens: 8 });
     return (server) => server.post('/completion', { prompt: 'hello', grammar: 'root ::= missing' });
   };
 }
 
 test(`${seconds} seconds of mixed load`, { timeout: (seconds + 300) * 1000 }, async () => {
   console.log(`LLAMA_DUO_TEST_SEED=${seed}`);
-  const flags = ['-c', '8192', '-np', String(clients), '-ctk', 'f32', '-ctv', 'f32', '-fa', 'on', '-ub', '128', '--ctx-checkpoints', '4', '--cache-ram', '16', '--metrics'];
+  const flags = [
+    '-c',
+    '8192',
+    '-np',
+    String(clients),
+    '-ctk',
+    'f32',
+    '-ctv',
+    'f32',
+    '-fa',
+    'on',
+    '-ub',
+    '128',
+    '--ctx-checkpoints',
+    '4',
+    '--cache-ram',
+    '16',
+    '--metrics',
+  ];
   const duo = await Server.start(needleF32(), [...flags, '--duo-gates', needleGates, '--duo-sink', '16', '--duo-recent', '64']);
   const stock = await Server.start(needleF32(), flags);
   const servers = { duo, stock };
@@ -104,7 +124,8 @@ test(`${seconds} seconds of mixed load`, { timeout: (seconds + 300) * 1000 }, as
       const { requests_processing: processing, requests_deferred: deferred } = await server.metrics();
       expect({ processing, deferred }, name).toEqual({ processing: 0, deferred: 0 });
     }
-    for (let slot = 0; slot < clients; slot++) expect(idsOf(await duo.complete(control, { tokens: 8, slot })), `slot ${slot}`).toEqual(right);
+    for (let slot = 0; slot < clients; slot++)
+      expect(idsOf(await duo.complete(control, { tokens: 8, slot })), `slot ${slot}`).toEqual(right);
 
     const [ours, theirs] = figures;
     // a busy machine stretches both alike, and single requests as it likes

@@ -100,7 +100,8 @@ test('all heads alike have no pattern; a server that sleeps has no cells', async
     expect(duo?.pattern).toEqual({ name: null, provenance: null });
     expect(duo?.heads).toEqual({ retrieval: 0, streaming: 24, windowed: 0 });
     await sleepy.complete(new Random(5).tokens(50), { tokens: 2 });
-    while (!((await sleepy.get('/props')) as { is_sleeping: boolean }).is_sleeping) await new Promise((resolve) => setTimeout(resolve, 200));
+    while (!((await sleepy.get('/props')) as { is_sleeping: boolean }).is_sleeping)
+      await new Promise((resolve) => setTimeout(resolve, 200));
     expect((await sleepy.metrics())['duo_cells_held{heads="streaming"}']).toBe(0);
     expect(((await sleepy.get('/props')) as Props).duo?.heads).toEqual(duo?.heads);
   } finally {

@@ -19,7 +19,11 @@ test('a router whose models have gates of their own, a side-car, and none', { ti
   const hybrid = join(root, 'models/needle-hybrid.gguf');
   // as a preset's options, and as flags of a server alone
   const models: Record<string, { model: string; duo: Record<string, string>; streaming: number | undefined }> = {
-    few: { model: needleF32(), duo: { 'duo-gates': needleGates, 'duo-sparsity': '0.25', 'duo-sink': '16', 'duo-recent': '64' }, streaming: 6 },
+    few: {
+      model: needleF32(),
+      duo: { 'duo-gates': needleGates, 'duo-sparsity': '0.25', 'duo-sink': '16', 'duo-recent': '64' },
+      streaming: 6,
+    },
     many: { model: beside, duo: { 'duo-gates': 'auto', 'duo-sparsity': '0.75', 'duo-sink': '8', 'duo-recent': '32' }, streaming: 18 },
     hybrid: { model: hybrid, duo: { 'duo-gates': 'auto', 'duo-sparsity': '0.5' }, streaming: 8 },
     full: { model: needleF32(), duo: {}, streaming: undefined },
@@ -30,7 +34,12 @@ test('a router whose models have gates of their own, a side-car, and none', { ti
       .map(([key, value]) => `${key} = ${value}\n`)
       .join('')}\n`;
   const preset = join(folder, 'models.ini');
-  writeFileSync(preset, Object.entries(models).map(([name, { model, duo }]) => section(name, { model, ...options, ...duo })).join(''));
+  writeFileSync(
+    preset,
+    Object.entries(models)
+      .map(([name, { model, duo }]) => section(name, { model, ...options, ...duo }))
+      .join(''),
+  );
   const router = await Server.start(undefined, ['--models-preset', preset, '--models-max', '3']);
   try {
     const prompt = new Random(1).tokens(300);
@@ -48,7 +57,10 @@ test('a router whose models have gates of their own, a side-car, and none', { ti
         const props = (await router.get(`/props?model=${name}`)) as { duo?: { heads: { streaming: number }; window: { recent: number } } };
         expect(props.duo?.heads.streaming, name).toBe(streaming);
         if (duo['duo-recent'] !== undefined) expect(props.duo?.window.recent, name).toBe(Number(duo['duo-recent']));
-        const flags = [...Object.entries(options), ...Object.entries(duo)].flatMap(([key, value]) => [key.length > 3 ? `--${key}` : `-${key}`, value]);
+        const flags = [...Object.entries(options), ...Object.entries(duo)].flatMap(([key, value]) => [
+          key.length > 3 ? `--${key}` : `-${key}`,
+          value,
+        ]);
         const alone = await Server.start(model, flags);
         try {
           expect(answer, name).toEqual(await tokensOf(alone, name));

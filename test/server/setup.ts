@@ -134,7 +134,11 @@ export class Server {
   }
 
   /** Waits until it has loaded the model; without one it is a router. `folder`: that of a server which was killed. */
-  static async start(model: string | undefined, flags: string[], folder = mkdtempSync(join(tmpdir(), 'llama-duo-slots-'))): Promise<Server> {
+  static async start(
+    model: string | undefined,
+    flags: string[],
+    folder = mkdtempSync(join(tmpdir(), 'llama-duo-slots-')),
+  ): Promise<Server> {
     const port = await freePort();
     const common = ['--host', '127.0.0.1', '--port', String(port), '-t', '2', '--no-warmup', '--slot-save-path', folder];
     const child = spawn(llama, ['serve', ...(model === undefined ? [] : ['-m', model]), ...common, ...flags], {

@@ -47,7 +47,10 @@ test.each([
       await saving;
       const left = readFileSync(slot);
       const is = left.equals(saved.old) ? 'old' : 'new';
-      expect(left.equals(saved[is]), `round ${round}: ${left.length} bytes, which are neither ${saved.old.length} old ones nor ${saved.new.length} new ones`).toBe(true);
+      expect(
+        left.equals(saved[is]),
+        `round ${round}: ${left.length} bytes, which are neither ${saved.old.length} old ones nor ${saved.new.length} new ones`,
+      ).toBe(true);
       found[is]++;
       const unfinished = parts(folder);
       if (unfinished.length > 0) found['while it was written']++;
@@ -114,7 +117,14 @@ test('files that are damaged, cut or foreign are refused with a reason, and the 
     }
     await asBefore('files that were cut');
     // one bit, anywhere: what is said, tokens, rows of K and V, the checksum
-    for (const at of [0, 9, 20, 12 + 4 * prompt.length + 4, ...Array.from({ length: 12 }, () => random.below(whole.length)), whole.length - 1]) {
+    for (const at of [
+      0,
+      9,
+      20,
+      12 + 4 * prompt.length + 4,
+      ...Array.from({ length: 12 }, () => random.below(whole.length)),
+      whole.length - 1,
+    ]) {
       const damaged = Buffer.from(whole);
       damaged[at] = (damaged[at] ?? 0) ^ (1 << random.below(8));
       writeFileSync(join(server.folder, 'damaged'), damaged);
