@@ -1,5 +1,5 @@
 import { createOpenAICompatible } from '@ai-sdk/openai-compatible';
-import { generateObject, generateText, stepCountIs, streamText, tool } from 'ai';
+import { generateText, Output, stepCountIs, streamText, tool } from 'ai';
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 
@@ -43,7 +43,7 @@ describe('a model of everyday make', () => {
   ];
 
   test('openai: a chat, whole and streamed, says the same', async () => {
-    const ask = { model: 'smollm2', messages: question, temperature: 0, max_tokens: 24 };
+    const ask = { model: 'smollm2', messages: question, temperature: 0, max_completion_tokens: 24 };
     const whole = await openai.chat.completions.create(ask);
     const text = whole.choices[0]?.message.content ?? '';
     expect(text.length).toBeGreaterThan(0);
@@ -69,7 +69,7 @@ describe('a model of everyday make', () => {
     const parameters = { type: 'object', properties: { city: { type: 'string' }, days: { type: 'integer' } }, required: ['city', 'days'] };
     const tools = [{ type: 'function' as const, function: { name: 'get_weather', description: 'Weather in a city', parameters } }];
     const messages: OpenAI.ChatCompletionMessageParam[] = [{ role: 'user', content: 'What is the weather in Oslo for 3 days?' }];
-    const ask = { model: 'smollm2', temperature: 0, max_tokens: 100, tools };
+    const ask = { model: 'smollm2', temperature: 0, max_completion_tokens: 100, tools };
     for (const streamed of [false, true]) {
       const { choices } = streamed
         ? await openai.chat.completions
@@ -78,7 +78,7 @@ describe('a model of everyday make', () => {
         : await openai.chat.completions.create({ ...ask, messages, tool_choice: 'required', parallel_tool_calls: false, logit_bias: call });
       const message = choices[0]?.message;
       const called = message?.tool_calls?.[0];
-      if (called?.type !== 'function') throw new Error(`no call: ${JSON.stringify(choices)}`);
+      if (!message || called?.type !== 'function') throw new Error(`no call: ${JSON.stringify(choices)}`);
       expect(called.function.name).toBe('get_weather');
       const given = z.object({ city: z.string(), days: z.number().int() }).strict();
       expect(given.safeParse(JSON.parse(called.function.arguments)).error).toBeUndefined();
@@ -103,7 +103,7 @@ describe('a model of everyday make', () => {
       model: 'smollm2',
       messages: [{ role: 'user', content: 'Invent a person.' }],
       temperature: 0,
-      max_tokens: 100,
+      max_completion_tokens: 100,
       response_format: { type: 'json_schema', json_schema: { name: 'person', schema, strict: true } },
     });
     const person = z.object({ name: z.string(), age: z.number().int().min(0).max(150) }).strict();
@@ -160,15 +160,15 @@ describe('a model of everyday make', () => {
     expect(['stop', 'length']).toContain(await finishReason);
 
     const schema = z.object({ title: z.string().max(30), year: z.number().int() });
-    const { object } = await generateObject({
+    const { output } = await generateText({
       model,
-      schema,
+      output: Output.object({ schema }),
       prompt: 'Invent a film.',
       temperature: 0,
       maxOutputTokens: 100,
       maxRetries: 0,
     });
-    expect(schema.safeParse(object).error).toBeUndefined();
+    expect(schema.safeParse(output).error).toBeUndefined();
   });
 });
 
@@ -192,7 +192,7 @@ async function ask(client: OpenAI, content: string): Promise<Told> {
     model: 'any',
     messages: [{ role: 'user', content }],
     temperature: 0,
-    max_tokens: 12,
+    max_completion_tokens: 12,
     logprobs: true,
     top_logprobs: 2,
   });
@@ -212,7 +212,7 @@ async function together(client: OpenAI, asked: string[], random: Random, cancel:
       const stream = await client.chat.completions.create({
         model: 'any',
         messages: [{ role: 'user', content }],
-        max_tokens: 200,
+        max_completion_tokens: 200,
         stream: true,
       });
       let pieces = random.below(8);

@@ -71,7 +71,7 @@ async function converse(
       chat = [...chat, ...idsOf(answer).slice(0, turn % 5 === 2 ? 3 : 8)];
     }
     expect(chat.length).toBeGreaterThan(long - 300);
-    console.log(`${pair.toString()}`);
+    console.log(pair.toString());
     pair.server.expectAlive();
   } finally {
     console.table(counts);
