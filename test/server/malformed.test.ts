@@ -195,6 +195,7 @@ describe('what cannot be read is refused', () => {
     }
     for (const tokens of [[-1], [2688], [2 ** 31], [2 ** 53], [2 ** 64], ['x']]) {
       await expectRefused('/detokenize', JSON.stringify({ tokens }), String(tokens));
+      if (tokens[0] !== 'x') await expectRefused('/tokenize', JSON.stringify({ content: tokens, with_pieces: true }), String(tokens));
       if (typeof tokens[0] === 'number' && Number.isInteger(tokens[0]))
         await expectRefused('/completion', JSON.stringify({ prompt: tokens }), String(tokens));
     }
