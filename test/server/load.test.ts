@@ -5,7 +5,7 @@ import { idsOf, needleF32, needleGates, Random, Server } from './setup.ts';
 // Four clients at once that do all that clients do, on a server with mixed heads and on one without, side by side: no slot is stuck, memory does not grow,
 // and requests take no longer. `npm run test:soak` takes an hour of it.
 
-const seconds = Number(process.env['LLAMA_DUO_TEST_LOAD_SECONDS'] ?? 45);
+const seconds = Number(process.env['LLAMA_DUO_TEST_LOAD_SECONDS'] ?? 30);
 const seed = Number(process.env['LLAMA_DUO_TEST_SEED'] ?? Date.now() % 2 ** 31);
 const clients = 4;
 

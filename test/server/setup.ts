@@ -110,6 +110,14 @@ export interface Slot {
   is_processing: boolean;
 }
 
+/** Where slots are saved. */
+export interface Place {
+  /** That of a server which was killed; the default is a new one. */
+  folder?: string;
+  /** Bytes that a file may have; a process that writes more is ended at once. */
+  fileSize?: number;
+}
+
 /** One `llama serve` on a free port. */
 export class Server {
   /** Where slots are saved. */
@@ -133,15 +141,14 @@ export class Server {
     });
   }
 
-  /** Waits until it has loaded the model; without one it is a router. `folder`: that of a server which was killed. */
-  static async start(
-    model: string | undefined,
-    flags: string[],
-    folder = mkdtempSync(join(tmpdir(), 'llama-duo-slots-')),
-  ): Promise<Server> {
+  /** Waits until it has loaded the model; without one it is a router. */
+  static async start(model: string | undefined, flags: string[], { folder, fileSize }: Place = {}): Promise<Server> {
     const port = await freePort();
+    folder ??= mkdtempSync(join(tmpdir(), 'llama-duo-slots-'));
     const common = ['--host', '127.0.0.1', '--port', String(port), '-t', '2', '--no-warmup', '--slot-save-path', folder];
-    const child = spawn(llama, ['serve', ...(model === undefined ? [] : ['-m', model]), ...common, ...flags], {
+    const args = ['serve', ...(model === undefined ? [] : ['-m', model]), ...common, ...flags];
+    const limited = ['-c', `ulimit -c 0 -f ${Math.floor((fileSize ?? 0) / 1024)} && exec "$0" "$@"`, llama, ...args];
+    const child = spawn(fileSize === undefined ? llama : 'bash', fileSize === undefined ? args : limited, {
       stdio: ['ignore', 'pipe', 'pipe'],
       env: { ...process.env, GGML_NO_BACKTRACE: '1', LLAMA_MEDIA_MARKER: mediaMarker },
     });
