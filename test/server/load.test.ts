@@ -130,8 +130,9 @@ test(`${seconds} seconds of mixed load`, { timeout: (seconds + 300) * 1000 }, as
     const [ours, theirs] = figures;
     // a busy machine stretches both alike, and single requests as it likes
     expect(ours?.['p99, ms']).toBeLessThan(2 * (theirs?.['p99, ms'] ?? 0) + 250);
-    // a short run sees little but what warms up
-    expect(ours?.['RSS slope, MB a minute']).toBeLessThan(seconds >= 1800 ? 1 : 40);
+    // a short run sees little but what warms up: that it ends somewhere is all that it can tell
+    if (seconds >= 1800) expect(ours?.['RSS slope, MB a minute']).toBeLessThan(1);
+    else expect(ours?.['RSS, MB']).toBeLessThan(400);
   } finally {
     await duo.stop();
     await stock.stop();
