@@ -128,8 +128,9 @@ test(`${seconds} seconds of mixed load`, { timeout: (seconds + 300) * 1000 }, as
       expect(idsOf(await duo.complete(control, { tokens: 8, slot })), `slot ${slot}`).toEqual(right);
 
     const [ours, theirs] = figures;
-    // a busy machine stretches both alike, and single requests as it likes
-    expect(ours?.['p99, ms']).toBeLessThan(2 * (theirs?.['p99, ms'] ?? 0) + 250);
+    // a busy machine stretches both alike; of few requests, one that was unlucky is the slowest hundredth
+    const bar = (stock: number): number => (seconds >= 1800 ? 1.1 * stock : 2 * stock + 250);
+    expect(ours?.['p99, ms']).toBeLessThanOrEqual(bar(theirs?.['p99, ms'] ?? 0));
     // a short run sees little but what warms up: that it ends somewhere is all that it can tell
     if (seconds >= 1800) expect(ours?.['RSS slope, MB a minute']).toBeLessThan(1);
     else expect(ours?.['RSS, MB']).toBeLessThan(400);
