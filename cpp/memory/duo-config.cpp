@@ -184,6 +184,10 @@ void duo_init_cparams(llama_cparams & cparams, const llama_model & model, const 
 
     auto config = std::make_shared<duo_config>();
     config->heads    = select_heads(p, p.gates ? &pattern : nullptr, n_gated);
+    if (p.gates) {
+        config->pattern    = pattern.source;
+        config->provenance = pattern.provenance;
+    }
     config->sink     = first_given(p.sink,   pattern.sink,   64);
     config->recent   = first_given(p.recent, pattern.recent, 256);
     config->chunk    = first_given(p.chunk, -1, 1);

@@ -6,6 +6,7 @@
 #include "head-selection.h"
 
 #include <cstdint>
+#include <string>
 #include <vector>
 
 struct llama_cparams;
@@ -28,6 +29,10 @@ struct duo_config {
 
     // Which heads of the layers that see the whole context stream; a layer with a window of the model's own, or without attention, has no heads here.
     duo::head_selection heads;
+
+    // Where the gates come from, and what is said of them: a file or a metadata key, and the text of a JSON object. "": none.
+    std::string pattern;
+    std::string provenance;
 
     // Streaming heads': the most that any of them sees, where a pattern has windows and sinks of its own. A windowed head of a calibration sees that.
     int32_t sink;

@@ -120,6 +120,20 @@ static uint64_t state_bytes(const llama_memory_i * memory) {
     return bytes;
 }
 
+bool duo_has_mixed_heads(const llama_context * ctx) {
+    return ctx->get_cparams().duo != nullptr;
+}
+
+duo_pattern_origin duo_pattern_of(const llama_context * ctx) {
+    const auto & config = ctx->get_cparams().duo;
+    return config ? duo_pattern_origin{ config->pattern, config->provenance } : duo_pattern_origin{};
+}
+
+duo_cells duo_cells_held(const llama_context * ctx) {
+    const llama_kv_cache_duo * cache = ctx->get_cparams().duo ? duo_cache_in(ctx->get_memory()) : nullptr;
+    return cache ? cache->cells_held() : duo_cells{};
+}
+
 duo_kv_size duo_kv_size_of(const llama_context * ctx) {
     const auto & cparams = ctx->get_cparams();
     if (cparams.duo && ctx->get_memory()) {

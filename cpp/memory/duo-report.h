@@ -6,6 +6,7 @@
 #include "llama.h"
 
 #include <cstdint>
+#include <string>
 
 struct duo_config;
 
@@ -40,3 +41,23 @@ duo_kv_size duo_kv_size_for(const llama_model * model, const llama_context_param
 
 // The sizes of a context as allocated; of a stock context all heads count as retrieval heads.
 duo_kv_size duo_kv_size_of(const llama_context * ctx);
+
+// Where the gates of a context come from.
+struct duo_pattern_origin {
+    std::string name;       // a file or a metadata key; "": all heads are alike, which takes no gates
+    std::string provenance; // the text of a JSON object; "": the pattern has none
+};
+
+bool duo_has_mixed_heads(const llama_context * ctx);
+
+duo_pattern_origin duo_pattern_of(const llama_context * ctx);
+
+// Cells that hold a token, of all sequences together. A cell is a head's place for the K and V of one token.
+struct duo_cells {
+    uint64_t retrieval = 0;
+    uint64_t streaming = 0;
+    uint64_t windowed  = 0;
+};
+
+// None where the context has no mixed heads. Nothing may be computing.
+duo_cells duo_cells_held(const llama_context * ctx);

@@ -283,15 +283,17 @@ bool llama_kv_cache_duo::prepare(const std::vector<llama_ubatch> & ubatches) con
 }
 
 llama_memory_context_ptr llama_kv_cache_duo::init_batch(llama_batch_allocr & balloc, uint32_t n_ubatch, bool embd_all) {
-    GGML_UNUSED(embd_all);
-
     balloc.split_reset();
+
+    // A pool is made of the tokens of a ubatch, so it has all of a sequence's; the last token alone is in the last ubatch anyway.
+    const bool pools = embd_all && cparams.pooling_type != LLAMA_POOLING_TYPE_NONE && cparams.pooling_type != LLAMA_POOLING_TYPE_LAST;
 
     // As stock does for several streams, sequences have equally many of a ubatch's tokens: those that decode keep the kernels for that while another's prompt
     // is processed. Which ids they have does not matter to our operator.
     std::vector<llama_ubatch> ubatches;
     while (true) {
-        auto ubatch = streams.size() == 1 ? balloc.split_simple(n_ubatch) : balloc.split_equal(n_ubatch, needs_sequential(), 0);
+        auto ubatch = streams.size() == 1 ? balloc.split_simple(n_ubatch) :
+                                    pools ? balloc.split_seq(n_ubatch)    : balloc.split_equal(n_ubatch, needs_sequential(), 0);
         if (ubatch.n_tokens == 0) {
             break;
         }
@@ -461,6 +463,19 @@ void llama_kv_cache_duo::for_each_head(uint32_t i_stream, const std::function<vo
             }
         }
     }
+}
+
+duo_cells llama_kv_cache_duo::cells_held() const {
+    duo_cells held;
+    for (size_t il = 0; il < layout.layers.size(); ++il) {
+        for (const duo_layout::head & head : layout.layers[il].heads) {
+            uint64_t & n = config.layers[il].windowed ? held.windowed : head.i_ring >= 0 ? held.streaming : held.retrieval;
+            for (const duo_stream & stream : streams) {
+                n += head.i_ring >= 0 ? stream.n_cells_used(rings, head.i_ring) : stream.size();
+            }
+        }
+    }
+    return held;
 }
 
 // A device's own copy where source and target are on it; through the host, by itself, where they are not.

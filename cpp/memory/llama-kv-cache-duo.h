@@ -95,6 +95,8 @@ public:
 
     duo_kv_size size() const { return duo_kv_sizes(model, &config, n_ctx_seq, streams.size(), type_k, type_v); }
 
+    duo_cells cells_held() const;
+
     // --- for calibration ---
 
     // duo-heads.h says what this does. windowed: [n_layer][n_head_kv]

@@ -1,5 +1,5 @@
 import { spawn, spawnSync, type ChildProcess } from 'node:child_process';
-import { existsSync, mkdirSync, mkdtempSync, rmSync } from 'node:fs';
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -32,6 +32,14 @@ export function inF32(model: string, name: string): string {
 
 /** models/needle.gguf with F32 weights. */
 export const needleF32 = (): string => inF32(join(root, 'models/needle.gguf'), 'needle');
+
+/** A model of random weights, gates beside it, and a draft model for it (cpp/test/write-model.cpp). */
+export function writeModel(architecture: string, kind: 'plain' | 'predicts' | 'windows', folder: string): void {
+  const program = join(root, 'build/write-model');
+  if (!existsSync(program)) throw new Error(`${program} is missing. "npm run test:server" builds it.`);
+  const { status, stderr } = spawnSync(program, [architecture, kind, '1', folder], { encoding: 'utf8' });
+  if (status !== 0) throw new Error(`write-model failed: ${stderr}`);
+}
 
 /** Tokens, or a text that has `mediaMarker` where its images, base64 of files, belong. */
 export type Prompt = number[] | { prompt_string: string; multimodal_data: string[] };
@@ -96,18 +104,32 @@ function toAnswer({ tokens, timings, completion_probabilities: told = [] }: Comp
 /** An answer's tokens, to go on with. */
 export const idsOf = ({ tokens }: Answer): number[] => tokens.map(({ id }) => id);
 
+/** What /slots says of one. */
+export interface Slot {
+  id: number;
+  is_processing: boolean;
+}
+
+/** Where slots are saved. */
+export interface Place {
+  /** That of a server which was killed; the default is a new one. */
+  folder?: string;
+  /** Bytes that a file may have; a process that writes more is ended at once. */
+  fileSize?: number;
+}
+
 /** One `llama serve` on a free port. */
 export class Server {
   /** Where slots are saved. */
   readonly folder: string;
+  readonly url: string;
   #child: ChildProcess;
   #log = '';
-  #url: string;
   #exit: string | undefined;
 
   private constructor(child: ChildProcess, url: string, folder: string) {
     this.#child = child;
-    this.#url = url;
+    this.url = url;
     this.folder = folder;
     const keep = (chunk: Buffer): void => {
       this.#log += chunk.toString();
@@ -119,19 +141,21 @@ export class Server {
     });
   }
 
-  /** Waits until it has loaded the model. */
-  static async start(model: string, flags: string[]): Promise<Server> {
+  /** Waits until it has loaded the model; without one it is a router. */
+  static async start(model: string | undefined, flags: string[], { folder, fileSize }: Place = {}): Promise<Server> {
     const port = await freePort();
-    const folder = mkdtempSync(join(tmpdir(), 'llama-duo-slots-'));
+    folder ??= mkdtempSync(join(tmpdir(), 'llama-duo-slots-'));
     const common = ['--host', '127.0.0.1', '--port', String(port), '-t', '2', '--no-warmup', '--slot-save-path', folder];
-    const child = spawn(llama, ['serve', '-m', model, ...common, ...flags], {
+    const args = ['serve', ...(model === undefined ? [] : ['-m', model]), ...common, ...flags];
+    const limited = ['-c', `ulimit -c 0 -f ${Math.floor((fileSize ?? 0) / 1024)} && exec "$0" "$@"`, llama, ...args];
+    const child = spawn(fileSize === undefined ? llama : 'bash', fileSize === undefined ? args : limited, {
       stdio: ['ignore', 'pipe', 'pipe'],
       env: { ...process.env, GGML_NO_BACKTRACE: '1', LLAMA_MEDIA_MARKER: mediaMarker },
     });
     const server = new Server(child, `http://127.0.0.1:${port}`, folder);
     for (;;) {
       if (server.#exit !== undefined) throw new Error(`llama serve ${flags.join(' ')} ended (${server.#exit}):\n${server.#log}`);
-      const health = await fetch(`${server.#url}/health`).catch(() => undefined);
+      const health = await fetch(`${server.url}/health`).catch(() => undefined);
       await health?.arrayBuffer();
       if (health?.ok) return server;
       await new Promise((resolve) => setTimeout(resolve, 50));
@@ -142,16 +166,58 @@ export class Server {
     return this.#log;
   }
 
+  get pid(): number {
+    return this.#child.pid ?? 0;
+  }
+
+  /** Bytes of memory that the process has; 0 where the system does not say. */
+  get resident(): number {
+    const status = `/proc/${this.pid}/status`;
+    return existsSync(status) ? 1024 * Number(/VmRSS:\s+(\d+)/.exec(readFileSync(status, 'utf8'))?.[1] ?? 0) : 0;
+  }
+
+  /** What a path says, as JSON. */
+  async get(path: string): Promise<unknown> {
+    const response = await fetch(this.url + path);
+    expect(response.status, path).toBe(200);
+    return response.json();
+  }
+
+  /** What /metrics says (--metrics). */
+  async metrics(): Promise<Record<string, number>> {
+    const text = await (await fetch(`${this.url}/metrics`)).text();
+    return Object.fromEntries(Array.from(text.matchAll(/^llamacpp:(\S+) (\S+)$/gm), ([, name = '', value]) => [name, Number(value)]));
+  }
+
+  /** Waits until no slot has anything to do; fails where one does not come to an end. */
+  async expectIdle(seconds = 60): Promise<void> {
+    const end = Date.now() + seconds * 1000;
+    for (;;) {
+      const busy = ((await this.get('/slots')) as Slot[]).filter((slot) => slot.is_processing);
+      if (busy.length === 0) return;
+      expect(Date.now(), `slots that are busy after ${seconds} s: ${JSON.stringify(busy)}`).toBeLessThan(end);
+      await new Promise((resolve) => setTimeout(resolve, 100));
+    }
+  }
+
   /** A request as it is, and what came back. */
   async post(path: string, body: unknown): Promise<{ status: number; body: unknown }> {
     const response = await this.#send(path, body);
     return { status: response.status, body: await response.json() };
   }
 
-  async #send(path: string, body: unknown, signal?: AbortSignal): Promise<Response> {
-    const request = { method: 'POST', headers: { 'content-type': 'application/json' }, body: JSON.stringify(body), signal: signal ?? null };
+  /** Bytes that may be no request at all, and the status of what came back. */
+  async postBytes(path: string, body: Uint8Array<ArrayBuffer> | string, signal?: AbortSignal): Promise<number> {
+    const response = await this.#send(path, body, signal, true);
+    await response.arrayBuffer();
+    return response.status;
+  }
+
+  async #send(path: string, body: unknown, signal?: AbortSignal, asItIs = false): Promise<Response> {
+    const sent = asItIs ? (body as Uint8Array<ArrayBuffer> | string) : JSON.stringify(body);
+    const request = { method: 'POST', headers: { 'content-type': 'application/json' }, body: sent, signal: signal ?? null };
     try {
-      return await fetch(this.#url + path, request);
+      return await fetch(this.url + path, request);
     } catch (error) {
       // where the process has ended, its log tells more than a broken connection; it may take a moment to end
       await new Promise((resolve) => setTimeout(resolve, 1000));
@@ -209,12 +275,16 @@ export class Server {
     expect(this.#log).not.toMatch(/GGML_ABORT|GGML_ASSERT/);
   }
 
-  async stop(): Promise<void> {
-    if (this.#exit === undefined) {
-      const ended = new Promise((resolve) => this.#child.once('exit', resolve));
-      this.#child.kill('SIGKILL');
-      await ended;
-    }
+  /** Ends the process as it stands, or, by SIGTERM, as it likes: a router ends its models' servers. */
+  async kill(signal: 'SIGKILL' | 'SIGTERM' = 'SIGKILL'): Promise<void> {
+    if (this.#exit !== undefined) return;
+    const ended = new Promise((resolve) => this.#child.once('exit', resolve));
+    this.#child.kill(signal);
+    await ended;
+  }
+
+  async stop(signal?: 'SIGTERM'): Promise<void> {
+    await this.kill(signal);
     rmSync(this.folder, { recursive: true, force: true });
   }
 }

@@ -1,26 +1,16 @@
-import { spawnSync } from 'node:child_process';
-import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
 
-import { root } from '../../scripts/places.mjs';
 import { chequered, modelPath, patternOf } from '../model/setup.ts';
-import { idsOf, needleF32, needleGates, Pair, Random, Server } from './setup.ts';
+import { idsOf, needleF32, needleGates, Pair, Random, Server, writeModel } from './setup.ts';
 
 // Answers with drafts equal those without, token by token; drafts are partly right and partly wrong.
 
 const exact = ['-c', '8192', '-ctk', 'f32', '-ctv', 'f32', '-ctkd', 'f32', '-ctvd', 'f32', '-fa', 'on', '-ub', '64'];
 const small = ['--duo-sink', '16', '--duo-recent', '64'];
-
-/** A model of random weights, gates beside it, and a draft model for it (cpp/test/write-model.cpp). */
-function writeModel(architecture: string, kind: 'plain' | 'predicts' | 'windows', folder: string): void {
-  const program = join(root, 'build/write-model');
-  if (!existsSync(program)) throw new Error(`${program} is missing. "npm run test:server" builds it.`);
-  const { status, stderr } = spawnSync(program, [architecture, kind, '1', folder], { encoding: 'utf8' });
-  if (status !== 0) throw new Error(`write-model failed: ${stderr}`);
-}
 
 const draft = 'DRAFT'; // stands for the draft model's file
 const cases: { name: string; architecture?: string; kind?: 'plain' | 'predicts' | 'windows'; slots: number; flags: string[] }[] = [
