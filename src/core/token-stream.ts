@@ -10,9 +10,9 @@ import { pump } from '../ffi/pump.ts';
 const drainTokens = 256;
 const drainBytes = 16384;
 
-// Tokens that come meanwhile wait natively, so this costs no speed, and 60 looks a second are as many as anyone sees. Each takes a core from the engine: with one
-// each 4 ms a small model lost 4% on two cores, with one each 16 ms 2% (bench/api.mjs).
-const betweenTokensMs = 16;
+// Tokens that come meanwhile wait natively, so this costs no speed, and 30 looks a second are as many as anyone sees. Each takes a core from the engine: with one
+// each 4 ms a small model lost 5% on two cores, with one each 16 ms 4%, with one each 33 ms 3% (bench/api.mjs).
+const betweenTokensMs = 33;
 
 export type TokenStreamOptions = {
   onProgress?: ((progress: number) => void) | undefined;

@@ -3,7 +3,7 @@
 const fastestMs = 1;
 const slowestMs = 16;
 
-/** Polls what is pending, all of it with one timer: after 1 ms while something happens, else less and less often, down to every 16 ms. */
+/** Polls what is pending, all of it with one timer: after 1 ms while something happens, else less and less often, down to every 16 ms or what a step asks for. */
 export class Pump {
   /** Each step, with what it keeps alive and how soon it is polled. */
   readonly #steps = new Map<() => boolean, { owner: object | undefined; firstMs: number }>();
@@ -60,7 +60,7 @@ export class Pump {
   }
 
   #firstMs(): number {
-    return Math.min(...[...this.#steps.values()].map(({ firstMs }) => firstMs), slowestMs);
+    return Math.min(...[...this.#steps.values()].map(({ firstMs }) => firstMs));
   }
 
   #turn(): void {
@@ -68,7 +68,8 @@ export class Pump {
     let busy = false;
     for (const attempt of [...this.#steps.keys()]) busy = attempt() || busy;
     this.#observer?.();
-    this.#schedule(busy ? this.#firstMs() : Math.min(this.#delayMs * 2, slowestMs));
+    const firstMs = this.#firstMs();
+    this.#schedule(busy ? firstMs : Math.min(this.#delayMs * 2, Math.max(firstMs, slowestMs)));
   }
 }
 
