@@ -132,7 +132,7 @@ export class Native {
   jobDrain(job: Handle, tokens: Int32Array, text: Uint8Array, index = 0): Drained {
     array('tokens', tokens, Int32Array, 16);
     array('text', text, Uint8Array, 4096);
-    integer('index', index, 0, int32Max);
+    index = integer('index', index, 0, int32Max);
     const info = new Int32Array(4);
     check(this.#c.llama_duo_job_drain_choice(handle('job', job), index, tokens, tokens.length, text, text.length, info), 'job');
     const [tokenCount = 0, byteCount = 0, state = JobState.failed, more = 0] = info;
@@ -142,7 +142,7 @@ export class Native {
   /** Log-probabilities of tokens that were drained, a record for each; the numbers are a view of the buffer, which holds at least one record. */
   jobDrainLogProbabilities(job: Handle, numbers: Float64Array, index = 0): Float64Array {
     array('numbers', numbers, Float64Array, 1);
-    integer('index', index, 0, int32Max);
+    index = integer('index', index, 0, int32Max);
     const needed = new Int32Array(1);
     check(this.#c.llama_duo_job_drain_log_probs(handle('job', job), index, numbers, numbers.length, needed), 'job');
     return numbers.subarray(0, needed[0]);
@@ -171,7 +171,7 @@ export class Native {
   tokenize(model: Handle, text: string, flags: number): Int32Array {
     const checked = handle('model', model);
     const bytes = encode('text', text);
-    integer('flags', flags, 0, 3);
+    flags = integer('flags', flags, 0, 3);
     const needed = new Int32Array(1);
     // A token is at least a byte, special tokens at either end aside: one call almost always does.
     let tokens = new Int32Array(bytes.length + 8);
@@ -189,7 +189,7 @@ export class Native {
   /** As {@link tokenize}, as a job whose data are the ids. */
   tokenizeLong(model: Handle, text: string, flags: number): Handle {
     const bytes = encode('text', text);
-    integer('flags', flags, 0, 3);
+    flags = integer('flags', flags, 0, 3);
     const job = new Uint32Array(1);
     const status = this.#c.llama_duo_tokenize_long(handle('model', model), orNull(bytes), bytes.length, flags, job);
     checkVocabulary(status);
@@ -201,7 +201,7 @@ export class Native {
   detokenize(model: Handle, tokens: Int32Array, flags: number): Uint8Array {
     const checked = handle('model', model);
     array('tokens', tokens, Int32Array);
-    integer('flags', flags, 0, 3);
+    flags = integer('flags', flags, 0, 3);
     return this.#bytes((buffer, capacity, needed) => {
       const status = this.#c.llama_duo_detokenize(checked, orNull(tokens), tokens.length, flags, buffer, capacity, needed);
       checkVocabulary(status);
@@ -315,7 +315,7 @@ export class Native {
 
   sequenceTruncate(sequence: Handle, length: number): Handle {
     const checked = handle('sequence', sequence);
-    integer('length', length, 0, int32Max);
+    length = integer('length', length, 0, int32Max);
     return this.#start((job) => this.#c.llama_duo_sequence_truncate(checked, length, job), 'sequence');
   }
 
