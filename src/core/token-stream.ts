@@ -60,6 +60,7 @@ export class TokenStream {
   #stopListening: (() => void) | undefined;
   #pulling: Promise<void> | undefined;
   #progress = 0;
+  #hasBegun = false;
   #over = false;
   #error: { reason: unknown } | undefined;
   #resolve!: (result: GenerationResult) => void;
@@ -110,8 +111,10 @@ export class TokenStream {
   async more(reader: object): Promise<void> {
     if (!this.#job) await (this.#starting ??= this.#start());
     if (this.#over) return;
+    // The first token is looked for at once: it may come soon, and is what people wait for.
+    const firstMs = this.#hasBegun ? Math.min(betweenTokensMs, this.#options.readAhead ?? betweenTokensMs) : undefined;
     this.#pulling ??= pump
-      .until(() => this.#take(), reader, Math.min(betweenTokensMs, this.#options.readAhead ?? betweenTokensMs))
+      .until(() => this.#take(), reader, firstMs)
       .then(
         () => undefined,
         (reason: unknown) => {
@@ -179,6 +182,7 @@ export class TokenStream {
       if (drained.tokens.length > 0 || drained.text.length > 0) {
         this.#keep(job, drained, index, taken);
         took = true;
+        this.#hasBegun = true;
       }
       state = drained.state;
       ended &&= hasEnded(state) && !drained.more;
