@@ -47,27 +47,17 @@ function ggufScript(name: string, ...args: string[]): string {
   });
 }
 
+/** A completion whose log says which heads its gates choose. */
+const completionOf = (flag: string, model: string): string[] => [
+  ...['completion', flag, model, '--duo-threshold', String(threshold)],
+  ...'--duo-gates auto -p one -n 1 -c 512 -t 2 -no-cnv -v --no-warmup'.split(' '),
+];
+
 /** What `--duo-gates auto` finds, in the tools and in the API: as many heads with a gate of at least 0.5. */
 async function expectGates(file: string, expected = gates, heads = retrieval): Promise<void> {
   await using model = await loadModel(file, { weights: false });
   expect(model.gates?.toJSON()).toEqual(expected);
-  const args = [
-    '-m',
-    file,
-    '--duo-gates',
-    'auto',
-    '--duo-threshold',
-    String(threshold),
-    '-p',
-    'one',
-    '-n',
-    '1',
-    '-c',
-    '512',
-    '-no-cnv',
-    '-v',
-  ];
-  expect(run(llama, ['completion', ...args, '--no-warmup', '-t', '2'])).toContain(`${heads} retrieval heads x 512 cells`);
+  expect(run(llama, completionOf('-m', file))).toContain(`${heads} retrieval heads x 512 cells`);
 }
 
 const countOf = (pattern: GatePatternJson): number => pattern.gates.flat().filter((gate) => gate >= threshold).length;
@@ -224,22 +214,7 @@ describe('from a hub', () => {
 
   /** `llama completion -hf`, which needs this process to go on serving. */
   async function complete(repository: string): Promise<string> {
-    const args = [
-      '--duo-gates',
-      'auto',
-      '--duo-threshold',
-      String(threshold),
-      '-p',
-      'one',
-      '-n',
-      '1',
-      '-c',
-      '512',
-      '-no-cnv',
-      '-v',
-      '--no-warmup',
-    ];
-    const child = spawn(llama, ['completion', '-hf', repository, '-t', '2', ...args], { stdio: ['ignore', 'pipe', 'pipe'] });
+    const child = spawn(llama, completionOf('-hf', repository), { stdio: ['ignore', 'pipe', 'pipe'] });
     let said = '';
     for (const stream of [child.stdout, child.stderr]) stream.on('data', (chunk: Buffer) => (said += chunk.toString()));
     expect(await new Promise((resolve) => child.once('close', resolve)), said).toBe(0);
