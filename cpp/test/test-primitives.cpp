@@ -251,7 +251,7 @@ void test_architectures(const std::vector<std::string> & names) {
         }
         random_model_params p = a.params(fresh_seed());
         if (device && a.metadata.find("sections") == std::string::npos) {
-            p.head_size = 64; // few devices have flash attention for 32
+            p.head_size = a.name == "gemma2" ? 128 : 64; // few devices have flash attention for 32; CUDA's, none for 64 with a soft-cap, and aborts there
         }
         const models m(p, a.n_swa);
         const auto tokens = random_tokens(n_prompt + n_single, m.n_vocab(), fresh_seed());
