@@ -369,7 +369,7 @@ static plan simulate(const model & m, const llama_context_params & p) {
     const estimator trial(m);
     plan result;
     if (const auto tried = trial.context(p, result.reason); tried.ctx) {
-        result.kv = duo_kv_size_of(tried.ctx.get());
+        result.kv = kv_size_of(tried.ctx.get(), p);
     }
     return result;
 }
@@ -436,8 +436,8 @@ void estimate_context(job & j, const model & m, const context_options & o) {
             tried   = false;
             largest = trial.largest(p, 0.05);
         } else if (const auto t = trial.context(p, planned.reason); t.ctx) {
-            planned.kv = duo_kv_size_of(t.ctx.get());
-            draft      = t.draft ? std::optional(duo_kv_size_of(t.draft.get())) : std::nullopt;
+            planned.kv = kv_size_of(t.ctx.get(), p);
+            draft      = t.draft ? std::optional(kv_size_of(t.draft.get(), o.drafts->params(p))) : std::nullopt;
             devices    = trial.memory_of(t);
             n_ctx      = llama_n_ctx(t.ctx.get());
             largest    = fits(devices) ? n_ctx : trial.largest(p, 0.05);

@@ -542,7 +542,7 @@ static void test_context_options(const loaded & m) {
     check_refused(m.create(), R"({"duo":{"sparsity":1.01}})", "duo.sparsity", "a number from 0 to 1");
     check_refused(m.create(), R"({"duo":{"sparsity":0.5,"threshold":0.5}})", "duo.threshold", "sparsity");
     check_refused(m.create(), R"({"duo":{"chunk":0}})", "duo.chunk", "an integer of at least 1");
-    check_refused(m.create(), R"({"duo":{"sinks":4}})", "duo.sinks", "known are gates, sparsity, threshold, sink, recent, chunk");
+    check_refused(m.create(), R"({"duo":{"sinks":4}})", "duo.sinks", "known are gates, sparsity, threshold, budget, sink, recent, chunk");
 
     const json gates = take_error(submit(m.create(), R"({"contextSize":512,"duo":{"gates":"/nowhere"}})"));
     CHECK_EQ(gates.at("code"), "gates");
