@@ -9,3 +9,11 @@ declare namespace Deno {
 
   function dlopen(path: string, symbols: Record<string, { parameters: string[]; result: string }>): { symbols: Record<string, unknown> };
 }
+
+// A platform's package, as scripts/pack.mjs makes them: packages.ts says what these are.
+declare module '@llama-duo/*' {
+  export const library: string;
+  export const buildId: string;
+  export const glibc: string;
+  export const cuda: import('./packages.ts').CudaPackage | undefined;
+}

@@ -10,7 +10,7 @@ import { findLibrary } from '../../src/ffi/library.ts';
 
 // What others get: the packed package in an empty project, with the library that was built here.
 const needle = join(root, 'models/needle.gguf');
-const env = { ...process.env, LLAMA_DUO_LIBRARY: findLibrary(), NO_COLOR: '1' };
+const env = { ...process.env, LLAMA_DUO_LIBRARY: (await findLibrary()).path, NO_COLOR: '1' };
 
 function run(cwd: string, program: string, ...args: string[]): { status: number | null; stdout: string; stderr: string } {
   const { status, stdout, stderr, error } = spawnSync(program, args, { cwd, env, encoding: 'utf8', timeout: 240_000 });
