@@ -15,8 +15,8 @@ export const comparison = `
 import { buildInfo, loadModel } from 'llama-duo';
 const model = await loadModel('model.gguf');
 const results = [];
-for (const duo of [undefined, { sparsity: 0.5 }]) {
-  const context = await model.createContext({ contextSize: 1024, threads: 2, duo: duo && { ...duo, gates: model.gates } });
+for (const duo of [undefined, { gates: 'auto', sparsity: 0.5 }]) {
+  const context = await model.createContext({ contextSize: 1024, threads: 2, duo });
   const text = 'The magic number of the town is 42. '.repeat(20);
   const { tokens } = await context.generate(text, { maxTokens: 32, temperature: 0, ignoreEos: true }).result();
   const { logProbabilities } = await context.score(text);
@@ -71,6 +71,7 @@ export class Packages {
     const folder = mkdtempSync(join(this.folder, 'project-'));
     writeFileSync(join(folder, 'package.json'), '{ "private": true, "type": "module" }\n');
     copyFileSync(join(root, 'models/needle.gguf'), join(folder, 'model.gguf'));
+    copyFileSync(join(root, 'models/needle.duo.json'), join(folder, 'model.duo.json'));
     writeFileSync(join(folder, 'first.js'), firstProgram);
     writeFileSync(join(folder, 'compare.js'), comparison);
     return folder;

@@ -56,7 +56,7 @@ function nameIn(tarball: string): string {
 /** The package.json of a tarball: a file's header is a block of 512 bytes with its name first and its size in octal at 124. */
 function manifestIn(tarball: string): Record<string, unknown> {
   const tar = gunzipSync(readFileSync(tarball));
-  for (let at = 0; at + 512 <= tar.length; ) {
+  for (let at = 0; at + 512 <= tar.length;) {
     const size = parseInt(tar.toString('latin1', at + 124, at + 136), 8) || 0;
     const name = tar.toString('utf8', at, at + 100).replace(/\0.*$/s, '');
     if (name === 'package/package.json') return JSON.parse(tar.toString('utf8', at + 512, at + 512 + size)) as Record<string, unknown>;

@@ -41,10 +41,7 @@ function describeFailure(cause: unknown): string {
 }
 
 /** What a probe's answer means for a package. */
-export function judge(
-  probe: Probe,
-  { oldestDriver, toolkit, architectures, ptx }: CudaPackage,
-): string | undefined {
+export function judge(probe: Probe, { oldestDriver, toolkit, architectures, ptx }: CudaPackage): string | undefined {
   const { error, driver, devices = [] } = probe;
   if (driver === undefined) return `There is no NVIDIA driver that works: ${error ?? 'it tells no version'}.`;
   if (driver < oldestDriver) {

@@ -56,7 +56,9 @@ describe.each([
     const [program, before] = start[manager] ?? ['', []];
     expect(await packages.run(folder, program, [...before, '--version'])).toMatch(/^\d+\.\d+\.\d+/);
     const command = ['run', '-m', 'model.gguf', '-p', 'Once', '-n', '4', '-t', '1', '--duo-sparsity', '1', '--json'];
-    expect(JSON.parse(await packages.run(folder, program, [...before, ...command]))).toMatchObject({ heads: { retrieval: 0, streaming: 24 } });
+    expect(JSON.parse(await packages.run(folder, program, [...before, ...command]))).toMatchObject({
+      heads: { retrieval: 0, streaming: 24 },
+    });
   });
 });
 
@@ -90,17 +92,33 @@ describe('an installed package', () => {
   });
 
   test('is bundled by esbuild, with the native packages left outside', { timeout: hour }, async () => {
-    const options = ['--bundle', '--platform=node', '--format=esm', '--external:@llama-duo/*', '--external:koffi', '--outfile=out/bundle.mjs'];
+    const options = [
+      '--bundle',
+      '--platform=node',
+      '--format=esm',
+      '--external:@llama-duo/*',
+      '--external:koffi',
+      '--outfile=out/bundle.mjs',
+    ];
     await packages.run(folder, 'esbuild', ['compare.js', ...options]);
     writeFileSync(join(folder, 'out/package.json'), '{ "type": "module" }');
-    cpSync(join(folder, 'model.gguf'), join(folder, 'out/model.gguf'));
+    for (const name of ['model.gguf', 'model.duo.json']) cpSync(join(folder, name), join(folder, 'out', name));
     expect(tokens(await packages.run(join(folder, 'out'), 'node', ['bundle.mjs']))).toEqual(reference);
   });
 
   test('bundled whole, says where its library would have to be, and runs once it is there', { timeout: hour }, async () => {
-    await packages.run(folder, 'esbuild', ['compare.js', '--bundle', '--platform=node', '--format=esm', '--external:koffi', '--outfile=whole/bundle.mjs']);
-    cpSync(join(folder, 'model.gguf'), join(folder, 'whole/model.gguf'));
-    expect(await failure(join(folder, 'whole'), 'node', ['bundle.mjs'])).toMatch(/LibraryError: The library of @llama-duo\/linux-x64[^]*--external:@llama-duo/);
+    await packages.run(folder, 'esbuild', [
+      'compare.js',
+      '--bundle',
+      '--platform=node',
+      '--format=esm',
+      '--external:koffi',
+      '--outfile=whole/bundle.mjs',
+    ]);
+    for (const name of ['model.gguf', 'model.duo.json']) cpSync(join(folder, name), join(folder, 'whole', name));
+    expect(await failure(join(folder, 'whole'), 'node', ['bundle.mjs'])).toMatch(
+      /LibraryError: The library of @llama-duo\/linux-x64[^]*--external:@llama-duo/,
+    );
     cpSync(join(folder, 'node_modules/@llama-duo/linux-x64/libllama-duo.so'), join(folder, 'whole/libllama-duo.so'));
     expect(tokens(await packages.run(join(folder, 'whole'), 'node', ['bundle.mjs']))).toEqual(reference);
   });
@@ -111,7 +129,7 @@ describe('an installed package', () => {
     const unpacked = join(resources, 'app.asar.unpacked');
     mkdirSync(unpacked, { recursive: true });
     cpSync(join(folder, 'node_modules'), join(unpacked, 'node_modules'), { recursive: true });
-    for (const name of ['compare.js', 'package.json', 'model.gguf']) cpSync(join(folder, name), join(unpacked, name));
+    for (const name of ['compare.js', 'package.json', 'model.gguf', 'model.duo.json']) cpSync(join(folder, name), join(unpacked, name));
     expect(tokens(await packages.run(unpacked, 'node', [join(unpacked, 'compare.js')]))).toEqual(reference);
   });
 
@@ -238,14 +256,18 @@ describe('a library that does not fit', () => {
   const replace = (from: string, to: string) => (bytes: Buffer) => Buffer.from(bytes.toString('latin1').replaceAll(from, to), 'latin1');
 
   test('of another build', async () => {
-    expect(await changed('index.js', replace('export const buildId = "', 'export const buildId = "9.9.9 tree'))).toMatch(/is version 9\.9\.9.*must be the same/);
+    expect(await changed('index.js', replace('export const buildId = "', 'export const buildId = "9.9.9 tree'))).toMatch(
+      /is version 9\.9\.9.*must be the same/,
+    );
     const build = /buildId = "\S+ (\w+)"/.exec(readFileSync(join(installed, 'index.js'), 'utf8'))?.[1] ?? '';
     expect(await changed('index.js', replace(build, '0'.repeat(40)))).toMatch(/is of another build: it says[^]*install the packages again/);
   });
 
   test('of another processor', async () => {
     // e_machine of the ELF header: AArch64 in x86-64's place
-    expect(await changed('libllama-duo.so', (bytes) => (bytes.writeUInt16LE(0xb7, 18), bytes))).toMatch(/could not be opened[^]*(another system or processor)/);
+    expect(await changed('libllama-duo.so', (bytes) => (bytes.writeUInt16LE(0xb7, 18), bytes))).toMatch(
+      /could not be opened[^]*(another system or processor)/,
+    );
   });
 
   test('of a newer C library', async () => {

@@ -73,7 +73,23 @@ describe.runIf(packed !== undefined)('packages for other computers', () => {
     'llama.cpp’s tool runs on an emulated %s',
     { timeout: hour },
     (cpu) => {
-      const args = ['completion', '-m', 'model.gguf', '-p', 'Once', '-n', '4', '-t', '1', '-c', '256', '--duo-sparsity', '1', '-no-cnv', '--no-warmup'];
+      const args = [
+        'completion',
+        '-m',
+        'model.gguf',
+        '-p',
+        'Once',
+        '-n',
+        '4',
+        '-t',
+        '1',
+        '-c',
+        '256',
+        '--duo-sparsity',
+        '1',
+        '-no-cnv',
+        '--no-warmup',
+      ];
       const { status, stderr } = spawnSync('qemu-x86_64', ['-cpu', cpu, tool, ...args], { cwd: folder, encoding: 'utf8' });
       expect({ status, stderr: status === 0 ? '' : stderr }).toEqual({ status: 0, stderr: '' });
     },
@@ -97,7 +113,8 @@ describe.runIf(packed !== undefined)('packages for other computers', () => {
 
   test('the tool’s package has llama.cpp’s licence, and those of all that is linked in', () => {
     const text = readFileSync(join(folder, 'node_modules/@llama-duo/linux-x64-tools/THIRD-PARTY.txt'), 'utf8');
-    for (const name of ['llama.cpp and ggml', 'cpp-httplib', 'JSON for Modern C++', 'OpenSSL 3', 'GCC-exception']) expect(text).toContain(name);
+    for (const name of ['llama.cpp and ggml', 'cpp-httplib', 'JSON for Modern C++', 'OpenSSL 3', 'GCC-exception'])
+      expect(text).toContain(name);
     expect(execFileSync('strings', ['-n', '12', tool], { encoding: 'utf8', maxBuffer: 1 << 28 })).toMatch(/OpenSSL 3\.\d/);
   });
 });

@@ -27,7 +27,9 @@ describe('the library', () => {
   });
 
   test.runIf(process.platform === 'linux')('exports the functions of the header and nothing else', async () => {
-    const lines = execFileSync('nm', ['-D', '--defined-only', (await findLibrary()).path], { encoding: 'utf8' }).trim().split('\n');
+    const lines = execFileSync('nm', ['-D', '--defined-only', (await findLibrary()).path], { encoding: 'utf8' })
+      .trim()
+      .split('\n');
     const names = lines.map((line) => line.split(' ').at(-1)?.replace(/@.*$/, ''));
     expect(names.sort()).toEqual(Object.keys(symbols).sort());
   });

@@ -43,7 +43,9 @@ describe.runIf(process.platform === 'linux' && existsSync(probe))('the probe', (
   test('no driver', async () => {
     const hidden = execFileSync(probe, [library], { encoding: 'utf8', env: { LD_LIBRARY_PATH: empty } });
     if (hidden.includes('"driver"')) return; // this computer has one
-    expect(await why({ LD_LIBRARY_PATH: empty })).toMatch(/^There is no NVIDIA driver that works: its library cannot be loaded: libcuda\.so\.1/);
+    expect(await why({ LD_LIBRARY_PATH: empty })).toMatch(
+      /^There is no NVIDIA driver that works: its library cannot be loaded: libcuda\.so\.1/,
+    );
   });
 
   test('a driver that is too old', async () => {
@@ -56,12 +58,16 @@ describe.runIf(process.platform === 'linux' && existsSync(probe))('the probe', (
     expect(await why({ FAKE_CUDA_DRIVER: '12080', FAKE_CUDA_DEVICES: '7.5' })).toBe(
       'Fake "0" has compute capability 7.5, and the package needs 8.0 or later.',
     );
-    expect(await why({ FAKE_CUDA_DRIVER: '12080', FAKE_CUDA_DEVICES: '9.0,6.1' })).toMatch(/Fake "1".*6\.1.*Hide that GPU with CUDA_VISIBLE_DEVICES\.$/);
+    expect(await why({ FAKE_CUDA_DRIVER: '12080', FAKE_CUDA_DEVICES: '9.0,6.1' })).toMatch(
+      /Fake "1".*6\.1.*Hide that GPU with CUDA_VISIBLE_DEVICES\.$/,
+    );
   });
 
   test('a GPU that the driver must compile for', async () => {
     expect(await why({ FAKE_CUDA_DRIVER: '12080', FAKE_CUDA_DEVICES: '10.0' })).toBeUndefined();
-    expect(await why({ FAKE_CUDA_DRIVER: '12040', FAKE_CUDA_DEVICES: '10.0' })).toMatch(/10\.0, for which the driver must compile.*needs CUDA 12\.8 for that, not 12\.4/);
+    expect(await why({ FAKE_CUDA_DRIVER: '12040', FAKE_CUDA_DEVICES: '10.0' })).toMatch(
+      /10\.0, for which the driver must compile.*needs CUDA 12\.8 for that, not 12\.4/,
+    );
   });
 
   test('no GPU', async () => {
@@ -69,7 +75,9 @@ describe.runIf(process.platform === 'linux' && existsSync(probe))('the probe', (
   });
 
   test('a driver that does not start', async () => {
-    expect(await why({ FAKE_CUDA_DRIVER: '12080', FAKE_CUDA: 'broken' })).toMatch(/is there, but it does not start: system has unsupported display driver/);
+    expect(await why({ FAKE_CUDA_DRIVER: '12080', FAKE_CUDA: 'broken' })).toMatch(
+      /is there, but it does not start: system has unsupported display driver/,
+    );
   });
 
   test('a driver that crashes ends the probe alone', async () => {
