@@ -1,6 +1,7 @@
 import { existsSync } from 'node:fs';
 
 import { LibraryError } from '../errors.ts';
+import { machineOf } from './system.ts';
 import { packageVersion } from './version.ts';
 
 /** The environment variable that names the library. */
@@ -33,7 +34,7 @@ export function cannotOpen(path: string, cause: unknown): LibraryError {
   } else if (/^Error (relocating|loading shared library)\b/m.test(reason)) {
     // These are musl's words; glibc has others for what is missing.
     advice.push(`- It was built for glibc, and this system has musl (as Alpine does): ${buildAdvice}.`);
-  } else if (/wrong ELF class|invalid ELF header|mach-o|incompatible architecture/i.test(reason)) {
+  } else if (otherProcessor(path) || /wrong ELF class|invalid ELF header|mach-o|incompatible architecture/i.test(reason)) {
     advice.push(`- It was built for another system or processor than ${process.platform}-${process.arch}: ${buildAdvice}.`);
   } else if (/undefined symbol|symbol.*not found|llama_duo_/i.test(reason)) {
     advice.push(`- ${rebuildAdvice()}`);
@@ -45,6 +46,12 @@ export function cannotOpen(path: string, cause: unknown): LibraryError {
   return new LibraryError([`The llama-duo library ${path} could not be opened: ${reason}`, 'Possible solutions:', ...advice].join('\n'), {
     cause,
   });
+}
+
+/** Whether a file is for another processor: glibc says of such a one that there is no such file. */
+function otherProcessor(path: string): boolean {
+  const machine = machineOf(path);
+  return machine !== undefined && machine !== process.arch;
 }
 
 /** The error for what calls the library, where it cannot be loaded itself: it is none of the library's. */

@@ -16,18 +16,32 @@ export function thisSystem(): System {
   return { platform, arch, libc: platform === 'linux' ? libcOf(process.execPath) : undefined, cpuFlags: cpuFlags(platform) };
 }
 
+/** The processors of ELF files (e_machine), in Node's words. */
+const elfMachines: Readonly<Record<number, string>> = { 3: 'ia32', 40: 'arm', 62: 'x64', 183: 'arm64', 243: 'riscv64' };
+
+/** Which processor a library is for; undefined where that cannot be told. */
+export function machineOf(library: string): string | undefined {
+  const head = firstBytes(library);
+  if (head?.toString('latin1', 0, 4) !== '\x7fELF') return undefined;
+  return elfMachines[head.readUInt16LE(18)];
+}
+
 /** Which C library a program uses, told by the loader that it names in its first bytes. */
 export function libcOf(program: string): System['libc'] {
+  const loader = /\/lib[^\0]*\/ld-(musl|linux)/.exec(firstBytes(program)?.toString('latin1') ?? '')?.[1];
+  return loader === undefined ? undefined : loader === 'musl' ? 'musl' : 'glibc';
+}
+
+function firstBytes(path: string): Buffer | undefined {
   try {
-    const file = openSync(program, 'r');
+    const file = openSync(path, 'r');
     const head = Buffer.alloc(4096);
     try {
       readSync(file, head, 0, head.length, 0);
     } finally {
       closeSync(file);
     }
-    const loader = /\/lib[^\0]*\/ld-(musl|linux)/.exec(head.toString('latin1'))?.[1];
-    return loader === undefined ? undefined : loader === 'musl' ? 'musl' : 'glibc';
+    return head;
   } catch {
     return undefined; // not readable, as where Deno may not
   }

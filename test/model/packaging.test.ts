@@ -245,7 +245,7 @@ describe('a library that does not fit', () => {
     const file = join(installed, name);
     const before = readFileSync(file);
     rmSync(file); // a package manager may have linked it to its store
-    writeFileSync(file, change(before));
+    writeFileSync(file, change(Buffer.from(before)));
     try {
       return await failure(folder, 'node', ['compare.js']);
     } finally {
