@@ -47,6 +47,37 @@ static calibration_sample read_sample(options & o, const json & value, const mod
     return s;
 }
 
+static std::vector<int32_t> read_windows(options & o, const json & value) {
+    std::vector<int32_t> windows;
+    for (const json & w : value.is_array() ? value : json::array()) {
+        const int64_t n = whole(w);
+        if (n < 1 || n > max_gate_window || (!windows.empty() && n <= windows.back())) {
+            break;
+        }
+        windows.push_back(int32_t(n));
+    }
+    if (windows.empty() || windows.size() != value.size() || windows.size() > max_loss_windows) {
+        throw o.error("windows", "an array of 1 to " + std::to_string(max_loss_windows) + " rising integers");
+    }
+    return windows;
+}
+
+static std::vector<ggml_type> read_types(options & o, const json & value) {
+    std::vector<ggml_type> types;
+    std::string names;
+    for (const ggml_type type : duo_cache_types()) {
+        names += type == GGML_TYPE_F16 ? "" : (names.empty() ? "" : ", ") + std::string(ggml_type_name(type));
+        const auto same = [&](const json & name) { return name == ggml_type_name(type); };
+        if (value.is_array() && type != GGML_TYPE_F16 && std::count_if(value.begin(), value.end(), same) == 1) {
+            types.push_back(type);
+        }
+    }
+    if (!value.is_array() || types.size() != value.size()) {
+        throw o.error("cacheTypes", "an array of different types: of " + names);
+    }
+    return types;
+}
+
 calibrate_options calibrate_options::read(options o, const model & m) {
     calibrate_options result;
     calibration_params & p = result.params;
@@ -65,6 +96,16 @@ calibrate_options calibrate_options::read(options o, const model & m) {
 
     p.sink      = int32_t(o.integer("sink",   0, 1 << 24).value_or(p.sink));
     p.recent    = int32_t(o.integer("recent", 0, 1 << 24).value_or(p.recent));
+    if (p.method == calibration_method::windows) {
+        p.windows = { 256, 1024 };
+        p.types   = { GGML_TYPE_Q8_0, GGML_TYPE_Q4_0 };
+    }
+    if (const json * windows = o.value("windows")) {
+        p.windows = read_windows(o, *windows);
+    }
+    if (const json * types = o.value("cacheTypes")) {
+        p.types = read_types(o, *types);
+    }
     p.strict    = o.boolean("strict").value_or(p.strict);
     p.n_masks   = int32_t(o.integer("masks", 2, 1 << 20).value_or(p.n_masks));
     p.seed      = uint64_t(o.integer("seed", 0, UINT32_MAX).value_or(1));

@@ -34,6 +34,9 @@ ggml_type cache_type(options & o, const char * key, ggml_type otherwise) {
     return name ? types[std::find(names.begin(), names.end(), *name) - names.begin()] : otherwise;
 }
 
+// Bytes, or a share of them.
+static constexpr double least_budget = 1e-6, most_budget = 9007199254740991;
+
 static void read_duo(options o, context_options & result) {
     llama_duo_params & duo = result.params.duo;
     duo.enabled = true;
@@ -51,10 +54,14 @@ static void read_duo(options o, context_options & result) {
     read_selection(o, sparsity, threshold);
     duo.sparsity  = float(sparsity.value_or(duo.sparsity));
     duo.threshold = float(threshold.value_or(duo.threshold));
+    duo.budget    = o.number("budget", least_budget, most_budget).value_or(duo.budget);
 
     duo.sink   = int32_t(o.integer("sink",   0, INT32_MAX).value_or(duo.sink));
     duo.recent = int32_t(o.integer("recent", 0, INT32_MAX).value_or(duo.recent));
     duo.chunk  = int32_t(o.integer("chunk",  1, INT32_MAX).value_or(duo.chunk));
+    if (duo.budget > 0 && (sparsity || threshold || duo.recent >= 0)) {
+        throw o.error("budget", "no budget beside a sparsity, a threshold or a window: it chooses heads and windows itself");
+    }
     o.finish();
 }
 
@@ -153,6 +160,9 @@ static json describe(const duo_kv_size & kv) {
         { "recurrentBytes", kv.recurrent_bytes },
         { "totalBytes",     kv.total_bytes },
         { "fullBytes",      kv.full_bytes },
+        { "typeK",          ggml_type_name(kv.type_k) },
+        { "typeV",          ggml_type_name(kv.type_v) },
+        { "expectedLoss",   kv.expected_loss < 0 ? json() : json(kv.expected_loss) },
         { "retrievalHeads", kv.n_retrieval },
         { "streamingHeads", kv.n_streaming },
         { "retrievalCells", kv.n_ctx_seq },
@@ -164,6 +174,16 @@ static json describe(const duo_kv_size & kv) {
         { "recent",         kv.recent },
         { "chunk",          kv.chunk },
     };
+}
+
+// A stock cache doesn't say of which types its rows are: they are those that were asked for.
+static duo_kv_size kv_size_of(const llama_context * ctx, const llama_context_params & p) {
+    duo_kv_size kv = duo_kv_size_of(ctx);
+    if (!duo_has_mixed_heads(ctx)) {
+        kv.type_k = p.type_k;
+        kv.type_v = p.type_v;
+    }
+    return kv;
 }
 
 static json describe(const std::vector<device_memory> & devices) {
@@ -287,7 +307,9 @@ static std::shared_ptr<context> create_context(job & j, std::shared_ptr<model> m
 
     const llama_context * ctx   = ptr.get();
     const llama_context * draft = drafts ? drafts->ctx() : nullptr;
-    const auto c = std::make_shared<context>(std::move(m), std::move(ptr), std::move(drafts), o, std::move(sched));
+    const duo_kv_size     kv    = kv_size_of(ctx, p);
+    const json        draft_kv  = draft ? describe(kv_size_of(draft, o.drafts->params(p))) : json();
+    const auto c = std::make_shared<context>(std::move(m), std::move(ptr), std::move(drafts), o, std::move(sched), kv.type_k, kv.type_v);
 
     json result = {
         { "context",            0 },
@@ -298,10 +320,10 @@ static std::shared_ptr<context> create_context(job & j, std::shared_ptr<model> m
         { "ubatchSize",         llama_n_ubatch(ctx) },
         { "threads",            p.n_threads },
         { "threadsBatch",       p.n_threads_batch },
-        { "typeK",              ggml_type_name(p.type_k) },
-        { "typeV",              ggml_type_name(p.type_v) },
-        { "kv",                 describe(duo_kv_size_of(ctx)) },
-        { "draftKv",            draft ? describe(duo_kv_size_of(draft)) : json() },
+        { "typeK",              ggml_type_name(kv.type_k) },
+        { "typeV",              ggml_type_name(kv.type_v) },
+        { "kv",                 describe(kv) },
+        { "draftKv",            draft_kv },
         { "devices",            describe(draft ? memory_of(ctx, *c->mdl, draft, *o.drafts->draft) : memory_of(ctx, *c->mdl)) },
         { "warnings",           warnings_of(*c->mdl, llama_n_ctx_seq(ctx)) },
     };

@@ -43,15 +43,16 @@ class context {
     heap_trim trimmed; // after ptr, which is destroyed first
 
 public:
-    context(std::shared_ptr<model> m, llama_context_ptr ptr, std::unique_ptr<drafter> d, const context_options & o, std::shared_ptr<scheduler> s)
-        : mdl(std::move(m)), loras(o.loras), sched(std::move(s)), ptr(std::move(ptr)), drafts(std::move(d)), type_k(o.params.type_k), type_v(o.params.type_v) {}
+    context(std::shared_ptr<model> m, llama_context_ptr ptr, std::unique_ptr<drafter> d, const context_options & o, std::shared_ptr<scheduler> s,
+            ggml_type type_k, ggml_type type_v)
+        : mdl(std::move(m)), loras(o.loras), sched(std::move(s)), ptr(std::move(ptr)), drafts(std::move(d)), type_k(type_k), type_v(type_v) {}
 
     const std::shared_ptr<model>     mdl;   // outlives ptr
     const std::vector<used_lora>     loras; // so do these
     const std::shared_ptr<scheduler> sched;
     const llama_context_ptr          ptr;
     const std::unique_ptr<drafter>   drafts; // null: none. ptr outlives it
-    const ggml_type                  type_k;
+    const ggml_type                  type_k; // of the cache as it is
     const ggml_type                  type_v;
 
     // Tokens that a sequence holds, at most.

@@ -158,8 +158,9 @@ LLAMA_DUO_API int32_t llama_duo_gates_embed(const void * json, int32_t len, uint
 
 // Finds out how much each KV head needs its whole cache, with forward passes only: a context is read once for each sample, then its questions and
 // answers again and again with other heads restricted to sinks and recent keys.
-// Options: { "samples": [{ "tokens": [token], "context": integer (tokens before the questions), "answers": [[first, end], ...] }], "method"?: "combined" |
-//   "typical" | "ablation" | "greedy" | "masks" | "mass" | "kvzip" | "mean-qk", "sink"?, "recent"?, "strict"?: boolean (read the contexts under the restriction, too),
+// Options: { "samples": [{ "tokens": [token], "context": integer (tokens before the questions), "answers": [[first, end], ...] }], "method"?: "windows" | "combined" |
+//   "typical" | "ablation" | "greedy" | "masks" | "mass" | "kvzip" | "mean-qk", "sink"?, "recent"? (all methods but windows), "windows"?: [integer] (method windows: recent keys, rising; 256 and 1,024), "cacheTypes"?: [type] (method
+//   windows: beside f16; q8_0 and q4_0), "strict"?: boolean (read the contexts under the restriction, too),
 //   "masks"?: integer (method masks: how many), "seed"?: 0 to 4294967295 (method masks), "threads"?, "partial"?: path (measurements are kept there, and a
 //   later job with the same options goes on from them, several at once, too; a file of other options or of anything else is refused), "modelId"?: string
 //   (tells models apart there) }
@@ -174,7 +175,8 @@ LLAMA_DUO_API int32_t llama_duo_calibrate(uint32_t model, const void * json, int
 //     memory; it is rounded up to 256 before batches are cut to it),
 //   "sequences"?: integer >= 1, "batchSize"?: integer >= sequences, "ubatchSize"?, "threads"?, "threadsBatch"?, "typeK"?, "typeV"?: "f32" | "f16" |
 //   "bf16" | "q8_0" | ..., "flashAttention"?: "auto" | "on" | "off", "duo"?: { "gates"?: "auto" | path | pattern object, "sparsity"?, "threshold"?,
-//   "sink"?, "recent"?, "chunk"? }, "loras"?: [{ "lora": handle, "scale"?: number (1) }] (adapters of this model), "speculative"?: SPECULATIVE }
+//   "budget"?: number (up to 1 a share of the bytes of a full f16 cache, above it bytes: the pattern's losses decide on heads, windows and, where both are f16, on
+//   types; no sparsity, threshold or recent beside it), "sink"?, "recent"?, "chunk"? }, "loras"?: [{ "lora": handle, "scale"?: number (1) }] (adapters of this model), "speculative"?: SPECULATIVE }
 // SPECULATIVE: the same is generated, faster where drafts are often right and several tokens take little longer than one: tokens that may come next are
 //   drafted, and all of a draft are computed together.
 //   { "draft"?: handle of a small model with the same vocabulary (another is refused with code "unsupported", which says in what it differs), "lookup"?:
@@ -190,7 +192,8 @@ LLAMA_DUO_API int32_t llama_duo_calibrate(uint32_t model, const void * json, int
 // Result: { "context": handle, "contextSize", "sequences", "contextPerSequence", "batchSize", "ubatchSize", "threads", "threadsBatch",
 //   "typeK", "typeV", "kv": KV, "draftKv": KV | null (of the draft model's context), "devices": [DEVICE] (with what that takes), "warnings": WARNINGS }
 // DEVICE: { "name", "description", "type": "cpu" | "gpu", "totalBytes", "freeBytes", "weightsBytes", "contextBytes", "computeBytes" }
-// KV: { "retrievalBytes", "streamingBytes", "windowedBytes", "recurrentBytes" (of states: not in the sums), "totalBytes", "fullBytes", "retrievalHeads", "streamingHeads", "retrievalCells",
+// KV: { "retrievalBytes", "streamingBytes", "windowedBytes", "recurrentBytes" (of states: not in the sums), "totalBytes", "fullBytes", "typeK", "typeV", "expectedLoss": number | null (of a budget's choice, in the unit of
+//   the pattern's losses), "retrievalHeads", "streamingHeads", "retrievalCells",
 //   "streamingCells", "windowedHeads", "windowedCells" (of layers with the model's own sliding windows),
 //   "sequences", "sink", "recent", "chunk" }
 // WARNINGS: [{ "code": "beyond-training" (the context is larger than what the model was trained for), "message" }]

@@ -272,9 +272,9 @@ private:
 std::vector<double> attention_scores(calibration_passes & passes, const std::vector<int32_t> & n_head_kv, const calibration_params & params) {
     const auto has_gates = [&](const layer_op & op) { return n_head_kv[op.il] > 0; };
 
-    head_mask none;
+    head_windows none;
     for (const int32_t n : n_head_kv) {
-        none.emplace_back(size_t(n), uint8_t(0));
+        none.emplace_back(size_t(n), GGML_MIXED_ATTN_ALL);
     }
 
     if (params.method == calibration_method::mean_qk) {

@@ -17,7 +17,7 @@ namespace duo {
 
 static constexpr size_t n_ubatch = 512; // as a context's default: a pass of one piece for most samples
 
-calibration_passes::calibration_passes(llama_model * model, const calibration_params & params) : model(model), params(params) {
+calibration_passes::calibration_passes(llama_model * model, const calibration_params & params, ggml_type type_k, ggml_type type_v) : model(model), params(params) {
     size_t longest = 0, longest_tail = 0;
     for (const auto & s : params.samples) {
         const size_t n = params.method == calibration_method::kvzip ? std::max(s.tokens.size(), 2 * s.n_context) : s.tokens.size();
@@ -34,6 +34,9 @@ calibration_passes::calibration_passes(llama_model * model, const calibration_pa
     p.n_threads       = params.n_threads;
     p.n_threads_batch = params.n_threads;
     p.offload_kqv     = params.offload;
+    p.type_k          = type_k;
+    p.type_v          = type_v;
+    p.flash_attn_type = LLAMA_FLASH_ATTN_TYPE_ENABLED; // stock code wants it beside a quantised V; the operator takes its place
     p.duo             = llama_duo_default_params();
     p.duo.enabled     = true;
     p.duo.sparsity    = 0; // all rows are kept, so heads can be windowed and tails taken back
@@ -165,8 +168,8 @@ void calibration_passes::decode(const std::vector<token> & tokens, outputs * out
     }
 }
 
-void calibration_passes::read_contexts(const head_mask & windowed) {
-    duo_set_windowed(ctx.get(), windowed);
+void calibration_passes::read_contexts(const head_windows & windows) {
+    duo_set_windows(ctx.get(), windows);
     llama_memory_clear(llama_get_memory(ctx.get()), false);
 
     std::vector<token> tokens;
@@ -180,8 +183,8 @@ void calibration_passes::read_contexts(const head_mask & windowed) {
     save_contexts();
 }
 
-calibration_passes::outputs calibration_passes::read_tails(const head_mask & windowed) {
-    duo_set_windowed(ctx.get(), windowed);
+calibration_passes::outputs calibration_passes::read_tails(const head_windows & windows) {
+    duo_set_windows(ctx.get(), windows);
 
     std::vector<token> tokens;
     for (size_t i = 0; i < params.samples.size(); ++i) {
@@ -201,8 +204,8 @@ calibration_passes::outputs calibration_passes::read_tails(const head_mask & win
     return out;
 }
 
-void calibration_passes::repeat_contexts(const head_mask & windowed) {
-    duo_set_windowed(ctx.get(), windowed);
+void calibration_passes::repeat_contexts(const head_windows & windows) {
+    duo_set_windows(ctx.get(), windows);
 
     std::vector<token> tokens;
     for (size_t i = 0; i < params.samples.size(); ++i) {

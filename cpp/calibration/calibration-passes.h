@@ -15,12 +15,12 @@
 
 namespace duo {
 
-using head_mask = std::vector<std::vector<uint8_t>>; // [n_layer][n_head_kv], 1: sees sinks and recent keys only
+using head_windows = std::vector<std::vector<int32_t>>; // [n_layer][n_head_kv]: recent keys that a head sees beside the sinks; GGML_MIXED_ATTN_ALL: every key
 
 class calibration_passes {
 public:
-    // Every sample has a sequence of its own in one context. Throws calibration_error where there can be none.
-    calibration_passes(llama_model * model, const calibration_params & params);
+    // Every sample has a sequence of its own in one context, whose cache has rows of these types. Throws calibration_error where there can be none.
+    calibration_passes(llama_model * model, const calibration_params & params, ggml_type type_k = GGML_TYPE_F16, ggml_type type_v = GGML_TYPE_F16);
     ~calibration_passes();
     calibration_passes(const calibration_passes &) = delete;
 
@@ -32,13 +32,13 @@ public:
     };
 
     // Reads all contexts afresh.
-    void read_contexts(const head_mask & windowed);
+    void read_contexts(const head_windows & windows);
 
     // Reads questions and answers behind the contexts, and takes them back.
-    outputs read_tails(const head_mask & windowed);
+    outputs read_tails(const head_windows & windows);
 
     // Reads each context once more behind itself, and takes it back.
-    void repeat_contexts(const head_mask & windowed);
+    void repeat_contexts(const head_windows & windows);
 
     // Sees each layer's operator (GGML_OP_MIXED_ATTN), computed, while one of the above runs; null: none does. rope: the layer's last GGML_OP_ROPE
     // before it, of which only the parameters hold, or null.

@@ -7,6 +7,7 @@
 #include "calibration-regression.h"
 #include "duo-config.h"
 #include "fnv1a.h"
+#include "mixed-attention.h"
 
 #include <algorithm>
 #include <cmath>
@@ -35,13 +36,26 @@ private:
 
     static constexpr size_t n_rounds = 4; // of method greedy
 
+    scores ladder();
     scores ablation(bool typical);
     scores greedy();
     scores random_masks();
     scores attention();
 
-    // Of a mask, from the record or measured.
-    calibration_loss loss(const head_mask & windowed);
+    // Of heads that see so much, from the record or measured.
+    calibration_loss loss(const head_windows & windows);
+
+    // Of rows of these types, every head seeing everything.
+    calibration_loss type_loss(ggml_type type_k, ggml_type type_v);
+
+    // From the record, or measured; n_tokens: what measuring reads.
+    calibration_loss recorded(const std::string & key, size_t n_tokens, const std::function<calibration_passes::outputs()> & measure);
+
+    // Every head seeing everything but this one.
+    head_windows with(head_windows windows, const head & h, int32_t recent) const {
+        windows[h.il][h.ih] = recent;
+        return windows;
+    }
 
     // Tokens that a method reads, for progress.
     size_t tokens_of(calibration_method method) const;
@@ -51,6 +65,14 @@ private:
     // Heads that method greedy has not windowed for good before a round.
     size_t heads_in_round(size_t round) const { return heads.size() - heads.size() * round / n_rounds; }
 
+    size_t losses_of_rounds() const {
+        size_t n = 0;
+        for (size_t round = 0; round < n_rounds; ++round) {
+            n += heads_in_round(round);
+        }
+        return n;
+    }
+
     size_t tokens_of_loss() const { return n_tail + (params.strict ? result.n_context : 0); }
 
     // Tokens of so many losses after that of no mask, with contexts read so many times more.
@@ -59,12 +81,12 @@ private:
     }
 
     // The contexts' rows are those of this mask from here on; they are computed once they are needed.
-    void set_contexts(const head_mask & windowed) { contexts = windowed; }
+    void set_contexts(const head_windows & windows) { contexts = windows; }
 
     // Computes what a loss needs.
     void prepare();
 
-    std::unique_ptr<calibration_passes> make_passes();
+    std::unique_ptr<calibration_passes> make_passes(ggml_type type_k = GGML_TYPE_F16, ggml_type type_v = GGML_TYPE_F16);
 
     void report(size_t n_tokens);
 
@@ -74,12 +96,12 @@ private:
 
     std::unique_ptr<calibration_passes> passes; // null until something has to be computed
     calibration_passes::outputs         full;   // with every head seeing everything
-    head_mask                           contexts;         // the rows that measurements want
-    head_mask                           contexts_in_cache; // those that are there; empty: none
+    head_windows                        contexts;         // the rows that measurements want
+    head_windows                        contexts_in_cache; // those that are there; empty: none
 
     std::vector<int32_t> n_head_kv; // of each layer, those that have a gate
     std::vector<head>    heads;
-    head_mask            none; // nothing windowed
+    head_windows         none; // nothing windowed
 
     calibration_result result;
     size_t             n_tail  = 0; // tokens of the questions and answers that are read: the last answers' last ones are not
@@ -103,9 +125,16 @@ std::string describe(const calibration_params & p) {
     }
     char samples[17];
     snprintf(samples, sizeof(samples), "%016llx", (unsigned long long) hash);
-    return record_magic + std::string("4, model ") + p.model_id + ", samples " + samples + ", method " + calibration_method_names()[size_t(p.method)] + ", sink " +
+    std::string windows, types;
+    for (const int32_t w : p.windows) {
+        windows += (windows.empty() ? "" : "/") + std::to_string(w);
+    }
+    for (const ggml_type t : p.types) {
+        types += (types.empty() ? "" : "/") + std::string(ggml_type_name(t));
+    }
+    return record_magic + std::string("5, model ") + p.model_id + ", samples " + samples + ", method " + calibration_method_names()[size_t(p.method)] + ", sink " +
            std::to_string(p.sink) + ", recent " + std::to_string(p.recent) + ", strict " + std::to_string(p.strict) + ", masks " +
-           std::to_string(p.n_masks) + ", seed " + std::to_string(p.seed);
+           std::to_string(p.n_masks) + ", seed " + std::to_string(p.seed) + ", windows " + (windows.empty() ? "-" : windows) + ", types " + (types.empty() ? "-" : types);
 }
 
 void check_samples(const llama_model * model, const calibration_params & p) {
@@ -123,9 +152,10 @@ void check_samples(const llama_model * model, const calibration_params & p) {
             throw calibration_error(calibration_error::context, "sample " + std::to_string(i) + " takes " + std::to_string(longest) + " tokens, but the model was trained for " +
                     std::to_string(n_trained) + "; use shorter samples");
         }
-        if (s.n_context <= size_t(p.sink) + size_t(p.recent)) {
+        const int32_t recent = p.windows.empty() ? p.recent : p.windows.back();
+        if (s.n_context <= size_t(p.sink) + size_t(recent)) {
             throw calibration_error(calibration_error::context, "sample " + std::to_string(i) + " has a context of " + std::to_string(s.n_context) +
-                    " tokens, all of which a streaming head with " + std::to_string(p.sink) + " sinks and " + std::to_string(p.recent) +
+                    " tokens, all of which a streaming head with " + std::to_string(p.sink) + " sinks and " + std::to_string(recent) +
                     " recent keys may see; use longer samples or a smaller window");
         }
         size_t after = s.n_context + 1;
@@ -146,7 +176,7 @@ calibration::calibration(llama_model * model, const calibration_params & params)
     model(model), params(params), record(params.partial, describe(params)) {
     n_head_kv = duo_gated_heads(*model);
     for (int32_t il = 0; il < int32_t(n_head_kv.size()); ++il) {
-        none.emplace_back(size_t(n_head_kv[il]), uint8_t(0));
+        none.emplace_back(size_t(n_head_kv[il]), GGML_MIXED_ATTN_ALL);
         for (int32_t ih = 0; ih < n_head_kv[il]; ++ih) {
             heads.push_back({ il, ih });
         }
@@ -174,16 +204,13 @@ void calibration::report(size_t n_tokens) {
 
 size_t calibration::tokens_of(calibration_method method) const {
     switch (method) {
+        case calibration_method::windows:
+            return tokens_of_losses(losses_of_rounds() + n_rounds - 1 + (params.windows.size() - 1) * (heads.size() + 1), n_rounds) +
+                   2 * params.types.size() * (result.n_context + n_tail);
         case calibration_method::combined: return tokens_of(calibration_method::typical) + tokens_of(calibration_method::mass);
         case calibration_method::typical:
         case calibration_method::ablation: return tokens_of_losses(heads.size(), 0);
-        case calibration_method::greedy: {
-            size_t n_losses = 0;
-            for (size_t round = 0; round < n_rounds; ++round) {
-                n_losses += heads_in_round(round);
-            }
-            return tokens_of_losses(n_losses, n_rounds - 1);
-        }
+        case calibration_method::greedy:   return tokens_of_losses(losses_of_rounds(), n_rounds - 1);
         case calibration_method::masks:    return tokens_of_losses(n_masks(), 0);
         case calibration_method::mass:     return result.n_context + n_tail;
         case calibration_method::kvzip:    return 2 * result.n_context;
@@ -192,8 +219,10 @@ size_t calibration::tokens_of(calibration_method method) const {
     return 0;
 }
 
-std::unique_ptr<calibration_passes> calibration::make_passes() {
-    auto p = std::make_unique<calibration_passes>(model, params);
+std::unique_ptr<calibration_passes> calibration::make_passes(ggml_type type_k, ggml_type type_v) {
+    passes.reset(); // there is memory for one
+    contexts_in_cache.clear();
+    auto p = std::make_unique<calibration_passes>(model, params, type_k, type_v);
     p->on_tokens = [this](size_t n) { report(n); };
     return p;
 }
@@ -202,10 +231,10 @@ void calibration::prepare() {
     if (!passes) {
         passes = make_passes();
     }
-    const auto read = [&](const head_mask & windowed) {
-        if (contexts_in_cache != windowed) {
-            passes->read_contexts(windowed);
-            contexts_in_cache = windowed;
+    const auto read = [&](const head_windows & windows) {
+        if (contexts_in_cache != windows) {
+            passes->read_contexts(windows);
+            contexts_in_cache = windows;
         }
     };
     if (full.logp.empty()) {
@@ -220,30 +249,48 @@ calibration_error not_finite(const std::string & what) {
 }
 
 // Names a loss in the record.
-std::string key_of_loss(const head_mask & contexts, const head_mask & windowed) {
-    const auto hash = [](const head_mask & mask) {
+std::string key_of_loss(const head_windows & contexts, const head_windows & windows) {
+    const auto hash = [](const head_windows & table) {
         uint64_t h = fnv1a(nullptr, 0);
-        for (const auto & layer : mask) {
-            h = fnv1a(layer.data(), layer.size(), h);
+        for (const auto & layer : table) {
+            h = fnv1a(layer.data(), layer.size() * sizeof(layer[0]), h);
         }
         return h;
     };
     char key[64];
-    snprintf(key, sizeof(key), "loss-%016llx-%016llx", (unsigned long long) hash(contexts), (unsigned long long) hash(windowed));
+    snprintf(key, sizeof(key), "loss-%016llx-%016llx", (unsigned long long) hash(contexts), (unsigned long long) hash(windows));
     return key;
 }
 
 constexpr double least_mse = 1e-12; // below it differences mean nothing
 
-calibration_loss calibration::loss(const head_mask & windowed) {
+calibration_loss calibration::loss(const head_windows & windows) {
     if (params.strict) {
-        set_contexts(windowed);
+        set_contexts(windows);
     }
-    bool measured = false;
-    const std::vector<double> v = record.get(key_of_loss(contexts, windowed), 4, [&]() -> std::vector<double> {
-        measured = true;
+    return recorded(key_of_loss(contexts, windows), tokens_of_loss(), [&] {
         prepare();
-        const auto out = passes->read_tails(windowed);
+        return passes->read_tails(windows);
+    });
+}
+
+calibration_loss calibration::type_loss(ggml_type type_k, ggml_type type_v) {
+    const std::string key = std::string("types-") + ggml_type_name(type_k) + "-" + ggml_type_name(type_v);
+    return recorded(key, result.n_context + n_tail, [&] {
+        prepare(); // what is compared with
+        passes = make_passes(type_k, type_v);
+        passes->read_contexts(none);
+        const auto out = passes->read_tails(none);
+        passes.reset();
+        return out;
+    });
+}
+
+calibration_loss calibration::recorded(const std::string & key, size_t n_tokens, const std::function<calibration_passes::outputs()> & measure) {
+    bool measured = false;
+    const std::vector<double> v = record.get(key, 4, [&]() -> std::vector<double> {
+        measured = true;
+        const auto out = measure();
         const size_t n = out.logp.size(), n_embd = out.hidden.size() / n;
         std::vector<double> sums(4);
         for (size_t i = 0; i < n; ++i) {
@@ -268,24 +315,108 @@ calibration_loss calibration::loss(const head_mask & windowed) {
     }
     result.n_passes++;
     if (!measured) {
-        report(tokens_of_loss());
+        report(n_tokens);
     }
     return { v[0], v[1], v[2], v[3] };
 }
 
 // --- methods that measure losses ---
 
+// What a typical token loses: the geometric mean of its squared difference.
+static double typical(const calibration_loss & l) { return std::exp(l.log_mse); }
+
+// Each head's loss at each window, as it adds to what is lost already, and that of each cache type. First the largest window, in rounds after each of which the
+// quarter of the heads that loses least keeps it for good: what a head is worth depends on which others still see. A loss is no less than that of heads that
+// went in an earlier round, so that whoever adds up losses takes the heads in the same order. Then the smaller windows, each head's beside the half that has the largest window.
+calibration::scores calibration::ladder() {
+    const size_t n_windows = params.windows.size();
+    const int32_t largest  = params.windows.back();
+    result.correct = loss(none).correct;
+
+    std::vector<double> at_largest(heads.size());
+    std::vector<size_t> left(heads.size());
+    std::iota(left.begin(), left.end(), 0);
+    head_windows windows = none, half = none;
+    double noise = 0, floor = 0;
+    std::vector<double> order(heads.size());
+    double next = 0;
+    for (size_t round = 0; round < n_rounds; ++round) {
+        set_contexts(windows);
+        const double before = round == 0 ? 0 : typical(loss(windows));
+        std::vector<double> d;
+        for (const size_t i : left) {
+            d.push_back(typical(loss(with(windows, heads[i], largest))) - before);
+        }
+        if (round == 0) {
+            const int32_t n_first = *std::find_if(n_head_kv.begin(), n_head_kv.end(), [](int32_t n) { return n > 0; });
+            noise = *std::min_element(d.begin(), d.begin() + n_first); // a cache type changes all layers from the first on
+            d     = beyond_rounding(d, n_head_kv);
+        }
+        std::vector<std::pair<double, size_t>> by_loss;
+        for (size_t k = 0; k < left.size(); ++k) {
+            by_loss.push_back({ std::max(d[k], floor), left[k] });
+        }
+        std::stable_sort(by_loss.begin(), by_loss.end(), [](const auto & a, const auto & b) { return a.first < b.first; });
+        const size_t n_go = left.size() - heads_in_round(round + 1);
+        left.clear();
+        for (size_t k = 0; k < by_loss.size(); ++k) {
+            const auto & [l, i] = by_loss[k];
+            if (k >= n_go) {
+                left.push_back(i);
+                continue;
+            }
+            at_largest[i] = floor = l;
+            order[i]      = next++;
+            windows[heads[i].il][heads[i].ih] = largest;
+        }
+        std::sort(left.begin(), left.end()); // as the layers are
+        if (round + 1 == n_rounds / 2) {
+            half = windows;
+        }
+    }
+
+    gate_pattern & p = result.pattern;
+    const size_t widest = size_t(*std::max_element(n_head_kv.begin(), n_head_kv.end()));
+    p.loss_windows = params.windows;
+    p.losses.assign(n_head_kv.size() * widest * n_windows, 0.0f);
+    const auto loss_at = [&](size_t i, size_t w) -> float & { return p.losses[(size_t(heads[i].il) * widest + size_t(heads[i].ih)) * n_windows + w]; };
+    for (size_t i = 0; i < heads.size(); ++i) {
+        loss_at(i, n_windows - 1) = float(at_largest[i]);
+    }
+    set_contexts(half);
+    for (size_t w = n_windows - 1; w-- > 0;) {
+        const double before = typical(loss(half));
+        for (size_t i = 0; i < heads.size(); ++i) {
+            // beside what the head loses at the next larger window
+            const bool   has_largest = half[heads[i].il][heads[i].ih] == largest;
+            const double d = typical(loss(with(half, heads[i], params.windows[w]))) - before - (has_largest ? 0.0 : at_largest[i]);
+            loss_at(i, w) = std::max(loss_at(i, w + 1), float(at_largest[i] + std::max(0.0, d)));
+        }
+    }
+
+    set_contexts(none);
+    for (const bool of_v : { false, true }) {
+        auto & types = of_v ? p.v_types : p.k_types;
+        if (!params.types.empty()) {
+            types.push_back({ ggml_type_name(GGML_TYPE_F16), 0.0f, float(result.correct) });
+        }
+        for (const ggml_type t : params.types) {
+            const auto l = of_v ? type_loss(GGML_TYPE_F16, t) : type_loss(t, GGML_TYPE_F16);
+            types.push_back({ ggml_type_name(t), float(std::max(0.0, typical(l) - noise)), float(l.correct) });
+        }
+    }
+    return order;
+}
+
 // A few tokens where windowing any head changes much can outweigh all others in a mean of squares, and other texts have other such tokens. The mean of
 // logarithms gives every token the same say, so that seeds agree on heads that matter little; heads that matter much stand out in both.
-calibration::scores calibration::ablation(bool typical) {
+calibration::scores calibration::ablation(bool by_typical) {
     result.correct = loss(none).correct;
 
     scores s;
     for (const head & h : heads) {
-        head_mask mask = none;
-        mask[h.il][h.ih] = 1;
-        const calibration_loss l = loss(mask);
-        s.push_back(typical ? std::exp(l.log_mse) : l.mse);
+        const calibration_loss l = loss(with(none, h, params.recent));
+        s.push_back(by_typical ? typical(l) : l.mse);
     }
     return s;
 }
@@ -298,16 +429,14 @@ calibration::scores calibration::greedy() {
     std::iota(left.begin(), left.end(), 0);
 
     scores    s(heads.size());
-    head_mask windowed = none;
-    double    next     = 0;
+    head_windows windows = none;
+    double       next    = 0;
     for (size_t round = 0; round < n_rounds; ++round) {
         // what the heads that are windowed for good do to the context's rows counts from here on
-        set_contexts(windowed);
+        set_contexts(windows);
         std::vector<std::pair<double, size_t>> order;
         for (const size_t i : left) {
-            head_mask mask = windowed;
-            mask[heads[i].il][heads[i].ih] = 1;
-            order.push_back({ loss(mask).log_mse, i });
+            order.push_back({ loss(with(windows, heads[i], params.recent)).log_mse, i });
         }
         std::sort(order.begin(), order.end());
         const size_t n_keep = heads_in_round(round + 1);
@@ -317,7 +446,7 @@ calibration::scores calibration::greedy() {
             if (order.size() - k <= n_keep) {
                 left.push_back(i);
             } else {
-                windowed[heads[i].il][heads[i].ih] = 1;
+                windows[heads[i].il][heads[i].ih] = params.recent;
                 s[i] = next++;
             }
         }
@@ -342,11 +471,11 @@ calibration::scores calibration::random_masks() {
                 std::swap(order[i - 1], order[rng() % i]);
             }
         }
-        head_mask mask = none;
+        head_windows mask = none;
         x.emplace_back(heads.size(), -1.0);
         for (size_t k = 0; k < order.size(); ++k) {
             if ((k < order.size() / 2) == (m % 2 == 0)) {
-                mask[heads[order[k]].il][heads[order[k]].ih] = 1;
+                mask[heads[order[k]].il][heads[order[k]].ih] = params.recent;
                 x.back()[order[k]] = 1.0;
             }
         }
@@ -363,7 +492,6 @@ calibration::scores calibration::random_masks() {
 
 calibration::scores calibration::attention() {
     const auto v = record.get("attention", heads.size(), [&] {
-        passes.reset(); // there is memory for one
         passes = make_passes();
         const auto seen = attention_scores(*passes, n_head_kv, params);
         if (seen.size() != heads.size()) {
@@ -384,6 +512,7 @@ calibration_result calibration::run() {
     n_total = tokens_of(params.method);
     scores s;
     switch (params.method) {
+        case calibration_method::windows:  s = ladder();        break;
         case calibration_method::combined: {
             const auto by_loss = ranks(beyond_rounding(ablation(true), n_head_kv));
             s = larger_ranks(by_loss, ranks(attention()));
@@ -402,7 +531,7 @@ calibration_result calibration::run() {
     p.n_layer   = int32_t(n_head_kv.size());
     p.n_head_kv = *std::max_element(n_head_kv.begin(), n_head_kv.end());
     p.sink      = params.sink;
-    p.recent    = params.recent;
+    p.recent    = params.windows.empty() ? params.recent : params.windows.back();
     p.gates.assign(size_t(p.n_layer) * p.n_head_kv, 0.0f);
     if (std::any_of(n_head_kv.begin(), n_head_kv.end(), [&](int32_t n) { return n != p.n_head_kv; })) {
         p.n_head_layer = n_head_kv;
@@ -421,7 +550,7 @@ calibration_result calibration::run() {
 } // namespace
 
 const std::vector<std::string> & calibration_method_names() {
-    static const std::vector<std::string> names = { "combined", "typical", "ablation", "greedy", "masks", "mass", "kvzip", "mean-qk" };
+    static const std::vector<std::string> names = { "windows", "combined", "typical", "ablation", "greedy", "masks", "mass", "kvzip", "mean-qk" };
     return names;
 }
 

@@ -26,6 +26,7 @@ struct calibration_sample {
 };
 
 enum class calibration_method {
+    windows,  // what each head loses at each of several windows while the heads that are needed less have theirs, and what rows of cache types lose
     combined, // the larger of a head's ranks by typical, beyond rounding, and by mass: it is needed if answers suffer without it, or if they look where it alone would see
     typical,  // ablation by the typical loss, which no few of the answers' tokens decide
     ablation, // each head windowed alone: DuoAttention's own objective
@@ -44,7 +45,10 @@ struct calibration_params {
     std::vector<calibration_sample> samples;
 
     int32_t sink   = 64;  // what a windowed head sees
-    int32_t recent = 256;
+    int32_t recent = 256; // but by method windows
+
+    std::vector<int32_t>   windows; // method windows: recent keys, rising
+    std::vector<ggml_type> types;   // method windows: of rows, beside f16
 
     bool     strict    = false; // contexts are read under every mask that is measured, instead of once with all heads seeing everything
     int32_t  n_masks   = 0;     // method masks: how many, 0: twice the heads
@@ -79,7 +83,7 @@ struct calibration_loss {
 
 struct calibration_result {
     gate_pattern        pattern;  // gates are ranks of scores: a gate g says that the share g of all heads scores lower
-    std::vector<double> scores;   // [n_layer][n_head_kv] as pattern.gates
+    std::vector<double> scores;   // [n_layer][n_head_kv] as pattern.gates; by method windows the order in which heads go
     double              correct = -1;  // share of the answers' tokens that are the likeliest with every head seeing everything; -1: not measured
     size_t              n_context = 0; // tokens of the contexts, all samples together
     size_t              n_tail    = 0; // of the questions and answers

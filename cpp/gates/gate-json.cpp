@@ -12,6 +12,7 @@
 #include <limits>
 #include <map>
 #include <string>
+#include <tuple>
 #include <vector>
 
 using nlohmann::json;
@@ -170,7 +171,7 @@ int32_t check_version(const json_text & doc) {
 
 void check_keys(const json_text & doc, int32_t version) {
     static const std::vector<std::string> known = { "llamaDuoPattern", "layers", "kvHeads", "sink", "recent", "gates", "provenance" };
-    static const std::vector<std::string> since_2 = { "windows", "sinks", "losses" };
+    static const std::vector<std::string> since_2 = { "windows", "sinks", "losses", "cacheTypes" };
     const auto among = [](const std::vector<std::string> & keys, const std::string & key) { return std::find(keys.begin(), keys.end(), key) != keys.end(); };
     for (const auto & [key, value] : doc.root.items()) {
         if (among(known, key) || (version >= 2 && among(since_2, key))) {
@@ -182,7 +183,7 @@ void check_keys(const json_text & doc, int32_t version) {
             doc.in.fail(at, "the key \"" + key + "\" is one of version 2, and \"llamaDuoPattern\" is " + std::to_string(version) + ". Write 2 there, or remove the key");
         }
         doc.in.fail(at, "unknown key \"" + excerpt(key) + "\"; expected llamaDuoPattern, layers, kvHeads, sink, recent, gates or provenance" +
-                    (version >= 2 ? ", windows, sinks or losses" : "") + ". Remove it, or put it into provenance");
+                    (version >= 2 ? ", windows, sinks, losses or cacheTypes" : "") + ". Remove it, or put it into provenance");
     }
 }
 
@@ -264,6 +265,29 @@ void read_losses(const json_text & doc, gate_pattern & pattern) {
     });
 }
 
+std::vector<cache_type_loss> read_type_losses(const json_text & doc, const json & types, const std::string & name) {
+    if (!types.is_object() || !types.contains("f16") || types.size() > max_loss_types) {
+        doc.fail(types, name + " is " + doc.describe(types) + "; expected an object with \"f16\" and other cache types, at most " + std::to_string(max_loss_types));
+    }
+    std::vector<cache_type_loss> losses;
+    for (const auto & [type, value] : types.items()) {
+        const auto number = [&](const char * key, double most) {
+            const bool known = value.is_object() && value.size() == 2 && value.contains(key) && value[key].is_number();
+            const float x = known ? value[key].get<float>() : NAN;
+            if (!(x >= 0 && x <= most)) {
+                doc.fail(value, name + "." + excerpt(type) + " is " + doc.describe(value) + "; expected { \"loss\": a number of at least 0, \"correct\": a number from 0 to 1 }");
+            }
+            return x;
+        };
+        losses.push_back({ type, number("loss", std::numeric_limits<float>::max()), number("correct", 1) });
+    }
+    // f16 is what the others are compared with, so it comes first; the others as their losses rise
+    std::sort(losses.begin(), losses.end(), [](const cache_type_loss & a, const cache_type_loss & b) {
+        return std::make_tuple(a.type != "f16", a.loss, a.type) < std::make_tuple(b.type != "f16", b.loss, b.type);
+    });
+    return losses;
+}
+
 // What version 2 adds.
 void read_windows(const json_text & doc, gate_pattern & pattern) {
     if (doc.root.contains("windows")) {
@@ -281,6 +305,14 @@ void read_windows(const json_text & doc, gate_pattern & pattern) {
     }
     if (doc.root.contains("losses")) {
         read_losses(doc, pattern);
+    }
+    if (doc.root.contains("cacheTypes")) {
+        const json & types = doc.root["cacheTypes"];
+        if (!types.is_object() || types.size() != 2 || !types.contains("k") || !types.contains("v")) {
+            doc.fail(types, "\"cacheTypes\" is " + doc.describe(types) + "; expected an object with \"k\" and \"v\" and nothing else");
+        }
+        pattern.k_types = read_type_losses(doc, types["k"], "cacheTypes.k");
+        pattern.v_types = read_type_losses(doc, types["v"], "cacheTypes.v");
     }
 }
 
@@ -348,7 +380,7 @@ std::string gate_pattern_to_json(const gate_pattern & pattern) {
     const auto line = [&](const char * key, const std::string & value) {
         out += std::string(out == "{\n" ? "" : ",\n") + "  \"" + key + "\": " + value;
     };
-    const bool has_windows = !pattern.windows.empty() || !pattern.sinks.empty() || !pattern.loss_windows.empty();
+    const bool has_windows = !pattern.windows.empty() || !pattern.sinks.empty() || !pattern.loss_windows.empty() || !pattern.k_types.empty();
     line("llamaDuoPattern", has_windows ? "2" : "1");
     line("layers",          std::to_string(pattern.n_layer));
     line("kvHeads",         std::to_string(pattern.n_head_kv));
@@ -383,6 +415,17 @@ std::string gate_pattern_to_json(const gate_pattern & pattern) {
     if (const size_t n = pattern.loss_windows.size()) {
         line("losses", "{\n    \"windows\": " + list(n, [&](size_t i) { return std::to_string(pattern.loss_windows[i]); }) + ",\n    \"heads\": " +
              rows("    ", [&](int32_t il, int32_t ih) { return list(n, [&](size_t i) { return json_f32(pattern.loss(il, ih, i)).dump(); }); }) + "\n  }");
+    }
+
+    if (!pattern.k_types.empty()) {
+        const auto types = [&](const std::vector<cache_type_loss> & losses) {
+            std::string text;
+            for (const cache_type_loss & l : losses) {
+                text += (text.empty() ? "{ " : ", ") + json(l.type).dump() + ": { \"loss\": " + json_f32(l.loss).dump() + ", \"correct\": " + json_f32(l.correct).dump() + " }";
+            }
+            return text + " }";
+        };
+        line("cacheTypes", "{\n    \"k\": " + types(pattern.k_types) + ",\n    \"v\": " + types(pattern.v_types) + "\n  }");
     }
 
     if (!pattern.provenance.empty()) {

@@ -117,6 +117,17 @@ gate_pattern load_gate_pattern(const std::string & path) {
 // Patterns made elsewhere
 // ---------------------------------------------------------------------------------------------------------------------
 
+static void check_cache_types(const std::vector<cache_type_loss> & types, const std::string & name, const std::function<void(const std::string & problem)> & fail) {
+    if (types.size() > max_loss_types || (!types.empty() && types[0].type != "f16")) {
+        fail(name + " has " + std::to_string(types.size()) + " types; expected at most " + std::to_string(max_loss_types) + ", the first of them f16");
+    }
+    for (const cache_type_loss & l : types) {
+        if (!std::isfinite(l.loss) || l.loss < 0 || !(l.correct >= 0 && l.correct <= 1)) {
+            fail(name + "." + printable(l.type) + " has a loss of " + std::to_string(l.loss) + " with " + std::to_string(l.correct) + " correct; expected at least 0, and 0 to 1");
+        }
+    }
+}
+
 static void check_windows(const gate_pattern & pattern, const std::function<void(const std::string & problem)> & fail) {
     const size_t n_head = size_t(pattern.n_layer) * pattern.n_head_kv;
     const auto check_size = [&](const char * name, size_t size, size_t expected) {
@@ -185,6 +196,11 @@ void check_gate_pattern(const gate_pattern & pattern) {
         }
     }
     check_windows(pattern, fail);
+    if (pattern.k_types.empty() != pattern.v_types.empty()) {
+        fail("there are losses of cache types for K or for V alone; expected both, or none");
+    }
+    check_cache_types(pattern.k_types, "cacheTypes.k", fail);
+    check_cache_types(pattern.v_types, "cacheTypes.v", fail);
 }
 
 } // namespace duo

@@ -25,6 +25,13 @@ struct gate_shape_error : gate_error {
     std::vector<int32_t> model;
 };
 
+// What rows of a cache type lose, where all K, or all V, are of it and every head sees everything.
+struct cache_type_loss {
+    std::string type;        // ggml's name of it
+    float       loss    = 0; // in the unit of a head's losses
+    float       correct = 0; // share of the answers' tokens that are the likeliest
+};
+
 struct gate_pattern {
     int32_t              n_layer   = 0;
     int32_t              n_head_kv = 0;  // the widest layer's
@@ -36,6 +43,8 @@ struct gate_pattern {
     std::vector<int32_t> sinks;          // [n_layer], the first keys that streaming heads of each layer see; empty: sink, for all
     std::vector<int32_t> loss_windows;   // rising: windows that a loss was measured with, each head alone seeing no more than that; empty: none was
     std::vector<float>   losses;         // [n_layer][n_head_kv][loss_windows]; its unit is the method's
+    std::vector<cache_type_loss> k_types; // measured like the losses; the first is f16. Empty: none was
+    std::vector<cache_type_loss> v_types;
     std::string          provenance;     // JSON object text, "" if none: model, method, data, seed, version, date
     std::string          source = "<gates>"; // for messages: the path, if it came from one
 
@@ -48,8 +57,9 @@ struct gate_pattern {
 // Windows and sinks that a pattern may have: more than any context holds.
 constexpr int32_t max_gate_window = 1 << 29;
 
-// Windows that losses may be measured with.
+// Windows, and cache types, that losses may be measured with.
 constexpr size_t max_loss_windows = 64;
+constexpr size_t max_loss_types   = 64;
 
 // Text of a pattern. What starts with '{' (after white space) is this project's JSON, anything else DuoAttention's TSV, which says no sizes.
 // Values at most 0.01 outside [0, 1] are clipped. Throws gate_error.

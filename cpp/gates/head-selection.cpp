@@ -22,7 +22,7 @@ static std::string range(const std::vector<int32_t> & n_head) {
     return (*least == *most ? "" : std::to_string(*least) + " to ") + std::to_string(*most);
 }
 
-static void check_shape(const gate_pattern & pattern, const std::vector<int32_t> & n_head_kv) {
+void check_gate_shape(const gate_pattern & pattern, const std::vector<int32_t> & n_head_kv) {
     check_gate_pattern(pattern);
 
     std::vector<int32_t> n_head;
@@ -62,7 +62,7 @@ head_selection select_by_sparsity(const gate_pattern & pattern, const std::vecto
     if (std::isnan(sparsity)) {
         throw gate_error("sparsity is NaN; expected a number from 0 to 1. Give the share of KV heads that stream");
     }
-    check_shape(pattern, n_head_kv);
+    check_gate_shape(pattern, n_head_kv);
 
     struct head {
         float   gate;
@@ -90,7 +90,7 @@ head_selection select_by_threshold(const gate_pattern & pattern, const std::vect
     if (std::isnan(threshold)) {
         throw gate_error("threshold is NaN; expected a number from 0 to 1. Give the gate from which on a head keeps its whole cache");
     }
-    check_shape(pattern, n_head_kv);
+    check_gate_shape(pattern, n_head_kv);
 
     // as floats, like the gates: a gate written as 0.7 is kept at a threshold of 0.7
     const float kept = float(std::clamp(threshold, -1.0, 2.0));

@@ -16,6 +16,7 @@ struct common_params_duo {
     std::string gates;
     float       sparsity  = -1.0f;
     float       threshold = -1.0f;
+    double      budget    = -1.0;
     int32_t     sink      = -1;
     int32_t     recent    = -1;
     int32_t     chunk     = -1;

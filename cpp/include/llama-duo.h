@@ -24,6 +24,10 @@ struct llama_duo_params {
     float sparsity;   // share of all KV heads that stream, 0 to 1
     float threshold;  // a head with a gate of at least this keeps its whole cache
 
+    // Instead of both: what the cache of all sequences may take. Up to 1 a share of what a full f16 cache takes, above it bytes; negative: not given. Then cache
+    // types, heads and windows are those that lose least of what was measured: types only where type_k and type_v are f16, else those stay. No recent may be given.
+    double budget;
+
     // A streaming head's visible keys; a negative value means the pattern's own, which may have sinks a layer and windows a head, else 64, 256 and 1.
     int32_t sink;     // first keys of the sequence, always visible
     int32_t recent;   // keys before the query's chunk
@@ -35,7 +39,7 @@ struct llama_duo_params {
 
 // Every field "not given", enabled = false.
 static inline struct llama_duo_params llama_duo_default_params(void) {
-    struct llama_duo_params p = { false, 0, -1.0f, -1.0f, -1, -1, -1, false };
+    struct llama_duo_params p = { false, 0, -1.0f, -1.0f, -1.0, -1, -1, -1, false };
     return p;
 }
 

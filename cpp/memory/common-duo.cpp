@@ -8,6 +8,8 @@
 #include <algorithm>
 #include <cmath>
 #include <stdexcept>
+#include <utility>
+#include <vector>
 
 llama_duo_params common_params_duo::to_llama() const {
     llama_duo_params p = llama_duo_default_params();
@@ -16,6 +18,7 @@ llama_duo_params common_params_duo::to_llama() const {
     p.gates     = !gates.empty() ? gates.c_str() : needless ? nullptr : "auto";
     p.sparsity  = sparsity;
     p.threshold = threshold;
+    p.budget    = budget;
     p.sink      = sink;
     p.recent    = recent;
     p.chunk     = chunk;
@@ -52,6 +55,27 @@ static int32_t to_count(const char * flag, const std::string & text, int min) {
     return value;
 }
 
+// A share of a full f16 cache, or bytes: "0.3", "4GiB", "4G", "512MiB", "1000000".
+static double to_budget(const char * flag, const std::string & text) {
+    static const std::vector<std::pair<std::string, double>> units = {
+        { "", 1 }, { "B", 1 }, { "KiB", 0x1p10 }, { "K", 0x1p10 }, { "MiB", 0x1p20 }, { "M", 0x1p20 }, { "GiB", 0x1p30 }, { "G", 0x1p30 }, { "TiB", 0x1p40 }, { "T", 0x1p40 },
+    };
+    double value = NAN;
+    std::string unit;
+    try {
+        size_t used = 0;
+        value = std::stod(text, &used);
+        unit  = text.substr(used);
+    } catch (const std::exception &) {
+    }
+    const auto it = std::find_if(units.begin(), units.end(), [&](const auto & u) { return u.first == unit; });
+    const bool is_share = unit.empty() && value <= 1;
+    if (it == units.end() || !(value > 0) || (!is_share && !(value * it->second > 1 && value * it->second <= 0x1p53))) {
+        throw std::invalid_argument(string_format("%s is \"%s\"; expected a share of a full f16 cache, such as 0.3, or a size, such as 4GiB", flag, text.c_str()));
+    }
+    return value * it->second;
+}
+
 void common_duo_add_args(const std::function<void(common_arg)> & add_opt) {
     add_opt(common_arg(
         {"--duo-gates"}, "FILE",
@@ -77,6 +101,15 @@ void common_duo_add_args(const std::function<void(common_arg)> & add_opt) {
             params.duo.threshold = to_number("--duo-threshold", value, 0.0f, 1.0f);
         }
     ).set_env("LLAMA_ARG_DUO_THRESHOLD"));
+    add_opt(common_arg(
+        {"--duo-budget"}, "SIZE",
+        "mixed heads: what the KV cache may take, a share of a full f16 cache (0.3) or a size (4GiB); cache types (where -ctk and -ctv are f16), heads and windows are those that "
+        "lose least by what llama-duo calibrate has measured; instead of --duo-sparsity",
+        [](common_params & params, const std::string & value) {
+            params.duo.enabled = true;
+            params.duo.budget = to_budget("--duo-budget", value);
+        }
+    ).set_env("LLAMA_ARG_DUO_BUDGET"));
     add_opt(common_arg(
         {"--duo-sink"}, "N",
         "mixed heads: first tokens that a streaming head always sees (default: the gates' own, else 64)",
@@ -117,6 +150,9 @@ struct option_rule {
 const option_rule option_rules[] = {
     { "both --duo-sparsity and --duo-threshold", [](const common_params & p) { return p.duo.sparsity >= 0.0f && p.duo.threshold >= 0.0f; }, nullptr,
         "each says which heads stream; give one" },
+    { "--duo-budget beside --duo-sparsity, --duo-threshold or --duo-recent",
+        [](const common_params & p) { return p.duo.budget > 0 && (p.duo.sparsity >= 0.0f || p.duo.threshold >= 0.0f || p.duo.recent >= 0); }, nullptr,
+        "a budget chooses heads and windows; give it alone" },
     { "-fa off", [](const common_params & p) { return p.flash_attn_type == LLAMA_FLASH_ATTN_TYPE_DISABLED; }, nullptr,
         "mixed heads have their own attention, which takes the place of flash attention; use -fa on or auto" },
     { "-sm tensor", [](const common_params & p) { return p.split_mode == LLAMA_SPLIT_MODE_TENSOR; }, nullptr,

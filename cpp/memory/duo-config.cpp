@@ -1,5 +1,6 @@
 #include "duo-config.h"
 
+#include "budget-selection.h"
 #include "gate-gguf.h"
 #include "gate-pattern.h"
 
@@ -17,6 +18,7 @@
 #include <regex>
 #include <set>
 #include <stdexcept>
+#include <tuple>
 
 // model.duo.json for model.gguf, and for model-00001-of-00003.gguf.
 static std::string sidecar_of(const std::string & path) {
@@ -79,6 +81,11 @@ static void check_params(const llama_duo_params & p) {
     check(!std::isnan(p.sparsity) && p.sparsity <= 1.0f, "duo sparsity", p.sparsity, "0 to 1");
     check(!std::isnan(p.threshold), "duo threshold", p.threshold, "a number");
     check(p.chunk != 0, "duo chunk", p.chunk, "1 or more");
+    check(!std::isnan(p.budget) && p.budget != 0, "duo budget", p.budget, "a share of a full f16 cache up to 1, or bytes");
+    if (p.budget > 0 && (p.sparsity >= 0.0f || p.threshold >= 0.0f || p.recent >= 0)) {
+        throw std::runtime_error(format("a duo budget (%g) is given beside a %s; a budget chooses heads and windows: give it alone", p.budget,
+                p.sparsity >= 0.0f ? "sparsity" : p.threshold >= 0.0f ? "threshold" : "recent window"));
+    }
     if (p.sparsity >= 0.0f && p.threshold >= 0.0f) {
         throw std::runtime_error(format("both a duo sparsity (%g) and a threshold (%g) are given; give one", p.sparsity, p.threshold));
     }
@@ -146,6 +153,111 @@ static void drop_rows_without_gates(duo::gate_pattern & pattern, const llama_hpa
     pattern.n_head_layer = std::move(n_head);
 }
 
+// --- a budget ---
+
+static_assert(duo::every_key == GGML_MIXED_ATTN_ALL);
+
+static ggml_type type_named(const std::string & name) {
+    for (int t = 0; t < GGML_TYPE_COUNT; ++t) {
+        if (ggml_type_name(ggml_type(t)) && name == ggml_type_name(ggml_type(t))) {
+            return ggml_type(t);
+        }
+    }
+    return GGML_TYPE_COUNT;
+}
+
+static bool fits_heads(const llama_hparams & hparams, ggml_type type_k, ggml_type type_v) {
+    for (uint32_t il = 0; il < hparams.n_layer(); ++il) {
+        if (hparams.has_kv(il) && (hparams.n_embd_head_k(il) % ggml_blck_size(type_k) != 0 || hparams.n_embd_head_v(il) % ggml_blck_size(type_v) != 0)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+// The types that a budget chooses from: those that were measured and don't break the model, unless other than f16 is asked for.
+static std::vector<std::pair<ggml_type, ggml_type>> types_to_choose_from(const duo::gate_pattern & pattern, const llama_hparams & hparams, const llama_context_params & params) {
+    std::vector<std::pair<ggml_type, ggml_type>> types = { { params.type_k, params.type_v } };
+    if (params.type_k != GGML_TYPE_F16 || params.type_v != GGML_TYPE_F16) {
+        return types;
+    }
+    for (const auto & k : pattern.k_types) {
+        for (const auto & v : pattern.v_types) {
+            const ggml_type type_k = type_named(k.type), type_v = type_named(v.type);
+            const bool known = type_k != GGML_TYPE_COUNT && type_v != GGML_TYPE_COUNT && (type_k != GGML_TYPE_F16 || type_v != GGML_TYPE_F16);
+            if (known && !duo::breaks_model(pattern.k_types, k.type) && !duo::breaks_model(pattern.v_types, v.type) && fits_heads(hparams, type_k, type_v)) {
+                types.push_back({ type_k, type_v });
+            }
+        }
+    }
+    return types;
+}
+
+// Lets the budget choose types, heads and windows of a configuration in which every head with a gate sees everything.
+static void choose_for_budget(duo_config & config, const duo::gate_pattern & pattern, const llama_model & model, const llama_context_params & params, uint32_t n_ctx_seq, uint32_t n_seq) {
+    const auto & hparams = model.hparams;
+    const auto types = types_to_choose_from(pattern, hparams, params);
+    const auto bytes_of = [&](const duo_layer & l, uint32_t il, ggml_type type_k, ggml_type type_v, int32_t window) {
+        const int64_t cells = window == GGML_MIXED_ATTN_ALL ? n_ctx_seq : std::min<int64_t>(config.n_cells(l, window), n_ctx_seq);
+        return uint64_t(cells) * n_seq * (ggml_row_size(type_k, hparams.n_embd_head_k(il)) + ggml_row_size(type_v, hparams.n_embd_head_v(il)));
+    };
+    const auto bytes_without_gates = [&](ggml_type type_k, ggml_type type_v) {
+        uint64_t bytes = 0;
+        for (uint32_t il = 0; il < config.layers.size(); ++il) {
+            const duo_layer & l = config.layers[il];
+            for (const int32_t recent : l.recent) {
+                bytes += l.windowed && l.stored_by == il ? bytes_of(l, il, type_k, type_v, recent) : 0;
+            }
+        }
+        return bytes;
+    };
+
+    duo::cache_cost cost;
+    cost.n_head_kv = config.heads.n_head_kv;
+    for (const auto & [k, v] : types) {
+        cost.types.push_back({ ggml_type_name(k), ggml_type_name(v) });
+    }
+    cost.head_bytes  = [&](size_t i, int32_t il, int32_t window) { return bytes_of(config.layers[il], uint32_t(il), types[i].first, types[i].second, window); };
+    cost.other_bytes = [&](size_t i) { return bytes_without_gates(types[i].first, types[i].second); };
+
+    double budget = params.duo.budget;
+    if (budget <= 1) {
+        uint64_t full = bytes_without_gates(GGML_TYPE_F16, GGML_TYPE_F16);
+        for (uint32_t il = 0; il < config.layers.size(); ++il) {
+            full += uint64_t(config.heads.n_head_kv[il]) * bytes_of(config.layers[il], il, GGML_TYPE_F16, GGML_TYPE_F16, GGML_MIXED_ATTN_ALL);
+        }
+        budget *= double(full);
+    }
+    const duo::budget_selection s = duo::select_by_budget(pattern, cost, config.recent, uint64_t(std::min(budget, 0x1p63)));
+    std::tie(config.type_k, config.type_v) = types[s.i_types];
+    config.expected_loss = s.measured ? s.loss : -1;
+    for (size_t il = 0; il < s.windows.size(); ++il) {
+        for (size_t h = 0; h < s.windows[il].size(); ++h) {
+            const int32_t window = s.windows[il][h];
+            config.heads.streaming[il][h] = window != GGML_MIXED_ATTN_ALL;
+            if (window != GGML_MIXED_ATTN_ALL) {
+                config.layers[il].recent[h] = window;
+                check_window(config, config.layers[il], window);
+            }
+        }
+    }
+    LLAMA_LOG_INFO("%s: for %.2f MiB: K (%s), V (%s), %u heads keep everything, %u have windows, %.2f MiB%s\n", __func__, budget / 1024 / 1024, ggml_type_name(config.type_k),
+            ggml_type_name(config.type_v), config.heads.n_retrieval(), config.heads.n_streaming(), double(s.bytes) / 1024 / 1024,
+            s.measured ? format(", expected loss %.3g", s.loss).c_str() : "");
+}
+
+// A type that measurements of this model found to break it is used where it is asked for, and said.
+static void warn_of_types(const duo::gate_pattern & pattern, const duo_config & config) {
+    const auto warn = [&](const char * what, const std::vector<duo::cache_type_loss> & types, ggml_type type) {
+        if (duo::breaks_model(types, ggml_type_name(type))) {
+            LLAMA_LOG_WARN("%s: %s rows of type %s break this model: when it was calibrated they left so few answers right that no budget would choose them; q8_0 or f16 is safer\n",
+                    "duo_init_cparams", what, ggml_type_name(type));
+        }
+    };
+    warn("K", pattern.k_types, config.type_k);
+    warn("V", pattern.v_types, config.type_v);
+}
+
 // The most that a streaming head sees, where heads differ.
 static void take_most(duo_config & config, bool own_sinks, bool own_windows) {
     int32_t sink = -1, recent = -1;
@@ -177,13 +289,19 @@ void duo_init_cparams(llama_cparams & cparams, const llama_model & model, const 
     const std::vector<int32_t> n_gated = duo_gated_heads(model);
 
     duo::gate_pattern pattern;
+    const bool by_budget = p.budget > 0;
+    if (by_budget && !p.gates) {
+        throw duo::gate_error(format("a budget (%g) needs gates to choose heads by: give a gate file, or \"auto\" for the model's own", p.budget));
+    }
     if (p.gates) {
         pattern = resolve_gates(model, p.gates);
         drop_rows_without_gates(pattern, hparams, n_gated);
     }
 
     auto config = std::make_shared<duo_config>();
-    config->heads    = select_heads(p, p.gates ? &pattern : nullptr, n_gated);
+    config->heads    = by_budget ? duo::select_all(n_gated, false) : select_heads(p, p.gates ? &pattern : nullptr, n_gated);
+    config->type_k   = params.type_k;
+    config->type_v   = params.type_v;
     if (p.gates) {
         config->pattern    = pattern.source;
         config->provenance = pattern.provenance;
@@ -228,7 +346,13 @@ void duo_init_cparams(llama_cparams & cparams, const llama_model & model, const 
         }
         config->layers.push_back(std::move(l));
     }
-    take_most(*config, own_sinks, own_windows);
+    if (by_budget) {
+        // as llama_context's constructor will have it
+        const uint32_t n_ctx_seq = GGML_PAD(GGML_PAD(cparams.n_ctx, 256) / cparams.n_seq_max, 256);
+        choose_for_budget(*config, pattern, model, params, n_ctx_seq, cparams.n_seq_max);
+    }
+    warn_of_types(pattern, *config);
+    take_most(*config, own_sinks, own_windows || by_budget);
     for (duo_layer & l : config->layers) {
         const duo_layer & owner = config->layers[l.stored_by]; // who attends to another's rows sees what that one keeps, where it keeps it
         l.recent = owner.recent;

@@ -5,6 +5,8 @@
 
 #include "head-selection.h"
 
+#include "ggml.h"
+
 #include <cstdint>
 #include <string>
 #include <vector>
@@ -33,6 +35,13 @@ struct duo_config {
     // Where the gates come from, and what is said of them: a file or a metadata key, and the text of a JSON object. "": none.
     std::string pattern;
     std::string provenance;
+
+    // Of the cache's rows: what the context was asked for, or what a budget has chosen.
+    ggml_type type_k;
+    ggml_type type_v;
+
+    // What a budget's choice is expected to lose, in the unit of the pattern's losses; negative: nothing was measured, or no budget given.
+    double expected_loss = -1;
 
     // Streaming heads': the most that any of them sees, where a pattern has windows and sinks of its own. A windowed head of a calibration sees that.
     int32_t sink;

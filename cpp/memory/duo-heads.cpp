@@ -5,10 +5,10 @@
 
 #include <stdexcept>
 
-void duo_set_windowed(llama_context * ctx, const std::vector<std::vector<uint8_t>> & windowed) {
+void duo_set_windows(llama_context * ctx, const std::vector<std::vector<int32_t>> & windows) {
     if (!ctx->get_cparams().duo || !ctx->get_memory()) {
-        throw std::runtime_error("heads can be windowed only in a context with mixed heads");
+        throw std::runtime_error("heads can be given windows only in a context with mixed heads");
     }
     ctx->synchronize();
-    duo_cache_in(ctx->get_memory())->set_windowed(windowed);
+    duo_cache_in(ctx->get_memory())->set_windows(windows);
 }

@@ -21,7 +21,10 @@ duo_kv_size duo_kv_sizes(
     duo_kv_size size;
     size.n_ctx_seq = n_ctx_seq;
     size.n_seq     = n_seq;
+    size.type_k    = type_k;
+    size.type_v    = type_v;
     if (config) {
+        size.expected_loss = config->expected_loss;
         size.sink   = config->sink;
         size.recent = config->recent;
         size.chunk  = config->chunk;
@@ -76,7 +79,8 @@ duo_kv_size duo_kv_size_for(const llama_model * model, const llama_context_param
     const uint32_t n_seq     = cparams.kv_unified ? 1 : cparams.n_seq_max;
     const uint32_t n_ctx_seq = GGML_PAD(n_ctx / n_seq, 256);
 
-    duo_kv_size size = duo_kv_sizes(*model, cparams.duo.get(), n_ctx_seq, n_seq, params.type_k, params.type_v);
+    const auto & duo = cparams.duo;
+    duo_kv_size size = duo_kv_sizes(*model, duo.get(), n_ctx_seq, n_seq, duo ? duo->type_k : params.type_k, duo ? duo->type_v : params.type_v);
     for (uint32_t il = 0; il < model->hparams.n_layer(); ++il) { // as llama_memory_recurrent keeps them, a copy for each position that can be gone back
         const uint64_t state = duo_recurs(*model, il) ? uint64_t(model->hparams.n_embd_r()) + model->hparams.n_embd_s() : 0;
         size.recurrent_bytes += state * sizeof(float) * cparams.n_seq_max * (1 + cparams.n_rs_seq);

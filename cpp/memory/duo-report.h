@@ -25,6 +25,9 @@ struct duo_kv_size {
     uint32_t n_cells_streaming = 0;  // cells of a streaming head, one sequence: sinks + ring (0 where there is none); the most, where heads differ
     uint32_t n_cells_windowed  = 0;  // cells of a head of a sliding window
     uint32_t n_seq             = 0;  // sequences
+    ggml_type type_k           = GGML_TYPE_F16;
+    ggml_type type_v           = GGML_TYPE_F16;
+    double   expected_loss     = -1; // of a budget's choice, in the unit of the pattern's losses; negative: not known
     int32_t  sink              = 0;  // what a streaming head sees; the most, where heads differ
     int32_t  recent            = 0;
     int32_t  chunk             = 0;

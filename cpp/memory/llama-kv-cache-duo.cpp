@@ -151,8 +151,8 @@ std::vector<ggml_mixed_attn_head> llama_kv_cache_duo::head_map(uint32_t il) cons
     std::vector<ggml_mixed_attn_head> map;
     for (size_t h = 0; h < layout.layers[il].heads.size(); ++h) {
         const duo_layout::head & rows = layout.layers[il].heads[h];
-        const bool is_windowed = !windowed.empty() && !windowed[il].empty() && windowed[il][h];
-        map.push_back({ rows.first_row, is_windowed ? config.recent : config.layers[il].recent[h], rows.i_ring < 0 ? int32_t(n_ctx_seq) : rings[rows.i_ring].n_ring, 0 });
+        const bool is_set = !windows.empty() && !windows[il].empty();
+        map.push_back({ rows.first_row, is_set ? windows[il][h] : config.layers[il].recent[h], rows.i_ring < 0 ? int32_t(n_ctx_seq) : rings[rows.i_ring].n_ring, 0 });
     }
     return map;
 }
@@ -179,20 +179,20 @@ bool llama_kv_cache_duo::has_primitives(ggml_backend_dev_t dev, uint32_t il) con
     return true;
 }
 
-void llama_kv_cache_duo::set_windowed(const std::vector<std::vector<uint8_t>> & next) {
+void llama_kv_cache_duo::set_windows(const std::vector<std::vector<int32_t>> & next) {
     bool fits = next.size() == layers.size() && config.heads.n_streaming() == 0;
     for (size_t il = 0; il < next.size() && fits; ++il) {
         fits = next[il].size() == config.heads.streaming[il].size();
     }
     if (!fits) {
-        throw std::runtime_error("heads can be windowed only where all are stored in full, by a mask of the model's shape");
+        throw std::runtime_error("heads can be given windows only where all are stored in full, and by a table of the model's shape");
     }
     if (!primitives.layers.empty()) {
-        throw std::runtime_error("heads can be windowed only where GGML_OP_MIXED_ATTN attends: make the context with operator_only");
+        throw std::runtime_error("heads can be given windows only where GGML_OP_MIXED_ATTN attends: make the context with operator_only");
     }
-    const auto before = std::exchange(windowed, next);
+    const auto before = std::exchange(windows, next);
     for (uint32_t il = 0; il < layers.size(); ++il) {
-        if (before.empty() || before[il] != windowed[il]) {
+        if (before.empty() || before[il] != windows[il]) {
             upload_heads(il);
         }
     }

@@ -99,8 +99,8 @@ public:
 
     // --- for calibration ---
 
-    // duo-heads.h says what this does. windowed: [n_layer][n_head_kv]
-    void set_windowed(const std::vector<std::vector<uint8_t>> & windowed);
+    // duo-heads.h says what this does.
+    void set_windows(const std::vector<std::vector<int32_t>> & windows);
 
     // --- for the contexts ---
 
@@ -178,7 +178,7 @@ private:
 
     duo_branch_ids branch_ids;
 
-    std::vector<std::vector<uint8_t>> windowed; // [n_layer][n_head_kv] as set last; empty: none is
+    std::vector<std::vector<int32_t>> windows; // [n_layer][n_head_kv] as set last; empty: none was
 
     std::vector<std::pair<ggml_context_ptr, ggml_backend_buffer_ptr>> ctxs_bufs;
 };

@@ -10,9 +10,12 @@
 #include "calibration-regression.h"
 #include "duo-config.h"
 #include "duo-heads.h"
+#include "duo-report.h"
 #include "head-selection.h"
 #include "llama-arch.h"
+#include "llama-context.h"
 #include "llama-model.h"
+#include "mixed-attention.h"
 
 #include <algorithm>
 #include <cmath>
@@ -66,6 +69,10 @@ duo::calibration_params make_params(calibration_method method, uint64_t seed) {
     p.seed      = seed;
     p.n_masks   = 24;
     p.samples   = { make_sample(rng, 500), make_sample(rng, 420) };
+    if (method == calibration_method::windows) {
+        p.windows = { 8, 32 };
+        p.types   = { GGML_TYPE_Q8_0, GGML_TYPE_Q4_0 };
+    }
     return p;
 }
 
@@ -105,6 +112,72 @@ void test_retrieval_head_ranks_first(uint64_t seed) {
         const auto r = duo::calibrate(model.get(), make_params(calibration_method::ablation, seed));
         CHECK_EQ(r.correct, 1.0);
     }
+}
+
+// The head that looks things up loses most at each window and nothing where it sees everything; budgets take it last; and rows of fewer bits lose more.
+void test_windows(uint64_t seed) {
+    induction_model built;
+    built.retrieval = 1;
+    built.seed      = seed;
+    const auto model = make_induction_model(built);
+    auto p = make_params(calibration_method::windows, seed);
+    p.windows = { 8, 32, 200 };
+    const auto r = duo::calibrate(model.get(), p);
+    const auto & g = r.pattern;
+    CHECK(g.loss_windows == p.windows);
+    CHECK_EQ(g.recent, 200);
+    CHECK_EQ(r.correct, 1.0);
+    for (int32_t il = 0; il < g.n_layer; ++il) {
+        for (int32_t ih = 0; ih < g.n_head(il); ++ih) {
+            const bool retrieval = il == built.layer && ih == built.retrieval;
+            printf("layer %d head %d: losses %.3g %.3g %.3g\n", il, ih, g.loss(il, ih, 0), g.loss(il, ih, 1), g.loss(il, ih, 2));
+            CHECK(g.loss(il, ih, 2) >= 0 && g.loss(il, ih, 1) >= g.loss(il, ih, 2) && g.loss(il, ih, 0) >= g.loss(il, ih, 1));
+            CHECK(retrieval || g.loss(il, ih, 2) < 0.2 * g.loss(built.layer, built.retrieval, 2));
+        }
+    }
+    CHECK_EQ(g.k_types.size(), size_t(3));
+    for (const auto & types : { g.k_types, g.v_types }) {
+        CHECK_EQ(types[0].type, "f16");
+        CHECK_EQ(types[0].loss, 0.0f);
+        CHECK_EQ(types[0].correct, 1.0f);
+        CHECK(types[1].type == "q8_0" && types[2].type == "q4_0" && types[1].loss < types[2].loss);
+        printf("types: q8_0 %.3g, q4_0 %.3g, %.2f correct\n", types[1].loss, types[2].loss, types[2].correct);
+    }
+    CHECK(duo::parse_gate_pattern(duo::gate_pattern_to_json(g), "again").losses == g.losses);
+
+    // a context takes what fits, and keeps the head
+    const std::string gates = duo::gate_pattern_to_json(g);
+    llama_context_params params = duo_params(GGML_TYPE_F16, 2048, -1.0f, gates.c_str());
+    params.n_ubatch = 64;
+    const uint64_t full = duo_kv_size_for(model.get(), stock_params(GGML_TYPE_F16, 2048)).total_bytes;
+    for (const double budget : { 0.9, 0.5, 0.35, 0.2, 0.3 * double(full) }) {
+        params.duo.budget = budget;
+        const duo_kv_size plan = duo_kv_size_for(model.get(), params);
+        CHECK(double(plan.total_bytes) <= (budget <= 1 ? budget * double(full) : budget));
+        CHECK(plan.expected_loss >= 0);
+        const auto ctx = make_context(model.get(), params);
+        CHECK_EQ(duo_kv_size_of(ctx.get()).total_bytes, plan.total_bytes);
+        CHECK_EQ(ctx->get_cparams().duo->heads.streaming[size_t(built.layer)][size_t(built.retrieval)], 0);
+        printf("budget %g: %.0f%% of a full cache, K %s, V %s, %u heads keep everything, expected loss %.3g\n", budget, 100.0 * double(plan.total_bytes) / double(full),
+                ggml_type_name(plan.type_k), ggml_type_name(plan.type_v), plan.n_retrieval, plan.expected_loss);
+    }
+    const auto refused = [&](double budget, float sparsity, int32_t recent, const std::string & expected) {
+        params.duo.budget   = budget;
+        params.duo.sparsity = sparsity;
+        params.duo.recent   = recent;
+        CHECK_THROWS(duo_kv_size_for(model.get(), params), std::runtime_error, expected);
+    };
+    refused(0.001, -1, -1, "is too small for this context");
+    refused(0.5, 0.5f, -1, "beside a sparsity");
+    refused(0.5, -1, 64, "beside a recent window");
+    refused(NAN, -1, -1, "duo budget is nan");
+    refused(0, -1, -1, "duo budget is 0");
+
+    // a type that is asked for stays
+    params.duo = duo_params(GGML_TYPE_F16, 2048, -1.0f, gates.c_str()).duo;
+    params.duo.budget = 0.3;
+    params.type_k = params.type_v = GGML_TYPE_Q8_0;
+    CHECK(duo_kv_size_for(model.get(), params).type_k == GGML_TYPE_Q8_0);
 }
 
 void test_strict(uint64_t seed) {
@@ -167,8 +240,9 @@ void test_architectures(uint64_t seed) {
             n_none++;
             continue;
         }
-        for (const calibration_method method : { calibration_method::combined, calibration_method::kvzip, calibration_method::mean_qk }) {
-            p.method = method;
+        for (const calibration_method method : { calibration_method::windows, calibration_method::combined, calibration_method::kvzip, calibration_method::mean_qk }) {
+            p.method  = method;
+            p.windows = method == calibration_method::windows ? std::vector<int32_t> { 4, 16 } : std::vector<int32_t> {};
             try {
                 const auto r = duo::calibrate(model.get(), p);
                 const auto [least, most] = std::minmax_element(r.scores.begin(), r.scores.end());
@@ -210,7 +284,8 @@ void test_windowed_is_streaming(uint64_t seed) {
     for (auto & t : tokens) {
         t = llama_token(rng() % 512);
     }
-    const std::vector<std::vector<uint8_t>> mask = { { 1, 0 }, { 1, 1 }, { 0, 1 } };
+    constexpr int32_t all = GGML_MIXED_ATTN_ALL;
+    const std::vector<std::vector<int32_t>> mask = { { 40, all }, { 40, 40 }, { all, 40 } }, unseen = { { all, all }, { all, all }, { all, all } };
     const char * gates = R"({"llamaDuoPattern": 1, "layers": 3, "kvHeads": 2, "sink": 8, "recent": 40, "gates": [[0, 1], [0, 0], [1, 0]]})";
 
     llama_context_params streaming = duo_params(GGML_TYPE_F16, 1024, -1.0f, gates);
@@ -225,25 +300,25 @@ void test_windowed_is_streaming(uint64_t seed) {
     const auto ctx = make_context(model.get(), full);
     const auto none = logits_after(ctx.get(), tokens);
     llama_memory_clear(llama_get_memory(ctx.get()), false);
-    duo_set_windowed(ctx.get(), mask);
+    duo_set_windows(ctx.get(), mask);
     CHECK(logits_after(ctx.get(), tokens) == want); // bit for bit
     CHECK(relative(none, want) > 1e-3);             // and that is not what all heads give
 
     // heads that see everything again, and a tail taken back
     llama_memory_clear(llama_get_memory(ctx.get()), false);
-    duo_set_windowed(ctx.get(), { { 0, 0 }, { 0, 0 }, { 0, 0 } });
+    duo_set_windows(ctx.get(), unseen);
     const std::vector<llama_token> context(tokens.begin(), tokens.begin() + 640), tail(tokens.begin() + 640, tokens.end());
     logits_after(ctx.get(), context);
-    duo_set_windowed(ctx.get(), mask);
+    duo_set_windows(ctx.get(), mask);
     const auto windowed = logits_after(ctx.get(), tail);
     CHECK(windowed != none);
-    duo_set_windowed(ctx.get(), { { 0, 0 }, { 0, 0 }, { 0, 0 } });
+    duo_set_windows(ctx.get(), unseen);
     CHECK(llama_memory_seq_rm(llama_get_memory(ctx.get()), 0, 640, -1));
     CHECK(logits_after(ctx.get(), tail) == none);
 
-    CHECK_THROWS(duo_set_windowed(ctx.get(), { { 1, 0 } }), std::runtime_error, "mask of the model's shape");
-    CHECK_THROWS(duo_set_windowed(make_context(model.get(), streaming).get(), mask), std::runtime_error, "stored in full");
-    CHECK_THROWS(duo_set_windowed(make_context(model.get(), stock_params(GGML_TYPE_F16, 256)).get(), mask), std::runtime_error, "mixed heads");
+    CHECK_THROWS(duo_set_windows(ctx.get(), std::vector<std::vector<int32_t>>(1)), std::runtime_error, "table of the model's shape");
+    CHECK_THROWS(duo_set_windows(make_context(model.get(), streaming).get(), mask), std::runtime_error, "stored in full");
+    CHECK_THROWS(duo_set_windows(make_context(model.get(), stock_params(GGML_TYPE_F16, 256)).get(), mask), std::runtime_error, "mixed heads");
 }
 
 // The same where the model has windows of its own, whose layers have no gates, or recurrent layers; and a tail is taken back there, too.
@@ -262,10 +337,10 @@ void test_windowed_is_streaming_in_other_models(uint64_t seed) {
         for (auto & t : tokens) {
             t = llama_token(rng() % 128);
         }
-        std::vector<std::vector<uint8_t>> mask, none;
+        std::vector<std::vector<int32_t>> mask, none;
         for (const int32_t n : n_gated) {
-            mask.emplace_back(size_t(n), uint8_t(1));
-            none.emplace_back(size_t(n), uint8_t(0));
+            mask.emplace_back(size_t(n), 40);
+            none.emplace_back(size_t(n), GGML_MIXED_ATTN_ALL);
         }
         llama_context_params streaming = duo_params(GGML_TYPE_F16, 1024, 1.0f);
         streaming.duo.sink   = 8;
@@ -278,12 +353,12 @@ void test_windowed_is_streaming_in_other_models(uint64_t seed) {
         const auto ctx = make_context(model.get(), full);
         const auto all = logits_after(ctx.get(), tokens);
         llama_memory_clear(llama_get_memory(ctx.get()), true);
-        duo_set_windowed(ctx.get(), mask);
+        duo_set_windows(ctx.get(), mask);
         CHECK(logits_after(ctx.get(), tokens) == want);
         CHECK(relative(all, want) > 1e-4);
-        duo_set_windowed(ctx.get(), none);
+        duo_set_windows(ctx.get(), none);
         CHECK_EQ(llama_memory_seq_rm(llama_get_memory(ctx.get()), 0, 590, -1), !hybrid); // no state of a recurrent layer was kept
-        CHECK_THROWS(duo_set_windowed(ctx.get(), { { 1, 0 } }), std::runtime_error, "mask of the model's shape");
+        CHECK_THROWS(duo_set_windows(ctx.get(), std::vector<std::vector<int32_t>>(1)), std::runtime_error, "table of the model's shape");
     }
     CHECK_EQ(n_models, 2);
 }
@@ -330,7 +405,7 @@ const std::vector<std::pair<std::string, std::function<void(duo::calibration_par
 
 void test_resume(uint64_t seed) {
     const auto model = make_induction_model({});
-    for (const calibration_method method : { calibration_method::combined, calibration_method::ablation, calibration_method::greedy, calibration_method::masks, calibration_method::mass }) {
+    for (const calibration_method method : { calibration_method::windows, calibration_method::combined, calibration_method::ablation, calibration_method::greedy, calibration_method::masks, calibration_method::mass }) {
         const temporary_file file;
         auto p = make_params(method, seed);
         p.partial = file.path;
@@ -548,6 +623,7 @@ int main() {
     llama_backend_init();
     const uint64_t seed = check::seed();
     test_retrieval_head_ranks_first(seed);
+    test_windows(seed);
     test_strict(seed);
     test_unequal_samples(seed);
     test_architectures(seed);

@@ -28,8 +28,15 @@ using namespace duo;
 
 static gate_pattern parse(const std::string & text) { return parse_gate_pattern(text, "in"); }
 
+static bool same(const std::vector<cache_type_loss> & a, const std::vector<cache_type_loss> & b) {
+    return std::equal(a.begin(), a.end(), b.begin(), b.end(), [](const cache_type_loss & x, const cache_type_loss & y) {
+        return x.type == y.type && x.loss == y.loss && x.correct == y.correct;
+    });
+}
+
 static bool same(const gate_pattern & a, const gate_pattern & b) {
-    return a.n_layer == b.n_layer && a.n_head_kv == b.n_head_kv && a.n_head_layer == b.n_head_layer && a.gates.size() == b.gates.size() &&
+    return same(a.k_types, b.k_types) && same(a.v_types, b.v_types) &&
+           a.n_layer == b.n_layer && a.n_head_kv == b.n_head_kv && a.n_head_layer == b.n_head_layer && a.gates.size() == b.gates.size() &&
            std::memcmp(a.gates.data(), b.gates.data(), a.gates.size() * sizeof(float)) == 0 &&
            a.sink == b.sink && a.recent == b.recent && a.provenance == b.provenance &&
            a.windows == b.windows && a.sinks == b.sinks && a.loss_windows == b.loss_windows && a.losses == b.losses;
@@ -304,7 +311,7 @@ static void test_windows() {
 
     const auto with = [](const std::string & rest) { return "{\"llamaDuoPattern\":2,\"layers\":2,\"kvHeads\":2,\"gates\":[[1,0],[1]],\n" + rest + "}"; };
     const struct { std::string text, where, what; } cases[] = {
-        { with("\"windos\":[]"),                 "line 2, column 1: ",  "unknown key \"windos\"; expected llamaDuoPattern, layers, kvHeads, sink, recent, gates or provenance, windows, sinks or losses" },
+        { with("\"windos\":[]"),                 "line 2, column 1: ",  "unknown key \"windos\"; expected llamaDuoPattern, layers, kvHeads, sink, recent, gates or provenance, windows, sinks, losses or cacheTypes" },
         { with("\"windows\":[[1,2]]"),           "line 2, column 11: ", "windows is an array of 1; expected an array of 2 rows, because \"layers\" is 2" },
         { with("\"windows\":[[1,2],[1,2]]"),     "line 2, column 18: ", "windows[1] is an array of 2; expected an array of 1 values, because gates[1] has as many" },
         { with("\"windows\":[[1,-2],[1]]"),      "line 2, column 15: ", "windows[0][1] is -2; expected a whole number from 0 to 536870912" },

@@ -1,5 +1,6 @@
 import { readFile, rm } from 'node:fs/promises';
 
+import { cacheTypes as allCacheTypes } from '../core/cache-types.ts';
 import { calibrationMethods } from '../gates/calibration-methods.ts';
 import { calibrateTable } from '../gates/option-tables.ts';
 import { sidecarPath } from '../gates/own.ts';
@@ -9,7 +10,7 @@ import type { Command } from './command.ts';
 import { contextFlags, loadGiven, modelPath } from './context-flags.ts';
 import { flagOf, parseFlags, UsageError, type Flags, type Given } from './flags.ts';
 import { gateMap, gateMapLegend } from './gate-map.ts';
-import { choices } from './lists.ts';
+import { choices, numbers } from './lists.ts';
 import { formatCount, print, printJson } from './output.ts';
 import { resolveUserPath } from './paths.ts';
 import { formatOf } from './pattern-file.ts';
@@ -36,6 +37,8 @@ const flags = {
   masks: flagOf(calibrateTable.masks),
   sink: flagOf(calibrateTable.sink),
   recent: flagOf(calibrateTable.recent),
+  windows: flagOf(calibrateTable.windows),
+  cacheTypes: flagOf(calibrateTable.cacheTypes),
   gpuLayers,
   threads,
   json: { names: ['--json'], kind: 'switch', help: 'print one JSON object and nothing else' },
@@ -77,7 +80,9 @@ async function calibrateOptions(given: CalibrateFlags): Promise<CalibrateOptions
   const methods = choices('--method', given.method, calibrationMethods);
   if (methods && methods.length > 1) throw new UsageError(`--method needs one method, got ${methods.join(',')}.`);
   const text = given.text === undefined ? undefined : await readFile(resolveUserPath(given.text), 'utf8');
-  return { method: methods?.[0], contextSize, samples, questions, seed, masks, threads, sink, recent, strict, text };
+  const windows = numbers('--windows', given.windows, 'whole numbers of at least 1', (value) => Number.isInteger(value) && value >= 1);
+  const cacheTypes = choices('--cache-types', given.cacheTypes, allCacheTypes);
+  return { method: methods?.[0], windows, cacheTypes, contextSize, samples, questions, seed, masks, threads, sink, recent, strict, text };
 }
 
 /** Shows progress. What is done at first is what an earlier run had measured. */

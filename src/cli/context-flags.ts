@@ -27,6 +27,7 @@ export const contextFlags = {
   },
   duoSparsity: flagOf(duoTable.sparsity),
   duoThreshold: flagOf(duoTable.threshold),
+  duoBudget: flagOf(duoTable.budget),
   duoSink: flagOf(duoTable.sink),
   duoRecent: flagOf(duoTable.recent),
   duoWindowStep: flagOf(duoTable.windowStep),
@@ -105,11 +106,23 @@ export function planOptions(given: ContextFlags): PlanOptions {
  * @throws UsageError where sparsity and threshold are both given
  */
 export function duoOptions(given: ContextFlags): DuoOptions | undefined {
-  const { duoGates, duoSparsity: sparsity, duoThreshold: threshold, duoSink: sink, duoRecent: recent, duoWindowStep: windowStep } = given;
-  const asked = [duoGates, sparsity, threshold, sink, recent, windowStep].some((value) => value !== undefined);
+  const {
+    duoGates,
+    duoSparsity: sparsity,
+    duoThreshold: threshold,
+    duoBudget: budget,
+    duoSink: sink,
+    duoRecent: recent,
+    duoWindowStep: windowStep,
+  } = given;
+  const asked = [duoGates, sparsity, threshold, budget, sink, recent, windowStep].some((value) => value !== undefined);
   if (!asked) return undefined;
   if (sparsity !== undefined && threshold !== undefined) throw new UsageError('Give --duo-sparsity or --duo-threshold, not both.');
+  if (budget !== undefined && [sparsity, threshold, recent].some((value) => value !== undefined))
+    throw new UsageError(
+      'Give --duo-budget without --duo-sparsity, --duo-threshold and --duo-recent: it chooses heads and windows itself.',
+    );
   const gates = duoGates === undefined || duoGates === 'auto' ? duoGates : resolveUserPath(duoGates);
   const choice = threshold === undefined ? { sparsity } : { threshold };
-  return { ...choice, gates, sink, recent, windowStep };
+  return { ...choice, budget, gates, sink, recent, windowStep };
 }

@@ -1,3 +1,4 @@
+import { budgetNumber } from '../core/budget.ts';
 import { cacheTypes, type CacheType } from '../core/cache-types.ts';
 import { evaluate, type Progress } from '../eval/evaluate.ts';
 import { modes } from '../eval/modes.ts';
@@ -59,6 +60,12 @@ const flags = {
     kind: 'path',
     value: 'FILE|auto|even',
     help: "gate pattern (default: the model's own, if it has one); even: every other head",
+  },
+  duoBudget: {
+    names: ['--duo-budget'],
+    kind: 'text',
+    value: 'B,B,...',
+    help: 'instead of shares of heads: shares of a full f16 cache (0.3), or sizes (4GiB)',
   },
   duoSparsity: { names: ['--duo-sparsity'], kind: 'text', value: 'S,S,...', help: 'shares of KV heads that stream (default: 0.5)' },
   duoSink,
@@ -140,7 +147,10 @@ function evaluationOptions(given: EvalFlags): EvaluationOptions {
     tasks: taskList(given.task) ?? ['needle'],
     modes: different('--modes', choices('--modes', given.modes, modes)),
     gates: duoGates === undefined || duoGates === 'auto' || duoGates === 'even' ? duoGates : resolveUserPath(duoGates),
-    sparsities: numbers('--duo-sparsity', given.duoSparsity, 'numbers from 0 to 1', (value) => value >= 0 && value <= 1) ?? [0.5],
+    sparsities:
+      numbers('--duo-sparsity', given.duoSparsity, 'numbers from 0 to 1', (value) => value >= 0 && value <= 1) ??
+      (given.duoBudget === undefined ? [0.5] : []),
+    budgets: budgets(given.duoBudget),
     chunks: numbers('--duo-chunk', given.duoChunk, 'integers of at least 1', (value) => Number.isInteger(value) && value >= 1) ?? [1],
     sink,
     recent,
@@ -156,6 +166,16 @@ function evaluationOptions(given: EvalFlags): EvaluationOptions {
     data: data === undefined ? undefined : resolveUserPath(data),
     plan: workOptions(given),
   };
+}
+
+/** A number stays one, so that 0.3 and .3 are the same. */
+function budgets(given: string | undefined): (number | string)[] {
+  const values = (texts('--duo-budget', given) ?? []).map((text) => {
+    if (budgetNumber(text) === undefined)
+      throw new UsageError(`--duo-budget needs shares of a full f16 cache or sizes, got ${JSON.stringify(text)}.`);
+    return Number.isFinite(Number(text)) ? Number(text) : text;
+  });
+  return different('--duo-budget', values);
 }
 
 /** Names of tasks; those that read data may name one file after a stroke: longbench/hotpotqa. */

@@ -1,9 +1,10 @@
-import type { DuoOptions, Model, PlanOptions } from '../index.ts';
+import { readGates, type DuoOptions, type Model, type PlanOptions } from '../index.ts';
 import type { Command } from './command.ts';
 import { contextFlags, duoOptions, loadGiven, planOptions } from './context-flags.ts';
 import { parseFlags, type Flags } from './flags.ts';
 import { formatBytes, formatCount, formatRange, print, printJson } from './output.ts';
 import { heading, table } from './table.ts';
+import { tradeOffs, type TradeOff } from './trade-off.ts';
 import { warn } from './warnings.ts';
 
 const flags = {
@@ -64,13 +65,23 @@ type Report = {
   /** Bytes of recurrent layers' states, whatever the context. */
   recurrentBytes: number;
   contexts: ContextCost[];
+  /** What a context of this size can be had for; empty where the gates have no losses. */
+  tradeOffs: { contextSize: number; choices: TradeOff[] };
   rings: RingCost[];
 };
 
 async function inspectModel(model: Model, plan: PlanOptions, duo: DuoOptions | undefined): Promise<Report> {
   // Every head streaming needs no gates.
   const { supported, reason, kv } = await model.planContext({ ...plan, duo: duo ?? { sparsity: 1 } });
-  const none = { heads: null, window: null, slidingWindows: null, recurrentBytes: 0, contexts: [], rings: [] };
+  const none = {
+    heads: null,
+    window: null,
+    slidingWindows: null,
+    recurrentBytes: 0,
+    contexts: [],
+    tradeOffs: { contextSize: 0, choices: [] },
+    rings: [],
+  };
   const report = { model: modelFacts(model), mixedHeads: { supported, reason }, ...none };
   if (!supported) return report;
   const window = { sink: kv.sink, recent: kv.recent, windowStep: kv.windowStep };
@@ -82,6 +93,7 @@ async function inspectModel(model: Model, plan: PlanOptions, duo: DuoOptions | u
     slidingWindows: kv.windowedHeads > 0 ? { heads: kv.windowedHeads, cells: kv.windowedCells, bytes: kv.windowedBytes } : null,
     recurrentBytes: kv.recurrentBytes,
     contexts: await contextCosts(model, plan, duo, streaming),
+    tradeOffs: await tradeOffsOf(model, plan, duo),
     rings: await ringCosts(model, plan, duo ?? streaming),
   };
 }
@@ -117,6 +129,14 @@ async function contextCosts(model: Model, plan: PlanOptions, duo: DuoOptions | u
     costs.push({ contextSize, fullBytes, mixedBytes: mixed?.totalBytes ?? (fullBytes + streamingBytes) / 2, streamingBytes });
   }
   return costs;
+}
+
+/** Of the context that is asked for, or of the largest that the model was trained for. */
+async function tradeOffsOf(model: Model, plan: PlanOptions, duo: DuoOptions | undefined): Promise<Report['tradeOffs']> {
+  const contextSize = typeof plan.contextSize === 'number' ? plan.contextSize : model.info.trainedContextSize;
+  const { gates: given = 'auto' } = duo ?? {};
+  const gates = given === 'auto' ? model.gates : typeof given === 'string' ? await readGates(given) : undefined;
+  return { contextSize, choices: gates?.losses ? await tradeOffs(model, { ...plan, contextSize }, gates) : [] };
 }
 
 async function ringCosts(model: Model, plan: PlanOptions, duo: DuoOptions): Promise<RingCost[]> {
@@ -171,6 +191,21 @@ function render(report: Report): string {
     ]);
     const mixed = heads ? 'mixed' : 'half of the heads stream';
     sections.push(`${heading('KV cache')}\n${table(['context', 'full', mixed, 'all stream'], rows)}`);
+  }
+  const { contextSize, choices } = report.tradeOffs;
+  if (choices.length > 0) {
+    const rows = choices.map((row) => [
+      row.choice,
+      formatBytes(row.bytes),
+      `${(100 * row.share).toFixed(0)}%`,
+      row.typeK === row.typeV ? row.typeK : `${row.typeK}/${row.typeV}`,
+      `${row.retrievalHeads} + ${row.streamingHeads}`,
+      row.breaks === null
+        ? row.expectedLoss.toPrecision(3)
+        : `${row.expectedLoss.toPrecision(3)}, breaks the model: keeps ${(100 * row.breaks).toFixed(0)}% of answers`,
+    ]);
+    const title = heading(`What ${formatCount(contextSize)} tokens can be had for`);
+    sections.push(`${title}\n${table(['choice', 'KV cache', 'of f16', 'K/V', 'full + windowed heads', 'expected loss'], rows)}`);
   }
   if (report.rings.length > 0) {
     const rows = report.rings.map((ring) => [formatCount(ring.ubatchSize), formatCount(ring.cells), formatBytes(ring.streamingBytes)]);

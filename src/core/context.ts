@@ -6,7 +6,8 @@ import type { CacheType } from './cache-types.ts';
 import { Chat } from './chat.ts';
 import { absolutePath, checkOptions, nativeOptions, toJson } from './check-options.ts';
 import type { DeviceMemory } from './devices.ts';
-import { refuseBoth } from './duo.ts';
+import { budgetNumber } from './budget.ts';
+import { refuseBeside, refuseBoth } from './duo.ts';
 import { Generation, type GenerationSource } from './generation.ts';
 import { infillPrompt, type Gap } from './infill.ts';
 import { nativeLoras } from './lora.ts';
@@ -42,6 +43,11 @@ export type MemoryReport = {
   totalBytes: number;
   /** The same if no head streamed: what llama.cpp's own cache takes for this context, but for how it rounds windows. */
   fullBytes: number;
+  /** Types of the rows: what was asked for, or what a budget has chosen. */
+  typeK: CacheType;
+  typeV: CacheType;
+  /** What a budget's choice is expected to lose, in the unit of the pattern's losses; null where there is no budget, or nothing was measured. */
+  expectedLoss: number | null;
   /** KV heads of each kind, over all layers. */
   retrievalHeads: number;
   streamingHeads: number;
@@ -215,10 +221,15 @@ function speculativeRequest(speculative: SpeculativeOptions | 'lookup'): Record<
 function duoRequest(duo: DuoOptions): Record<string, unknown> {
   checkOptions<DuoOptions>(duo, duoTable, 'duo.');
   refuseBoth(duo, 'duo.');
+  refuseBeside(duo);
   const needless = duo.gates === undefined && (duo.sparsity === 0 || duo.sparsity === 1);
   const gates = needless ? undefined : (duo.gates ?? duoTable.gates.default);
   const isPath = gates instanceof URL || (typeof gates === 'string' && gates !== 'auto');
-  return { ...nativeOptions<DuoOptions>(duo, duoTable), gates: isPath ? absolutePath('duo.gates', gates) : gates };
+  return {
+    ...nativeOptions<DuoOptions>(duo, duoTable),
+    budget: budgetNumber(duo.budget),
+    gates: isPath ? absolutePath('duo.gates', gates) : gates,
+  };
 }
 
 /** What the library tells, in its words. */

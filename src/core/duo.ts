@@ -1,8 +1,9 @@
 import { OptionError } from '../errors.ts';
+import type { CacheType } from './cache-types.ts';
 
 /** A gate pattern as JSON: the form of llama-duo's pattern files. */
 export type GatePatternJson = {
-  /** The version of this form: 2 where it has windows, sinks or losses, which builds that know version 1 alone refuse. */
+  /** The version of this form: 2 where it has windows, sinks, losses or cache types, which builds that know version 1 alone refuse. */
   llamaDuoPattern: 1 | 2;
   layers: number;
   kvHeads: number;
@@ -16,17 +17,27 @@ export type GatePatternJson = {
   /** `sinks[layer]`: the number of first keys that streaming heads of a layer see, likewise. */
   sinks?: number[] | undefined;
   losses?: WindowLosses | undefined;
+  cacheTypes?: CacheTypeLosses | undefined;
   /** Where it comes from: model, method, data, seed, version, date. */
   provenance?: Record<string, unknown> | undefined;
 };
 
-/** What was lost where one head alone saw no more than a window; the unit is the method's, which the provenance names. */
+/**
+ * What is lost where a head sees no more than a window, as it adds to what the heads that are needed less lose; the unit is the method's, which the provenance
+ * names.
+ */
 export type WindowLosses = {
   /** Rising. */
   windows: number[];
   /** `heads[layer][kvHead]`: a loss for each of the windows. */
   heads: number[][][];
 };
+
+/** What rows of a cache type lose where every head sees everything: the loss in the unit of a head's, and the share of the answers' tokens that are right. */
+export type CacheTypeLoss = { loss: number; correct: number };
+
+/** By type, f16 among them, for K and for V. */
+export type CacheTypeLosses = Record<'k' | 'v', Partial<Record<CacheType, CacheTypeLoss>>>;
 
 /** What can be written as a pattern: a `GatePattern`. */
 export type GatePatternLike = { toJSON(): GatePatternJson };
@@ -39,6 +50,13 @@ export type HeadChoice = { sparsity?: number | undefined; threshold?: undefined 
 
 /** Where the gates of a context come from; 'auto' is the model's own. */
 export type Gates = 'auto' | (string & {}) | URL | GatePatternLike | GatePatternJson;
+
+/** @throws OptionError where a budget stands beside what it chooses itself */
+export function refuseBeside(choice: { budget?: unknown; sparsity?: unknown; threshold?: unknown; recent?: unknown }): void {
+  const { budget, sparsity, threshold, recent } = choice;
+  if (budget === undefined || [sparsity, threshold, recent].every((value) => value === undefined)) return;
+  throw new OptionError('duo.budget', budget, 'no budget beside a sparsity, a threshold or a window: it chooses heads and windows itself');
+}
 
 /** @throws OptionError where heads are chosen in both ways */
 export function refuseBoth(choice: { sparsity?: number | undefined; threshold?: number | undefined }, prefix = ''): void {

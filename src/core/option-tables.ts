@@ -36,6 +36,7 @@ import type {
   TokenizeOptions,
   WeightOptions,
 } from './option-types.ts';
+import { budgetNumber } from './budget.ts';
 import type { Gates, HeadChoice } from './duo.ts';
 import type { CoreModel } from './model.ts';
 import { isLora, type Lora, type ScaledLora } from './lora.ts';
@@ -188,6 +189,17 @@ export const duoTable = {
     value: 'FILE|auto',
   }),
   ...headChoiceTable,
+  budget: special<number | string>()({
+    doc:
+      "Instead of both: what the cache of all sequences may take. A share of the bytes of a full f16 cache, such as 0.3; or bytes, such as 2 ** 30 or '4GiB'. Heads, " +
+      'windows and, where both are f16, cache types are those that lose least by what calibration has measured.',
+    type: 'number | string',
+    accepts: (value) => budgetNumber(value) !== undefined,
+    expected: "a share of a full f16 cache, such as 0.3, or a size, such as '4GiB'",
+    flags: ['--duo-budget'],
+    value: 'SIZE',
+    form: { type: 'number', min: 1e-6, max: Number.MAX_SAFE_INTEGER },
+  }),
   sink: integer({
     min: 0,
     doc: 'First tokens that a streaming head sees.',

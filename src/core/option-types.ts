@@ -81,6 +81,11 @@ export type DuoOptions = HeadChoice & {
    * own, from its metadata or `model.duo.json` beside it. Of no account at sparsity 0 (every head keeps all) and 1 (every head streams). Default: 'auto'.
    */
   gates?: Gates | undefined;
+  /**
+   * Instead of both: what the cache of all sequences may take. A share of the bytes of a full f16 cache, such as 0.3; or bytes, such as 2 ** 30 or '4GiB'.
+   * Heads, windows and, where both are f16, cache types are those that lose least by what calibration has measured.
+   */
+  budget?: number | string | undefined;
   /** First tokens that a streaming head sees. Default: the pattern's, else 64. */
   sink?: number | undefined;
   /** Recent tokens that a streaming head sees. Default: the pattern's, else 256. */

@@ -18,8 +18,10 @@ export type Mode = (typeof modes)[number];
 /** One way to run a prompt. */
 export type Variant = {
   mode: Mode;
-  /** The share of heads that stream; null in llama.cpp's own cache. */
+  /** The share of heads that stream; null in llama.cpp's own cache, and where a budget chooses. */
   sparsity: number | null;
+  /** What chooses heads, windows and cache types instead. */
+  budget: number | string | null;
   /** Steps of the streaming heads' window: 1 is strict. null in llama.cpp's own cache. */
   chunk: number | null;
   typeK: CacheType;
@@ -38,6 +40,8 @@ const randomDraws = 8;
 export type VariantOptions = {
   modes: readonly Mode[];
   sparsities: readonly number[];
+  /** Beside sparsities, for duo and random. */
+  budgets: readonly (number | string)[];
   chunks: readonly number[];
   types: readonly { typeK: CacheType; typeV: CacheType }[];
   /** The model's gates; duo and inverted need them. */
@@ -57,8 +61,8 @@ export type VariantOptions = {
  */
 export function variants(options: VariantOptions): Variant[] {
   const { types, chunks } = options;
-  return options.modes.flatMap((mode) =>
-    sparsitiesOf(mode, options).flatMap((sparsity) =>
+  return options.modes.flatMap((mode) => [
+    ...sparsitiesOf(mode, options).flatMap((sparsity) =>
       (sparsity === null ? [null] : chunks).flatMap((chunk) =>
         types.map(({ typeK, typeV }): Variant => {
           const label = [
@@ -68,11 +72,46 @@ export function variants(options: VariantOptions): Variant[] {
             ...(types.length > 1 ? [typeK === typeV ? typeK : `${typeK}/${typeV}`] : []),
           ].join(' ');
           const duo = chunk === null ? undefined : duoOf(mode, sparsity ?? 0, chunk, options);
-          return { mode, sparsity, chunk, typeK, typeV, label, draws: mode === 'random' ? randomDraws : 1, ...(duo && { duo }) };
+          const draws = mode === 'random' ? randomDraws : 1;
+          return { mode, sparsity, budget: null, chunk, typeK, typeV, label, draws, ...(duo && { duo }) };
         }),
       ),
     ),
-  );
+    ...(mode === 'duo' || mode === 'random'
+      ? options.budgets.flatMap((budget) => chunks.map((chunk) => ofBudget(mode, budget, chunk, options)))
+      : []),
+  ]);
+}
+
+/** Types are the budget's choice, too. */
+function ofBudget(mode: 'duo' | 'random', budget: number | string, chunk: number, options: VariantOptions): Variant {
+  const { gates, seed, chunks } = options;
+  if (gates === undefined) throw new OptionError('gates', gates, `gates, which a budget chooses by`);
+  const size = typeof budget === 'number' && budget <= 1 ? percent(budget) : String(budget);
+  const label = [mode, 'budget', size, ...(chunks.length > 1 ? [`chunk ${chunk}`] : [])].join(' ');
+  const duo = (draw: number): DuoOptions => ({
+    budget,
+    windowStep: chunk,
+    gates: mode === 'duo' ? gates : shuffled(gates, new Random(seed, 'gates', draw)),
+  });
+  return { mode, sparsity: null, budget, chunk, typeK: 'f16', typeV: 'f16', label, draws: mode === 'random' ? randomDraws : 1, duo };
+}
+
+/** The same gates and losses, each of another head: choices of the same sizes that know nothing of which heads are needed. */
+export function shuffled(pattern: GatePatternJson, random: Random): GatePatternJson {
+  const places = pattern.gates.flatMap((row, layer) => row.map((_, head) => [layer, head] as const));
+  const from = random.shuffle(places);
+  const moved = <T>(rows: readonly (readonly T[])[]): T[][] => {
+    const next = from.map(([layer, head]) => rows[layer]?.[head] as T);
+    return rows.map((row) => next.splice(0, row.length));
+  };
+  const { losses, windows } = pattern;
+  return {
+    ...pattern,
+    gates: moved(pattern.gates),
+    ...(windows && { windows: moved(windows) }),
+    ...(losses && { losses: { ...losses, heads: moved(losses.heads) } }),
+  };
 }
 
 /** Any two sparsities that can be told apart have different names: as many digits as doubles keep. */

@@ -38,6 +38,8 @@ export type EvaluationOptions = {
   /** A gate pattern's path, `auto` for the model's own, or `even` for every other head. Default: the model's own if it has any. */
   gates?: string | undefined;
   sparsities: readonly number[];
+  /** Beside sparsities: what a cache may take. */
+  budgets?: readonly (number | string)[] | undefined;
   /** Steps of streaming heads' windows: 1 is strict. */
   chunks: readonly number[];
   sink?: number | undefined;
@@ -85,7 +87,7 @@ export async function planEvaluation(model: Model, options: EvaluationOptions): 
   const modes = options.modes ?? (gates ? ['full', 'duo', 'streaming'] : ['full', 'streaming']);
   if (!gates && modes.some((mode) => mode === 'duo' || mode === 'inverted')) throw noGates(model);
 
-  const all = variants({ ...options, modes, gates, kvHeads: gatedHeads, sink, recent });
+  const all = variants({ ...options, budgets: options.budgets ?? [], modes, gates, kvHeads: gatedHeads, sink, recent });
   for (const { typeK, typeV, duo } of all) {
     const plan = { ...options.plan, typeK, typeV };
     if (duo) await requireMixedHeads(model, { ...plan, duo: duo(0) }, 'llama-duo eval --modes full measures it with full heads.');
@@ -118,7 +120,7 @@ export async function planEvaluation(model: Model, options: EvaluationOptions): 
     model: fingerprint(model.info.path),
     tasks,
     variants: all.map(({ label, sparsity, typeK, typeV, chunk }) => [label, sparsity, typeK, typeV, chunk]),
-    gates: gates ? digest(JSON.stringify(gates.gates)) : 'none',
+    gates: gates ? digest(JSON.stringify([gates.gates, ...(options.budgets?.length ? [gates.losses, gates.cacheTypes] : [])])) : 'none',
     sink,
     recent,
     chunks: options.chunks,

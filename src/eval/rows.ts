@@ -24,6 +24,8 @@ export type Row = {
   prefillTokensPerSecond: number;
   /** The share of heads that stream, and their number; null and 0 in llama.cpp's own cache, as are sink, recent and chunk. */
   sparsity: number | null;
+  /** What chose heads, windows and types instead; null: nothing did. */
+  budget: number | string | null;
   retrievalHeads: number;
   streamingHeads: number;
   sink: number | null;
@@ -57,7 +59,7 @@ function rowOf(results: readonly Result[], variant: Variant, batch: Batch, depth
   const scores = within.flatMap(({ outcome }) => outcome.scores.filter((score) => score.depth === depth));
   const weight = scores.reduce((sum, score) => sum + score.weight, 0);
   const mean = scores.reduce((sum, score) => sum + score.value * score.weight, 0) / weight;
-  const { mode, sparsity, chunk, typeK, typeV, label, duo } = variant;
+  const { mode, sparsity, budget, chunk, label, duo } = variant;
   const row: Row = {
     mode,
     task: batch.task,
@@ -71,13 +73,14 @@ function rowOf(results: readonly Result[], variant: Variant, batch: Batch, depth
     decodeTokensPerSecond: rate(within.map(({ outcome }) => outcome.decode)),
     prefillTokensPerSecond: rate(within.map(({ outcome }) => outcome.prefill)),
     sparsity,
+    budget,
     retrievalHeads: first.kv.retrievalHeads,
     streamingHeads: first.kv.streamingHeads,
     sink: duo ? first.kv.sink : null,
     recent: duo ? first.kv.recent : null,
     chunk,
-    typeK,
-    typeV,
+    typeK: first.kv.typeK,
+    typeV: first.kv.typeV,
     seed,
     variant: label,
   };

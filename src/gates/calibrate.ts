@@ -6,7 +6,7 @@ import { basename } from 'node:path';
 import type { BuildInfo } from '../core/build-info.ts';
 import type { GatePatternJson } from '../core/duo.ts';
 import { calibrationSamples } from '../synthetic/samples.ts';
-import { ContextError } from '../errors.ts';
+import { ContextError, OptionError } from '../errors.ts';
 import type { Handle, Native } from '../ffi/native.ts';
 import { GatePattern } from './pattern.ts';
 import { runJob } from '../ffi/job.ts';
@@ -36,17 +36,33 @@ export type Calibration = {
 /** @internal {@link Model.calibrate} */
 export async function calibrate(native: Native, model: CoreModel, handle: () => Handle, options: CalibrateOptions): Promise<Calibration> {
   checkOptions(options, calibrateTable);
-  const { method, questions, seed, sink, recent, strict } = withDefaults(options, calibrateTable);
+  const { method, questions, seed, sink, recent, strict, cacheTypes } = withDefaults(options, calibrateTable);
   const { samples: count = defaultSamples(model), text, masks, threads, onProgress, signal } = options;
   // Every head streams, which needs no gates.
   await requireMixedHeads(model, { duo: { sparsity: 1 } }, 'There is nothing to calibrate: it runs with full heads.');
   const partial = options.partial === undefined ? undefined : absolutePath('partial', options.partial);
-  const contextSize = options.contextSize ?? defaultContextSize(model, sink, recent);
-  const samples = await calibrationSamples(model, count, { contextSize, questions, sink, recent, seed, text }, signal);
+  const byWindows = method === 'windows';
+  const asked = options.windows ?? (options.recent === undefined ? undefined : [options.recent]);
+  const contextSize = options.contextSize ?? (byWindows ? ladderContextSize(model, sink, asked) : defaultContextSize(model, sink, recent));
+  const windows = byWindows ? (asked ?? ladder(contextSize)) : undefined;
+  checkLadder(windows, contextSize);
+  const hidden = windows?.at(-1) ?? recent;
+  const samples = await calibrationSamples(model, count, { contextSize, questions, sink, recent: hidden, seed, text }, signal);
   const began = performance.now();
   const modelSha256 = await sha256Of(model.info.path, signal);
 
-  const request = { method, samples, sink, recent, strict, masks, seed, threads, partial, modelId: modelSha256 };
+  const request = {
+    method,
+    samples,
+    sink,
+    ...(byWindows ? { windows, cacheTypes } : { recent }),
+    strict,
+    masks,
+    seed,
+    threads,
+    partial,
+    modelId: modelSha256,
+  };
   const found = await runJob<Omit<Calibration, 'pattern' | 'seconds'> & { pattern: GatePatternJson }>(
     native,
     () => native.calibrate(handle(), toJson(request)),
@@ -83,6 +99,34 @@ export async function calibrate(native: Native, model: CoreModel, handle: () => 
 function defaultSamples({ info }: CoreModel): number {
   const heads = info.gatedHeads.reduce((sum, count) => sum + count, 0);
   return Math.max(2, Math.min(16, Math.round(180 / heads)));
+}
+
+/** Each window four times the one before it; a sample is at least twice as long as any. */
+function ladder(contextSize: number): number[] {
+  const windows = [];
+  for (let window = smallestWindow; 2 * window <= contextSize; window *= 4) windows.push(window);
+  return windows.length > 0 ? windows : [Math.max(1, Math.floor(contextSize / 4))];
+}
+
+const smallestWindow = 256;
+
+/** @throws OptionError for a window that a sample says little of */
+function checkLadder(windows: readonly number[] | undefined, contextSize: number): void {
+  const largest = windows?.at(-1) ?? 0;
+  if (2 * largest <= contextSize) return;
+  throw new OptionError(
+    'windows',
+    windows,
+    `windows of at most half of a sample, which has ${contextSize} tokens: take larger samples (contextSize) or smaller windows`,
+  );
+}
+
+/** Room for the windows that are asked for, or for two. */
+function ladderContextSize(model: CoreModel, sink: number, windows: readonly number[] | undefined): number {
+  const largest = windows?.at(-1);
+  if (largest === undefined)
+    return Math.max(defaultContextSize(model, sink, smallestWindow), Math.min(2048, model.info.trainedContextSize));
+  return defaultContextSize(model, sink, largest);
 }
 
 /** Room for the window, and as much again for facts beyond it. */

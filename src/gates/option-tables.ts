@@ -1,4 +1,5 @@
-import { boolean, choice, integer, path, progress, signal, text, type Table } from '../core/options.ts';
+import { cacheTypes, type CacheType } from '../core/cache-types.ts';
+import { boolean, choice, integer, path, progress, signal, special, text, type Table } from '../core/options.ts';
 import { calibrationMethods } from './calibration-methods.ts';
 import type { CalibrateOptions, EmbedOptions, ReadGatesOptions } from './option-types.ts';
 
@@ -6,11 +7,12 @@ import type { CalibrateOptions, EmbedOptions, ReadGatesOptions } from './option-
 export const maxSamples = 256;
 
 const maxWindow = 2 ** 24;
+const maxWindows = 64;
 
 export const calibrateTable = {
   method: choice(calibrationMethods, {
     type: 'CalibrationMethod',
-    default: 'combined',
+    default: 'windows',
     doc: 'How heads are scored; docs/calibration.md compares the methods.',
     flags: ['--method'],
     value: 'M',
@@ -18,7 +20,7 @@ export const calibrateTable = {
   contextSize: integer({
     min: 1,
     doc: 'Tokens of a sample.',
-    otherwise: '1024, or what the window needs, at most what the model was trained for',
+    otherwise: '2048 by method windows, else 1024; or what the windows need, at most what the model was trained for',
     flags: ['-c', '--ctx', '--ctx-size'],
     value: 'N',
     native: null,
@@ -62,9 +64,37 @@ export const calibrateTable = {
     min: 0,
     max: maxWindow,
     default: 256,
-    doc: 'Recent tokens that a streaming head will see.',
+    doc: 'Recent tokens that a streaming head will see; by method windows the only number that is measured.',
     flags: ['--duo-recent'],
     value: 'N',
+  }),
+  windows: special<readonly number[]>()({
+    doc: 'Method windows: the numbers of recent tokens that are measured, rising. Samples are at least twice as long as the largest.',
+    otherwise: 'recent where it is given, else 256, 1024, 4096 and so on, up to half of a sample',
+    type: 'readonly number[]',
+    accepts: (value) =>
+      Array.isArray(value) &&
+      value.length > 0 &&
+      value.length <= maxWindows &&
+      value.every(
+        (window: unknown, i) =>
+          Number.isInteger(window) && (window as number) > (i === 0 ? 0 : (value[i - 1] as number)) && (window as number) <= maxWindow,
+      ),
+    expected: `an array of 1 to ${maxWindows} rising integers`,
+    flags: ['--windows'],
+    value: 'N,N,...',
+  }),
+  cacheTypes: special<readonly CacheType[]>()({
+    doc: 'Method windows: the cache types whose rows are measured, beside f16.',
+    default: ['q8_0', 'q4_0'],
+    type: 'readonly CacheType[]',
+    accepts: (value) =>
+      Array.isArray(value) &&
+      new Set(value).size === value.length &&
+      value.every((type) => type !== 'f16' && cacheTypes.includes(type as CacheType)),
+    expected: `an array of different types of ${cacheTypes.filter((type) => type !== 'f16').join(', ')}`,
+    flags: ['--cache-types'],
+    value: 'TYPE,...',
   }),
   strict: boolean({
     default: false,

@@ -1,12 +1,13 @@
 // Written by `npm run generate` from option-tables.ts.
 
+import type { CacheType } from '../core/cache-types.ts';
 import type { CalibrationMethod } from './calibration-methods.ts';
 
 /** How gates are found. */
 export type CalibrateOptions = {
-  /** How heads are scored; docs/calibration.md compares the methods. Default: 'combined'. */
+  /** How heads are scored; docs/calibration.md compares the methods. Default: 'windows'. */
   method?: CalibrationMethod | undefined;
-  /** Tokens of a sample. Default: 1024, or what the window needs, at most what the model was trained for. */
+  /** Tokens of a sample. Default: 2048 by method windows, else 1024; or what the windows need, at most what the model was trained for. */
   contextSize?: number | undefined;
   /** Texts to look things up in. 1 to 256. Default: 2, or more where the model has fewer than 72 KV heads: 180 divided by their number. */
   samples?: number | undefined;
@@ -18,8 +19,15 @@ export type CalibrateOptions = {
   text?: string | undefined;
   /** First tokens that a streaming head will see. 0 to 16777216. Default: 64. */
   sink?: number | undefined;
-  /** Recent tokens that a streaming head will see. 0 to 16777216. Default: 256. */
+  /** Recent tokens that a streaming head will see; by method windows the only number that is measured. 0 to 16777216. Default: 256. */
   recent?: number | undefined;
+  /**
+   * Method windows: the numbers of recent tokens that are measured, rising. Samples are at least twice as long as the largest. Default: recent where it is
+   * given, else 256, 1024, 4096 and so on, up to half of a sample.
+   */
+  windows?: readonly number[] | undefined;
+  /** Method windows: the cache types whose rows are measured, beside f16. Default: ["q8_0","q4_0"]. */
+  cacheTypes?: readonly CacheType[] | undefined;
   /** Read each text anew for every measurement: exact, and slow. Otherwise it is read once, with all heads seeing everything. Default: false. */
   strict?: boolean | undefined;
   /** Choices of heads that method masks tries. 2 to 1048576. Default: twice the number of KV heads. */

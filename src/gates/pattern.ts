@@ -1,4 +1,4 @@
-import { refuseBoth, type GatePatternJson, type HeadChoice, type WindowLosses } from '../core/duo.ts';
+import { refuseBoth, type CacheTypeLosses, type GatePatternJson, type HeadChoice, type WindowLosses } from '../core/duo.ts';
 import { headChoiceTable } from '../core/option-tables.ts';
 import { OptionError } from '../errors.ts';
 import type { Native } from '../ffi/native.ts';
@@ -27,6 +27,7 @@ export class GatePattern {
   /** `sinks[layer]`: the number of first keys that streaming heads of a layer see, where the pattern has one a layer. */
   readonly sinks: readonly number[] | undefined;
   readonly losses: Readonly<WindowLosses> | undefined;
+  readonly cacheTypes: Readonly<CacheTypeLosses> | undefined;
   readonly provenance: Readonly<Record<string, unknown>> | undefined;
   readonly #native: Native;
 
@@ -41,6 +42,7 @@ export class GatePattern {
     this.windows = json.windows && Object.freeze(json.windows.map((row) => Object.freeze(row)));
     this.sinks = json.sinks && Object.freeze(json.sinks);
     this.losses = json.losses && Object.freeze(json.losses);
+    this.cacheTypes = json.cacheTypes && Object.freeze(json.cacheTypes);
     this.provenance = json.provenance;
   }
 
@@ -89,9 +91,9 @@ export class GatePattern {
   }
 
   toJSON(): GatePatternJson {
-    const { layers, kvHeads, gates, sink, recent, windows, sinks, losses, provenance } = this;
+    const { layers, kvHeads, gates, sink, recent, windows, sinks, losses, cacheTypes, provenance } = this;
     return {
-      llamaDuoPattern: windows || sinks || losses ? 2 : 1,
+      llamaDuoPattern: windows || sinks || losses || cacheTypes ? 2 : 1,
       layers,
       kvHeads,
       gates: gates.map((layer) => [...layer]),
@@ -100,6 +102,7 @@ export class GatePattern {
       ...(windows !== undefined && { windows: windows.map((layer) => [...layer]) }),
       ...(sinks !== undefined && { sinks: [...sinks] }),
       ...(losses !== undefined && { losses: structuredClone(losses) }),
+      ...(cacheTypes !== undefined && { cacheTypes: structuredClone(cacheTypes) }),
       ...(provenance !== undefined && { provenance: { ...provenance } }),
     };
   }

@@ -1,7 +1,7 @@
 import { ContextError, OptionError } from '../errors.ts';
 import { Encoder } from './encoder.ts';
 import { haystackSteps } from './haystack.ts';
-import { fill, keys, sentence, texts, value } from './language.ts';
+import { fill, keys, list, sentence, texts, value } from './language.ts';
 import { Random } from './random.ts';
 import type { CoreModel } from '../core/model.ts';
 import { inSlices } from '../core/slices.ts';
@@ -63,8 +63,8 @@ function* sampling(
   return samples;
 }
 
-/** What is hidden in a context, what asks for it, and the answer. */
-type Fact = { statement: string; question: string; answer: string };
+/** What is hidden in a context, in this order, and what asks for it: the question, then answers, each with what leads to it. */
+type Fact = { statements: string[]; question: string; answers: { lead: string; text: string }[] };
 
 function* sample(
   encoder: Encoder,
@@ -74,25 +74,28 @@ function* sample(
   random: Random,
 ): Generator<void, CalibrationSample, void> {
   const { contextSize, questions, sink, recent } = options;
-  const facts = random.shuffle([...numbers(Math.ceil(questions / 2), random), ...passkeys(Math.floor(questions / 2), random)]);
-  const statements = facts.map(({ statement }) => encoder.next(` ${statement}`));
+  const facts = random.shuffle(factsOf(questions, random));
+  const statements = random.interleave(facts.map((fact) => fact.statements)).map((statement) => encoder.next(` ${statement}`));
   const head = [...before, ...encoder.opening(texts('multi-key').intro + sentence(random))];
 
   const tail: number[] = [];
   const answers: [number, number][] = [];
-  for (const { question, answer } of random.shuffle(facts)) {
-    tail.push(...encoder.next(question));
-    const first = tail.length;
-    tail.push(...encoder.next(answer));
-    answers.push([first, tail.length]);
+  for (const fact of random.shuffle(facts)) {
+    tail.push(...encoder.next(fact.question));
+    for (const { lead, text } of fact.answers) {
+      if (lead !== '') tail.push(...encoder.next(lead));
+      const first = tail.length;
+      tail.push(...encoder.next(text));
+      answers.push([first, tail.length]);
+    }
   }
 
   const room = contextSize - head.length - statements.flat().length - tail.length;
   const { tokens, gaps } = room > recent ? yield* filler(room, encoder, random, running) : { tokens: [], gaps: [] };
   // Behind the sinks, and before what the first question's tokens see.
   const places = gaps.filter((gap) => gap >= sink - head.length && gap <= room - recent);
-  if (places.length < facts.length) {
-    const least = contextSize - room + sink + recent + facts.length * tokensOfSentence;
+  if (places.length < statements.length) {
+    const least = contextSize - room + sink + recent + statements.length * tokensOfSentence;
     throw new OptionError(
       'contextSize',
       contextSize,
@@ -151,21 +154,70 @@ function* sentencesOf(text: string): Generator<void, string[], void> {
   return sentences;
 }
 
-/** Numbers that go with words. */
-function numbers(count: number, random: Random): Fact[] {
-  const t = texts('multi-key');
-  return random.sample(keys, count).map((key) => {
-    const slots = { key, value: value(random) };
-    return { statement: fill(t.needle, slots), question: fill(t.question + t.answer, slots), answer: fill(t.expected, slots) };
-  });
+/**
+ * What a long context is asked for in use: one thing, several at once in one answer, all values of a key, and what follows from what was said in several
+ * places. What is not asked for is not found: a head that only the second of two answers needs looks needless where one is asked for.
+ */
+function factsOf(count: number, random: Random): Fact[] {
+  const words = random.shuffle(keys);
+  const names = random.shuffle(texts('multi-passkey').names);
+  const kinds = [number, passkey, severalKeys, severalValues, chain];
+  return Array.from({ length: count }, (_, index) => (kinds[index % kinds.length] ?? number)({ words, names, random }));
 }
 
-/** Passkeys, told apart by words that running text has, too. */
-function passkeys(count: number, random: Random): Fact[] {
+/** Words and names that no other fact of the sample has. */
+type Unused = { words: string[]; names: string[]; random: Random };
+
+function take(items: string[]): string {
+  return items.pop() ?? '';
+}
+
+/** A number that goes with a word. */
+function number({ words, random }: Unused): Fact {
+  const t = texts('multi-key');
+  const slots = { key: take(words), value: value(random) };
+  return {
+    statements: [fill(t.needle, slots)],
+    question: fill(t.question + t.answer, slots),
+    answers: [{ lead: '', text: fill(t.expected, slots) }],
+  };
+}
+
+/** A passkey, told apart by a word that running text has, too. */
+function passkey({ names, random }: Unused): Fact {
   const t = texts('multi-passkey');
-  return random.sample(t.names, count).map((name) => {
-    const slots = { name, value: value(random) };
-    const question = fill(`${texts('passkey').question.replace(/\?$/, ` {name}?`)}${t.answer}`, slots);
-    return { statement: fill(t.needle, slots), question, answer: fill(t.expected, slots) };
-  });
+  const slots = { name: take(names), value: value(random) };
+  const question = fill(`${texts('passkey').question.replace(/\?$/, ` {name}?`)}${t.answer}`, slots);
+  return { statements: [fill(t.needle, slots)], question, answers: [{ lead: '', text: fill(t.expected, slots) }] };
+}
+
+/** The numbers of two words, in one answer. */
+function severalKeys({ words, random }: Unused): Fact {
+  const t = texts('multi-query');
+  const all = Array.from({ length: t.asked }, () => ({ key: take(words), value: value(random) }));
+  const question = fill(t.question + t.answer, { key: all[0]?.key ?? '', keys: list(all.map(({ key }) => key)) });
+  const answers = all.map((slots, index) => ({ lead: index === 0 ? '' : fill(t.join, slots), text: fill(t.expected, slots) }));
+  return { statements: random.shuffle(all).map((slots) => fill(t.needle, slots)), question, answers };
+}
+
+/** The two numbers of one word, in the order of the text. */
+function severalValues({ words, random }: Unused): Fact {
+  const t = texts('multi-value');
+  const key = take(words);
+  const all = Array.from({ length: t.needles }, () => ({ key, value: value(random) }));
+  const answers = all.map((slots, index) => ({ lead: index === 0 ? '' : fill(t.join, slots), text: fill(t.expected, slots) }));
+  return { statements: all.map((slots) => fill(t.needle, slots)), question: fill(t.question + t.answer, { key }), answers };
+}
+
+/** A number that was given to a variable, and that variable to others in turn: each link of the way back is an answer. */
+function chain({ words, random }: Unused): Fact {
+  const t = texts('variable-tracking');
+  const variables = Array.from({ length: t.hops + 1 }, () => take(words));
+  const slots = { value: value(random), variable: variables.at(-1) ?? '' };
+  const statements = variables.map((variable, hop) =>
+    hop === 0 ? fill(t.first, { variable, value: slots.value }) : fill(t.next, { variable, source: variables[hop - 1] ?? '' }),
+  );
+  const way = variables.slice(0, -1).reverse();
+  const answers = [...way.map((variable) => fill(t.hop, { variable })), fill(t.expected, slots)].map((text) => ({ lead: '', text }));
+  return { statements, question: fill(t.question + t.answer, slots), answers };
 }

@@ -157,7 +157,9 @@ export function coreTypesFile(file: string): Promise<string> {
 
 /** src/gates/option-types.ts. */
 export function gatesTypesFile(file: string): Promise<string> {
-  return typesFile(file, "import type { CalibrationMethod } from './calibration-methods.ts';", gatesConcepts);
+  const imports =
+    "import type { CacheType } from '../core/cache-types.ts';\nimport type { CalibrationMethod } from './calibration-methods.ts';";
+  return typesFile(file, imports, gatesConcepts);
 }
 
 /** docs/options.md. */

@@ -18,6 +18,7 @@ const gates = {
 };
 const options: VariantOptions = {
   modes,
+  budgets: [],
   sparsities: [0.5, 0.75],
   chunks: [1],
   types: [{ typeK: 'f16', typeV: 'f16' }],

@@ -1,14 +1,18 @@
+import type { MemoryReport } from '../../../src/core/context.ts';
 import type { Batch, Outcome } from '../../../src/eval/item.ts';
 import type { Variant } from '../../../src/eval/modes.ts';
 import type { Result } from '../../../src/eval/store.ts';
 
-export const kv = {
+export const kv: MemoryReport = {
   retrievalBytes: 600,
   streamingBytes: 100,
   totalBytes: 700,
   fullBytes: 1200,
   retrievalHeads: 12,
   streamingHeads: 12,
+  typeK: 'f16',
+  typeV: 'f16',
+  expectedLoss: null,
   retrievalCells: 1024,
   streamingCells: 320,
   windowedBytes: 0,
@@ -29,10 +33,20 @@ export function result(over: Partial<Result> = {}): Result {
   return { variant: 'duo 50%', task: 'needle', length: 1024, depth: 0.5, index: 0, kv, outcome: outcome(1, 0.5), ...over };
 }
 
-export const full: Variant = { mode: 'full', sparsity: null, chunk: null, typeK: 'f16', typeV: 'f16', label: 'full', draws: 1 };
+export const full: Variant = {
+  mode: 'full',
+  sparsity: null,
+  budget: null,
+  chunk: null,
+  typeK: 'f16',
+  typeV: 'f16',
+  label: 'full',
+  draws: 1,
+};
 export const duo: Variant = {
   mode: 'duo',
   sparsity: 0.5,
+  budget: null,
   chunk: 1,
   typeK: 'f16',
   typeV: 'f16',

@@ -34,6 +34,7 @@ test('a row is the mean of a cell’s prompts, with the bytes and the speed of i
     decodeTokensPerSecond: 2,
     prefillTokensPerSecond: 500,
     sparsity: 0.5,
+    budget: null,
     retrievalHeads: 12,
     streamingHeads: 12,
     sink: 64,

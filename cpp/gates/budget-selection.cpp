@@ -1,0 +1,127 @@
+#include "budget-selection.h"
+
+#include "gate-text.h"
+#include "head-selection.h"
+
+#include <algorithm>
+#include <optional>
+
+namespace duo {
+
+namespace {
+
+struct option {
+    int32_t  window;
+    uint64_t bytes;
+    double   loss;
+};
+
+// From one option of a head to the next that is worth taking.
+struct step {
+    int32_t  il, ih;
+    option   from, to;
+    double loss_per_byte() const { return (to.loss - from.loss) / double(from.bytes - to.bytes); }
+};
+
+double type_loss(const std::vector<cache_type_loss> & types, const std::string & type) {
+    const auto it = std::find_if(types.begin(), types.end(), [&](const cache_type_loss & l) { return l.type == type; });
+    return it == types.end() ? 0.0 : double(it->loss);
+}
+
+// Everything, and each window that was measured, as bytes fall.
+std::vector<option> options_of(const gate_pattern & pattern, const cache_cost & cost, size_t i_types, int32_t il, int32_t ih, int32_t recent) {
+    std::vector<option> options = { { every_key, cost.head_bytes(i_types, il, every_key), 0.0 } };
+    if (pattern.loss_windows.empty()) {
+        options.push_back({ recent, cost.head_bytes(i_types, il, recent), double(pattern.at(il, ih)) });
+    }
+    for (size_t w = pattern.loss_windows.size(); w-- > 0;) {
+        const int32_t window = pattern.loss_windows[w];
+        options.push_back({ window, cost.head_bytes(i_types, il, window), std::max(0.0, double(pattern.loss(il, ih, w))) });
+    }
+    return options;
+}
+
+// The lower convex hull of loss over bytes, from everything on: between its points no option is worth its bytes.
+std::vector<step> hull_of(int32_t il, int32_t ih, const std::vector<option> & options) {
+    std::vector<step> hull;
+    for (const option & next : options) {
+        while (!hull.empty() && next.bytes < hull.back().to.bytes && step { il, ih, hull.back().to, next }.loss_per_byte() < hull.back().loss_per_byte()) {
+            hull.pop_back();
+        }
+        const option & from = hull.empty() ? options[0] : hull.back().to;
+        if (next.bytes < from.bytes) {
+            hull.push_back({ il, ih, from, next });
+        }
+    }
+    return hull;
+}
+
+std::optional<budget_selection> select_with_types(const gate_pattern & pattern, const cache_cost & cost, size_t i_types, int32_t recent, uint64_t budget, uint64_t & least) {
+    budget_selection s;
+    s.i_types  = i_types;
+    s.measured = !pattern.loss_windows.empty();
+    s.loss     = type_loss(pattern.k_types, cost.types[i_types].first) + type_loss(pattern.v_types, cost.types[i_types].second);
+    s.bytes    = cost.other_bytes(i_types);
+
+    std::vector<step> steps;
+    for (int32_t il = 0; il < pattern.n_layer; ++il) {
+        s.windows.emplace_back(size_t(pattern.n_head(il)), every_key);
+        for (int32_t ih = 0; ih < pattern.n_head(il); ++ih) {
+            const auto options = options_of(pattern, cost, i_types, il, ih, recent);
+            const auto hull    = hull_of(il, ih, options);
+            s.bytes += options[0].bytes;
+            steps.insert(steps.end(), hull.begin(), hull.end());
+        }
+    }
+    // stable, so that equal steps stay in the order of (layer, head), and a head's own in that of its hull
+    std::stable_sort(steps.begin(), steps.end(), [](const step & a, const step & b) { return a.loss_per_byte() < b.loss_per_byte(); });
+
+    const auto take = [&](const step & t, const option & to, const option & from) {
+        s.windows[t.il][t.ih] = to.window;
+        s.bytes += to.bytes - from.bytes; // unsigned, and so right where it falls
+        s.loss  += to.loss - from.loss;
+    };
+    size_t n_taken = 0;
+    for (; n_taken < steps.size() && s.bytes > budget; ++n_taken) {
+        take(steps[n_taken], steps[n_taken].to, steps[n_taken].from);
+    }
+    least = std::min(least, s.bytes);
+    if (s.bytes > budget) {
+        return std::nullopt;
+    }
+    // The last step may have saved more than was asked for: what costs most comes back where it fits.
+    for (size_t i = n_taken; i-- > 0;) {
+        const step & t = steps[i];
+        if (s.windows[t.il][t.ih] == t.to.window && s.bytes + (t.from.bytes - t.to.bytes) <= budget) {
+            take(t, t.from, t.to);
+        }
+    }
+    return s;
+}
+
+} // namespace
+
+bool breaks_model(const std::vector<cache_type_loss> & types, const std::string & type) {
+    const auto it = std::find_if(types.begin(), types.end(), [&](const cache_type_loss & l) { return l.type == type; });
+    return it != types.end() && it->correct < 0.9f * types[0].correct;
+}
+
+budget_selection select_by_budget(const gate_pattern & pattern, const cache_cost & cost, int32_t recent, uint64_t budget) {
+    check_gate_shape(pattern, cost.n_head_kv);
+
+    std::optional<budget_selection> best;
+    uint64_t least = UINT64_MAX;
+    for (size_t i = 0; i < cost.types.size(); ++i) {
+        const auto s = select_with_types(pattern, cost, i, recent, budget, least);
+        if (s && (!best || s->loss < best->loss)) {
+            best = s;
+        }
+    }
+    if (!best) {
+        throw gate_error(printable(pattern.source) + ": a budget of " + std::to_string(budget) + " bytes is too small for this context: with the cache types to choose from the cache takes at least " +
+                         std::to_string(least) + ". Give a larger budget, a smaller context, or gates with smaller windows");
+    }
+    return *best;
+}
+
+} // namespace duo
