@@ -1,7 +1,7 @@
 import { execFile, execFileSync } from 'node:child_process';
 import { copyFileSync, mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { delimiter, dirname, join } from 'node:path';
+import { delimiter, join } from 'node:path';
 import { promisify } from 'node:util';
 
 import { root, runtimePrograms } from '../scripts/places.mjs';
@@ -110,9 +110,4 @@ export class Packages {
     this.registry.close();
     rmSync(this.folder, { recursive: true, force: true });
   }
-}
-
-/** The folder of an installed package. */
-export function installedIn(folder: string, name: string): string {
-  return dirname(join(folder, 'node_modules', name, 'package.json'));
 }
