@@ -127,14 +127,10 @@ export class StateError extends LlamaDuoError {
   }
 }
 
-/** A chat template refuses its messages, or what was generated is no message of its kind. */
+/** A chat template refuses its messages. */
 export class TemplateError extends LlamaDuoError {
-  /** All that was generated, where that is no message. */
-  readonly text: string | undefined;
-
-  constructor(message: string, text?: string) {
+  constructor(message: string) {
     super('template', message);
-    this.text = text;
   }
 }
 
@@ -270,7 +266,7 @@ const byCode: Record<string, (message: string, failure: JobFailure) => LlamaDuoE
   grammar: (message, { text }) => new GrammarError(message, text ?? ''),
   decode: (message) => new DecodeError(message),
   state: (message, { resumableFrom }) => new StateError(message, resumableFrom),
-  template: (message, { text }) => new TemplateError(message, text),
+  template: (message) => new TemplateError(message),
   output: (message) => new OutputError(message),
   limit: (message) => new LimitError(message),
 };

@@ -54,7 +54,13 @@ static void read_duo(options o, context_options & result) {
     read_selection(o, sparsity, threshold);
     duo.sparsity  = float(sparsity.value_or(duo.sparsity));
     duo.threshold = float(threshold.value_or(duo.threshold));
-    duo.budget    = o.number("budget", least_budget, most_budget).value_or(duo.budget);
+    if (const json * budget = o.value("budget")) {
+        const double value = budget->is_number() ? budget->get<double>() : NAN;
+        if (!(value >= least_budget && value <= most_budget)) {
+            throw o.error("budget", "a share of a full f16 cache, such as 0.3, or a size, such as '4GiB'");
+        }
+        duo.budget = value;
+    }
 
     duo.sink   = int32_t(o.integer("sink",   0, INT32_MAX).value_or(duo.sink));
     duo.recent = int32_t(o.integer("recent", 0, INT32_MAX).value_or(duo.recent));

@@ -368,8 +368,8 @@ LLAMA_DUO_API int32_t llama_duo_rank(uint32_t embedder, const void * json, int32
 LLAMA_DUO_API int32_t llama_duo_chat_apply(uint32_t model, const void * json, int32_t len, uint32_t * job);
 
 // A message of what was generated. Options: { "text": string, "parser": from llama_duo_chat_apply, "partial"?: boolean (false; the text goes on) }
-// Result: { "content", "reasoning", "toolCalls": [{ "id", "name", "arguments": JSON text }] }. Error code "template": it is no such message, or
-//   nests too deeply.
+// Result: { "content", "reasoning", "toolCalls": [{ "id", "name", "arguments": JSON text }] }. What is no message of the template's format is content, as
+//   it stands, from behind the content and reasoning before it.
 LLAMA_DUO_API int32_t llama_duo_chat_parse(const void * json, int32_t len, uint32_t * job);
 
 // Options: { "schema": a JSON schema }. Result: { "grammar": GBNF of the JSON that it describes }

@@ -3,6 +3,7 @@
 #include "grammar.h"
 
 #include "chat.h"
+#include "chat-peg-parser.h"
 
 #include <algorithm>
 #include <chrono>
@@ -223,6 +224,102 @@ std::string begins_with_call(const std::string & grammar) {
     return grammar.substr(0, begin) + std::regex_replace(rule, text_before_call, "") + (end == std::string::npos ? "" : grammar.substr(end));
 }
 
+// --- what a model said ---
+
+// Up to where a text tells something: the end of the last piece of content or reasoning, which may be empty where a call follows.
+struct told {
+    size_t end     = 0; // bytes
+    size_t n_calls = 0; // before that
+};
+
+// Nothing where the text is no message, nor the beginning of one.
+std::optional<told> read_text(const common_chat_parser_params & params, const std::string & text) {
+    const size_t n_prompt = params.generation_prompt.size();
+    common_peg_parse_context ctx(params.generation_prompt + text, COMMON_PEG_PARSE_FLAG_LENIENT);
+    common_peg_parse_result  result;
+    try {
+        result = params.parser.parse(ctx);
+    } catch (const std::exception &) { // it nests too deeply
+        return {};
+    }
+    if (result.fail()) {
+        return {};
+    }
+    told found;
+    size_t n_calls = 0;
+    ctx.ast.visit(result, [&](const common_peg_ast_node & node) {
+        using tags = common_chat_peg_builder;
+        n_calls += node.tag == tags::TOOL_NAME;
+        if ((node.tag == tags::CONTENT || node.tag == tags::REASONING) && node.end >= n_prompt + found.end) {
+            found = { node.end - n_prompt, n_calls };
+        }
+    });
+    return found;
+}
+
+// Where content begins behind reasoning: behind the tag that ends it, from where on a letter would be content.
+size_t behind_reasoning(const common_chat_parser_params & params, const std::string & text, size_t end, size_t readable) {
+    constexpr size_t longest_tag = 64;
+    for (size_t n = end; n <= std::min(readable, end + longest_tag); n++) {
+        try {
+            if (common_chat_parse(text.substr(0, n) + "x", /*is_partial=*/ false, params).content == "x") {
+                return std::min(text.find_first_not_of(" \t\r\n", n), text.size());
+            }
+        } catch (const std::exception &) {
+        }
+    }
+    return end;
+}
+
+// A model may say anything. Where a text ceases to be a message of the format, what it told until then stays, so that it is what a reader of its pieces got, and
+// all behind that is content, as it stands.
+common_chat_msg message_of_any(const common_chat_parser_params & params, const std::string & text) {
+    // the longest beginning that can be read: what is wrong with one is so with all that are longer
+    size_t readable = 0;
+    told   last;
+    for (size_t low = 0, high = text.size() + 1; low < high;) {
+        const size_t middle = low + (high - low) / 2;
+        size_t n = middle;
+        while (n < text.size() && n > 0 && (text[n] & 0xC0) == 0x80) { // inside a character
+            n--;
+        }
+        if (const auto found = read_text(params, text.substr(0, n))) {
+            readable = n;
+            last     = *found;
+            low      = middle + 1;
+        } else {
+            high = middle;
+        }
+    }
+    if (last.end == 0) {
+        common_chat_msg message;
+        message.content = text;
+        return message;
+    }
+    common_chat_msg message = common_chat_parse(text.substr(0, readable), /*is_partial=*/ false, params);
+    message.tool_calls.resize(std::min(message.tool_calls.size(), last.n_calls));
+    const size_t begin = message.content.empty() ? behind_reasoning(params, text, last.end, readable) : last.end;
+    message.content += text.substr(begin);
+    return message;
+}
+
+// A text that goes on is read as one that does not, but that what has begun as a call may still become one.
+common_chat_msg message_of(const common_chat_parser_params & params, const std::string & text, bool partial) {
+    common_chat_msg message;
+    try {
+        message = common_chat_parse(text, /*is_partial=*/ false, params);
+    } catch (const std::exception &) {
+        return message_of_any(params, text);
+    }
+    const bool says_nothing = message.content.empty() && message.content_parts.empty() && message.tool_calls.empty();
+    if (!partial && says_nothing) {
+        const auto any = message_of_any(params, text);
+        const bool is_blank = any.content.find_first_not_of(" \t\r\n") == std::string::npos;
+        return is_blank ? message : any;
+    }
+    return message;
+}
+
 } // namespace
 
 void apply_template(job & j, const model & m, options o) {
@@ -335,12 +432,7 @@ void parse_message(job & j, options o) {
         reading(*parser, "rules", "what llama_duo_chat_apply gave", [&] { params.parser.load(rules); });
     }
 
-    common_chat_msg message;
-    try {
-        message = common_chat_parse(*text, partial, params);
-    } catch (const std::exception & e) {
-        throw job_error("template", std::string("the text is not one that the chat's template makes of a message: ") + e.what(), { { "text", *text } });
-    }
+    const common_chat_msg message = message_of(params, *text, partial);
     json calls = json::array();
     for (const auto & call : message.tool_calls) {
         calls.push_back({ { "id", call.id }, { "name", call.name }, { "arguments", call.arguments } });

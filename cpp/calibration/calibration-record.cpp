@@ -146,6 +146,7 @@ std::vector<double> calibration_record::get(const std::string & key, size_t n_va
         const std::string rest = key + format_values(values);
         append(checksum(rest) + " " + rest + "\n");
     }
+    kept[key] = values; // methods may ask again
     return values;
 }
 

@@ -205,7 +205,7 @@ void calibration::report(size_t n_tokens) {
 size_t calibration::tokens_of(calibration_method method) const {
     switch (method) {
         case calibration_method::windows:
-            return tokens_of_losses(losses_of_rounds() + n_rounds - 1 + (params.windows.size() - 1) * (heads.size() + 1), n_rounds) +
+            return tokens_of_losses(losses_of_rounds() + n_rounds + (params.windows.size() - 1) * (heads.size() + 1), n_rounds) +
                    2 * params.types.size() * (result.n_context + n_tail);
         case calibration_method::combined: return tokens_of(calibration_method::typical) + tokens_of(calibration_method::mass);
         case calibration_method::typical:
@@ -288,11 +288,11 @@ calibration_loss calibration::type_loss(ggml_type type_k, ggml_type type_v) {
 
 calibration_loss calibration::recorded(const std::string & key, size_t n_tokens, const std::function<calibration_passes::outputs()> & measure) {
     bool measured = false;
-    const std::vector<double> v = record.get(key, 4, [&]() -> std::vector<double> {
+    const std::vector<double> v = record.get(key, 5, [&]() -> std::vector<double> {
         measured = true;
         const auto out = measure();
         const size_t n = out.logp.size(), n_embd = out.hidden.size() / n;
-        std::vector<double> sums(4);
+        std::vector<double> sums(5);
         for (size_t i = 0; i < n; ++i) {
             double squares = 0;
             for (size_t j = i * n_embd; j < (i + 1) * n_embd; ++j) {
@@ -304,6 +304,7 @@ calibration_loss calibration::recorded(const std::string & key, size_t n_tokens,
             sums[1] += std::log(mse + least_mse);
             sums[2] += double(full.logp[i]) - out.logp[i];
             sums[3] += out.correct[i];
+            sums[4] += std::fabs(double(full.logp[i]) - out.logp[i]);
         }
         for (double & x : sums) {
             x /= double(n);
@@ -317,7 +318,7 @@ calibration_loss calibration::recorded(const std::string & key, size_t n_tokens,
     if (!measured) {
         report(n_tokens);
     }
-    return { v[0], v[1], v[2], v[3] };
+    return { v[0], v[1], v[2], v[3], v[4] };
 }
 
 // --- methods that measure losses ---
@@ -325,54 +326,75 @@ calibration_loss calibration::recorded(const std::string & key, size_t n_tokens,
 // What a typical token loses: the geometric mean of its squared difference.
 static double typical(const calibration_loss & l) { return std::exp(l.log_mse); }
 
-// Each head's loss at each window, as it adds to what is lost already, and that of each cache type. First the largest window, in rounds after each of which the
-// quarter of the heads that loses least keeps it for good: what a head is worth depends on which others still see. A loss is no less than that of heads that
-// went in an earlier round, so that whoever adds up losses takes the heads in the same order. Then the smaller windows, each head's beside the half that has the largest window.
+// Each head's loss at each window, as it adds to what is lost already, and that of each cache type, in nats: by how much the log-probability of an answer's token changes.
+//
+// First the largest window, in rounds after each of which the quarter of the heads that loses least keeps it for good: what a head is worth depends on which
+// others still see. A round's heads share what their going together was measured to change, in proportion to what each typically loses: a head's own change of a
+// few tokens says little, the typical loss ranks but has no unit that a cache type, which disturbs all tokens a little, shares. No loss is less than that of heads
+// that went in an earlier round, so that whoever adds up losses takes the heads in the same order. Then the smaller windows, each head's beside the half that has
+// the largest window.
 calibration::scores calibration::ladder() {
     const size_t n_windows = params.windows.size();
     const int32_t largest  = params.windows.back();
     result.correct = loss(none).correct;
 
-    std::vector<double> at_largest(heads.size());
     std::vector<size_t> left(heads.size());
     std::iota(left.begin(), left.end(), 0);
     head_windows windows = none, half = none;
-    double noise = 0, floor = 0;
-    std::vector<double> order(heads.size());
-    double next = 0;
+    double noise = 0; // what rounding alone changes, from the first layer on
+    std::vector<double> changed(n_rounds + 1); // after so many rounds
+    std::vector<std::vector<std::pair<double, size_t>>> gone(n_rounds); // typical losses of the heads that went, rising
     for (size_t round = 0; round < n_rounds; ++round) {
         set_contexts(windows);
-        const double before = round == 0 ? 0 : typical(loss(windows));
+        const calibration_loss before = loss(windows);
+        changed[round] = std::max(0.0, before.change - noise);
         std::vector<double> d;
+        double least = INFINITY;
         for (const size_t i : left) {
-            d.push_back(typical(loss(with(windows, heads[i], largest))) - before);
+            const calibration_loss l = loss(with(windows, heads[i], largest));
+            d.push_back(typical(l) - (round == 0 ? 0 : typical(before)));
+            least = heads[i].il == heads[0].il ? std::min(least, l.change) : least;
         }
         if (round == 0) {
-            const int32_t n_first = *std::find_if(n_head_kv.begin(), n_head_kv.end(), [](int32_t n) { return n > 0; });
-            noise = *std::min_element(d.begin(), d.begin() + n_first); // a cache type changes all layers from the first on
+            noise = least;
             d     = beyond_rounding(d, n_head_kv);
         }
         std::vector<std::pair<double, size_t>> by_loss;
         for (size_t k = 0; k < left.size(); ++k) {
-            by_loss.push_back({ std::max(d[k], floor), left[k] });
+            by_loss.push_back({ std::max(d[k], 0.0), left[k] });
         }
         std::stable_sort(by_loss.begin(), by_loss.end(), [](const auto & a, const auto & b) { return a.first < b.first; });
         const size_t n_go = left.size() - heads_in_round(round + 1);
         left.clear();
         for (size_t k = 0; k < by_loss.size(); ++k) {
-            const auto & [l, i] = by_loss[k];
-            if (k >= n_go) {
+            const size_t i = by_loss[k].second;
+            if (k < n_go) {
+                gone[round].push_back(by_loss[k]);
+                windows[heads[i].il][heads[i].ih] = largest;
+            } else {
                 left.push_back(i);
-                continue;
             }
-            at_largest[i] = floor = l;
-            order[i]      = next++;
-            windows[heads[i].il][heads[i].ih] = largest;
         }
         std::sort(left.begin(), left.end()); // as the layers are
         if (round + 1 == n_rounds / 2) {
             half = windows;
         }
+    }
+    changed[n_rounds] = std::max(0.0, loss(windows).change - noise);
+
+    constexpr double order_step = 1e-7; // keeps heads apart that lose nothing that can be measured
+    std::vector<double> at_largest(heads.size()), order(heads.size());
+    double floor = 0, next = 0;
+    for (size_t round = 0; round < n_rounds; ++round) {
+        const double change = std::max(0.0, changed[round + 1] - changed[round]);
+        const double sum = std::accumulate(gone[round].begin(), gone[round].end(), 0.0, [](double s, const auto & g) { return s + g.first; });
+        double most = floor;
+        for (const auto & [d, i] : gone[round]) {
+            at_largest[i] = std::max(floor, sum > 0 ? change * d / sum : 0.0) + order_step * (1 + next);
+            order[i]      = next++;
+            most          = std::max(most, at_largest[i]);
+        }
+        floor = most;
     }
 
     gate_pattern & p = result.pattern;
@@ -385,12 +407,12 @@ calibration::scores calibration::ladder() {
     }
     set_contexts(half);
     for (size_t w = n_windows - 1; w-- > 0;) {
-        const double before = typical(loss(half));
+        const double before = typical(loss(half)), nats = std::max(changed[n_rounds / 2], order_step) / before;
         for (size_t i = 0; i < heads.size(); ++i) {
-            // beside what the head loses at the next larger window
-            const bool   has_largest = half[heads[i].il][heads[i].ih] == largest;
-            const double d = typical(loss(with(half, heads[i], params.windows[w]))) - before - (has_largest ? 0.0 : at_largest[i]);
-            loss_at(i, w) = std::max(loss_at(i, w + 1), float(at_largest[i] + std::max(0.0, d)));
+            // a head that sees everything here loses what the largest window costs it besides
+            const double d   = nats * (typical(loss(with(half, heads[i], params.windows[w]))) - before);
+            const bool   has = half[heads[i].il][heads[i].ih] == largest;
+            loss_at(i, w) = std::max(loss_at(i, w + 1), float(has ? at_largest[i] + std::max(0.0, d) : d));
         }
     }
 
@@ -402,7 +424,7 @@ calibration::scores calibration::ladder() {
         }
         for (const ggml_type t : params.types) {
             const auto l = of_v ? type_loss(GGML_TYPE_F16, t) : type_loss(t, GGML_TYPE_F16);
-            types.push_back({ ggml_type_name(t), float(std::max(0.0, typical(l) - noise)), float(l.correct) });
+            types.push_back({ ggml_type_name(t), float(std::max(0.0, l.change - noise)), float(l.correct) });
         }
     }
     return order;

@@ -79,6 +79,7 @@ struct calibration_loss {
     double log_mse = 0; // the mean of its logarithm: what it typically is
     double drop    = 0; // of the tokens' log-probability, in nats
     double correct = 0; // share of the tokens that are still the likeliest
+    double change  = 0; // of the tokens' log-probability, either way, in nats
 };
 
 struct calibration_result {

@@ -11,6 +11,7 @@
 #include <cstring>
 #include <filesystem>
 #include <fstream>
+#include <memory>
 #include <utility>
 #include <vector>
 
@@ -163,15 +164,19 @@ struct unfinished : file {
 
 } // namespace
 
-bool embed_gate_pattern(const gate_pattern & pattern, const std::string & model, const std::string & target, const std::function<bool(double)> & progress) {
-    const gguf_context_ptr gguf = open_gguf(model);
-    check_fits(pattern, gguf.get(), model);
-
-    const auto parts = integers(gguf.get(), "split.count");
-    if (!parts.empty() && parts[0] > 1) {
-        throw gate_error(printable(model) + ": the model is split into " + std::to_string(parts[0]) +
-                " files, which are found by their names; expected one file. Put the pattern beside it instead");
+// The name of a split model's part, from that of its first one, which llama.cpp finds the others by.
+static std::string part_name(const std::string & first, int64_t i, int64_t n) {
+    char end[2][32];
+    snprintf(end[0], sizeof(end[0]), "-00001-of-%05d.gguf", int(n));
+    snprintf(end[1], sizeof(end[1]), "-%05d-of-%05d.gguf", int(i + 1), int(n));
+    const size_t length = strlen(end[0]);
+    if (first.size() <= length || first.compare(first.size() - length, length, end[0]) != 0) {
+        throw gate_error(printable(first) + ": the model is split into " + std::to_string(n) + " files, which are found by their names; expected a name that ends in " + end[0]);
     }
+    return first.substr(0, first.size() - length) + end[1];
+}
+
+static void check_target(const std::string & model, const std::string & target) {
     std::error_code ignored;
     if (fs::equivalent(fs::u8path(model), fs::u8path(target), ignored)) {
         throw gate_error(printable(target) + ": this is the model itself; expected the path of a copy");
@@ -179,35 +184,62 @@ bool embed_gate_pattern(const gate_pattern & pattern, const std::string & model,
     if (const auto there = fs::status(fs::u8path(target), ignored); fs::exists(there) && !fs::is_regular_file(there)) {
         throw gate_error(printable(target) + ": this is no file that a copy could take the place of, but a folder or a device; expected the path of a copy");
     }
+}
+
+bool embed_gate_pattern(const gate_pattern & pattern, const std::string & model, const std::string & target, const std::function<bool(double)> & progress) {
+    const gguf_context_ptr gguf = open_gguf(model);
+    check_fits(pattern, gguf.get(), model);
+
+    const auto count = integers(gguf.get(), "split.count"), number = integers(gguf.get(), "split.no");
+    const int64_t n_part = count.empty() ? 1 : std::max<int64_t>(1, count[0]);
+    if (!number.empty() && number[0] > 0) {
+        throw gate_error(printable(model) + ": this is file " + std::to_string(number[0] + 1) + " of " + std::to_string(n_part) +
+                " of a split model; expected the first, which has the metadata");
+    }
+
+    // of a split model all files, since they are found by their names
+    std::vector<std::unique_ptr<file>>       in;
+    std::vector<std::unique_ptr<unfinished>> out;
+    double size = 0;
+    for (int64_t i = 0; i < n_part; i++) {
+        const std::string from = n_part > 1 ? part_name(model, i, n_part) : model, to = n_part > 1 ? part_name(target, i, n_part) : target;
+        check_target(from, to);
+        in.push_back(std::make_unique<file>(from, "rb"));
+        out.push_back(std::make_unique<unfinished>(to));
+        size += double(fs::file_size(fs::u8path(from)));
+    }
 
     // tensors keep their places behind the metadata, which grow
     const size_t data_offset = gguf_get_data_offset(gguf.get());
     gguf_set_val_str(gguf.get(), gguf_pattern_key, gate_pattern_to_json(pattern).c_str());
+    if (!gguf_write_to_file_ptr(gguf.get(), out[0]->ptr, /*only_meta =*/ true)) {
+        out[0]->fail("written");
+    }
+    if (fseek(in[0]->ptr, long(data_offset), SEEK_SET) != 0) {
+        in[0]->fail("read");
+    }
 
-    file in(model, "rb");
-    unfinished out(target);
-    if (!gguf_write_to_file_ptr(gguf.get(), out.ptr, /*only_meta =*/ true)) {
-        out.fail("written");
-    }
-    const double size = double(fs::file_size(fs::u8path(model)));
-    if (fseek(in.ptr, long(data_offset), SEEK_SET) != 0) {
-        in.fail("read");
-    }
     std::vector<char> piece(4 << 20);
     double done = double(data_offset);
-    while (const size_t n = fread(piece.data(), 1, piece.size(), in.ptr)) {
-        if (fwrite(piece.data(), 1, n, out.ptr) != n) {
-            out.fail("written");
+    for (size_t i = 0; i < in.size(); i++) {
+        while (const size_t n = fread(piece.data(), 1, piece.size(), in[i]->ptr)) {
+            if (fwrite(piece.data(), 1, n, out[i]->ptr) != n) {
+                out[i]->fail("written");
+            }
+            done += double(n);
+            if (!progress(std::min(1.0, done / size))) {
+                return false;
+            }
         }
-        done += double(n);
-        if (!progress(std::min(1.0, done / size))) {
-            return false;
+        if (ferror(in[i]->ptr)) {
+            in[i]->fail("read");
         }
     }
-    if (ferror(in.ptr)) {
-        in.fail("read");
+    // the first last: without it the others are no model
+    while (!out.empty()) {
+        out.back()->finish();
+        out.pop_back();
     }
-    out.finish();
     return true;
 }
 

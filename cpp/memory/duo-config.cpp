@@ -299,6 +299,7 @@ void duo_init_cparams(llama_cparams & cparams, const llama_model & model, const 
     }
 
     auto config = std::make_shared<duo_config>();
+    config->by_budget = by_budget;
     config->heads    = by_budget ? duo::select_all(n_gated, false) : select_heads(p, p.gates ? &pattern : nullptr, n_gated);
     config->type_k   = params.type_k;
     config->type_v   = params.type_v;

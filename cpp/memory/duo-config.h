@@ -40,6 +40,8 @@ struct duo_config {
     ggml_type type_k;
     ggml_type type_v;
 
+    bool by_budget = false; // that chose types, heads and windows
+
     // What a budget's choice is expected to lose, in the unit of the pattern's losses; negative: nothing was measured, or no budget given.
     double expected_loss = -1;
 

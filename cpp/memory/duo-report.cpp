@@ -35,10 +35,12 @@ duo_kv_size duo_kv_sizes(
             continue;
         }
         const uint64_t row = (ggml_row_size(type_k, hparams.n_embd_head_k(il)) + ggml_row_size(type_v, hparams.n_embd_head_v(il))) * n_seq;
+        // what a budget is a share of
+        const uint64_t full_row = !config || !config->by_budget ? row : (ggml_row_size(GGML_TYPE_F16, hparams.n_embd_head_k(il)) + ggml_row_size(GGML_TYPE_F16, hparams.n_embd_head_v(il))) * n_seq;
         for (uint32_t h = 0; h < (layout ? layout->layers[il].heads.size() : hparams.n_head_kv(il)); ++h) {
-            const uint64_t full  = row * n_ctx_seq;
-            const uint64_t bytes = layout ? row * layout->layers[il].heads[h].n_cells : full;
-            size.full_bytes  += layout && hparams.is_swa(il) ? bytes : full; // no choice of heads gives a window more
+            const uint64_t cells = layout ? layout->layers[il].heads[h].n_cells : n_ctx_seq;
+            const uint64_t bytes = row * cells;
+            size.full_bytes  += full_row * (layout && hparams.is_swa(il) ? cells : n_ctx_seq); // no choice of heads gives a window more
             size.total_bytes += bytes;
             if (layout && hparams.is_swa(il)) {
                 size.n_windowed++;

@@ -17,7 +17,7 @@ struct duo_kv_size {
     uint64_t windowed_bytes    = 0;  // rows of layers with the model's own sliding windows
     uint64_t total_bytes       = 0;  // what is allocated: the sum of the three
     uint64_t recurrent_bytes   = 0;  // states of recurrent layers, which no context size changes: not in the total
-    uint64_t full_bytes        = 0;  // if every head with a gate kept every position: what stock's cache takes, but for how it rounds windows
+    uint64_t full_bytes        = 0;  // if every head with a gate kept every position, in f16 where a budget chose the types: what stock's cache takes, but for how it rounds windows
     uint32_t n_retrieval       = 0;  // KV heads over all layers
     uint32_t n_streaming       = 0;
     uint32_t n_windowed        = 0;  // of the model's own sliding windows, which have no gates

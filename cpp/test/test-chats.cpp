@@ -7,6 +7,7 @@
 #include "llama-grammar.h"
 
 #include <algorithm>
+#include <filesystem>
 #include <fstream>
 #include <iterator>
 #include <random>
@@ -150,6 +151,113 @@ static void test_reasoning() {
     CHECK(contains(r.at("prompt"), "<think>\n\n</think>"));
 }
 
+// --- what is no message of the format ---
+
+// What a reader of the pieces has got by the end: reply.ts tells what is longer than before.
+struct reader {
+    std::string content, reasoning;
+
+    void read(const json & m) {
+        for (auto [key, got] : { std::pair("content", &content), std::pair("reasoning", &reasoning) }) {
+            const std::string now = m.at(key);
+            if (now.size() > got->size()) {
+                *got += now.substr(got->size());
+            }
+        }
+    }
+};
+
+// A text that comes in pieces, however they are cut, is its message.
+static json read_in_pieces(const std::string & text, const json & parser) {
+    const json whole = parsed(text, parser);
+    reader r;
+    for (size_t n = 1; n <= text.size(); n++) {
+        if (n == text.size() || (text[n] & 0xC0) != 0x80) {
+            r.read(parsed(text.substr(0, n), parser, /*partial=*/ true));
+        }
+    }
+    r.read(whole);
+    CHECK_EQ(r.content, whole.at("content"));
+    CHECK_EQ(r.reasoning, whole.at("reasoning"));
+    return whole;
+}
+
+struct called {
+    const char * file;
+    const char * text; // of a call as the template's models write it
+};
+
+static const called calls[] = {
+    { "Qwen-Qwen2.5-7B-Instruct.jinja", "Let me see.\n<tool_call>\n{\"name\": \"weather\", \"arguments\": {\"city\": \"Oslo\"}}\n</tool_call>" },
+    { "Qwen-Qwen3-0.6B.jinja", "<think>\nThe w\xC3\xA9\x61ther?\n</think>\n\n<tool_call>\n{\"name\": \"weather\", \"arguments\": {\"city\": \"Oslo\"}}\n</tool_call>" },
+    { "Qwen3-Coder.jinja", "<tool_call>\n<function=weather>\n<parameter=city>\nOslo\n</parameter>\n</function>\n</tool_call>" },
+    { "meta-llama-Llama-3.1-8B-Instruct.jinja", "{\"name\": \"weather\", \"parameters\": {\"city\": \"Oslo\"}}" },
+    { "mistralai-Mistral-Nemo-Instruct-2407.jinja", "[TOOL_CALLS][{\"name\": \"weather\", \"arguments\": {\"city\": \"Oslo\"}, \"id\": \"123456789\"}]" },
+    { "google-gemma-4-31B-it.jinja", "<|tool_call>call:weather{city:<|\"|>Oslo<|\"|>}<tool_call|>" },
+    { "openai-gpt-oss-120b.jinja", "<|channel|>analysis<|message|>The weather?<|end|><|start|>assistant to=functions.weather<|channel|>commentary json<|message|>{\"city\": \"Oslo\"}" },
+    { "inclusionai-ling-3.0-flash.jinja", "</think>It is <tool_call>weather\n<arg_key>city</arg_key>\n<arg_value>Oslo</arg_value>\n</tool_call>" },
+    { "LFM2.5-8B-A1B.jinja", "<|tool_call_start|>[weather(city='Oslo')]<|tool_call_end|>" },
+};
+
+static bool is_blank(const json & text) {
+    return text.get<std::string>().find_first_not_of(" \t\r\n") == std::string::npos;
+}
+
+// A model may say anything: what is no message of its template's format is text, and none of it is lost.
+static void test_any_text(std::mt19937_64 & rng) {
+    for (const called & c : calls) {
+        json r;
+        applied({ { "template", template_of(c.file) }, { "messages", { user("Is it raining in Oslo?") } }, { "tools", { weather } } }, r);
+        const json parser = r.at("parser");
+        const json call   = read_in_pieces(c.text, parser);
+        CHECK_EQ(call.at("toolCalls").size(), size_t(1));
+        CHECK(contains(call.at("toolCalls")[0].at("arguments"), "Oslo"));
+
+        const std::string text = c.text;
+        for (size_t n = 0; n <= text.size(); n++) { // cut off
+            if (n < text.size() && (text[n] & 0xC0) == 0x80) {
+                continue;
+            }
+            const std::string said = text.substr(0, n);
+            const json m = parsed(said, parser);
+            const bool only_begins = n == 0 || std::regex_search(said, std::regex("^(<think>|<\\|channel\\|>analysis<\\|message\\|>)\\s*$"));
+            CHECK(only_begins || !m.at("toolCalls").empty() || !is_blank(m.at("content")) || !is_blank(m.at("reasoning")));
+        }
+        const std::vector<std::string> bits = { "{", "}", "\"", "<", ">", "x", "[", ",", "\n", "\xE2\x82\xAC", "{city: \"Oslo\", degrees:14}" };
+        for (int round = 0; round < 2; round++) {
+            std::string changed = text;
+            for (size_t n = 1 + rng() % 3; n > 0; n--) {
+                size_t at = rng() % changed.size();
+                while ((changed[at] & 0xC0) == 0x80) {
+                    at--;
+                }
+                size_t end = at + 1;
+                while (end < changed.size() && (changed[end] & 0xC0) == 0x80) {
+                    end++;
+                }
+                changed.replace(at, rng() % 2 ? end - at : 0, rng() % 4 ? bits[rng() % bits.size()] : "");
+            }
+            read_in_pieces(changed, parser);
+        }
+    }
+
+    json r;
+    applied({ { "template", template_of("meta-llama-Llama-3.1-8B-Instruct.jinja") }, { "messages", { user("x") } }, { "tools", { weather } } }, r);
+    const std::string said = "{city: \"Oslo\", degrees:14}";
+    json m = read_in_pieces(said, r.at("parser"));
+    CHECK_EQ(m, (json { { "content", said }, { "reasoning", "" }, { "toolCalls", json::array() } }));
+
+    applied({ { "template", template_of("Qwen-Qwen3-0.6B.jinja") }, { "messages", { user("x") } }, { "tools", { weather } } }, r);
+    m = read_in_pieces("<think>\nHow warm?\n</think>\n\n<tool_call>\n" + said + "\n</tool_call>", r.at("parser"));
+    CHECK_EQ(m.at("content"), "<tool_call>\n" + said + "\n</tool_call>");
+    CHECK(contains(m.at("reasoning"), "How warm?"));
+    CHECK(m.at("toolCalls").empty());
+    m = read_in_pieces("It is warm.\n<tool_call>\n" + said + "\n</tool_call> Yes.", r.at("parser"));
+    CHECK_EQ(m.at("content"), "It is warm.\n<tool_call>\n" + said + "\n</tool_call> Yes.");
+    m = read_in_pieces("<think>\nHow warm?\n</think>\n\n<tool_call>\n{\"name\": \"weat", r.at("parser")); // the end of it
+    CHECK_EQ(m.at("content"), "<tool_call>\n{\"name\": \"weat");
+}
+
 // --- schemas, and what a grammar does to an answer ---
 
 static void test_schema() {
@@ -164,7 +272,8 @@ static void test_schema() {
     json chat;
     const tokens_t prompt = applied({ { "template", "{% for m in messages %}{{ m.content }}\n{% endfor %}" }, { "messages", { user("yes or no?") } }, { "jsonSchema", json::parse(R"({"enum":["yes","no"]})") } }, chat);
     const uint32_t c = take_result(submit([](const void * j, int32_t n, uint32_t * job) { return llama_duo_context_create(model, j, n, job); }, R"({"contextSize":512})")).at("context");
-    const std::string options = dump({ { "maxTokens", 40 }, { "temperature", 0 }, { "chat", chat.at("sampling") } });
+    // The grammar lets white space surround the answer: 4 times 22 characters at most, each of which may be a token, and a random model may want them all.
+    const std::string options = dump({ { "maxTokens", 128 }, { "temperature", 0 }, { "chat", chat.at("sampling") } });
     uint32_t job = 0;
     CHECK_EQ(llama_duo_generate(c, prompt.data(), int32_t(prompt.size()), nullptr, 0, options.data(), int32_t(options.size()), &job), LLAMA_DUO_OK);
     const drained d = drain_all(job);
@@ -273,8 +382,9 @@ static void test_deep_messages() {
     json parser = r.at("parser");
     CHECK_EQ(take_result(parsing(call(arrays(20)), parser, false)).at("toolCalls").size(), size_t(1));
     for (const bool partial : { false, true }) {
-        check_template_error(parsing(call(arrays(100000)), parser, partial), "nested too deeply");
-        check_template_error(parsing(call(repeated("{\"a\":", 100000)), parser, partial), "nested too deeply");
+        for (const std::string & deep : { call(arrays(100000)), call(repeated("{\"a\":", 100000)) }) {
+            CHECK_EQ(take_result(parsing(deep, parser, partial)).at("content"), deep); // as other texts that are no call
+        }
         CHECK(contains(take_result(parsing(repeated("[({", 100000), parser, partial)).at("content"), "[({")); // no call, only a text
     }
 
@@ -283,7 +393,7 @@ static void test_deep_messages() {
     CHECK_EQ(e.value("name", ""), "parser.rules");
     CHECK(contains(e.value("expected", json()), "512 deep"));
     parser["rules"] = R"({"parsers":[{"type":"atomic","child":0}],"rules":{},"root":0})"; // follows itself
-    check_template_error(parsing("x", parser, false), "nested too deeply");
+    CHECK_EQ(take_result(parsing("x", parser, false)).at("content"), "x");
 }
 
 // --- what a lazy grammar waits for ---
@@ -326,6 +436,7 @@ int main(int argc, char ** argv) {
     test_special_tokens(rng);
     test_tools();
     test_reasoning();
+    test_any_text(rng);
     test_schema();
     test_refusals();
     test_deep_templates();

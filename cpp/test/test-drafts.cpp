@@ -530,8 +530,8 @@ int main() {
             test_together(m, kind, drafts[1].speculative, rng);
             timed("together");
             test_copies(m, kind, drafts[3].speculative, rng);
-            test_interleavings(m, kind, drafts[1].speculative, true, rng, 150);
-            test_interleavings(m, kind, drafts[5].speculative, true, rng, 150);
+            test_interleavings(m, kind, drafts[1].speculative, true, rng, 75);
+            test_interleavings(m, kind, drafts[5].speculative, true, rng, 75);
             timed("interleavings");
         }
         test_itself(m, kinds(rng, m.params)[0], rng);
@@ -548,7 +548,7 @@ int main() {
             test_same(m, kind, some, rng);
             test_together(m, kind, some[1].speculative, rng);
             test_copies(m, kind, some[0].speculative, rng);
-            test_interleavings(m, kind, some[1].speculative, false, rng, 100);
+            test_interleavings(m, kind, some[1].speculative, false, rng, 60);
             timed(arch);
         }
     }

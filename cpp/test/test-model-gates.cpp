@@ -240,12 +240,34 @@ void test_refused() {
         CHECK_EQ(fs::file_size(other), size);
     }
 
-    // a part of a model
+    // parts of a model
     gguf_context_ptr gguf(gguf_init_from_file(path.c_str(), { true, nullptr }));
     gguf_set_val_u16(gguf.get(), "split.count", 2);
-    CHECK(gguf_write_to_file(gguf.get(), dir.file("part.gguf").c_str(), true));
-    std::ofstream(dir.file("part.gguf"), std::ios::binary | std::ios::app) << std::string(fs::file_size(path), '\0');
-    refuses(pattern_of(4), dir.file("part.gguf"), dir.file("copy.gguf"), "split into 2 files");
+    const auto write_part = [&](const char * name, uint16_t no) {
+        gguf_set_val_u16(gguf.get(), "split.no", no);
+        CHECK(gguf_write_to_file(gguf.get(), dir.file(name).c_str(), true));
+        std::ofstream(dir.file(name), std::ios::binary | std::ios::app) << std::string(fs::file_size(path), '\0');
+    };
+    write_part("part.gguf", 0);
+    write_part("m-00001-of-00002.gguf", 0);
+    const auto names = dir.names();
+    refuses(pattern_of(4), dir.file("part.gguf"), dir.file("copy-00001-of-00002.gguf"), "part.gguf: the model is split into 2 files");
+    refuses(pattern_of(4), dir.file("m-00001-of-00002.gguf"), dir.file("copy.gguf"), "expected a name that ends in -00001-of-00002.gguf");
+    refuses(pattern_of(4), dir.file("m-00001-of-00002.gguf"), dir.file("copy-00001-of-00002.gguf"), "m-00002-of-00002.gguf: cannot be read");
+    write_part("m-00002-of-00002.gguf", 1);
+    refuses(pattern_of(4), dir.file("m-00002-of-00002.gguf"), dir.file("copy-00001-of-00002.gguf"), "this is file 2 of 2 of a split model; expected the first");
+    dir.write("copy-00002-of-00002.gguf.part", "another's");
+    refuses(pattern_of(4), dir.file("m-00001-of-00002.gguf"), dir.file("copy-00001-of-00002.gguf"), "copy-00002-of-00002.gguf.part: there is such a file already");
+    CHECK_EQ(dir.names().size(), names.size() + 2); // of copies nothing
+
+    fs::remove(dir.file("copy-00002-of-00002.gguf.part"));
+    double last = 0;
+    const auto told = [&](double x) { CHECK(x > last && x <= 1); last = x; return true; };
+    CHECK(duo::embed_gate_pattern(pattern_of(4), dir.file("m-00001-of-00002.gguf"), dir.file("copy-00001-of-00002.gguf"), told));
+    CHECK_EQ(last, 1.0);
+    CHECK(duo::load_gate_pattern(dir.file("copy-00001-of-00002.gguf")).gates == pattern_of(4).gates);
+    CHECK_THROWS(duo::load_gate_pattern(dir.file("copy-00002-of-00002.gguf")), duo::gate_error, "this model has no gates in it");
+    CHECK_EQ(fs::file_size(dir.file("copy-00002-of-00002.gguf")), fs::file_size(dir.file("m-00002-of-00002.gguf")));
 }
 
 } // namespace

@@ -41,7 +41,7 @@ export type MemoryReport = {
   recurrentBytes: number;
   /** The sum of the first three: what is allocated for rows. */
   totalBytes: number;
-  /** The same if no head streamed: what llama.cpp's own cache takes for this context, but for how it rounds windows. */
+  /** The same if no head streamed, in f16 where a budget chose the types: what llama.cpp's own cache takes for this context, but for how it rounds windows. */
   fullBytes: number;
   /** Types of the rows: what was asked for, or what a budget has chosen. */
   typeK: CacheType;

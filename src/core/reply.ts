@@ -23,6 +23,7 @@ export type ReplyChunk =
 
 /** An answer, how it ended, and what it took: over all of its rounds, where tools were run. */
 export type ReplyResult = {
+  /** Without reasoning and calls. A call that is not as the template has them is text. */
   text: string;
   reasoning: string;
   /** Calls that are left to the caller: of tools without `run`. What comes of them is sent as messages of role `tool`. */

@@ -92,7 +92,7 @@ export const calibrateTable = {
       Array.isArray(value) &&
       new Set(value).size === value.length &&
       value.every((type) => type !== 'f16' && cacheTypes.includes(type as CacheType)),
-    expected: `an array of different types of ${cacheTypes.filter((type) => type !== 'f16').join(', ')}`,
+    expected: `an array of different types: of ${cacheTypes.filter((type) => type !== 'f16').join(', ')}`,
     flags: ['--cache-types'],
     value: 'TYPE,...',
   }),

@@ -80,9 +80,10 @@ export class GatePattern {
   }
 
   /**
-   * Copies a model with this pattern in its metadata, where `duo: { gates: 'auto' }` finds it.
+   * Copies a model with this pattern in its metadata, where `duo: { gates: 'auto' }` finds it. A split model is copied with all of its files: both paths name the
+   * first one, as in `copy-00001-of-00003.gguf`.
    *
-   * @throws GatesError where a file cannot be read or written, the model is split into several files, or the pattern has another shape
+   * @throws GatesError where a file cannot be read or written, or the pattern has another shape
    */
   async embed(model: string | URL, target: string | URL, options: EmbedOptions = {}): Promise<void> {
     checkOptions(options, embedTable);

@@ -104,7 +104,7 @@ describe('model.calibrate', () => {
     await expect(model.calibrate({ recent: 8192 })).rejects.toThrow('The model was trained for');
     await expect(model.calibrate({ ...small, contextSize: 100 })).rejects.toThrow(OptionError);
     await expect(model.calibrate({ ...small, partial: '/no/such/folder/file' })).rejects.toMatchObject({ option: 'partial' });
-    await expect(model.calibrate({ method: 'guess' as never })).rejects.toThrow('one of combined');
+    await expect(model.calibrate({ method: 'guess' as never })).rejects.toThrow('one of windows, combined');
     await using vocabulary = await loadModel(modelPath, { vocabOnly: true });
     await expect(vocabulary.calibrate()).rejects.toThrow(ContextError);
   });

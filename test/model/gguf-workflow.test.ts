@@ -146,6 +146,22 @@ describe('gates stay in a model that is', () => {
     await expectGates(path('merged.gguf'));
   });
 
+  test('split, and embedded then: in a copy of all files, by the name of the first', async () => {
+    tool('gguf-split', '--split', '--split-max-tensors', '20', path('plain.gguf'), path('bare'));
+    cli('pattern', 'embed', 'gates.json', '-m', 'bare-00001-of-00003.gguf', '-o', 'copied-00001-of-00003.gguf');
+    expect(parts('copied')).toHaveLength(3);
+    await expectGates(path('copied-00001-of-00003.gguf'));
+    tool('gguf-split', '--merge', path('copied-00001-of-00003.gguf'), path('one.gguf'));
+    await expectGates(path('one.gguf'));
+
+    await using model = await loadModel(path('copied-00001-of-00003.gguf'));
+    await using context = await model.createContext({ contextSize: 512, threads: 2 });
+    await using whole = await loadModel(path('plain.gguf'));
+    await using other = await whole.createContext({ contextSize: 512, threads: 2 });
+    const ask = { maxTokens: 8, temperature: 0, ignoreEos: true };
+    expect((await context.generate(prompt, ask).result()).tokens).toEqual((await other.generate(prompt, ask).result()).tokens);
+  });
+
   test('merged with a LoRA adapter', async () => {
     writeLora(path('adapter.gguf'), [['blk.0.attn_q.weight', 256, 512]]);
     tool('export-lora', '-m', embedded(), '--lora', path('adapter.gguf'), '-o', path('with-lora.gguf'), '-t', '2');

@@ -330,6 +330,24 @@ describe('tools', () => {
   /** Ends the round after a call: {@link call} makes it say nothing else but braces. */
   const onlyOneRound = { maxToolRounds: 1 };
 
+  test('what is no call is text, in pieces and as a whole', async () => {
+    const weather = tool({ name: 'weather', parameters: city });
+    const chat = (): Chat => context.chat({ template: toolTemplate, tools: [weather] });
+    // as many kinds of text as a model can say that was not trained to call
+    for (let seed = 0; seed < 12; seed++) {
+      const begins = { logitBias: [['{', seed % 3 === 0 ? 12 : 4]] as [string, number][] };
+      const reply = chat().send('Is it raining?', { temperature: 1.5, seed, maxTokens: 12, ...begins });
+      const chunks = await read(reply);
+      const { text, messages } = await reply.result();
+      expect(textOf(chunks)).toBe(text);
+      expect(messages).toEqual([{ role: 'assistant', content: text }]);
+    }
+    const braces = await chat()
+      .send('Is it raining?', { ...call, maxTokens: 8 })
+      .result();
+    expect(braces).toMatchObject({ toolCalls: [], finishReason: 'length', text: expect.stringMatching(/^[{"]{8,}$/) as string });
+  });
+
   test('one that has to be called is, with what its parameters describe, and its result goes back', async () => {
     const run = vi.fn(({ city }: { city: 'Oslo' | 'Rome' }) => ({ weather: 'rain', city }));
     const weather = tool({ name: 'weather', description: 'The weather of a city.', parameters: city, run });

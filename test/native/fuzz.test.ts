@@ -34,7 +34,7 @@ import { needleBytes, needleGates, needlePath } from './needle-model.ts';
 
 // Whatever a program hands over, it gets a result or a typed error that is no bug of ours.
 
-const numRuns = Number(process.env['LLAMA_DUO_TEST_ROUNDS'] ?? 200);
+const numRuns = Number(process.env['LLAMA_DUO_TEST_ROUNDS'] ?? 50);
 
 /** Metadata that the model has, of each type. */
 const overridden = [

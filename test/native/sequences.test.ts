@@ -3,6 +3,7 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { Native, openNative, JobState, type Handle } from '../../src/ffi/native.ts';
 import { runJob } from '../../src/ffi/job.ts';
 import { DisposedError, OptionError } from '../../src/index.ts';
+import { toolTemplate } from '../chat-templates.ts';
 import { needlePath } from './needle-model.ts';
 
 // The ABI's calls on sequences and chats, through src/ffi: what they mean is tested natively, that they arrive as they should here.
@@ -105,6 +106,23 @@ describe('a chat', () => {
     expect(applied.tokens).toBeGreaterThan(3);
     const text = JSON.stringify({ text: 'In the drawer.', parser: applied.parser });
     expect(await run(() => native.chatParse(text))).toEqual({ content: 'In the drawer.', reasoning: '', toolCalls: [] });
+    // what is no call, however much of it there is
+    const tools = [{ type: 'function', function: { name: 'temperature', description: 'How warm it is.', parameters: { type: 'object' } } }];
+    const { parser } = await run<{ parser: object }>(() =>
+      native.chatApply(model, JSON.stringify({ messages, tools, template: toolTemplate })),
+    );
+    const said = '{city: "Oslo", degrees:14}';
+    let told = '';
+    for (let length = 1; length <= said.length; length++) {
+      const { content } = await run<{ content: string }>(() =>
+        native.chatParse(JSON.stringify({ text: said.slice(0, length), parser, partial: true })),
+      );
+      expect(said.startsWith(content) && content.startsWith(told), content).toBe(true);
+      told = content;
+    }
+    expect(told).toBe(said);
+    const answer = { content: said, reasoning: '', toolCalls: [] };
+    expect(await run(() => native.chatParse(JSON.stringify({ text: said, parser })))).toEqual(answer);
     const { grammar } = await run<{ grammar: string }>(() => native.schemaGrammar(JSON.stringify({ schema: { type: 'boolean' } })));
     expect(grammar).toContain('root ::=');
   });

@@ -225,13 +225,18 @@ async function together(client: OpenAI, asked: string[], random: Random, cancel:
   );
 }
 
-/** Answers that part, of those to the same requests one after the other; and how alike the two best tokens were where they did, at most. */
-async function parting(
-  model: string,
-  flags: string[],
-  own: string[],
-  cancel: boolean,
-): Promise<{ compared: number; apart: number; gap: number; difference: number }> {
+/** How answers side by side differ from those to the same requests one after the other. */
+interface Parting {
+  compared: number;
+  apart: number;
+  /** Where they parted: by how much the best token was likelier than the next, at most. */
+  gap: number;
+  /** Until they parted: of log-probabilities, at most and on average. */
+  difference: number;
+  mean: number;
+}
+
+async function parting(model: string, flags: string[], own: string[], cancel: boolean): Promise<Parting> {
   const server = await Server.start(model, ['-c', '8192', ...flags, ...own, '-np', '4']);
   const alone = await Server.start(model, ['-c', '2048', ...flags, ...own, '-np', '1', '--ctx-checkpoints', '0', '--cache-ram', '0']);
   try {
@@ -248,7 +253,8 @@ async function parting(
     expect(await server.get('/slots')).toHaveLength(4);
     for (const slot of [0, 1, 2, 3]) expect((await server.complete(random.tokens(20), { slot })).tokens).toHaveLength(4);
 
-    const found = { compared: 0, apart: 0, gap: 0, difference: 0 };
+    const found: Parting = { compared: 0, apart: 0, gap: 0, difference: 0, mean: 0 };
+    const differences: number[] = [];
     for (const [index, answer] of answers.entries()) {
       if (!answer) continue;
       const twin = await ask(one, asked[index] ?? '');
@@ -261,9 +267,11 @@ async function parting(
           found.gap = Math.max(found.gap, theirs.gap);
           break;
         }
-        found.difference = Math.max(found.difference, Math.abs(ours.logprob - theirs.logprob));
+        differences.push(Math.abs(ours.logprob - theirs.logprob));
       }
     }
+    found.difference = Math.max(...differences);
+    found.mean = differences.reduce((sum, one) => sum + one, 0) / differences.length;
     expect(found.compared).toBe(cancel ? 16 : 32);
     return found;
   } finally {
@@ -272,26 +280,28 @@ async function parting(
   }
 }
 
-const small = ['--duo-gates', needleGates, '--duo-sink', '16', '--duo-recent', '64', '-ub', '64'];
+const small = ['--duo-gates', needleGates, '--duo-sink', '16', '--duo-recent', '64'];
+const pieces = ['-ub', '64'];
 
 test(
   '32 chats over 4 slots, half of them cancelled: answers with F32 weights and cache are those of one at a time',
   { timeout: 300_000 },
   async () => {
-    const found = await parting(needleF32(), ['-ctk', 'f32', '-ctv', 'f32', '-fa', 'on'], small, true);
+    const found = await parting(needleF32(), [...pieces, '-ctk', 'f32', '-ctv', 'f32', '-fa', 'on'], small, true);
     console.log(`F32: ${JSON.stringify(found)}`);
     expect(found.gap).toBeLessThan(1e-4);
     expect(found.difference).toBeLessThan(1e-4);
   },
 );
 
-test('with quantised weights no more of them part than in llama.cpp', { timeout: 300_000 }, async () => {
+test('with quantised weights they differ by no more than in llama.cpp', { timeout: 300_000 }, async () => {
   const model = join(root, 'models/needle.gguf');
-  const ours = await parting(model, [], small, false);
-  const stock = await parting(model, [], [], false);
+  const ours = await parting(model, pieces, small, false);
+  const stock = await parting(model, pieces, [], false);
   console.log(`quantised: ${JSON.stringify({ ours, stock })}`);
-  // rounding decides which ones part, so the counts vary: were it as likely as not, their difference has a standard deviation of 4
-  expect(ours.apart).toBeLessThanOrEqual(stock.apart + 14);
+  // Rounding decides how many part, which is a few of 32. It shows in each of some 350 tokens: were both alike, the means would be within a fifth of each other
+  // two times in three. What comes from another request moves a token by whole units.
+  expect(ours.mean).toBeLessThan(2 * stock.mean + 1e-3);
   // and they part where rounding can decide
   expect(ours.gap).toBeLessThan(Math.max(0.3, 2 * stock.gap));
 });

@@ -31,7 +31,7 @@ afterAll(async () => {
 });
 afterEach(() => pair.server.expectAlive());
 
-test('ten turns, some of whose answers come back shorter than they were, and an edit far behind', { timeout: 600_000 }, async () => {
+test('seven turns, some of whose answers come back shorter than they were, and an edit far behind', { timeout: 600_000 }, async () => {
   const words = await pair.server.tokenize(longText(200));
   const chat = [2, ...words.splice(0, cells)];
   const processed: Record<string, { tokens: number; 'not held': number; ours: number; stock: number }> = {};
@@ -44,9 +44,9 @@ test('ten turns, some of whose answers come back shorter than they were, and an 
   };
   try {
     let held = 0; // of the chat, by the server
-    for (let turn = 0; turn < 10; turn++) {
+    for (let turn = 0; turn < 7; turn++) {
       // half of them, behind an answer that was kept and behind one that was cut: a fresh answer takes a while
-      const [answer, count] = await ask(`turn ${turn}`, chat, held, [1, 2, 5, 6, 9].includes(turn));
+      const [answer, count] = await ask(`turn ${turn}`, chat, held, [1, 2, 6].includes(turn));
       // what a window still holds is not computed again
       expect(count, `turn ${turn}`).toBe(chat.length - held);
       // each second time, as of a client that cuts an answer or leaves out what was thought

@@ -3,6 +3,7 @@ import { join } from 'node:path';
 
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
 
+import { all } from '../extent.ts';
 import { idsOf, needleF32, needleGates, Pair, Random, Server } from './setup.ts';
 
 const exact = ['-c', '8192', '-ctk', 'f32', '-ctv', 'f32', '-fa', 'on', '--duo-gates', needleGates];
@@ -44,10 +45,14 @@ describe('four requests of which one is short', () => {
 });
 
 describe.each([
-  { slots: 1, ubatch: 64 },
   { slots: 1, ubatch: 512 },
   { slots: 4, ubatch: 64 },
-  { slots: 4, ubatch: 512 },
+  ...(all
+    ? [
+        { slots: 1, ubatch: 64 },
+        { slots: 4, ubatch: 512 },
+      ]
+    : []),
 ])('-np $slots -ub $ubatch', ({ slots, ubatch }) => {
   let pair: Pair;
   beforeAll(async () => {

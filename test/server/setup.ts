@@ -215,7 +215,9 @@ export class Server {
 
   async #send(path: string, body: unknown, signal?: AbortSignal, asItIs = false): Promise<Response> {
     const sent = asItIs ? (body as Uint8Array<ArrayBuffer> | string) : JSON.stringify(body);
-    const request = { method: 'POST', headers: { 'content-type': 'application/json' }, body: sent, signal: signal ?? null };
+    // A connection for each: one that rests is closed by the server after 5 seconds, and a client that the machine is too busy for may just then write to it.
+    const headers = { 'content-type': 'application/json', connection: 'close' };
+    const request = { method: 'POST', headers, body: sent, signal: signal ?? null };
     try {
       return await fetch(this.url + path, request);
     } catch (error) {

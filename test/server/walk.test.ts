@@ -3,7 +3,7 @@ import { expect, test } from 'vitest';
 import { idsOf, needleF32, needleGates, Pair, Random } from './setup.ts';
 
 // `npm run test:soak` takes more steps; a seed that an earlier run printed repeats it.
-const steps = Number(process.env['LLAMA_DUO_TEST_STEPS'] ?? 50);
+const steps = Number(process.env['LLAMA_DUO_TEST_STEPS'] ?? 30);
 const seed = Number(process.env['LLAMA_DUO_TEST_SEED'] ?? Date.now() % 2 ** 32);
 
 /** Requests at random, as clients of all kinds send them together; each answer is compared with a fresh one. */

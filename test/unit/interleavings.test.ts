@@ -26,7 +26,7 @@ test('contexts and generations come and go in any order, and every handle goes b
       return Promise.resolve(new Model(library.native, { model: 7 } as ModelInfo & { model: number }));
     },
     generate: {},
-    runs: 150,
+    runs: 100,
     maxCommands: 60,
     after: () => {
       const kept: FakeJob[] = library.jobs.filter(({ freed }) => !freed);

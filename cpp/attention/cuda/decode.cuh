@@ -72,7 +72,7 @@ struct DecodeControl {
     alignas(8) uint64_t full[Config::MAX_TEAMS][Config::N_STAGES];
     float2     part[2][Config::MAX_TEAMS][Config::COLUMNS]; // maximum and sum of each team's parts: of its last segment, and of the one before
     int32_t    first_block[2], n_blocks[2];        // of the first and of the last segment of the block's share; 0 where it has none of its tiles
-    int32_t    is_last[2];                         // to arrive at those segments
+    bool       is_last[2];                        // to arrive at those segments
     int32_t    first_segment, last_segment[Config::MAX_TEAMS]; // of the block's and of each team's share
 };
 
@@ -651,7 +651,6 @@ decode_kernel(const __grid_constant__ AttentionParams p, const __grid_constant__
         const int32_t n = control.n_blocks[warp];
         control.is_last[warp] = n > 1 && last_to_arrive(p.counters + (warp == 0 ? first_segment : last_segment), n);
     }
-    __syncwarp(); // the warp arrives as one: racecheck takes the arrival of a part of it for that of all
     __syncthreads();
     for (int which = 0; which < 2; ++which) {
         if (!control.is_last[which]) {

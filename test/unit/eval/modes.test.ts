@@ -2,7 +2,7 @@ import { describe, expect, test } from 'vitest';
 
 import { OptionError } from '../../../src/errors.ts';
 import { sidecarPath } from '../../../src/gates/own.ts';
-import { evenGates, inverted, modes, randomGates, variants, type VariantOptions } from '../../../src/eval/modes.ts';
+import { evenGates, inverted, modes, randomGates, shuffled, variants, type VariantOptions } from '../../../src/eval/modes.ts';
 import type { GatePatternJson } from '../../../src/core/duo.ts';
 import { Random } from '../../../src/synthetic/random.ts';
 
@@ -120,6 +120,36 @@ test('random gates are those of the seed, one for each head of each layer; a lay
   expect(draw(1)).not.toEqual(draw(2));
   expect(draw(1).map((layer) => layer.length)).toEqual([4, 4, 2]);
   expect(randomGates([0, 2, 0], new Random(1)).gates.map((layer) => layer.length)).toEqual([0, 2, 0]);
+});
+
+test('a budget chooses types itself, and a random choice has the same losses of other heads', () => {
+  const losses = {
+    windows: [64],
+    heads: [
+      [[1], [2]],
+      [[3], [4]],
+    ],
+  };
+  const pattern: GatePatternJson = { ...gates, llamaDuoPattern: 2, losses };
+  const types = [{ typeK: 'q8_0', typeV: 'q8_0' } as const];
+  const found = variants({ ...options, modes: ['full', 'duo', 'random'], sparsities: [], budgets: [0.3, '4GiB'], types, gates: pattern });
+  expect(found.map(({ label, typeK }) => [label, typeK])).toEqual([
+    ['full', 'q8_0'],
+    ['duo budget 30%', 'f16'],
+    ['duo budget 4GiB', 'f16'],
+    ['random budget 30%', 'f16'],
+    ['random budget 4GiB', 'f16'],
+  ]);
+  expect(found[1]?.duo?.(0)).toEqual({ budget: 0.3, windowStep: 1, gates: pattern });
+  const all = Array.from({ length: 20 }, (_, draw) => shuffled(pattern, new Random(draw)));
+  for (const { gates: rows, losses: moved } of all) {
+    expect(rows.flat().sort()).toEqual([0, 0.25, 0.5, 1]);
+    // A head's losses go with its gate.
+    const pairs = rows.flatMap((row, layer) => row.map((gate, head) => [gate, moved?.heads[layer]?.[head]]));
+    expect(Object.fromEntries(pairs)).toEqual({ 0: [3], 0.25: [1], 0.5: [4], 1: [2] });
+  }
+  expect(new Set(all.map(({ gates: rows }) => JSON.stringify(rows))).size).toBeGreaterThan(5);
+  expect(() => variants({ ...options, modes: ['random'], budgets: [0.3], gates: undefined })).toThrow(OptionError);
 });
 
 test('even gates alternate in both directions', () => {

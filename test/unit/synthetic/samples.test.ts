@@ -35,18 +35,42 @@ describe('a sample', () => {
 
   test('asks for what only the context tells, out of sight of heads that stream', () => {
     for (const { tokens, context, answers } of samples) {
-      expect(answers).toHaveLength(5);
+      // One number, one passkey, two numbers of two words, two of one word, and a chain of two links and a number.
+      expect(answers).toHaveLength(9);
       const questions = textOf(tokens.slice(context));
       expect(questions.match(/Question:/g)).toHaveLength(5);
       for (const [first, end] of answers) {
         const answer = textOf(tokens.slice(first, end));
-        expect(answer).toMatch(/^ ?\d{5}$/);
+        expect(answer).toMatch(/^ ?(\d{5}|[a-z]+)$/);
         // Tokens of the answer, digit by digit, where the context has them.
         const digits = tokens.slice(first, end);
         const place = tokens.findIndex((_, index) => digits.every((digit, n) => tokens[index + n] === digit));
         expect(place).toBeGreaterThanOrEqual(20);
         expect(place + digits.length).toBeLessThanOrEqual(context - 100);
       }
+    }
+  });
+
+  test('a chain leads back to its number', () => {
+    for (const { tokens, context, answers } of samples) {
+      const text = textOf(tokens.slice(0, context));
+      const questions = textOf(tokens.slice(context));
+      const [, last = '', hop = '', first = '', value = ''] =
+        /follow (\w+) back to its number\.\s*Answer: \w+ (\w+) (\w+) (\d+)/.exec(questions) ?? [];
+      expect(text).toContain(`Set ${first} ${value}.`);
+      expect(text.indexOf(`Set ${hop} ${first}.`)).toBeGreaterThan(text.indexOf(`Set ${first} ${value}.`));
+      expect(text.indexOf(`Set ${last} ${hop}.`)).toBeGreaterThan(text.indexOf(`Set ${hop} ${first}.`));
+      expect(answers.filter(([from, to]) => [` ${hop}`, ` ${first}`].includes(textOf(tokens.slice(from, to))))).toHaveLength(2);
+    }
+  });
+
+  test('several values of a word are asked for in the order of the text', () => {
+    for (const { tokens, context } of samples) {
+      const text = textOf(tokens.slice(0, context));
+      const [, key = '', first = '', second = ''] =
+        /which numbers go with (\w+)\?\s*Answer: \w+ (\d+), \w+ (\d+)/.exec(textOf(tokens.slice(context))) ?? [];
+      expect(text.indexOf(`Remember: ${key} ${first}.`)).toBeGreaterThan(0);
+      expect(text.indexOf(`Remember: ${key} ${second}.`)).toBeGreaterThan(text.indexOf(`Remember: ${key} ${first}.`));
     }
   });
 

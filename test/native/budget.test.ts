@@ -1,0 +1,83 @@
+import { readFileSync } from 'node:fs';
+
+import { afterAll, beforeAll, expect, test } from 'vitest';
+
+import { GatesError, loadModel, OptionError, parseGates, type GatePatternJson, type Model } from '../../src/index.ts';
+import { needlePath } from './needle-model.ts';
+
+const gates = JSON.parse(readFileSync(needlePath.replace(/\.gguf$/, '.duo.json'), 'utf8')) as GatePatternJson;
+/** What calibration would have written: a head loses the more the higher its gate is and the less it sees; q4_0 breaks K. */
+const measured: GatePatternJson = {
+  ...gates,
+  llamaDuoPattern: 2,
+  losses: { windows: [256, 1024], heads: gates.gates.map((row) => row.map((gate) => [2 * gate, gate])) },
+  cacheTypes: {
+    k: { f16: { loss: 0, correct: 1 }, q8_0: { loss: 0.01, correct: 1 }, q4_0: { loss: 0.02, correct: 0.1 } },
+    v: { f16: { loss: 0, correct: 1 }, q8_0: { loss: 0.01, correct: 1 }, q4_0: { loss: 0.5, correct: 0.95 } },
+  },
+};
+
+let model: Model;
+beforeAll(async () => {
+  model = await loadModel(needlePath);
+});
+afterAll(() => model.dispose());
+
+const options = { contextSize: 8192, ubatchSize: 128 };
+
+test.each([0.9, 0.5, 0.3, 0.2, '20MiB', 8 * 2 ** 20])('a budget of %j is kept', async (budget) => {
+  const duo = { gates: measured, budget };
+  const { kv } = await model.planContext({ ...options, duo });
+  await using context = await model.createContext({ ...options, duo });
+  const memory = context.memory();
+  expect(memory).toEqual(kv);
+  const full = 8192 * 24 * 64 * 2 * 2;
+  expect(memory.fullBytes).toBe(full);
+  const bytes = typeof budget === 'string' ? 20 * 2 ** 20 : budget <= 1 ? budget * full : budget;
+  expect(memory.totalBytes).toBeLessThanOrEqual(bytes);
+  expect(memory.totalBytes).toBeGreaterThan(0.6 * bytes);
+  expect(memory.typeK).not.toBe('q4_0');
+  expect(context.info).toMatchObject({ typeK: memory.typeK, typeV: memory.typeV });
+  expect(memory.expectedLoss).toBeGreaterThan(0);
+  expect(memory.retrievalHeads + memory.streamingHeads).toBe(24);
+  expect((await context.generate('Remember: zebra 31.', { maxTokens: 3, temperature: 0 }).result()).text).not.toBe('');
+});
+
+test('a smaller budget loses more', async () => {
+  const losses: number[] = [];
+  for (const budget of [0.9, 0.6, 0.4, 0.3, 0.2, 0.15]) {
+    const { kv } = await model.planContext({ ...options, duo: { gates: measured, budget } });
+    losses.push(kv?.expectedLoss ?? NaN);
+  }
+  expect([...losses].sort((a, b) => a - b)).toEqual(losses);
+});
+
+test('types that were asked for stay, and gates alone have no losses', async () => {
+  const { kv } = await model.planContext({ ...options, typeK: 'q4_0', typeV: 'q8_0', duo: { gates: measured, budget: 0.2 } });
+  expect(kv).toMatchObject({ typeK: 'q4_0', typeV: 'q8_0' });
+  const ranked = await model.planContext({ ...options, duo: { gates, budget: 0.5 } });
+  expect(ranked.kv).toMatchObject({ typeK: 'f16', typeV: 'f16', expectedLoss: null, recent: 256 });
+  expect(ranked.kv?.totalBytes).toBeLessThanOrEqual(0.5 * (ranked.kv?.fullBytes ?? 0));
+});
+
+test('what cannot be is said', async () => {
+  await expect(model.planContext({ ...options, duo: { gates: measured, budget: 0.001 } })).rejects.toThrow(
+    /too small for this context: .* at least \d+/,
+  );
+  await expect(model.createContext({ ...options, duo: { gates: measured, budget: '1KiB' } })).rejects.toThrow(GatesError);
+  for (const beside of [{ sparsity: 0.5 }, { threshold: 0.5 }, { recent: 64 }]) {
+    await expect(model.planContext({ ...options, duo: { budget: 0.5, ...beside } as never })).rejects.toThrow(OptionError);
+  }
+  await expect(model.planContext({ ...options, duo: { gates: measured, budget: '4 elephants' } })).rejects.toThrow(
+    "a size, such as '4GiB'",
+  );
+});
+
+test('what was measured is read and written as it is', async () => {
+  const pattern = await parseGates(JSON.stringify(measured));
+  expect(pattern.cacheTypes).toEqual(measured.cacheTypes);
+  expect((await parseGates(pattern.format('json'))).toJSON()).toEqual(pattern.toJSON());
+  for (const cacheTypes of [{ k: {} }, { k: {}, v: {} }, { ...measured.cacheTypes, v: { f16: { loss: -1, correct: 1 } } }]) {
+    await expect(parseGates(JSON.stringify({ ...measured, cacheTypes }))).rejects.toThrow(/cacheTypes/);
+  }
+});
