@@ -229,7 +229,7 @@ export class AbiError extends LlamaDuoError {
   constructor(path: string, expected: number, found: number) {
     super(
       'abi',
-      `The library ${path} has ABI version ${found}, this version of llama-duo needs ${expected}: build it again with "npm run setup".`,
+      `The library ${path} has ABI version ${found}, this version of llama-duo needs ${expected}: install the packages again, all of one version, or in a clone build it again with "npm run setup".`,
     );
     this.expected = expected;
     this.found = found;

@@ -140,6 +140,10 @@ int32_t llama_duo_abi_version(void) {
     return LLAMA_DUO_ABI_VERSION;
 }
 
+int32_t llama_duo_build_id(void * buf, int32_t cap, int32_t * needed) {
+    return guarded([&] { copy_out(build_id(), buf, cap, needed); });
+}
+
 int32_t llama_duo_build_info(void * buf, int32_t cap, int32_t * needed) {
     return guarded([&] { copy_out(build_info(), buf, cap, needed); });
 }

@@ -49,6 +49,10 @@ enum llama_duo_job_state {
 // The version of this header that the library was built from. A caller refuses another.
 LLAMA_DUO_API int32_t llama_duo_abi_version(void);
 
+// "VERSION PATCHED_TREE": llama-duo's version, and the git tree of the llama.cpp that it is linked with. Unlike build_info it starts no backend, so that a
+// caller can refuse a library of another build before that does anything.
+LLAMA_DUO_API int32_t llama_duo_build_id(void * buf, int32_t cap, int32_t * needed);
+
 // JSON: { "abi", "version", "llamaCpp": { "tag", "tree", "patchedTree" }, "compiler", "simd": [...], "backends": [...] }
 LLAMA_DUO_API int32_t llama_duo_build_info(void * buf, int32_t cap, int32_t * needed);
 

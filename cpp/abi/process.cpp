@@ -48,6 +48,10 @@ static json simd_features() {
     return names;
 }
 
+std::string build_id() {
+    return LLAMA_DUO_VERSION " " LLAMA_DUO_LLAMA_PATCHED_TREE;
+}
+
 std::string build_info() {
     start_backends();
 

@@ -20,6 +20,9 @@ private:
 // Loads the backends, the first time. May take long where there is a GPU, so it is called on a job's thread.
 void start_backends();
 
+// The text of llama_duo_build_id.
+std::string build_id();
+
 // JSON for llama_duo_build_info.
 std::string build_info();
 

@@ -2,6 +2,7 @@
 // device lacks ours.
 #pragma once
 
+#include "llama-memory-recurrent.h"
 #include "llama-graph.h"
 
 #include <map>

@@ -155,7 +155,7 @@ int32_t play_drain(const json & given) {
 
 const std::map<std::string, player> players = {
 #define CALL(name) { #name, playing(name) }
-    CALL(llama_duo_build_info), CALL(llama_duo_log_drain), CALL(llama_duo_job_data), CALL(llama_duo_job_error), CALL(llama_duo_job_cancel),
+    CALL(llama_duo_build_id), CALL(llama_duo_build_info), CALL(llama_duo_log_drain), CALL(llama_duo_job_data), CALL(llama_duo_job_error), CALL(llama_duo_job_cancel),
     CALL(llama_duo_job_free), CALL(llama_duo_devices), CALL(llama_duo_model_fetch), CALL(llama_duo_model_load), CALL(llama_duo_model_free),
     CALL(llama_duo_tokenize), CALL(llama_duo_tokenize_long), CALL(llama_duo_detokenize), CALL(llama_duo_lora_load), CALL(llama_duo_lora_free),
     CALL(llama_duo_gates_read), CALL(llama_duo_gates_select), CALL(llama_duo_gates_embed), CALL(llama_duo_calibrate), CALL(llama_duo_context_create),

@@ -1,10 +1,14 @@
 import { spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
 import { existsSync, readdirSync } from 'node:fs';
+import { createRequire } from 'node:module';
 import { constants } from 'node:os';
 import { dirname, join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
+import { inRepository } from '../ffi/library-errors.ts';
+import { platformPackages } from '../ffi/packages.ts';
+import { packageVersion } from '../ffi/version.ts';
 import { resolveUserPath } from './paths.ts';
 
 /** The environment variable that names llama.cpp's tool. */
@@ -21,20 +25,36 @@ type NativeCommand = {
   args: readonly string[];
 };
 
-/** Where the tool is, or would be. */
+/** The package that has the tool for this platform. */
+const toolPackage = `@llama-duo/${process.platform}-${process.arch}-tools`;
+
+/** Where the tool is, or would be: where LLAMA_DUO_TOOL says, in its package, in the local build. */
 function toolPath(): string {
   const named = process.env[toolVariable];
-  return named ? resolve(named) : fileURLToPath(new URL(`../../build/bin/llama${suffix}`, import.meta.url));
+  return named ? resolve(named) : (packagedTool() ?? fileURLToPath(new URL(`../../build/bin/llama${suffix}`, import.meta.url)));
+}
+
+function packagedTool(): string | undefined {
+  try {
+    return join(dirname(createRequire(import.meta.url).resolve(`${toolPackage}/package.json`)), 'bin', `llama${suffix}`);
+  } catch {
+    return undefined; // not installed
+  }
 }
 
 /** What to do where the tool is not there; undefined where it is. */
 export function toolMissing(): string | undefined {
   const tool = toolPath();
   if (existsSync(tool)) return undefined;
-  const advice = process.env[toolVariable]
-    ? `correct ${toolVariable}, or leave it out to use the local build`
-    : 'build it with "npm run setup -- --target llama-app" in the folder of llama-duo';
-  return `llama.cpp's own commands need its tool, and there is no ${tool}: ${advice}.`;
+  return `llama.cpp's own commands need its tool, and there is no ${tool}: ${toolAdvice()}.`;
+}
+
+function toolAdvice(): string {
+  if (process.env[toolVariable]) return `correct ${toolVariable}, or leave it out to use the package or the local build`;
+  if (inRepository()) return 'build it with "npm run setup -- --target llama-app" in the folder of llama-duo';
+  return `${process.platform}-${process.arch}` in platformPackages
+    ? `install it with "npm install ${toolPackage}@${packageVersion}"`
+    : `there is no ${toolPackage}, so build it in a clone of llama-duo with "npm run setup -- --target llama-app", and name build/bin/llama in ${toolVariable}`;
 }
 
 /** All that are built, but for other names that words have. */

@@ -53,7 +53,11 @@ const maxThreads = 512;
 const maxSequences = 256;
 const maxDevices = 16;
 
-const library = text({ doc: 'The path of the native library.', otherwise: 'LLAMA_DUO_LIBRARY, else the local build', native: null });
+const library = text({
+  doc: 'The path of the native library.',
+  otherwise: 'LLAMA_DUO_LIBRARY, else the installed package, else the local build',
+  native: null,
+});
 
 export const fetchTable = {
   file: text({

@@ -47,7 +47,7 @@ export type FetchOptions = {
   onProgress?: ((progress: number) => void) | undefined;
   /** Stops the work; the promise rejects with `signal.reason`. What was downloaded is kept, and the next time goes on from there. */
   signal?: AbortSignal | undefined;
-  /** The path of the native library. Default: LLAMA_DUO_LIBRARY, else the local build. */
+  /** The path of the native library. Default: LLAMA_DUO_LIBRARY, else the installed package, else the local build. */
   library?: string | undefined;
 };
 

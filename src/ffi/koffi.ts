@@ -1,4 +1,4 @@
-import { cannotBind } from './library.ts';
+import { cannotBind } from './library-errors.ts';
 import { mapSymbols, type BoundSymbols } from './symbols.ts';
 
 /** Binds the library in Node. */

@@ -1,89 +1,212 @@
-import { existsSync } from 'node:fs';
+import { existsSync, readdirSync } from 'node:fs';
 import { resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
-import { LibraryError } from '../errors.ts';
+import { LibraryError, OptionError } from '../errors.ts';
+import { whyNotCuda } from './cuda.ts';
+import { buildAdvice, inRepository, libraryVariable, packageRoot } from './library-errors.ts';
+import { platformPackages, type PlatformPackage } from './packages.ts';
+import { missingCpuFlags, thisSystem, type System } from './system.ts';
+import { packageVersion } from './version.ts';
 
-/** The environment variable that names the library. */
-export const libraryVariable = 'LLAMA_DUO_LIBRARY';
+/** The environment variable that says what an installed CUDA package is for. */
+const cudaVariable = 'LLAMA_DUO_CUDA';
+
+/** Its values: nothing else will do, the CPU package where CUDA does not work, or the CPU package in any case. */
+const cudaUses = ['require', 'prefer', 'off'] as const;
+type CudaUse = (typeof cudaUses)[number];
 
 /** Where to look, replaceable so that tests need no files. */
 export type LibrarySearch = {
   /** The `library` option of the public functions. */
   explicit?: string | undefined;
   environment?: Readonly<Record<string, string | undefined>>;
-  platform?: NodeJS.Platform;
+  system?: System;
   exists?: (path: string) => boolean;
+  packages?: typeof platformPackages;
+  whyNotCuda?: (cudaPackage: PlatformPackage) => Promise<string | undefined>;
+};
+
+/** A library, and where it is from. */
+export type FoundLibrary = {
+  /** Absolute: Deno resolves relative paths differently. */
+  path: string;
+  origin: string;
+  /** What its package says that llama_duo_build_id says. */
+  buildId?: string;
+  /** Said once, where it is not what was hoped for. */
+  warning?: string;
 };
 
 /**
- * Finds the shared library: the explicit option, then LLAMA_DUO_LIBRARY, then the build in this package's folder. A path that was asked for
- * and isn't there is an error, never a reason to take another.
+ * Finds the shared library: the explicit option, LLAMA_DUO_LIBRARY, the platform's CUDA package, its CPU package, the build in this package's folder. What was
+ * asked for and isn't there, or cannot run, is an error, never a reason to take another: an installed CUDA package is asked for, unless LLAMA_DUO_CUDA says otherwise.
  *
- * @returns an absolute path: Deno resolves relative ones differently
  * @throws LibraryError that lists what was tried and what to do
  */
-export function findLibrary(search: LibrarySearch = {}): string {
-  const { explicit, environment = process.env, platform = process.platform, exists = existsSync } = search;
-  const candidates: { path: string; origin: string }[] = [];
+export async function findLibrary(search: LibrarySearch = {}): Promise<FoundLibrary> {
+  const { explicit, environment = process.env, system = thisSystem(), exists = existsSync } = search;
   const named = environment[libraryVariable];
-  if (explicit !== undefined) candidates.push({ path: resolve(explicit), origin: 'the library option' });
-  else if (named) candidates.push({ path: resolve(named), origin: libraryVariable });
-  else candidates.push({ path: localBuild(platform), origin: 'the local build' });
+  if (explicit !== undefined) return requireFile({ path: resolve(explicit), origin: 'the library option' }, exists);
+  if (named) return requireFile({ path: resolve(named), origin: libraryVariable }, exists);
 
-  const found = candidates.find(({ path }) => exists(path));
-  if (found) return found.path;
-
-  const tried = candidates.map(({ path, origin }) => `  ${path} (${origin}): no such file`);
+  const tried: string[] = [];
+  const installed = await findPackage(search, { system, use: cudaUse(environment), exists, tried });
+  if (installed) return installed;
+  const build = { path: localBuild(system.platform), origin: 'the local build' };
+  if (exists(build.path)) return build;
+  tried.push(`  ${build.path} (${build.origin}): no such file`);
   throw new LibraryError(
-    [`The llama-duo library was not found for ${platform}-${process.arch}.`, 'Tried:', ...tried, ...solutions(explicit ?? named)].join(
-      '\n',
-    ),
+    [
+      `The llama-duo library was not found for ${system.platform}-${system.arch}.`,
+      'Tried:',
+      ...tried,
+      'Possible solutions:',
+      ...solutions(system),
+    ].join('\n'),
   );
 }
 
-/** An error for a library that is there and cannot be opened. */
-export function cannotOpen(path: string, cause: unknown): LibraryError {
-  const reason = cause instanceof Error ? cause.message : String(cause);
-  const advice: string[] = [];
-  if (/GLIBC|GLIBCXX/.test(reason)) {
-    advice.push('- It was built against a newer C library than this system has: build it here with "npm run setup".');
-  } else if (/^Error (relocating|loading shared library)\b/m.test(reason)) {
-    // These are musl's words; glibc has others for what is missing.
-    advice.push('- It was built for glibc, and this system has musl (as Alpine does): build it here with "npm run setup".');
-  } else if (/wrong ELF class|invalid ELF header|mach-o|incompatible architecture/i.test(reason)) {
-    advice.push(
-      `- It was built for another system or processor than ${process.platform}-${process.arch}: build it here with "npm run setup".`,
-    );
-  } else if (/undefined symbol|symbol.*not found|llama_duo_/i.test(reason)) {
-    advice.push('- It was built from another version of llama-duo: build it again with "npm run setup".');
-  } else if (/NotCapable|--allow-ffi/.test(`${cause instanceof Error ? cause.name : ''} ${reason}`)) {
-    advice.push('- Deno needs --allow-ffi (and --allow-read, --allow-env) to open it.');
-  } else {
-    advice.push('- Look with "ldd" (macOS: "otool -L") for a system library that is missing.');
+function requireFile(found: FoundLibrary, exists: (path: string) => boolean): FoundLibrary {
+  if (exists(found.path)) return found;
+  throw new LibraryError(
+    [
+      'The llama-duo library was not found.',
+      'Tried:',
+      `  ${found.path} (${found.origin}): no such file`,
+      'Possible solutions:',
+      '- Correct that path, or leave it out to use the installed package or the local build.',
+    ].join('\n'),
+  );
+}
+
+function cudaUse(environment: Readonly<Record<string, string | undefined>>): CudaUse {
+  const value = environment[cudaVariable];
+  if (!value) return 'require';
+  const use = cudaUses.find((name) => name === value);
+  if (use) return use;
+  throw new OptionError(cudaVariable, value, `one of ${cudaUses.join(', ')}`);
+}
+
+/** What findPackage goes by, and where it writes down what it tried. */
+type PackageSearch = { system: System; use: CudaUse; exists: (path: string) => boolean; tried: string[] };
+
+async function findPackage(search: LibrarySearch, { system, use, exists, tried }: PackageSearch): Promise<FoundLibrary | undefined> {
+  const { packages = platformPackages, whyNotCuda: probe = whyNotCuda } = search;
+  const { cpu, cuda } = packages[`${system.platform}-${system.arch}`] ?? {};
+  if (!cpu || !cuda || system.libc === 'musl') return undefined;
+
+  const cudaPackage = use === 'off' ? undefined : await load(cuda, { exists, tried });
+  let warning: string | undefined;
+  if (cudaPackage) {
+    refuse(cuda.name, cudaPackage, system);
+    const reason = await probe(cudaPackage);
+    if (reason === undefined) return { path: cudaPackage.library, origin: cuda.name, buildId: cudaPackage.buildId };
+    if (use === 'require') {
+      throw new LibraryError(
+        [
+          `${cuda.name} is installed and cannot be used here: ${reason}`,
+          'Possible solutions:',
+          `- Set the environment variable ${cudaVariable} to "prefer", which takes the CPU where CUDA does not work, or to "off".`,
+          `- Where no GPU is wanted: "npm uninstall ${cuda.name}".`,
+        ].join('\n'),
+      );
+    }
+    warning = `${cuda.name} cannot be used here, so the CPU computes: ${reason}`;
   }
-  return new LibraryError([`The llama-duo library ${path} could not be opened: ${reason}`, 'Possible solutions:', ...advice].join('\n'), {
-    cause,
-  });
+  const cpuPackage = await load(cpu, { exists, tried });
+  if (!cpuPackage) return undefined;
+  refuse(cpu.name, cpuPackage, system);
+  return { path: cpuPackage.library, origin: cpu.name, buildId: cpuPackage.buildId, ...(warning !== undefined && { warning }) };
 }
 
-/** The error for what calls the library, where it cannot be loaded itself: it is none of the library's. */
-export function cannotBind(what: string, cause: unknown, solutions: readonly string[]): LibraryError {
-  const reason = cause instanceof Error ? cause.message : String(cause);
-  return new LibraryError([`${what} could not be loaded: ${reason}`, 'Possible solutions:', ...solutions].join('\n'), { cause });
+/** A package that is installed with all that it needs; undefined for one that is not installed. */
+async function load(
+  { name, load: importPackage }: { name: string; load: () => Promise<PlatformPackage> },
+  { exists, tried }: Pick<PackageSearch, 'exists' | 'tried'>,
+): Promise<PlatformPackage | undefined> {
+  let loaded: PlatformPackage;
+  try {
+    loaded = await importPackage();
+  } catch {
+    tried.push(`  ${name} (the package): not installed`);
+    return undefined;
+  }
+  if (exists(loaded.library)) return loaded;
+  throw new LibraryError(
+    [
+      `The library of ${name} is not where the package says: there is no ${loaded.library}.`,
+      'Possible solutions:',
+      `- Where a bundler made this program: leave ${name} out of the bundle (esbuild: "--external:@llama-duo/*"), or copy its library there.`,
+      `- Where the program is in an archive, as Electron's: leave node_modules/@llama-duo unpacked ("asarUnpack").`,
+      `- Else install it again: "npm install ${name}@${packageVersion}".`,
+    ].join('\n'),
+  );
 }
 
-/** This file lies two folders below the package's root, as source in src/ffi and compiled in dist/ffi. */
+/** Throws where a package is of another version, or the processor lacks what packages are compiled for. */
+function refuse(name: string, { buildId }: PlatformPackage, system: System): void {
+  const [version = ''] = buildId.split(' ');
+  if (version !== packageVersion) {
+    throw new LibraryError(
+      [
+        `${name} is version ${version}, and llama-duo is ${packageVersion}: the two must be the same.`,
+        'Possible solutions:',
+        `- "npm install ${name}@${packageVersion}".`,
+      ].join('\n'),
+    );
+  }
+  const missing = missingCpuFlags(system);
+  if (missing.length > 0) {
+    throw new LibraryError(
+      [
+        `${name} needs a processor with x86-64-v2 (since 2009), and this one lacks ${missing.join(', ')}.`,
+        'Possible solutions:',
+        `- Build the library for this processor: ${buildAdvice}.`,
+        '- In a virtual machine, let it have the host processor’s features.',
+      ].join('\n'),
+    );
+  }
+}
+
 function localBuild(platform: NodeJS.Platform): string {
   const name = platform === 'win32' ? 'llama-duo.dll' : platform === 'darwin' ? 'libllama-duo.dylib' : 'libllama-duo.so';
-  return fileURLToPath(new URL(`../../build/${name}`, import.meta.url));
+  return fileURLToPath(new URL(`build/${name}`, packageRoot));
 }
 
-function solutions(asked: string | undefined): string[] {
-  if (asked) return ['Possible solutions:', '- Correct that path, or leave it out to use the local build.'];
+function solutions(system: System): string[] {
+  const packages = platformPackages[`${system.platform}-${system.arch}`];
+  const named = `- Name one that was built elsewhere: the library option, or the environment variable ${libraryVariable}.`;
+  if (!packages) {
+    return [
+      `- There is no package for ${system.platform}-${system.arch} (there are: ${Object.keys(platformPackages).join(', ')}). Build the library: ${buildAdvice}.`,
+      named,
+    ];
+  }
+  if (system.libc === 'musl') {
+    return [`- The packages need glibc, and this system has musl (as Alpine does). Build the library here: ${buildAdvice}.`, named];
+  }
+  if (inRepository()) return ['- Build it: run "npm run setup" in the folder of llama-duo.', named];
+  const { name } = packages.cpu;
+  const others = otherPlatforms(name);
   return [
-    'Possible solutions:',
-    '- Build it: run "npm run setup" in the folder of llama-duo.',
-    `- Name one that was built elsewhere: the library option, or the environment variable ${libraryVariable}.`,
+    ...(others.length > 0
+      ? [
+          `- node_modules was installed on another platform (it has ${others.join(', ')}), or from a lock file that knows no other: delete node_modules, ` +
+            'and the lock file if that does not help, and install here.',
+        ]
+      : []),
+    `- Install it: "npm install ${name}@${packageVersion}". It is an optional dependency, which "--omit=optional" and "--no-optional" leave out.`,
+    named,
   ];
+}
+
+/** Packages of other platforms that lie where this platform's would. */
+function otherPlatforms(name: string): string[] {
+  try {
+    const folder = readdirSync(new URL('../@llama-duo/', packageRoot));
+    return folder.map((entry) => `@llama-duo/${entry}`).filter((entry) => !entry.startsWith(name));
+  } catch {
+    return [];
+  }
 }

@@ -1,6 +1,8 @@
 import { AbiError, DisposedError, LibraryError, LimitError, LlamaDuoError, ModelError, OptionError } from '../errors.ts';
-import { cannotBind, cannotOpen, findLibrary } from './library.ts';
+import { findLibrary, type FoundLibrary } from './library.ts';
+import { cannotBind, cannotOpen, otherBuild } from './library-errors.ts';
 import type { BoundSymbols } from './symbols.ts';
+import { packageVersion } from './version.ts';
 
 /** LLAMA_DUO_ABI_VERSION of the header that this code was written for. */
 export const abiVersion = 3;
@@ -33,17 +35,18 @@ export function openedNatives(): readonly Native[] {
  * @throws LibraryError, AbiError
  */
 export async function openNative(explicit?: string): Promise<Native> {
-  const path = findLibrary({ explicit });
+  const found = await findLibrary({ explicit });
+  const { path } = found;
   let native = opened.get(path);
   if (!native) {
-    native = open(path);
+    native = open(found);
     opened.set(path, native);
     native.catch(() => opened.delete(path));
   }
   return native;
 }
 
-async function open(path: string): Promise<Native> {
+async function open({ path, buildId, warning }: FoundLibrary): Promise<Native> {
   const { bind } = await runtimeBinding().catch((cause: unknown) => {
     throw cannotBind('What calls the llama-duo library on this runtime', cause, [
       '- Install llama-duo again: a file of it is missing or damaged.',
@@ -58,9 +61,19 @@ async function open(path: string): Promise<Native> {
   const found = bound.llama_duo_abi_version();
   if (found !== abiVersion) throw new AbiError(path, abiVersion, found);
   const native = new Native(bound, path);
+  checkBuild(native, buildId);
+  if (warning !== undefined) process.emitWarning(warning, 'LlamaDuoWarning');
   native.ownByThisThread();
   natives.push(native);
   return native;
+}
+
+/** Compares what a library says of its build with what its package does, and its version with this one: before the library does anything. */
+function checkBuild(native: Native, expected: string | undefined): void {
+  const found = native.buildId();
+  const [version = ''] = found.split(' ');
+  if (expected !== undefined && found !== expected) throw otherBuild(native.path, expected, found);
+  if (version !== packageVersion) throw otherBuild(native.path, packageVersion, version);
 }
 
 /** What binds the library in this runtime. Each import is written out, so that bundlers see it; only the one that is taken is loaded. */
@@ -81,6 +94,11 @@ export class Native {
   constructor(bound: BoundSymbols, path: string) {
     this.#c = bound;
     this.path = path;
+  }
+
+  /** The version and the tree of llama.cpp that the library was built from, with a space between. */
+  buildId(): string {
+    return this.#text((buffer, capacity, needed) => this.#c.llama_duo_build_id(buffer, capacity, needed));
   }
 
   /** JSON about the library's build. */

@@ -4,6 +4,7 @@
  */
 export const symbols = {
   llama_duo_abi_version: [],
+  llama_duo_build_id: ['void *', 'int32_t', 'int32_t *'],
   llama_duo_build_info: ['void *', 'int32_t', 'int32_t *'],
   llama_duo_log_drain: ['void *', 'int32_t', 'int32_t *'],
 

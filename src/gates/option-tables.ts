@@ -122,7 +122,11 @@ export const calibrateTable = {
 
 export const readGatesTable = {
   signal: signal('Stops the reading; the promise rejects with `signal.reason`.'),
-  library: text({ doc: 'The path of the native library.', otherwise: 'LLAMA_DUO_LIBRARY, else the local build', native: null }),
+  library: text({
+    doc: 'The path of the native library.',
+    otherwise: 'LLAMA_DUO_LIBRARY, else the installed package, else the local build',
+    native: null,
+  }),
 } satisfies Table<ReadGatesOptions>;
 
 export const embedTable = {

@@ -49,7 +49,7 @@ export type CalibrateOptions = {
 export type ReadGatesOptions = {
   /** Stops the reading; the promise rejects with `signal.reason`. */
   signal?: AbortSignal | undefined;
-  /** The path of the native library. Default: LLAMA_DUO_LIBRARY, else the local build. */
+  /** The path of the native library. Default: LLAMA_DUO_LIBRARY, else the installed package, else the local build. */
   library?: string | undefined;
 };
 

@@ -13,7 +13,7 @@ let c: BoundSymbols;
 
 beforeAll(async () => {
   native = await openNative();
-  c = await (await runtimeBinding()).bind(findLibrary());
+  c = await (await runtimeBinding()).bind((await findLibrary()).path);
 });
 
 describe('the library', () => {
@@ -23,11 +23,13 @@ describe('the library', () => {
 
   test('is opened once', async () => {
     expect(await openNative()).toBe(native);
-    expect(await openNative(findLibrary())).toBe(native);
+    expect(await openNative((await findLibrary()).path)).toBe(native);
   });
 
-  test.runIf(process.platform === 'linux')('exports the functions of the header and nothing else', () => {
-    const lines = execFileSync('nm', ['-D', '--defined-only', findLibrary()], { encoding: 'utf8' }).trim().split('\n');
+  test.runIf(process.platform === 'linux')('exports the functions of the header and nothing else', async () => {
+    const lines = execFileSync('nm', ['-D', '--defined-only', (await findLibrary()).path], { encoding: 'utf8' })
+      .trim()
+      .split('\n');
     const names = lines.map((line) => line.split(' ').at(-1)?.replace(/@.*$/, ''));
     expect(names.sort()).toEqual(Object.keys(symbols).sort());
   });

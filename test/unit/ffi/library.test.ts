@@ -1,39 +1,166 @@
+import { readFileSync } from 'node:fs';
 import { resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
-import { expect, test, vi } from 'vitest';
+import { describe, expect, test, vi } from 'vitest';
 
-import { LibraryError } from '../../../src/errors.ts';
-import { cannotBind, cannotOpen, findLibrary } from '../../../src/ffi/library.ts';
+import { LibraryError, OptionError } from '../../../src/errors.ts';
+import { findLibrary, type LibrarySearch } from '../../../src/ffi/library.ts';
+import { cannotBind, cannotOpen } from '../../../src/ffi/library-errors.ts';
+import type { PlatformPackage } from '../../../src/ffi/packages.ts';
+import { libcOf, type System } from '../../../src/ffi/system.ts';
+import { packageVersion } from '../../../src/ffi/version.ts';
 
 const everything = (): boolean => true;
 const nothing = (): boolean => false;
 const build = (name: string): string => fileURLToPath(new URL(`../../../build/${name}`, import.meta.url));
 
-test('the explicit option comes first, then LLAMA_DUO_LIBRARY, then the local build', () => {
-  const environment = { LLAMA_DUO_LIBRARY: '/named/lib.so' };
-  expect(findLibrary({ explicit: '/asked/lib.so', environment, exists: everything })).toBe('/asked/lib.so');
-  expect(findLibrary({ environment, exists: everything })).toBe('/named/lib.so');
-  expect(findLibrary({ environment: {}, exists: everything, platform: 'linux' })).toBe(build('libllama-duo.so'));
-  expect(findLibrary({ environment: { LLAMA_DUO_LIBRARY: '' }, exists: everything, platform: 'linux' })).toBe(build('libllama-duo.so'));
+const linux: System = { platform: 'linux', arch: 'x64', libc: 'glibc', cpuFlags: undefined };
+
+/** Packages by their load: undefined for one that is not installed. */
+function installed(packages: { cpu?: Partial<PlatformPackage>; cuda?: Partial<PlatformPackage> }): NonNullable<LibrarySearch['packages']> {
+  const slot = (name: 'cpu' | 'cuda') => ({
+    name: `@llama-duo/linux-x64${name === 'cuda' ? '-cuda' : ''}`,
+    load: () => {
+      const found = packages[name];
+      if (!found) return Promise.reject(new Error('Cannot find package'));
+      return Promise.resolve({ library: `/modules/${name}.so`, buildId: `${packageVersion} tree`, glibc: '2.31', ...found });
+    },
+  });
+  return { 'linux-x64': { cpu: slot('cpu'), cuda: slot('cuda') } };
+}
+
+/** Where nothing is asked for, nothing is installed, and every file is there. */
+const find = (search: LibrarySearch): ReturnType<typeof findLibrary> =>
+  findLibrary({ environment: {}, system: linux, exists: everything, packages: installed({}), ...search });
+
+const refusal = (search: LibrarySearch): Promise<string> =>
+  find(search).then(
+    ({ path }) => `found ${path}`,
+    (error: unknown) => {
+      expect(error).toBeInstanceOf(LibraryError);
+      return (error as LibraryError).message;
+    },
+  );
+
+test('the version is the one of package.json', () => {
+  const { version } = JSON.parse(readFileSync(new URL('../../../package.json', import.meta.url), 'utf8')) as { version: string };
+  expect(packageVersion).toBe(version);
 });
 
-test.each([
-  ['darwin', 'libllama-duo.dylib'],
-  ['win32', 'llama-duo.dll'],
-] as const)('on %s the local build is %s', (platform, name) => {
-  expect(findLibrary({ environment: {}, exists: everything, platform })).toBe(build(name));
+describe('the order', () => {
+  const both = installed({ cpu: {}, cuda: {} });
+  const works = (): Promise<undefined> => Promise.resolve(undefined);
+
+  test('the explicit option, LLAMA_DUO_LIBRARY, the CUDA package, the CPU package, the local build', async () => {
+    const environment = { LLAMA_DUO_LIBRARY: '/named/lib.so' };
+    expect(await find({ explicit: '/asked/lib.so', environment, packages: both })).toMatchObject({ path: '/asked/lib.so' });
+    expect(await find({ environment, packages: both })).toMatchObject({ path: '/named/lib.so' });
+    const buildId = `${packageVersion} tree`;
+    expect(await find({ packages: both, whyNotCuda: works })).toEqual({
+      path: '/modules/cuda.so',
+      origin: '@llama-duo/linux-x64-cuda',
+      buildId,
+    });
+    expect(await find({ packages: installed({ cpu: {} }) })).toEqual({ path: '/modules/cpu.so', origin: '@llama-duo/linux-x64', buildId });
+    expect(await find({})).toEqual({ path: build('libllama-duo.so'), origin: 'the local build' });
+    expect(await find({ environment: { LLAMA_DUO_LIBRARY: '' } })).toMatchObject({ path: build('libllama-duo.so') });
+  });
+
+  test.each([
+    ['darwin', 'libllama-duo.dylib'],
+    ['win32', 'llama-duo.dll'],
+  ] as const)('on %s the local build is %s', async (platform, name) => {
+    expect(await find({ system: { ...linux, platform } })).toMatchObject({ path: build(name) });
+  });
+
+  test('a relative path is from the process’s folder', async () => {
+    expect(await find({ explicit: 'lib.so' })).toMatchObject({ path: resolve('lib.so') });
+  });
+
+  test('a path that was asked for is never replaced by another', async () => {
+    const exists = (path: string): boolean => path !== '/gone.so';
+    expect(await refusal({ explicit: '/gone.so', exists, packages: both })).toMatch(/\/gone\.so \(the library option\)/);
+    expect(await refusal({ environment: { LLAMA_DUO_LIBRARY: '/gone.so' }, exists, packages: both })).toMatch(
+      /\/gone\.so \(LLAMA_DUO_LIBRARY\)/,
+    );
+  });
 });
 
-test('a relative path is from the process’s folder', () => {
-  expect(findLibrary({ explicit: 'lib.so', exists: everything })).toBe(resolve('lib.so'));
+describe('CUDA that does not work', () => {
+  const packages = installed({ cpu: {}, cuda: {} });
+  const whyNotCuda = (): Promise<string> => Promise.resolve('There is no NVIDIA driver that works: none.');
+
+  test('is an error, not the CPU', async () => {
+    expect(await refusal({ packages, whyNotCuda })).toMatch(
+      /linux-x64-cuda is installed and cannot be used here: There is no NVIDIA driver[^]*LLAMA_DUO_CUDA to "prefer"/,
+    );
+  });
+
+  test('is the CPU and a warning where that is preferred', async () => {
+    const found = await find({ packages, whyNotCuda, environment: { LLAMA_DUO_CUDA: 'prefer' } });
+    expect(found.path).toBe('/modules/cpu.so');
+    expect(found.warning).toMatch(/so the CPU computes: There is no NVIDIA driver/);
+  });
+
+  test('is not looked for where it is off', async () => {
+    const probed = vi.fn(whyNotCuda);
+    expect(await find({ packages, whyNotCuda: probed, environment: { LLAMA_DUO_CUDA: 'off' } })).not.toHaveProperty('warning');
+    expect(probed).not.toHaveBeenCalled();
+  });
+
+  test('and a misspelt wish is an error', async () => {
+    await expect(find({ packages, environment: { LLAMA_DUO_CUDA: 'no' } })).rejects.toThrow(OptionError);
+  });
 });
 
-test('nothing found: the error lists what was tried and what to do', () => {
-  const find = (): string => findLibrary({ environment: {}, exists: nothing, platform: 'linux' });
-  expect(find).toThrow(LibraryError);
-  expect(find).toThrow(build('libllama-duo.so'));
-  expect(find).toThrow(/npm run setup[^]*LLAMA_DUO_LIBRARY/);
+describe('nothing found: the error lists what was tried and what to do', () => {
+  const missing = { exists: nothing };
+
+  test('in a clone', async () => {
+    const message = await refusal(missing);
+    expect(message).toContain(build('libllama-duo.so'));
+    expect(message).toMatch(
+      /@llama-duo\/linux-x64-cuda \(the package\): not installed[^]*@llama-duo\/linux-x64 \(the package\): not installed/,
+    );
+    expect(message).toMatch(/npm run setup[^]*LLAMA_DUO_LIBRARY/);
+  });
+
+  test('musl, where no package is looked for', async () => {
+    const message = await refusal({ ...missing, system: { ...linux, libc: 'musl' }, packages: installed({ cpu: {} }) });
+    expect(message).toMatch(/need glibc, and this system has musl \(as Alpine does\)[^]*npm run setup/);
+  });
+
+  test('a platform without packages', async () => {
+    const message = await refusal({ ...missing, system: { ...linux, platform: 'freebsd' }, packages: installed({ cpu: {} }) });
+    expect(message).toMatch(/not found for freebsd-x64[^]*There is no package for freebsd-x64 \(there are: linux-x64/);
+  });
+});
+
+describe('a package that cannot be used', () => {
+  test('of another version', async () => {
+    const message = await refusal({ packages: installed({ cpu: { buildId: '0.0.9 tree' } }) });
+    expect(message).toMatch(/linux-x64 is version 0\.0\.9, and llama-duo is .*must be the same[^]*npm install @llama-duo\/linux-x64@/);
+  });
+
+  test('without its library, as after bundling', async () => {
+    const exists = (path: string): boolean => path !== '/modules/cpu.so';
+    expect(await refusal({ packages: installed({ cpu: {} }), exists })).toMatch(
+      /there is no \/modules\/cpu\.so[^]*--external:@llama-duo[^]*asarUnpack/,
+    );
+  });
+
+  test('on an old processor', async () => {
+    const cpuFlags = new Set('fpu sse sse2 pni ssse3 cx16 lahf_lm'.split(' ')); // Core 2
+    const message = await refusal({ packages: installed({ cpu: {} }), system: { ...linux, cpuFlags } });
+    expect(message).toMatch(/needs a processor with x86-64-v2.*lacks popcnt, sse4_1, sse4_2/);
+  });
+});
+
+test('the C library is told by a program’s loader', () => {
+  expect(libcOf('/nowhere')).toBeUndefined();
+  expect(libcOf(import.meta.filename)).toBeUndefined();
+  if (process.platform === 'linux') expect(libcOf(process.execPath)).toMatch(/^(glibc|musl)$/);
 });
 
 test('without koffi: what it is for, and how to get it', async () => {
@@ -56,19 +183,12 @@ test('what fails on Bun and Deno is not put on koffi', () => {
   expect(error.message).not.toContain('koffi');
 });
 
-test('a path that was asked for is never replaced by another', () => {
-  const onlyTheBuild = (path: string): boolean => path.includes('/build/');
-  expect(() => findLibrary({ explicit: '/gone.so', environment: {}, exists: onlyTheBuild })).toThrow(/\/gone\.so \(the library option\)/);
-  const environment = { LLAMA_DUO_LIBRARY: '/gone.so' };
-  expect(() => findLibrary({ environment, exists: onlyTheBuild })).toThrow(/\/gone\.so \(LLAMA_DUO_LIBRARY\)/);
-});
-
 test.each([
-  ["version `GLIBC_2.38' not found", /newer C library/],
+  ["version `GLIBC_2.38' not found", /newer C library.*glibc 2\.31/],
   ['invalid ELF header', /another system or processor/],
   ['Error relocating /a/lib.so: __printf_chk: symbol not found', /built for glibc, and this system has musl/],
   ['Error loading shared library libgomp.so.1: No such file or directory (needed by /a/lib.so)', /musl/],
-  ['undefined symbol: llama_duo_generate', /another version of llama-duo/],
+  ['undefined symbol: llama_duo_generate', /another version of llama-duo.*npm run setup/],
   ['Requires ffi access, run again with the --allow-ffi flag', /Deno needs --allow-ffi/],
   ['libgomp.so.1: cannot open shared object file', /ldd/],
 ])('a library that cannot be opened (%s) says what to do', (reason, advice) => {

@@ -1,0 +1,149 @@
+// Builds what packages for linux-x64 hold in a Debian 11 of its own, .cache/debian-11: what is linked against its glibc 2.31 runs on all later ones.
+//
+// Debian 11 brings Clang 16, the oldest compiler with all instructions that the variants of the CPU backend use. CMake is PyPI's, because Debian 11's is too old. OpenSSL is
+// Debian 13's source, since Debian 11's OpenSSL gets no more fixes; it is linked statically.
+
+import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { cache, root } from './places.mjs';
+import { capture, passThrough, requireTools, SetupError } from './tools.mjs';
+
+const folder = join(cache, 'debian-11');
+
+/** The folder that CMake builds in: the preset's. */
+export const portableBuild = join(root, 'build-package');
+
+const packages = ['ca-certificates', 'clang-16', 'g++', 'make', 'ninja-build', 'ccache', 'perl', 'dpkg-dev'];
+const cmake = '3.31.6';
+
+/** Nothing that a client of HTTPS does not need. */
+const opensslOptions =
+  'no-shared no-tests no-apps no-docs no-legacy no-module no-engine no-dso no-comp no-afalgeng no-ssl3 no-tls1 no-tls1_1 no-dtls no-quic --libdir=lib -fvisibility=hidden';
+
+/**
+ * Makes the root unless it is there. Its last step is its stamp.
+ * @param {(message: string) => void} say
+ */
+function makeRoot(say) {
+  const stamp = join(folder, 'opt/ready');
+  const wanted = JSON.stringify({ packages, cmake, opensslOptions });
+  if (existsSync(stamp) && readFileSync(stamp, 'utf8') === wanted) return;
+  rmSync(folder, { recursive: true, force: true });
+  say(`making a Debian 11 in ${folder}`);
+  const mirror = process.env['DEBIAN_MIRROR'];
+  passThrough('debootstrap', ['--variant=minbase', '--include=ca-certificates', 'bullseye', folder, ...(mirror ? [mirror] : [])]);
+  const [, used = ''] = readFileSync(join(folder, 'etc/apt/sources.list'), 'utf8').split(' ');
+  writeFileSync(
+    join(folder, 'etc/apt/sources.list'),
+    [`deb ${used} bullseye main`, `deb ${used}-security bullseye-security main`, `deb-src ${used}-security trixie-security main`, ''].join(
+      '\n',
+    ),
+  );
+  // It signs Debian 13's source, which Debian 11 does not know yet.
+  const keys = '/usr/share/keyrings/debian-archive-keyring.gpg';
+  if (existsSync(keys)) writeFileSync(join(folder, 'etc/apt/trusted.gpg.d/debian-archive-keyring.gpg'), readFileSync(keys));
+  inRoot(`apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends ${packages.join(' ')}`);
+
+  say(`CMake ${cmake}`);
+  const wheels = join(folder, 'opt/cmake');
+  mkdirSync(wheels, { recursive: true });
+  passThrough('python3', [
+    '-m',
+    'pip',
+    'download',
+    '--no-deps',
+    '--only-binary',
+    ':all:',
+    '--platform',
+    'manylinux2014_x86_64',
+    '-d',
+    wheels,
+    `cmake==${cmake}`,
+  ]);
+  const [wheel = ''] = readdirSync(wheels).filter((name) => name.endsWith('.whl'));
+  passThrough('python3', ['-m', 'zipfile', '-e', join(wheels, wheel), wheels]);
+  inRoot('chmod +x /opt/cmake/cmake/data/bin/* && ln -sf /opt/cmake/cmake/data/bin/cmake /usr/local/bin/cmake');
+
+  say('OpenSSL');
+  inRoot(
+    [
+      'mkdir -p /opt/src && cd /opt/src',
+      'apt-get source --download-only --tar-only openssl',
+      'tar xf openssl_*.orig.tar.gz && cd openssl-3*/',
+      // Distributions keep their certificates elsewhere, and have a link here.
+      `./Configure linux-x86_64 --prefix=/opt/openssl --openssldir=/etc/ssl ${opensslOptions}`,
+      'make -j"$(nproc)" build_libs && make install_dev && cp LICENSE.txt VERSION.dat /opt/openssl/',
+      'rm -rf /opt/src',
+    ].join(' && '),
+  );
+  writeFileSync(stamp, wanted);
+}
+
+/**
+ * Runs a command in the root, with this repository where it is outside. The mounts are the command's own, and end with it.
+ * @param {string} command
+ */
+function inRoot(command) {
+  const inner = [
+    'set -e',
+    `mkdir -p "${folder}${root}"`,
+    `mount -t proc proc "${folder}/proc"`,
+    `mount --bind "${root}" "${folder}${root}"`,
+    `cp /etc/resolv.conf "${folder}/etc/resolv.conf"`,
+    `exec chroot "${folder}" /bin/sh -ec ${quote(command)}`,
+  ].join('\n');
+  passThrough('unshare', ['--mount', '--propagation', 'private', 'sh', '-c', inner]);
+}
+
+/** @param {string} text */
+function quote(text) {
+  return `'${text.replaceAll("'", `'\\''`)}'`;
+}
+
+/**
+ * Builds targets there.
+ * @param {string[]} targets
+ * @param {(message: string) => void} say
+ */
+export function buildInDebian(targets, say) {
+  if (process.platform !== 'linux' || process.arch !== 'x64' || process.getuid?.() !== 0) {
+    throw new SetupError(
+      'Packages for linux-x64 are built in a Debian 11 of their own, for which this must be root on linux-x64 (sudo). --local packs the local build instead.',
+    );
+  }
+  requireTools(['debootstrap', 'chroot', 'unshare', 'python3']);
+  makeRoot(say);
+  say(`building ${targets.join(' and ')} in ${portableBuild}`);
+  inRoot(
+    [
+      `cd "${root}"`,
+      `export CCACHE_BASEDIR="${root}" CCACHE_NOHASHDIR=1 CCACHE_DIR="${cache}/ccache-debian-11"`,
+      'cmake --preset package-linux-x64',
+      `cmake --build build-package --parallel "$(nproc)" --target ${targets.join(' ')}`,
+    ].join(' && '),
+  );
+}
+
+/** What that build is linked with. */
+export function linkedInDebian() {
+  const version = /MAJOR=(\d+)\nMINOR=(\d+)\nPATCH=(\d+)/.exec(readFileSync(join(folder, 'opt/openssl/VERSION.dat'), 'utf8'));
+  if (!version) throw new SetupError(`${folder}/opt/openssl/VERSION.dat tells no version: delete ${folder}, and run this again.`);
+  return {
+    openssl: { version: version.slice(1).join('.'), text: readFileSync(join(folder, 'opt/openssl/LICENSE.txt'), 'utf8') },
+    gcc: readFileSync(join(folder, 'usr/share/doc/gcc-10-base/copyright'), 'utf8'),
+  };
+}
+
+/** Whether the root is there, for tests that run something in it. */
+export function hasDebian() {
+  return existsSync(join(folder, 'opt/ready')) && capture('id', ['-u']) === '0';
+}
+
+/**
+ * Runs a command in the root and returns what it printed.
+ * @param {string} command
+ */
+export function captureInDebian(command) {
+  const inner = `mkdir -p "${folder}${root}" && mount -t proc proc "${folder}/proc" && mount --bind "${root}" "${folder}${root}" && exec chroot "${folder}" /bin/sh -ec ${quote(command)}`;
+  return capture('unshare', ['--mount', '--propagation', 'private', 'sh', '-c', inner]);
+}
