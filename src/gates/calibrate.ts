@@ -147,9 +147,13 @@ const smallestRest = 384;
 
 function* sha256OfText(text: string): Generator<void, string, void> {
   const hash = createHash('sha256');
-  const bytes = new TextEncoder().encode(text);
-  for (let at = 0; at < bytes.length; at += 1 << 20) {
-    hash.update(bytes.subarray(at, at + (1 << 20)));
+  const encoder = new TextEncoder();
+  const bytes = new Uint8Array(1 << 18); // again and again: fresh memory for a whole book may take a busy machine long
+  for (let at = 0; at < text.length;) {
+    // Half of a surrogate pair at the end of a slice has no room: it takes three bytes, and each unit before it one at least.
+    const { read, written } = encoder.encodeInto(text.slice(at, at + bytes.length), bytes);
+    hash.update(bytes.subarray(0, written));
+    at += read;
     yield;
   }
   return hash.digest('hex');

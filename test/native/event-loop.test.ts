@@ -54,6 +54,7 @@ test('while chats, schemas, embeddings and states are at work', { timeout: 300_0
   await using embedder = await model.createEmbedder({ contextSize: 256, threads });
   const properties = { name: { type: 'string', maxLength: 20 }, ages: { type: 'array', items: { type: 'integer' }, maxItems: 3 } } as const;
   const schema = { type: 'object', properties } as const;
+  const stateBytes = 1900 * (many.memory().fullBytes / many.memory().sequences / 2048);
   await lateness.expectPrompt(async () => {
     await using sequence = await many.sequence();
     await sequence.append(new Int32Array(1900).map((_, index) => 10 + (index % 400)));
@@ -63,7 +64,7 @@ test('while chats, schemas, embeddings and states are at work', { timeout: 300_0
       embedder.embed(Array.from({ length: 100 }, (_, index) => `${sentences}${index}`)),
       sequence.save().then((state) => sequence.load(state)),
     ]);
-  });
+  }, stateBytes);
 });
 
 test('while a model loads, and contexts come and go', { timeout: 120_000 }, async () => {
