@@ -109,6 +109,7 @@ export const variables = {
   duoGates: 'LLAMA_ARG_DUO_GATES',
   duoSparsity: 'LLAMA_ARG_DUO_SPARSITY',
   duoThreshold: 'LLAMA_ARG_DUO_THRESHOLD',
+  duoBudget: 'LLAMA_ARG_DUO_BUDGET',
   duoSink: 'LLAMA_ARG_DUO_SINK',
   duoRecent: 'LLAMA_ARG_DUO_RECENT',
   duoWindowStep: 'LLAMA_ARG_DUO_CHUNK',
