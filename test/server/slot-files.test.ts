@@ -57,8 +57,8 @@ test.each([
       server = await start(folder);
       // what was begun is refused, where it is asked for by its name
       for (const part of unfinished) {
-        if (readFileSync(join(folder, part)).equals(saved.new)) continue;
-        expect((await server.slots('restore', 0, part)).status, part).toBe(400);
+        const whole = readFileSync(join(folder, part)).equals(saved.new); // all was written, and the name not yet changed
+        if (!whole) expect((await server.slots('restore', 0, part)).status, part).toBe(400);
         rmSync(join(folder, part));
       }
       expect((await server.slots('restore', 0, 'slot')).status).toBe(200);
