@@ -48,6 +48,15 @@ const overridden = [
 let model: Model;
 let context: Context;
 let folder: string;
+// What happens to be a path is written to: not in the project.
+const scratch = mkdtempSync(join(tmpdir(), 'llama-duo-fuzz-'));
+const before = process.cwd();
+process.chdir(scratch);
+afterAll(() => {
+  process.chdir(before);
+  rmSync(scratch, { recursive: true });
+});
+
 beforeAll(async () => {
   folder = mkdtempSync(join(tmpdir(), 'llama-duo-'));
   model = await loadModel(needlePath);
