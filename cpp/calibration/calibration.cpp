@@ -7,6 +7,7 @@
 #include "calibration-regression.h"
 #include "duo-config.h"
 #include "fnv1a.h"
+#include "llama-model.h"
 #include "mixed-attention.h"
 
 #include <algorithm>
@@ -323,6 +324,18 @@ calibration_loss calibration::recorded(const std::string & key, size_t n_tokens,
 
 // --- methods that measure losses ---
 
+// Whether a type's blocks divide the rows of every layer.
+static bool fits_heads(const llama_model & model, ggml_type type, bool of_v) {
+    const auto & hparams = model.hparams;
+    for (uint32_t il = 0; il < hparams.n_layer(); ++il) {
+        const int64_t size = of_v ? hparams.n_embd_head_v(il) : hparams.n_embd_head_k(il);
+        if (hparams.has_kv(il) && size % ggml_blck_size(type) != 0) {
+            return false;
+        }
+    }
+    return true;
+}
+
 // What a typical token loses: the geometric mean of its squared difference.
 static double typical(const calibration_loss & l) { return std::exp(l.log_mse); }
 
@@ -423,6 +436,9 @@ calibration::scores calibration::ladder() {
             types.push_back({ ggml_type_name(GGML_TYPE_F16), 0.0f, float(result.correct) });
         }
         for (const ggml_type t : params.types) {
+            if (!fits_heads(*model, t, of_v)) {
+                continue; // no context could have it
+            }
             const auto l = of_v ? type_loss(GGML_TYPE_F16, t) : type_loss(t, GGML_TYPE_F16);
             types.push_back({ ggml_type_name(t), float(std::max(0.0, l.change - noise)), float(l.correct) });
         }

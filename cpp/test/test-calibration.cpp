@@ -243,6 +243,7 @@ void test_architectures(uint64_t seed) {
         for (const calibration_method method : { calibration_method::windows, calibration_method::combined, calibration_method::kvzip, calibration_method::mean_qk }) {
             p.method  = method;
             p.windows = method == calibration_method::windows ? std::vector<int32_t> { 4, 16 } : std::vector<int32_t> {};
+            p.types   = { GGML_TYPE_Q4_0 }; // whose blocks not every head is made of
             try {
                 const auto r = duo::calibrate(model.get(), p);
                 const auto [least, most] = std::minmax_element(r.scores.begin(), r.scores.end());
