@@ -7,7 +7,6 @@
 #include "calibration-regression.h"
 #include "duo-config.h"
 #include "fnv1a.h"
-#include "llama-model.h"
 #include "mixed-attention.h"
 
 #include <algorithm>
@@ -324,18 +323,6 @@ calibration_loss calibration::recorded(const std::string & key, size_t n_tokens,
 
 // --- methods that measure losses ---
 
-// Whether a type's blocks divide the rows of every layer.
-static bool fits_heads(const llama_model & model, ggml_type type, bool of_v) {
-    const auto & hparams = model.hparams;
-    for (uint32_t il = 0; il < hparams.n_layer(); ++il) {
-        const int64_t size = of_v ? hparams.n_embd_head_v(il) : hparams.n_embd_head_k(il);
-        if (hparams.has_kv(il) && size % ggml_blck_size(type) != 0) {
-            return false;
-        }
-    }
-    return true;
-}
-
 // What a typical token loses: the geometric mean of its squared difference.
 static double typical(const calibration_loss & l) { return std::exp(l.log_mse); }
 
@@ -436,10 +423,12 @@ calibration::scores calibration::ladder() {
             types.push_back({ ggml_type_name(GGML_TYPE_F16), 0.0f, float(result.correct) });
         }
         for (const ggml_type t : params.types) {
-            if (!fits_heads(*model, t, of_v)) {
-                continue; // no context could have it
+            llama_context_params context = llama_context_default_params();
+            (of_v ? context.type_v : context.type_k) = t;
+            if (!duo_unsupported(model, context).empty()) {
+                continue; // its blocks don't divide the model's heads
             }
-            const auto l = of_v ? type_loss(GGML_TYPE_F16, t) : type_loss(t, GGML_TYPE_F16);
+            const auto l = type_loss(context.type_k, context.type_v);
             types.push_back({ ggml_type_name(t), float(std::max(0.0, l.change - noise)), float(l.correct) });
         }
     }

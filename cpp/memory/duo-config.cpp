@@ -166,17 +166,8 @@ static ggml_type type_named(const std::string & name) {
     return GGML_TYPE_COUNT;
 }
 
-static bool fits_heads(const llama_hparams & hparams, ggml_type type_k, ggml_type type_v) {
-    for (uint32_t il = 0; il < hparams.n_layer(); ++il) {
-        if (hparams.has_kv(il) && (hparams.n_embd_head_k(il) % ggml_blck_size(type_k) != 0 || hparams.n_embd_head_v(il) % ggml_blck_size(type_v) != 0)) {
-            return false;
-        }
-    }
-    return true;
-}
-
 // The types that a budget chooses from: those that were measured and don't break the model, unless other than f16 is asked for.
-static std::vector<std::pair<ggml_type, ggml_type>> types_to_choose_from(const duo::gate_pattern & pattern, const llama_hparams & hparams, const llama_context_params & params) {
+static std::vector<std::pair<ggml_type, ggml_type>> types_to_choose_from(const duo::gate_pattern & pattern, const llama_model & model, const llama_context_params & params) {
     std::vector<std::pair<ggml_type, ggml_type>> types = { { params.type_k, params.type_v } };
     if (params.type_k != GGML_TYPE_F16 || params.type_v != GGML_TYPE_F16) {
         return types;
@@ -185,7 +176,10 @@ static std::vector<std::pair<ggml_type, ggml_type>> types_to_choose_from(const d
         for (const auto & v : pattern.v_types) {
             const ggml_type type_k = type_named(k.type), type_v = type_named(v.type);
             const bool known = type_k != GGML_TYPE_COUNT && type_v != GGML_TYPE_COUNT && (type_k != GGML_TYPE_F16 || type_v != GGML_TYPE_F16);
-            if (known && !duo::breaks_model(pattern.k_types, k.type) && !duo::breaks_model(pattern.v_types, v.type) && fits_heads(hparams, type_k, type_v)) {
+            llama_context_params typed = params;
+            typed.type_k = type_k;
+            typed.type_v = type_v;
+            if (known && !duo::breaks_model(pattern.k_types, k.type) && !duo::breaks_model(pattern.v_types, v.type) && duo_unsupported(&model, typed).empty()) {
                 types.push_back({ type_k, type_v });
             }
         }
@@ -196,7 +190,7 @@ static std::vector<std::pair<ggml_type, ggml_type>> types_to_choose_from(const d
 // Lets the budget choose types, heads and windows of a configuration in which every head with a gate sees everything.
 static void choose_for_budget(duo_config & config, const duo::gate_pattern & pattern, const llama_model & model, const llama_context_params & params, uint32_t n_ctx_seq, uint32_t n_seq) {
     const auto & hparams = model.hparams;
-    const auto types = types_to_choose_from(pattern, hparams, params);
+    const auto types = types_to_choose_from(pattern, model, params);
     const auto bytes_of = [&](const duo_layer & l, uint32_t il, ggml_type type_k, ggml_type type_v, int32_t window) {
         const int64_t cells = window == GGML_MIXED_ATTN_ALL ? n_ctx_seq : std::min<int64_t>(config.n_cells(l, window), n_ctx_seq);
         return uint64_t(cells) * n_seq * (ggml_row_size(type_k, hparams.n_embd_head_k(il)) + ggml_row_size(type_v, hparams.n_embd_head_v(il)));
