@@ -175,6 +175,15 @@ void test_bench_sweeps() {
     CHECK_EQ(by_threshold[2]["duo_threshold"].dump() + "/" + by_threshold[2]["duo_chunk"].dump(), "0.1/1");
 }
 
+// Shares and sizes stay as they were written, and each context gets its own.
+void test_bench_budgets() {
+    const ended run = call("bench", bench_needle() + " -o jsonl -v --duo-gates '" + gates + "' --duo-budget 1.0,3MiB");
+    const auto  rows = rows_of(run);
+    CHECK_EQ(rows.size(), 2u);
+    CHECK_EQ(rows[0]["duo_budget"].dump() + rows[1]["duo_budget"].dump(), R"("1.0""3MiB")");
+    CHECK(run.says(": for 1.50 MiB: ") && run.says(": for 3.00 MiB: "));
+}
+
 void test_bench_refuses() {
     const struct {
         const char * arguments;
@@ -354,6 +363,7 @@ int main(int argc, char ** argv) {
     gates  = std::filesystem::path(needle).replace_extension(".duo.json");
     test_bench_columns();
     test_bench_sweeps();
+    test_bench_budgets();
     test_bench_refuses();
     test_bench_variables();
     test_help();

@@ -30,7 +30,7 @@ std::vector<sweep_flag> & flags() {
         std::vector<sweep_flag> flags;
         common_duo_add_args([&](const common_arg & arg) {
             const std::string hint = arg.value_hint;
-            flags.push_back({ arg, {}, hint == "FILE" ? sweep_flag::TEXT : hint == "N" ? sweep_flag::COUNT : sweep_flag::NUMBER });
+            flags.push_back({ arg, {}, hint == "FILE" || hint == "SIZE" ? sweep_flag::TEXT : hint == "N" ? sweep_flag::COUNT : sweep_flag::NUMBER });
         });
         return flags;
     }();
