@@ -1,4 +1,6 @@
-// Builds what packages for linux-x64 hold in a Debian 11 of its own, .cache/debian-11: what is linked against its glibc 2.31 runs on all later ones.
+// Builds what packages for Linux hold in a Debian 11 of its own, .cache/debian-11: what is linked against its glibc 2.31 runs on all later ones.
+//
+// Clang compiles for other processors as it does for this one, with the C and C++ libraries that Debian has for them; binutils for them come with those.
 //
 // Debian 11 brings Clang 16, the oldest compiler with all instructions that the variants of the CPU backend use. CMake is PyPI's, because Debian 11's is too old. OpenSSL is
 // Debian 13's source, since Debian 11's OpenSSL gets no more fixes; it is linked statically.
@@ -10,10 +12,54 @@ import { capture, passThrough, requireTools, SetupError } from './tools.mjs';
 
 const folder = join(cache, 'debian-11');
 
-/** The folder that CMake builds in: the preset's. */
-export const portableBuild = join(root, 'build-package');
+/**
+ * What is built there: the folder that CMake builds in (the preset's), OpenSSL's name of the target and where it is installed, and what compiles for it.
+ * @type {Readonly<Record<string, { build: string, openssl: { target: string, prefix: string }, triplet?: string }>>}
+ */
+const platforms = {
+  'linux-x64': { build: 'build-package', openssl: { target: 'linux-x86_64', prefix: '/opt/openssl' } },
+  'linux-arm64': {
+    build: 'build-package-arm64',
+    openssl: { target: 'linux-aarch64', prefix: '/opt/openssl-arm64' },
+    triplet: 'aarch64-linux-gnu',
+  },
+};
 
-const packages = ['ca-certificates', 'clang-16', 'g++', 'make', 'ninja-build', 'ccache', 'perl', 'dpkg-dev'];
+/** The platforms whose packages are built there. */
+export const debianPlatforms = Object.keys(platforms);
+
+/** @param {string} name */
+function platform(name) {
+  const found = platforms[name];
+  if (!found) throw new SetupError(`There is no build for ${name}: expected ${debianPlatforms.join(' or ')}.`);
+  return found;
+}
+
+/**
+ * The folder of a platform's build.
+ * @param {string} name as Node says it: linux-x64
+ */
+export function portableBuild(name) {
+  return join(root, platform(name).build);
+}
+
+/**
+ * What is read from files of a platform: binutils understand their own processors alone.
+ * @param {string} name
+ */
+export function binutilsPrefix(name) {
+  const { triplet } = platform(name);
+  return triplet === undefined || name === `${process.platform}-${process.arch}` ? '' : `${triplet}-`;
+}
+
+/** The C library of another platform there, where an emulator (`qemu-aarch64 -L`) finds it.
+ * @param {string} name
+ */
+export function systemLibrariesOf(name) {
+  return join(folder, 'usr', platform(name).triplet ?? '');
+}
+
+const packages = ['ca-certificates', 'clang-16', 'g++', 'g++-aarch64-linux-gnu', 'make', 'ninja-build', 'ccache', 'perl', 'dpkg-dev'];
 const cmake = '3.31.6';
 
 /** Nothing that a client of HTTPS does not need. */
@@ -26,7 +72,7 @@ const opensslOptions =
  */
 function makeRoot(say) {
   const stamp = join(folder, 'opt/ready');
-  const wanted = JSON.stringify({ packages, cmake, opensslOptions });
+  const wanted = JSON.stringify({ packages, cmake, opensslOptions, platforms });
   if (existsSync(stamp) && readFileSync(stamp, 'utf8') === wanted) return;
   rmSync(folder, { recursive: true, force: true });
   say(`making a Debian 11 in ${folder}`);
@@ -70,9 +116,11 @@ function makeRoot(say) {
       'mkdir -p /opt/src && cd /opt/src',
       'apt-get source --download-only --tar-only openssl',
       'tar xf openssl_*.orig.tar.gz && cd openssl-3*/',
-      // Distributions keep their certificates elsewhere, and have a link here.
-      `./Configure linux-x86_64 --prefix=/opt/openssl --openssldir=/etc/ssl ${opensslOptions}`,
-      'make -j"$(nproc)" build_libs && make install_dev && cp LICENSE.txt VERSION.dat /opt/openssl/',
+      ...Object.values(platforms).flatMap(({ openssl: { target, prefix }, triplet }) => [
+        // Distributions keep their certificates elsewhere, and have a link here.
+        `./Configure ${target} ${triplet ? `--cross-compile-prefix=${triplet}- ` : ''}--prefix=${prefix} --openssldir=/etc/ssl ${opensslOptions}`,
+        `make -j"$(nproc)" build_libs && make install_dev && cp LICENSE.txt VERSION.dat ${prefix}/ && make distclean`,
+      ]),
       'rm -rf /opt/src',
     ].join(' && '),
   );
@@ -102,34 +150,40 @@ function quote(text) {
 
 /**
  * Builds targets there.
+ * @param {string} name the platform
  * @param {string[]} targets
  * @param {(message: string) => void} say
  */
-export function buildInDebian(targets, say) {
+export function buildInDebian(name, targets, say) {
+  const { build } = platform(name);
   if (process.platform !== 'linux' || process.arch !== 'x64' || process.getuid?.() !== 0) {
     throw new SetupError(
-      'Packages for linux-x64 are built in a Debian 11 of their own, for which this must be root on linux-x64 (sudo). --local packs the local build instead.',
+      'Packages for Linux are built in a Debian 11 of their own, for which this must be root on linux-x64 (sudo). --local packs the local build instead.',
     );
   }
   requireTools(['debootstrap', 'chroot', 'unshare', 'python3']);
   makeRoot(say);
-  say(`building ${targets.join(' and ')} in ${portableBuild}`);
+  say(`building ${targets.join(' and ')} in ${join(root, build)}`);
   inRoot(
     [
       `cd "${root}"`,
       `export CCACHE_BASEDIR="${root}" CCACHE_NOHASHDIR=1 CCACHE_DIR="${cache}/ccache-debian-11"`,
-      'cmake --preset package-linux-x64',
-      `cmake --build build-package --parallel "$(nproc)" --target ${targets.join(' ')}`,
+      `cmake --preset package-${name}`,
+      `cmake --build ${build} --parallel "$(nproc)" --target ${targets.join(' ')}`,
     ].join(' && '),
   );
 }
 
-/** What that build is linked with. */
-export function linkedInDebian() {
-  const version = /MAJOR=(\d+)\nMINOR=(\d+)\nPATCH=(\d+)/.exec(readFileSync(join(folder, 'opt/openssl/VERSION.dat'), 'utf8'));
-  if (!version) throw new SetupError(`${folder}/opt/openssl/VERSION.dat tells no version: delete ${folder}, and run this again.`);
+/**
+ * What that build is linked with.
+ * @param {string} name the platform
+ */
+export function linkedInDebian(name) {
+  const openssl = join(folder, platform(name).openssl.prefix);
+  const version = /MAJOR=(\d+)\nMINOR=(\d+)\nPATCH=(\d+)/.exec(readFileSync(join(openssl, 'VERSION.dat'), 'utf8'));
+  if (!version) throw new SetupError(`${openssl}/VERSION.dat tells no version: delete ${folder}, and run this again.`);
   return {
-    openssl: { version: version.slice(1).join('.'), text: readFileSync(join(folder, 'opt/openssl/LICENSE.txt'), 'utf8') },
+    openssl: { version: version.slice(1).join('.'), text: readFileSync(join(openssl, 'LICENSE.txt'), 'utf8') },
     gcc: readFileSync(join(folder, 'usr/share/doc/gcc-10-base/copyright'), 'utf8'),
   };
 }

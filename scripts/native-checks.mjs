@@ -13,9 +13,10 @@ const cudaLibraries = /^lib(cuda|cublas|cublasLt)\.so\.\d+$/;
 /**
  * What a file needs, as its dynamic section says.
  * @param {string} file
+ * @param {string} [binutils] what the names of binutils begin with that read it
  */
-export function requirements(file) {
-  const text = capture('objdump', ['-p', file]);
+export function requirements(file, binutils = '') {
+  const text = capture(`${binutils}objdump`, ['-p', file]);
   const libraries = [...text.matchAll(/^\s+NEEDED\s+(\S+)/gm)].map(([, name = '']) => name);
   const versions = [...text.matchAll(/\s(GLIBC|GLIBCXX|CXXABI|GCC|OPENSSL)_(\d[\d.]*)$/gm)].map(([, family = '', version = '']) => ({
     family,
@@ -28,9 +29,10 @@ export function requirements(file) {
 /**
  * What a library shows to others.
  * @param {string} file
+ * @param {string} [binutils]
  */
-export function exportedSymbols(file) {
-  return capture('nm', ['-D', '--defined-only', file])
+export function exportedSymbols(file, binutils = '') {
+  return capture(`${binutils}nm`, ['-D', '--defined-only', file])
     .split('\n')
     .filter(Boolean)
     .map((line) => (line.split(' ').at(-1) ?? '').replace(/@.*$/, ''));
@@ -39,11 +41,11 @@ export function exportedSymbols(file) {
 /**
  * What is wrong with a file that a package is to hold.
  * @param {string} file
- * @param {{ glibc: string, cuda?: boolean, library?: boolean }} limits the newest glibc it may need; whether it is a library, which must show the ABI alone
+ * @param {{ glibc: string, cuda?: boolean, library?: boolean, binutils?: string }} limits the newest glibc it may need; whether it is a library, which must show the ABI alone
  * @returns {string[]}
  */
-export function faults(file, { glibc, cuda = false, library = false }) {
-  const { libraries, families, glibc: needed } = requirements(file);
+export function faults(file, { glibc, cuda = false, library = false, binutils = '' }) {
+  const { libraries, families, glibc: needed } = requirements(file, binutils);
   const others = libraries.filter((name) => !systemLibraries.test(name) && !(cuda && cudaLibraries.test(name)));
   const wrong = [];
   if (others.length > 0) wrong.push(`it needs ${others.join(', ')}, which not every system has`);
@@ -51,7 +53,7 @@ export function faults(file, { glibc, cuda = false, library = false }) {
   for (const family of ['GLIBCXX', 'CXXABI', 'OPENSSL'])
     if (families.has(family)) wrong.push(`it takes symbols of ${family} from the system`);
   if (library) {
-    const leaked = exportedSymbols(file).filter((name) => !name.startsWith('llama_duo_'));
+    const leaked = exportedSymbols(file, binutils).filter((name) => !name.startsWith('llama_duo_'));
     if (leaked.length > 0) wrong.push(`it shows ${leaked.length} symbols beside its own: ${leaked.slice(0, 5).join(', ')}`);
   }
   return wrong;
@@ -61,16 +63,18 @@ export function faults(file, { glibc, cuda = false, library = false }) {
  * What is wrong with the variants of the CPU backend: code of theirs that runs when the library is loaded, before one of them is chosen, would end the process of an
  * older processor; and a function that they share would be one variant's.
  * @param {string} build
+ * @param {string} [binutils]
  * @returns {string[]}
  */
-export function variantFaults(build) {
+export function variantFaults(build, binutils = '') {
   const objects = readdirSync(build).filter((name) => /^ggml-cpu-.*\.o$/.test(name));
   if (objects.length === 0) return [`there are no variants of the CPU backend in ${build}`];
   return objects.flatMap((name) => {
     const file = join(build, name);
     const wrong = [];
-    if (/\s\.(init_array|ctors)\b/.test(capture('objdump', ['-h', file]))) wrong.push(`${name} has code that runs when it is loaded`);
-    const shown = capture('nm', ['--defined-only', '--extern-only', file])
+    if (/\s\.(init_array|ctors)\b/.test(capture(`${binutils}objdump`, ['-h', file])))
+      wrong.push(`${name} has code that runs when it is loaded`);
+    const shown = capture(`${binutils}nm`, ['--defined-only', '--extern-only', file])
       .split('\n')
       .map((line) => line.split(' ').at(-1) ?? '');
     const variant = name.slice('ggml-cpu-'.length, -'.o'.length);

@@ -1,7 +1,8 @@
 // Builds and packs everything that is published, into build/packages:
 //
-//   node scripts/pack.mjs [--local] [--no-tools] [--cuda FOLDER] [--repository OWNER/NAME] [--out FOLDER]
+//   node scripts/pack.mjs [--platform PLATFORM] [--local] [--no-tools] [--cuda FOLDER] [--repository OWNER/NAME] [--out FOLDER]
 //
+//   --platform    linux-x64 or linux-arm64, as often as wanted (default on linux-x64: both; elsewhere this computer's own)
 //   --local       the local build (build/) instead of one for other computers: quick, for tests
 //   --no-tools    without llama.cpp's tool
 //   --cuda        also the CUDA package, from a folder that `scripts/build-cuda.sh` built
@@ -13,66 +14,44 @@
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { parseArgs } from 'node:util';
-import { buildInDebian, linkedInDebian, portableBuild } from './debian-root.mjs';
+import { binutilsPrefix, buildInDebian, debianPlatforms, linkedInDebian, portableBuild } from './debian-root.mjs';
 import { requireNone, variantFaults } from './native-checks.mjs';
 import { pack, stageLibrary, stageMain, stageTools } from './packages.mjs';
 import { root } from './places.mjs';
-import { passThrough, runMain, SetupError } from './tools.mjs';
+import { passThrough, requireTools, runMain, SetupError } from './tools.mjs';
 
 /** @param {string} message */
 const say = (message) => console.error(`pack: ${message}`);
 
 function main() {
-  const { local = false, 'no-tools': noTools = false, cuda, repository = process.env['GITHUB_REPOSITORY'], out } = parseOptions();
-  const platform = `${process.platform}-${process.arch}`;
-  const portable = !local;
-  // macOS and Windows build for other computers by themselves, with their preset.
-  const inDebian = portable && platform === 'linux-x64';
+  const { local = false, 'no-tools': noTools = false, cuda, repository = process.env['GITHUB_REPOSITORY'], out, ...asked } = parseOptions();
+  const here = `${process.platform}-${process.arch}`;
+  const possible = !local && here === 'linux-x64' ? debianPlatforms : [here];
+  const platforms = asked.platform ?? possible;
+  const unknown = platforms.find((platform) => !possible.includes(platform));
+  if (unknown !== undefined) throw new SetupError(`--platform is ${unknown}: expected ${possible.join(' or ')}.`);
+  if (cuda !== undefined && !platforms.includes(here)) throw new SetupError(`--cuda is of ${here}, which --platform leaves out.`);
   const targets = ['llama-duo', ...(noTools ? [] : ['llama-app'])];
-
-  passThrough(process.execPath, ['scripts/setup.mjs', '--only', 'npm', '--only', 'vendor', '--only', 'typescript'], { cwd: root });
-  let build = join(root, 'build');
-  if (local) {
-    passThrough(process.execPath, ['scripts/setup.mjs', '--only', 'native', ...targets.flatMap((target) => ['--target', target])], {
-      cwd: root,
-    });
-  } else {
-    build = portableBuild;
-    if (inDebian) {
-      buildInDebian(targets, say);
-      requireNone(build, variantFaults(build));
-    } else {
-      passThrough('cmake', ['--preset', `package-${platform}`], { cwd: root });
-      passThrough('cmake', ['--build', build, '--parallel', '--config', 'Release', '--target', ...targets], { cwd: root });
-    }
-  }
-  const linked = inDebian ? linkedInDebian() : {};
-
   const packages = out ? resolve(out) : join(root, 'build/packages');
   mkdirSync(packages, { recursive: true });
   /** @param {string} name */
   const folder = (name) => join(packages, name);
-  stageMain(folder('llama-duo'), { repository, platforms: [platform] });
-  stageLibrary(folder(platform), { platform, build, portable, linked, repository });
-  const tarballs = [pack(folder('llama-duo'), packages), pack(folder(platform), packages, 'cpu')];
-  if (!noTools) {
-    stageTools(folder(`${platform}-tools`), { platform, build, portable, linked, repository });
-    tarballs.push(pack(folder(`${platform}-tools`), packages, 'tools'));
-  }
-  if (cuda !== undefined) {
-    const description = join(cuda, 'cuda-package.json');
-    if (!existsSync(description)) throw new SetupError(`There is no ${description}: scripts/build-cuda.sh writes it.`);
-    const described = /** @type {unknown} */ (JSON.parse(readFileSync(description, 'utf8')));
-    const { licence, ...about } = /** @type {import('./packages.mjs').Cuda & { licence: string }} */ (described);
-    stageLibrary(folder(`${platform}-cuda`), {
-      platform,
-      build: cuda,
-      portable,
-      linked: { ...linked, cuda: licence },
-      repository,
-      cuda: about,
-    });
-    tarballs.push(pack(folder(`${platform}-cuda`), packages, 'cuda'));
+
+  passThrough(process.execPath, ['scripts/setup.mjs', '--only', 'npm', '--only', 'vendor', '--only', 'typescript'], { cwd: root });
+  stageMain(folder('llama-duo'), { repository, platforms });
+  const tarballs = [pack(folder('llama-duo'), packages)];
+  for (const platform of platforms) {
+    const native = local ? buildHere(platform, targets) : buildForOthers(platform, targets);
+    stageLibrary(folder(platform), { ...native, repository });
+    tarballs.push(pack(folder(platform), packages, 'cpu'));
+    if (!noTools) {
+      stageTools(folder(`${platform}-tools`), { ...native, repository });
+      tarballs.push(pack(folder(`${platform}-tools`), packages, 'tools'));
+    }
+    if (cuda !== undefined && platform === here) {
+      stageLibrary(folder(`${platform}-cuda`), { ...withCuda(native, cuda), repository });
+      tarballs.push(pack(folder(`${platform}-cuda`), packages, 'cuda'));
+    }
   }
   writeFileSync(join(packages, 'tarballs.json'), JSON.stringify(tarballs.map(({ file }) => file)));
   for (const { file, size, unpackedSize } of tarballs) {
@@ -81,10 +60,59 @@ function main() {
   if (repository === undefined) say('without --repository the packages name no source, and npm publishes none of these with provenance');
 }
 
+/**
+ * @typedef {import('./packages.mjs').Native} Native
+ *
+ * @param {string} platform
+ * @param {string[]} targets
+ * @returns {Native}
+ */
+function buildHere(platform, targets) {
+  passThrough(process.execPath, ['scripts/setup.mjs', '--only', 'native', ...targets.flatMap((target) => ['--target', target])], {
+    cwd: root,
+  });
+  return { platform, build: join(root, 'build'), portable: false, binutils: '', linked: {} };
+}
+
+/**
+ * @param {string} platform
+ * @param {string[]} targets
+ * @returns {Native}
+ */
+function buildForOthers(platform, targets) {
+  if (debianPlatforms.includes(platform)) {
+    const build = portableBuild(platform);
+    const binutils = binutilsPrefix(platform);
+    if (binutils) requireTools([`${binutils}objdump`, `${binutils}nm`, `${binutils}strip`]);
+    buildInDebian(platform, targets, say);
+    requireNone(build, variantFaults(build, binutils));
+    return { platform, build, portable: true, binutils, linked: linkedInDebian(platform) };
+  }
+  // macOS and Windows build for other computers by themselves, with their preset.
+  const build = join(root, 'build-package');
+  passThrough('cmake', ['--preset', `package-${platform}`], { cwd: root });
+  passThrough('cmake', ['--build', build, '--parallel', '--config', 'Release', '--target', ...targets], { cwd: root });
+  return { platform, build, portable: true, binutils: '', linked: {} };
+}
+
+/**
+ * The same for the library with CUDA, which was built elsewhere.
+ * @param {Native} native
+ * @param {string} build
+ */
+function withCuda(native, build) {
+  const description = join(build, 'cuda-package.json');
+  if (!existsSync(description)) throw new SetupError(`There is no ${description}: scripts/build-cuda.sh writes it.`);
+  const described = /** @type {unknown} */ (JSON.parse(readFileSync(description, 'utf8')));
+  const { licence, ...cuda } = /** @type {import('./packages.mjs').Cuda & { licence: string }} */ (described);
+  return { ...native, build, cuda, linked: { ...native.linked, cuda: licence } };
+}
+
 function parseOptions() {
   try {
     return parseArgs({
       options: {
+        platform: { type: 'string', multiple: true },
         local: { type: 'boolean' },
         'no-tools': { type: 'boolean' },
         cuda: { type: 'string' },

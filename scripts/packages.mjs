@@ -26,6 +26,7 @@ const largestTarball = { cpu: 20e6, tools: 20e6, cuda: 150e6 };
  * @property {string} platform as Node says it: linux-x64
  * @property {string} build the folder that CMake built in
  * @property {boolean} portable whether it must run elsewhere, or is this computer's own, for tests
+ * @property {string} binutils what the names of binutils begin with that read its files
  * @property {Linked} linked
  *
  * @typedef {object} Cuda what a CUDA package says of itself; src/ffi/packages.ts explains it
@@ -111,15 +112,15 @@ export function stageMain(folder, { repository, platforms }) {
  * @param {string} folder
  * @param {Native & { repository: string | undefined, cuda?: Cuda | undefined }} options
  */
-export function stageLibrary(folder, { platform, build, portable, linked, repository, cuda }) {
+export function stageLibrary(folder, { platform, build, portable, binutils, linked, repository, cuda }) {
   emptyFolder(folder);
   const file = libraryName(platform);
-  const library = copyNative(join(build, file), join(folder, file));
-  if (portable) requireNone(library, faults(library, { glibc: oldestGlibc, library: true, cuda: cuda !== undefined }));
+  const library = copyNative(join(build, file), join(folder, file), binutils);
+  if (portable) requireNone(library, faults(library, { glibc: oldestGlibc, library: true, cuda: cuda !== undefined, binutils }));
   else if (exportedSymbols(library).some((name) => !name.startsWith('llama_duo_')))
     requireNone(library, faults(library, { glibc: '9', library: true }));
   const probe = cuda && `cuda-probe${platform.startsWith('win32') ? '.exe' : ''}`;
-  if (probe) copyNative(join(build, probe), join(folder, probe));
+  if (probe) copyNative(join(build, probe), join(folder, probe), binutils);
   const glibc = platform.startsWith('linux') ? (portable ? oldestGlibc : requirements(library).glibc) : '';
   const about =
     `export const buildId = ${JSON.stringify(buildId())};\nexport const glibc = ${JSON.stringify(glibc)};\n` +
@@ -156,12 +157,12 @@ export function stageLibrary(folder, { platform, build, portable, linked, reposi
  * @param {string} folder
  * @param {Native & { repository: string | undefined }} options
  */
-export function stageTools(folder, { platform, build, portable, linked, repository }) {
+export function stageTools(folder, { platform, build, portable, binutils, linked, repository }) {
   emptyFolder(folder);
   const file = `llama${platform.startsWith('win32') ? '.exe' : ''}`;
   mkdirSync(join(folder, 'bin'));
-  const tool = copyNative(join(build, 'bin', file), join(folder, 'bin', file));
-  if (portable) requireNone(tool, faults(tool, { glibc: oldestGlibc }));
+  const tool = copyNative(join(build, 'bin', file), join(folder, 'bin', file), binutils);
+  if (portable) requireNone(tool, faults(tool, { glibc: oldestGlibc, binutils }));
   const name = packageName(platform, 'tools');
   write(folder, {
     'package.json': {
@@ -230,11 +231,12 @@ function platformFields(platform) {
  * Copies a library or program without what only a debugger reads.
  * @param {string} from
  * @param {string} to
+ * @param {string} binutils
  */
-function copyNative(from, to) {
+function copyNative(from, to, binutils) {
   if (!statSync(from, { throwIfNoEntry: false })) throw new SetupError(`There is no ${from}: build it first (docs/releasing.md).`);
   copyFileSync(from, to);
-  if (process.platform === 'linux') capture('strip', ['--strip-unneeded', to]);
+  if (process.platform === 'linux') capture(`${binutils}strip`, ['--strip-unneeded', to]);
   chmodSync(to, 0o755);
   return to;
 }
@@ -256,5 +258,7 @@ function libraryText(platform, cuda) {
     return `llama-duo's library with CUDA for ${platform}. Where it is installed it is taken, and a computer without a fit NVIDIA driver gets an error that says so.`;
   if (platform === 'linux-x64')
     return `llama-duo's library for Linux with glibc ${oldestGlibc} or later, and processors with x86-64-v2 (since 2009). AVX2, AVX-512, VNNI and AMX are used where they are.`;
+  if (platform === 'linux-arm64')
+    return `llama-duo's library for Linux with glibc ${oldestGlibc} or later, and 64-bit Arm processors. Products of 8-bit vectors and matrices are used where they are.`;
   return `llama-duo's library for ${platform}.`;
 }

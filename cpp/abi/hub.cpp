@@ -3,6 +3,7 @@
 #include "arg.h"
 #include "common.h"
 #include "download.h"
+#include "http.h"
 
 #include <algorithm>
 #include <atomic>
@@ -98,12 +99,17 @@ static std::string why_not(const fetch_options & o) {
     }
     const auto repo = common_download_split_repo_tag(o.repo).first;
     try {
-        common_remote_params params;
+        auto [client, url] = common_http_client(common_get_model_endpoint() + "api/models/" + repo + "/refs");
+        client.set_read_timeout(30, 0);
+        httplib::Headers headers;
         if (!o.token.empty()) {
-            params.headers.emplace_back("Authorization", "Bearer " + o.token);
+            headers.emplace("Authorization", "Bearer " + o.token);
         }
-        params.timeout = 30;
-        const auto [status, body] = common_remote_get_content(common_get_model_endpoint() + "api/models/" + repo + "/refs", params);
+        const httplib::Result answer = client.Get(url.path, headers);
+        if (!answer) {
+            return "the server cannot be reached: " + httplib::to_string(answer.error());
+        }
+        const int status = answer->status;
         switch (status) {
             case 401:
             case 403: return "the server refuses access (" + std::to_string(status) + "): it may not exist, or want a token";
@@ -111,8 +117,8 @@ static std::string why_not(const fetch_options & o) {
             case 200: return o.file.empty() ? "it has no GGUF file of that quantisation" : "it has no file \"" + o.file + "\"";
             default:  return "the server answered " + std::to_string(status);
         }
-    } catch (const std::exception &) {
-        return "the server cannot be reached";
+    } catch (const std::exception & e) {
+        return std::string("the server cannot be asked: ") + e.what();
     }
 }
 

@@ -2,7 +2,9 @@
 #include "ggml-backend.h"
 #include "ggml-cpu.h"
 
-#include <cpuid.h>
+#if defined(__x86_64__)
+#    include <cpuid.h>
+#endif
 
 #include <cstdint>
 #include <cstdio>
@@ -15,7 +17,7 @@ namespace {
 
 struct cpu_variant {
     const char * name;
-    uint64_t     registers; // bits of XCR0, all of which must be set
+    uint64_t     registers; // bits of saved_registers, all of which must be set
     int (*score)();         // 0 where the processor lacks something
     decltype(&ggml_backend_cpu_init)          init;
     decltype(&ggml_backend_cpu_reg)           reg;
@@ -38,8 +40,8 @@ struct cpu_variant {
 
 namespace {
 
-// What a variant's registers are in XCR0: none beyond those that are always saved, those of AVX, of AVX-512 and of AMX.
-enum : uint64_t { SSE = 0, AVX = 0x6, AVX512 = 0xe6, AMX = 0x600e6 };
+// What a variant's registers are in saved_registers: none beyond those that are always saved (SSE, NEON), those of AVX, of AVX-512 and of AMX.
+enum : uint64_t { SSE = 0, NEON = 0, AVX = 0x6, AVX512 = 0xe6, AMX = 0x600e6 };
 
 // Best first.
 const cpu_variant variants[] = {
@@ -50,8 +52,9 @@ const cpu_variant variants[] = {
 #undef VARIANT
 };
 
-// What the operating system saves of the registers when threads change (XCR0), which llama.cpp's score does not ask for.
+// What the operating system saves of the registers when threads change: on x86-64 XCR0, which llama.cpp's score does not ask for.
 uint64_t saved_registers() {
+#if defined(__x86_64__)
     unsigned eax, ebx, ecx, edx;
     const unsigned osxsave = 1u << 27;
     if (!__get_cpuid(1, &eax, &ebx, &ecx, &edx) || !(ecx & osxsave)) {
@@ -60,6 +63,9 @@ uint64_t saved_registers() {
     uint32_t low, high;
     __asm__ volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
     return (uint64_t(high) << 32) | low;
+#else
+    return 0;
+#endif
 }
 
 bool runs_here(const cpu_variant & v) {

@@ -93,12 +93,13 @@ type PackageSearch = { system: System; use: CudaUse; exists: (path: string) => b
 
 async function findPackage(search: LibrarySearch, { system, use, exists, tried }: PackageSearch): Promise<FoundLibrary | undefined> {
   const { packages = platformPackages, whyNotCuda: probe = whyNotCuda } = search;
-  const { cpu, cuda } = packages[`${system.platform}-${system.arch}`] ?? {};
-  if (!cpu || !cuda || system.libc === 'musl') return undefined;
+  const found = packages[`${system.platform}-${system.arch}`];
+  if (!found || system.libc === 'musl') return undefined;
 
-  const cudaPackage = use === 'off' ? undefined : await load(cuda, { exists, tried });
+  const { cpu, cuda } = found;
+  const cudaPackage = cuda && use !== 'off' ? await load(cuda, { exists, tried }) : undefined;
   let warning: string | undefined;
-  if (cudaPackage) {
+  if (cuda && cudaPackage) {
     refuse(cuda.name, cudaPackage, system);
     const reason = await probe(cudaPackage);
     if (reason === undefined) return { path: cudaPackage.library, origin: cuda.name, buildId: cudaPackage.buildId };

@@ -24,13 +24,17 @@ export type PlatformPackage = {
 };
 
 /** What a platform's packages are called, and how each is loaded. Imports are written out, so that bundlers see them; one that is not installed is no error to them. */
-type PlatformPackages = Readonly<Record<'cpu' | 'cuda', { name: string; load: () => Promise<PlatformPackage> }>>;
+type NamedPackage = { readonly name: string; readonly load: () => Promise<PlatformPackage> };
+type PlatformPackages = { readonly cpu: NamedPackage; readonly cuda?: NamedPackage };
 
 /** The platforms that have packages: Node's names of the system and of the processor. */
 export const platformPackages: Readonly<Record<string, PlatformPackages>> = {
   'linux-x64': {
     cpu: { name: '@llama-duo/linux-x64', load: async () => import('@llama-duo/linux-x64').catch(notInstalled) },
     cuda: { name: '@llama-duo/linux-x64-cuda', load: async () => import('@llama-duo/linux-x64-cuda').catch(notInstalled) },
+  },
+  'linux-arm64': {
+    cpu: { name: '@llama-duo/linux-arm64', load: async () => import('@llama-duo/linux-arm64').catch(notInstalled) },
   },
 };
 

@@ -1,7 +1,11 @@
-import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
+import { createServer, type IncomingMessage, type RequestListener, type Server, type ServerResponse } from 'node:http';
+import { createServer as createSecureServer } from 'node:https';
 import type { AddressInfo } from 'node:net';
 
 const commit = 'a'.repeat(40);
+
+/** With it a hub speaks HTTPS: PEM texts, the certificate for the address 127.0.0.1. */
+export type Tls = { key: string; cert: string };
 
 /** A server that speaks as much of the hub's protocol as llama.cpp's downloader uses, and has files under /plain/, too. */
 export class Hub {
@@ -15,21 +19,24 @@ export class Hub {
   /** The repository is not public. */
   token: string | undefined;
   readonly #server: Server;
+  readonly #secure: boolean;
 
-  private constructor() {
-    this.#server = createServer((request, response) => {
+  private constructor(tls: Tls | undefined) {
+    const listener: RequestListener = (request, response) => {
       void this.#answer(request, response);
-    });
+    };
+    this.#server = tls ? createSecureServer(tls, listener) : createServer(listener);
+    this.#secure = tls !== undefined;
   }
 
-  static async start(): Promise<Hub> {
-    const hub = new Hub();
+  static async start(tls?: Tls): Promise<Hub> {
+    const hub = new Hub(tls);
     await new Promise<void>((resolve) => hub.#server.listen(0, '127.0.0.1', resolve));
     return hub;
   }
 
   get url(): string {
-    return `http://127.0.0.1:${(this.#server.address() as AddressInfo).port}/`;
+    return `http${this.#secure ? 's' : ''}://127.0.0.1:${(this.#server.address() as AddressInfo).port}/`;
   }
 
   async close(): Promise<void> {

@@ -67,6 +67,12 @@ describe('the order', () => {
     expect(await find({ environment: { LLAMA_DUO_LIBRARY: '' } })).toMatchObject({ path: build('libllama-duo.so') });
   });
 
+  test('on a platform without a CUDA package its CPU package', async () => {
+    const { cpu } = installed({ cpu: {} })['linux-x64'] ?? {};
+    const packages = cpu ? { 'linux-arm64': { cpu } } : {};
+    expect(await find({ system: { ...linux, arch: 'arm64' }, packages })).toMatchObject({ path: '/modules/cpu.so' });
+  });
+
   test.each([
     ['darwin', 'libllama-duo.dylib'],
     ['win32', 'llama-duo.dll'],

@@ -1,0 +1,53 @@
+# The variants for x86-64 processors.
+
+set(DUO_CPU_ARCH x86)
+set(DUO_CPU_VARIANTS sapphirerapids zen4 icelake cascadelake skylakex alderlake haswell x86_64_v2)
+
+# What each has, in llama.cpp's words. The last is what the whole library needs.
+set(duo_x86_64_v2      SSE42)
+set(duo_haswell        ${duo_x86_64_v2} AVX F16C FMA AVX2 BMI2)
+set(duo_alderlake      ${duo_haswell} AVX_VNNI)
+set(duo_skylakex       ${duo_haswell} AVX512)
+set(duo_cascadelake    ${duo_skylakex} AVX512_VNNI)
+set(duo_icelake        ${duo_cascadelake} AVX512_VBMI)
+set(duo_zen4           ${duo_icelake} AVX512_BF16)
+set(duo_sapphirerapids ${duo_zen4} AMX_TILE AMX_INT8)
+
+# The compiler's flags for each of those.
+set(duo_flags_SSE42       -msse4.2)
+set(duo_flags_AVX         -mavx)
+set(duo_flags_F16C        -mf16c)
+set(duo_flags_FMA         -mfma)
+set(duo_flags_AVX2        -mavx2)
+set(duo_flags_BMI2        -mbmi2)
+set(duo_flags_AVX_VNNI    -mavxvnni)
+set(duo_flags_AVX512      -mavx512f -mavx512cd -mavx512vl -mavx512dq -mavx512bw)
+set(duo_flags_AVX512_VNNI -mavx512vnni)
+set(duo_flags_AVX512_VBMI -mavx512vbmi)
+set(duo_flags_AVX512_BF16 -mavx512bf16)
+set(duo_flags_AMX_TILE    -mamx-tile)
+set(duo_flags_AMX_INT8    -mamx-int8)
+
+foreach(variant ${DUO_CPU_VARIANTS})
+    set(duo_${variant}_flags)
+    set(duo_${variant}_definitions)
+    foreach(feature ${duo_${variant}})
+        list(APPEND duo_${variant}_flags ${duo_flags_${feature}})
+        list(APPEND duo_${variant}_definitions GGML_${feature})
+    endforeach()
+    set(duo_${variant}_registers SSE)
+    foreach(feature AVX AVX512 AMX_TILE)
+        if(feature IN_LIST duo_${variant})
+            string(REGEX MATCH "^[A-Z0-9]+" duo_${variant}_registers ${feature})
+        endif()
+    endforeach()
+endforeach()
+
+# Before llama.cpp's CMakeLists are read: everything outside the variants runs on each of the processors.
+macro(duo_cpu_baseline)
+    foreach(feature AVX AVX_VNNI AVX2 BMI2 AVX512 AVX512_VBMI AVX512_VNNI AVX512_BF16 FMA F16C AMX_TILE AMX_INT8 AMX_BF16)
+        set(GGML_${feature} OFF CACHE BOOL "" FORCE)
+    endforeach()
+    set(GGML_SSE42 ON CACHE BOOL "" FORCE)
+    add_compile_options($<$<COMPILE_LANGUAGE:C,CXX>:-march=x86-64-v2>)
+endmacro()
