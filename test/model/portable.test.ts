@@ -10,7 +10,7 @@ import { faults, variantFaults } from '../../scripts/native-checks.mjs';
 import { oldestGlibc } from '../../scripts/packages.mjs';
 import { root, runtimePrograms } from '../../scripts/places.mjs';
 import { Hub } from '../native/hub.ts';
-import { Packages } from '../packages.ts';
+import { expectAlike, Packages, results, type Compared } from '../packages.ts';
 
 // What only the packages for other computers can show (sudo npm run pack): LLAMA_DUO_PACKAGES names them.
 const packed = process.env['LLAMA_DUO_PACKAGES'];
@@ -21,7 +21,7 @@ describe.runIf(packed !== undefined)('packages for other computers', () => {
   let folder: string;
   let library: string;
   let tool: string;
-  let reference: Result[];
+  let reference: Compared[];
   beforeAll(async () => {
     packages = await Packages.make();
     folder = packages.project();
@@ -32,15 +32,6 @@ describe.runIf(packed !== undefined)('packages for other computers', () => {
   }, hour);
   afterAll(() => packages.close());
 
-  type Result = { tokens: number[]; score: number };
-  const results = (printed: string): Result[] => (JSON.parse(printed) as { results: Result[] }).results;
-  /** Variants add in other orders, so late digits differ, and tokens once two are nearly as likely. */
-  const expectAlike = (printed: string): void => {
-    for (const [index, { tokens, score }] of results(printed).entries()) {
-      expect(tokens.slice(0, 4)).toEqual(reference[index]?.tokens.slice(0, 4));
-      expect(Math.abs(score / (reference[index]?.score ?? 0) - 1)).toBeLessThan(0.01);
-    }
-  };
   const simd = (printed: string): string[] => (JSON.parse(printed) as { simd: string[] }).simd;
 
   test(`need no glibc beyond ${oldestGlibc}, nothing beside it, and show nothing of what is inside`, () => {
@@ -74,7 +65,7 @@ describe.runIf(packed !== undefined)('packages for other computers', () => {
       return;
     }
     if (hasNot !== undefined) expect(simd(printed)).not.toContain(hasNot);
-    expectAlike(printed);
+    expectAlike(printed, reference);
   });
 
   // An instruction that the emulated processor has not ends the program.
@@ -216,7 +207,7 @@ describe.runIf(packed !== undefined)('packages for other computers', () => {
         dot: cpu !== 'cortex-a53',
         matrices: cpu === 'max',
       });
-      expectAlike(printed);
+      expectAlike(printed, reference);
     });
 
     test('llama.cpp’s tool runs', { timeout: hour }, async () => {

@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 
 import { findLibrary } from '../../src/ffi/library.ts';
-import { Packages } from '../packages.ts';
+import { expectAlike, Packages, results } from '../packages.ts';
 
 // What is published, around the library that was built here: one install, by npm, where there is no compiler. test/model/packaging.test.ts has the other package
 // managers and what is made of an installed package.
@@ -36,11 +36,6 @@ describe.runIf(linux && process.versions['bun'] === undefined && !('Deno' in glo
   test('results are those of the local build', { timeout: 240_000 }, async () => {
     const installed = await packages.run(folder, 'node', ['compare.js']);
     const local = await packages.run(folder, 'node', ['compare.js'], { LLAMA_DUO_LIBRARY: (await findLibrary()).path });
-    const [a, b] = [installed, local].map((text) => JSON.parse(text) as { results: { tokens: number[]; score: number }[] });
-    expect(a?.results.map(({ tokens }) => tokens)).toEqual(b?.results.map(({ tokens }) => tokens));
-    for (const [index, { score }] of (a?.results ?? []).entries()) {
-      // Variants of the CPU backend differ in late digits.
-      expect(Math.abs(score - (b?.results[index]?.score ?? 0))).toBeLessThan(0.01 * Math.abs(score));
-    }
+    expectAlike(installed, results(local));
   });
 });
