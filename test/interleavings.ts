@@ -302,6 +302,6 @@ export async function checkInterleavings({ model, generate, sequences, runs, max
       await settle(expected, real);
       await after?.();
     }),
-    { numRuns: runs, ...(process.env['LLAMA_DUO_TEST_SEED'] !== undefined && { seed: Number(process.env['LLAMA_DUO_TEST_SEED']) }) },
+    { numRuns: runs },
   );
 }
