@@ -161,17 +161,15 @@ void test_windows(uint64_t seed) {
         printf("budget %g: %.0f%% of a full cache, K %s, V %s, %u heads keep everything, expected loss %.3g\n", budget, 100.0 * double(plan.total_bytes) / double(full),
                 ggml_type_name(plan.type_k), ggml_type_name(plan.type_v), plan.n_retrieval, plan.expected_loss);
     }
-    const auto refused = [&](double budget, float sparsity, int32_t recent, const std::string & expected) {
+    const auto refused = [&](double budget, float sparsity, const std::string & expected) {
         params.duo.budget   = budget;
         params.duo.sparsity = sparsity;
-        params.duo.recent   = recent;
         CHECK_THROWS(duo_kv_size_for(model.get(), params), std::runtime_error, expected);
     };
-    refused(0.001, -1, -1, "is too small for this context");
-    refused(0.5, 0.5f, -1, "beside a sparsity");
-    refused(0.5, -1, 64, "beside a recent window");
-    refused(NAN, -1, -1, "duo budget is nan");
-    refused(0, -1, -1, "duo budget is 0");
+    refused(0.001, -1, "is too small for this context");
+    refused(0.5, 0.5f, "beside a sparsity");
+    refused(NAN, -1, "duo budget is nan");
+    refused(0, -1, "duo budget is 0");
 
     // a type that is asked for stays
     params.duo = duo_params(GGML_TYPE_F16, 2048, -1.0f, gates.c_str()).duo;
