@@ -82,6 +82,7 @@ export async function calibrate(native: Native, model: CoreModel, handle: () => 
       ...(method === 'masks' && { masks: found.passes - 1 }),
     },
     seed,
+      ...(method === 'bosch' && { masks }),
     version: `llama-duo ${(JSON.parse(native.buildInfo()) as BuildInfo).version}`,
     date: new Date().toISOString(),
   };

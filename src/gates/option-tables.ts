@@ -104,8 +104,8 @@ export const calibrateTable = {
   masks: integer({
     min: 2,
     max: 2 ** 20,
-    doc: 'Choices of heads that method masks tries.',
-    otherwise: 'twice the number of KV heads',
+    doc: 'Choices of heads that methods masks and bosch try.',
+    otherwise: 'twice the number of KV heads by method masks, four times by bosch',
     flags: ['--masks'],
     value: 'N',
   }),

@@ -30,7 +30,7 @@ export type CalibrateOptions = {
   cacheTypes?: readonly CacheType[] | undefined;
   /** Read each text anew for every measurement: exact, and slow. Otherwise it is read once, with all heads seeing everything. Default: false. */
   strict?: boolean | undefined;
-  /** Choices of heads that method masks tries. 2 to 1048576. Default: twice the number of KV heads. */
+  /** Choices of heads that methods masks and bosch try. 2 to 1048576. Default: twice the number of KV heads by method masks, four times by bosch. */
   masks?: number | undefined;
   /** CPU threads. 1 to 512. Default: the machine's cores. */
   threads?: number | undefined;
