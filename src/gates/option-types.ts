@@ -2,6 +2,7 @@
 
 import type { CacheType } from '../core/cache-types.ts';
 import type { CalibrationMethod } from './calibration-methods.ts';
+import type { SampleKind } from './sample-kinds.ts';
 
 /** How gates are found. */
 export type CalibrateOptions = {
@@ -13,6 +14,13 @@ export type CalibrateOptions = {
   samples?: number | undefined;
   /** Facts that are hidden in each sample and asked for. 1 to 20. Default: 6. */
   questions?: number | undefined;
+  /**
+   * What is asked for, in turn: numbers that go with words, passkeys, several of them in one answer, chains of variables, and the arguments of calls in
+   * code. Default: ["numbers","passkeys","multi","chains","code"].
+   */
+  kinds?: readonly SampleKind[] | undefined;
+  /** Put samples into the model's chat template: the text and the first question are the user's turn, each answer is the assistant's. Default: false. */
+  chat?: boolean | undefined;
   /** The same seed gives the same samples. 0 to 4294967295. Default: 1. */
   seed?: number | undefined;
   /** A running text to hide facts in. Default: it is made up. */
