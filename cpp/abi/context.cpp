@@ -65,8 +65,8 @@ static void read_duo(options o, context_options & result) {
     duo.sink   = int32_t(o.integer("sink",   0, INT32_MAX).value_or(duo.sink));
     duo.recent = int32_t(o.integer("recent", 0, INT32_MAX).value_or(duo.recent));
     duo.chunk  = int32_t(o.integer("chunk",  1, INT32_MAX).value_or(duo.chunk));
-    if (duo.budget > 0 && (sparsity || threshold || duo.recent >= 0)) {
-        throw o.error("budget", "no budget beside a sparsity, a threshold or a window: it chooses heads and windows itself");
+    if (duo.budget > 0 && (sparsity || threshold)) {
+        throw o.error("budget", "no budget beside a sparsity or a threshold: they are ways to choose heads");
     }
     o.finish();
 }

@@ -159,9 +159,9 @@ LLAMA_DUO_API int32_t llama_duo_gates_embed(const void * json, int32_t len, uint
 // Finds out how much each KV head needs its whole cache, with forward passes only: a context is read once for each sample, then its questions and
 // answers again and again with other heads restricted to sinks and recent keys.
 // Options: { "samples": [{ "tokens": [token], "context": integer (tokens before the questions), "answers": [[first, end], ...] }], "method"?: "windows" | "combined" |
-//   "typical" | "ablation" | "greedy" | "masks" | "mass" | "kvzip" | "mean-qk", "sink"?, "recent"? (all methods but windows), "windows"?: [integer] (method windows: recent keys, rising; 256 and 1,024), "cacheTypes"?: [type] (method
+//   "typical" | "ablation" | "greedy" | "masks" | "bosch" | "mass" | "kvzip" | "mean-qk", "sink"?, "recent"? (all methods but windows), "windows"?: [integer] (method windows: recent keys, rising; 256 and 1,024), "cacheTypes"?: [type] (method
 //   windows: beside f16; q8_0 and q4_0), "strict"?: boolean (read the contexts under the restriction, too),
-//   "masks"?: integer (method masks: how many), "seed"?: 0 to 4294967295 (method masks), "threads"?, "partial"?: path (measurements are kept there, and a
+//   "masks"?: integer (methods masks and bosch: how many), "seed"?: 0 to 4294967295 (of these methods), "threads"?, "partial"?: path (measurements are kept there, and a
 //   later job with the same options goes on from them, several at once, too; a file of other options or of anything else is refused), "modelId"?: string
 //   (tells models apart there) }
 // Result: { "pattern": the pattern's JSON (gates are the ranks of scores, from 0 to 1), "scores": [[...]], "correct": number | null (share of the
@@ -176,7 +176,7 @@ LLAMA_DUO_API int32_t llama_duo_calibrate(uint32_t model, const void * json, int
 //   "sequences"?: integer >= 1, "batchSize"?: integer >= sequences, "ubatchSize"?, "threads"?, "threadsBatch"?, "typeK"?, "typeV"?: "f32" | "f16" |
 //   "bf16" | "q8_0" | ..., "flashAttention"?: "auto" | "on" | "off", "duo"?: { "gates"?: "auto" | path | pattern object, "sparsity"?, "threshold"?,
 //   "budget"?: number (up to 1 a share of the bytes of a full f16 cache, above it bytes: the pattern's losses decide on heads, windows and, where both are f16, on
-//   types; no sparsity, threshold or recent beside it), "sink"?, "recent"?, "chunk"? }, "loras"?: [{ "lora": handle, "scale"?: number (1) }] (adapters of this model), "speculative"?: SPECULATIVE }
+//   types; with "recent", or where there are none, as few of the lowest gates as fit stream; no sparsity or threshold beside it), "sink"?, "recent"?, "chunk"? }, "loras"?: [{ "lora": handle, "scale"?: number (1) }] (adapters of this model), "speculative"?: SPECULATIVE }
 // SPECULATIVE: the same is generated, faster where drafts are often right and several tokens take little longer than one: tokens that may come next are
 //   drafted, and all of a draft are computed together.
 //   { "draft"?: handle of a small model with the same vocabulary (another is refused with code "unsupported", which says in what it differs), "lookup"?:

@@ -1,6 +1,7 @@
 #include "calibration.h"
 
 #include "calibration-attention.h"
+#include "calibration-bosch.h"
 #include "calibration-passes.h"
 #include "calibration-ranks.h"
 #include "calibration-record.h"
@@ -12,6 +13,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <iterator>
 #include <memory>
 #include <numeric>
 #include <random>
@@ -40,6 +42,7 @@ private:
     scores ablation(bool typical);
     scores greedy();
     scores random_masks();
+    scores bosch();
     scores attention();
 
     // Of heads that see so much, from the record or measured.
@@ -60,7 +63,9 @@ private:
     // Tokens that a method reads, for progress.
     size_t tokens_of(calibration_method method) const;
 
-    size_t n_masks() const { return params.n_masks > 0 ? size_t(params.n_masks) : 2 * heads.size(); }
+    size_t n_masks(size_t a_head) const { return params.n_masks > 0 ? size_t(params.n_masks) : a_head * heads.size(); }
+
+    bosch_params make_bosch_params() const;
 
     // Heads that method greedy has not windowed for good before a round.
     size_t heads_in_round(size_t round) const { return heads.size() - heads.size() * round / n_rounds; }
@@ -211,7 +216,8 @@ size_t calibration::tokens_of(calibration_method method) const {
         case calibration_method::typical:
         case calibration_method::ablation: return tokens_of_losses(heads.size(), 0);
         case calibration_method::greedy:   return tokens_of_losses(losses_of_rounds(), n_rounds - 1);
-        case calibration_method::masks:    return tokens_of_losses(n_masks(), 0);
+        case calibration_method::masks:    return tokens_of_losses(n_masks(2), 0);
+        case calibration_method::bosch:    return tokens_of_losses(bosch_losses(make_bosch_params()), std::size(bosch_ratios) - 1);
         case calibration_method::mass:     return result.n_context + n_tail;
         case calibration_method::kvzip:    return 2 * result.n_context;
         case calibration_method::mean_qk:  return result.n_context;
@@ -484,7 +490,7 @@ calibration::scores calibration::greedy() {
 // Ridge regression of the typical loss on random masks. Masks come in pairs that window opposite halves of the heads, so that effects that only count how many are
 // windowed cancel out.
 calibration::scores calibration::random_masks() {
-    const size_t n_mask = n_masks();
+    const size_t n_mask = n_masks(2);
     result.correct = loss(none).correct;
 
     std::mt19937_64 rng(params.seed);
@@ -513,6 +519,35 @@ calibration::scores calibration::random_masks() {
             throw calibration_cancelled();
         }
     });
+}
+
+bosch_params calibration::make_bosch_params() const {
+    bosch_params p;
+    p.n_head_kv = n_head_kv;
+    p.n_trials  = n_masks(4);
+    p.seed      = params.seed;
+    return p;
+}
+
+// A head's score is the order in which it goes. What is lost is what method windows measures.
+calibration::scores calibration::bosch() {
+    result.correct = loss(none).correct;
+
+    const auto windows_of = [&](const windowed_heads & windowed) {
+        head_windows windows = none;
+        for (size_t i = 0; i < heads.size(); ++i) {
+            if (windowed[i]) {
+                windows[heads[i].il][heads[i].ih] = params.recent;
+            }
+        }
+        return windows;
+    };
+    bosch_params p = make_bosch_params();
+    p.settle = [&](const windowed_heads & windowed) { set_contexts(windows_of(windowed)); };
+    p.loss   = [&](const windowed_heads & windowed) { return loss(windows_of(windowed)).change; };
+    const scores order = bosch_order(p);
+    report(n_total - std::min(n_done, n_total)); // a ratio whose layers give all or nothing has nothing to search for
+    return order;
 }
 
 // --- methods that look at attention ---
@@ -549,6 +584,7 @@ calibration_result calibration::run() {
         case calibration_method::ablation: s = ablation(false); break;
         case calibration_method::greedy:   s = greedy();        break;
         case calibration_method::masks:    s = random_masks();  break;
+        case calibration_method::bosch:    s = bosch();         break;
         case calibration_method::mass:
         case calibration_method::kvzip:
         case calibration_method::mean_qk:  s = attention();     break;
@@ -577,7 +613,7 @@ calibration_result calibration::run() {
 } // namespace
 
 const std::vector<std::string> & calibration_method_names() {
-    static const std::vector<std::string> names = { "windows", "combined", "typical", "ablation", "greedy", "masks", "mass", "kvzip", "mean-qk" };
+    static const std::vector<std::string> names = { "windows", "combined", "typical", "ablation", "greedy", "masks", "bosch", "mass", "kvzip", "mean-qk" };
     return names;
 }
 

@@ -32,6 +32,7 @@ enum class calibration_method {
     ablation, // each head windowed alone: DuoAttention's own objective
     greedy,   // the least needed heads windowed step by step, the others measured again after each
     masks,    // regression of the loss on random masks
+    bosch,    // the least loss of a share of the heads, searched for as a black box: layers first, then their heads (in the manner of arXiv 2604.05942)
     mass,     // attention beyond sinks and window at the answers
     kvzip,    // the most attention that a far key gets while the context is repeated (arXiv 2505.23416)
     mean_qk,  // far attention of the mean query on the mean key (kvpress, DuoAttentionPress on the fly)
@@ -51,8 +52,8 @@ struct calibration_params {
     std::vector<ggml_type> types;   // method windows: of rows, beside f16
 
     bool     strict    = false; // contexts are read under every mask that is measured, instead of once with all heads seeing everything
-    int32_t  n_masks   = 0;     // method masks: how many, 0: twice the heads
-    uint64_t seed      = 0;     // method masks: which
+    int32_t  n_masks   = 0;     // methods masks and bosch: how many, 0: twice the heads, and four times
+    uint64_t seed      = 0;     // of these methods: which
     int32_t  n_threads = 1;
     bool     offload   = true;  // as llama_context_params.offload_kqv
 

@@ -29,11 +29,8 @@ double type_loss(const std::vector<cache_type_loss> & types, const std::string &
 }
 
 // Everything, and each window that was measured, as bytes fall.
-std::vector<option> options_of(const gate_pattern & pattern, const cache_cost & cost, size_t i_types, int32_t il, int32_t ih, int32_t recent) {
+std::vector<option> options_of(const gate_pattern & pattern, const cache_cost & cost, size_t i_types, int32_t il, int32_t ih) {
     std::vector<option> options = { { every_key, cost.head_bytes(i_types, il, every_key), 0.0 } };
-    if (pattern.loss_windows.empty()) {
-        options.push_back({ recent, cost.head_bytes(i_types, il, recent), double(pattern.at(il, ih)) });
-    }
     for (size_t w = pattern.loss_windows.size(); w-- > 0;) {
         const int32_t window = pattern.loss_windows[w];
         options.push_back({ window, cost.head_bytes(i_types, il, window), std::max(0.0, double(pattern.loss(il, ih, w))) });
@@ -56,10 +53,10 @@ std::vector<step> hull_of(int32_t il, int32_t ih, const std::vector<option> & op
     return hull;
 }
 
-std::optional<budget_selection> select_with_types(const gate_pattern & pattern, const cache_cost & cost, size_t i_types, int32_t recent, uint64_t budget, uint64_t & least) {
+std::optional<budget_selection> select_with_types(const gate_pattern & pattern, const cache_cost & cost, size_t i_types, uint64_t budget, uint64_t & least) {
     budget_selection s;
     s.i_types  = i_types;
-    s.measured = !pattern.loss_windows.empty();
+    s.measured = true;
     s.loss     = type_loss(pattern.k_types, cost.types[i_types].first) + type_loss(pattern.v_types, cost.types[i_types].second);
     s.bytes    = cost.other_bytes(i_types);
 
@@ -67,7 +64,7 @@ std::optional<budget_selection> select_with_types(const gate_pattern & pattern, 
     for (int32_t il = 0; il < pattern.n_layer; ++il) {
         s.windows.emplace_back(size_t(pattern.n_head(il)), every_key);
         for (int32_t ih = 0; ih < pattern.n_head(il); ++ih) {
-            const auto options = options_of(pattern, cost, i_types, il, ih, recent);
+            const auto options = options_of(pattern, cost, i_types, il, ih);
             const auto hull    = hull_of(il, ih, options);
             s.bytes += options[0].bytes;
             steps.insert(steps.end(), hull.begin(), hull.end());
@@ -99,6 +96,11 @@ std::optional<budget_selection> select_with_types(const gate_pattern & pattern, 
     return s;
 }
 
+gate_error too_small(const gate_pattern & pattern, uint64_t budget, const std::string & how, uint64_t least) {
+    return gate_error(printable(pattern.source) + ": a budget of " + std::to_string(budget) + " bytes is too small for this context: " + how + " the cache takes at least " +
+                      std::to_string(least) + ". Give a larger budget, a smaller context, cache types of fewer bits, or smaller windows");
+}
+
 } // namespace
 
 bool breaks_model(const std::vector<cache_type_loss> & types, const std::string & type) {
@@ -106,22 +108,39 @@ bool breaks_model(const std::vector<cache_type_loss> & types, const std::string 
     return it != types.end() && it->correct < 0.9f * types[0].correct;
 }
 
-budget_selection select_by_budget(const gate_pattern & pattern, const cache_cost & cost, int32_t recent, uint64_t budget) {
+budget_selection select_by_budget(const gate_pattern & pattern, const cache_cost & cost, uint64_t budget) {
     check_gate_shape(pattern, cost.n_head_kv);
 
     std::optional<budget_selection> best;
     uint64_t least = UINT64_MAX;
     for (size_t i = 0; i < cost.types.size(); ++i) {
-        const auto s = select_with_types(pattern, cost, i, recent, budget, least);
+        const auto s = select_with_types(pattern, cost, i, budget, least);
         if (s && (!best || s->loss < best->loss)) {
             best = s;
         }
     }
     if (!best) {
-        throw gate_error(printable(pattern.source) + ": a budget of " + std::to_string(budget) + " bytes is too small for this context: with the cache types to choose from the cache takes at least " +
-                         std::to_string(least) + ". Give a larger budget, a smaller context, or gates with smaller windows");
+        throw too_small(pattern, budget, "with the cache types to choose from", least);
     }
     return *best;
+}
+
+budget_selection select_by_rank(const gate_pattern & pattern, const cache_cost & cost, const window_of & window, uint64_t budget) {
+    budget_selection s;
+    s.bytes = cost.other_bytes(0);
+    const std::vector<ranked_head> heads = heads_by_gate(pattern, cost.n_head_kv);
+    for (const int32_t n : cost.n_head_kv) {
+        s.bytes += uint64_t(n) * cost.head_bytes(0, int32_t(s.windows.size()), every_key);
+        s.windows.emplace_back(size_t(n), every_key);
+    }
+    for (auto h = heads.begin(); h != heads.end() && s.bytes > budget; ++h) {
+        s.windows[h->il][h->ih] = window(h->il, h->ih);
+        s.bytes += cost.head_bytes(0, h->il, s.windows[h->il][h->ih]) - cost.head_bytes(0, h->il, every_key); // unsigned, and so right where it falls
+    }
+    if (s.bytes > budget) {
+        throw too_small(pattern, budget, "with K rows of " + cost.types[0].first + ", V rows of " + cost.types[0].second + " and every head streaming", s.bytes);
+    }
+    return s;
 }
 
 } // namespace duo

@@ -31,15 +31,21 @@ struct budget_selection {
     std::vector<std::vector<int32_t>> windows; // [n_layer][n_head_kv]: recent keys that a head sees, or every_key
     uint64_t bytes = 0;
     double   loss  = 0; // the sum of what was measured of the types and of each head
-    bool     measured = false; // the pattern has losses; else the loss is a sum of gates, which only ranks
+    bool     measured = false; // the loss was; else gates have only ranked
 };
 
 // A type that leaves fewer than 9 of 10 of the answers right that f16 gets right breaks the model, whatever it saves.
 bool breaks_model(const std::vector<cache_type_loss> & types, const std::string & type);
 
 // What loses least of what fits. Each head takes one of the windows that losses were measured with, or sees everything. Of heads and windows the
-// choice is greedy by loss a byte on each head's convex hull, which is within one head's step of the least loss that fits. A pattern without losses has one
-// window, recent, which costs a head its gate. Throws gate_error where the shape is not the model's, or nothing fits.
-budget_selection select_by_budget(const gate_pattern & pattern, const cache_cost & cost, int32_t recent, uint64_t budget);
+// choice is greedy by loss a byte on each head's convex hull, which is within one head's step of the least loss that fits. Throws gate_error where the
+// shape is not the model's, or nothing fits.
+budget_selection select_by_budget(const gate_pattern & pattern, const cache_cost & cost, uint64_t budget);
+
+// The window that a head has where it streams.
+using window_of = std::function<int32_t(int32_t il, int32_t ih)>;
+
+// Of a pattern that only ranks heads: those with the lowest gates stream, in select_by_sparsity's order, until the first of the types fits. Throws as above.
+budget_selection select_by_rank(const gate_pattern & pattern, const cache_cost & cost, const window_of & window, uint64_t budget);
 
 } // namespace duo

@@ -58,29 +58,29 @@ static size_t count_streaming(size_t n, double sparsity) {
     return size_t(std::ceil(exact - exact * FLT_EPSILON));
 }
 
+std::vector<ranked_head> heads_by_gate(const gate_pattern & pattern, const std::vector<int32_t> & n_head_kv) {
+    check_gate_shape(pattern, n_head_kv);
+
+    std::vector<ranked_head> heads;
+    for (int32_t il = 0; il < pattern.n_layer; ++il) {
+        for (int32_t ih = 0; ih < pattern.n_head(il); ++ih) {
+            heads.push_back({ il, ih });
+        }
+    }
+    // stable, so equal gates stay in the order of (layer, head)
+    std::stable_sort(heads.begin(), heads.end(), [&](const ranked_head & a, const ranked_head & b) { return pattern.at(a.il, a.ih) < pattern.at(b.il, b.ih); });
+    return heads;
+}
+
 head_selection select_by_sparsity(const gate_pattern & pattern, const std::vector<int32_t> & n_head_kv, double sparsity) {
     if (std::isnan(sparsity)) {
         throw gate_error("sparsity is NaN; expected a number from 0 to 1. Give the share of KV heads that stream");
     }
-    check_gate_shape(pattern, n_head_kv);
-
-    struct head {
-        float   gate;
-        int32_t il;
-        int32_t ih;
-    };
-    std::vector<head> heads;
-    for (int32_t il = 0; il < pattern.n_layer; ++il) {
-        for (int32_t ih = 0; ih < pattern.n_head(il); ++ih) {
-            heads.push_back({ pattern.at(il, ih), il, ih });
-        }
-    }
-    // stable, so equal gates stay in the order of (layer, head)
-    std::stable_sort(heads.begin(), heads.end(), [](const head & a, const head & b) { return a.gate < b.gate; });
+    std::vector<ranked_head> heads = heads_by_gate(pattern, n_head_kv);
     heads.resize(count_streaming(heads.size(), sparsity));
 
     head_selection selection = select_all(n_head_kv, false);
-    for (const head & h : heads) {
+    for (const ranked_head & h : heads) {
         selection.streaming[h.il][h.ih] = 1;
     }
     return selection;

@@ -24,8 +24,8 @@ struct llama_duo_params {
     float sparsity;   // share of all KV heads that stream, 0 to 1
     float threshold;  // a head with a gate of at least this keeps its whole cache
 
-    // Instead of both: what the cache of all sequences may take. Up to 1 a share of what a full f16 cache takes, above it bytes; negative: not given. Then cache
-    // types, heads and windows are those that lose least of what was measured: types only where type_k and type_v are f16, else those stay. No recent may be given.
+    // Instead of both: what the cache of all sequences may take. Up to 1 a share of what a full f16 cache takes, above it bytes; negative: not given. Heads, windows and,
+    // where type_k and type_v are f16, types are those that lose least of what was measured. With recent, or without losses: as few of the lowest gates as fit stream.
     double budget;
 
     // A streaming head's visible keys; a negative value means the pattern's own, which may have sinks a layer and windows a head, else 64, 256 and 1.

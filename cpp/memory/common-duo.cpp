@@ -104,7 +104,7 @@ void common_duo_add_args(const std::function<void(common_arg)> & add_opt) {
     add_opt(common_arg(
         {"--duo-budget"}, "SIZE",
         "mixed heads: what the KV cache may take, a share of a full f16 cache (0.3) or a size (4GiB); cache types (where -ctk and -ctv are f16), heads and windows are those that "
-        "lose least by what llama-duo calibrate has measured; instead of --duo-sparsity",
+        "lose least by what llama-duo calibrate has measured; with --duo-recent, or gates without losses, as few of the lowest gates as fit stream; instead of --duo-sparsity",
         [](common_params & params, const std::string & value) {
             params.duo.enabled = true;
             params.duo.budget = to_budget("--duo-budget", value);
@@ -150,9 +150,9 @@ struct option_rule {
 const option_rule option_rules[] = {
     { "both --duo-sparsity and --duo-threshold", [](const common_params & p) { return p.duo.sparsity >= 0.0f && p.duo.threshold >= 0.0f; }, nullptr,
         "each says which heads stream; give one" },
-    { "--duo-budget beside --duo-sparsity, --duo-threshold or --duo-recent",
-        [](const common_params & p) { return p.duo.budget > 0 && (p.duo.sparsity >= 0.0f || p.duo.threshold >= 0.0f || p.duo.recent >= 0); }, nullptr,
-        "a budget chooses heads and windows; give it alone" },
+    { "--duo-budget beside --duo-sparsity or --duo-threshold",
+        [](const common_params & p) { return p.duo.budget > 0 && (p.duo.sparsity >= 0.0f || p.duo.threshold >= 0.0f); }, nullptr,
+        "each says which heads stream; give one" },
     { "-fa off", [](const common_params & p) { return p.flash_attn_type == LLAMA_FLASH_ATTN_TYPE_DISABLED; }, nullptr,
         "mixed heads have their own attention, which takes the place of flash attention; use -fa on or auto" },
     { "-sm tensor", [](const common_params & p) { return p.split_mode == LLAMA_SPLIT_MODE_TENSOR; }, nullptr,

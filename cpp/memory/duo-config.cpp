@@ -82,9 +82,8 @@ static void check_params(const llama_duo_params & p) {
     check(!std::isnan(p.threshold), "duo threshold", p.threshold, "a number");
     check(p.chunk != 0, "duo chunk", p.chunk, "1 or more");
     check(!std::isnan(p.budget) && p.budget != 0, "duo budget", p.budget, "a share of a full f16 cache up to 1, or bytes");
-    if (p.budget > 0 && (p.sparsity >= 0.0f || p.threshold >= 0.0f || p.recent >= 0)) {
-        throw std::runtime_error(format("a duo budget (%g) is given beside a %s; a budget chooses heads and windows: give it alone", p.budget,
-                p.sparsity >= 0.0f ? "sparsity" : p.threshold >= 0.0f ? "threshold" : "recent window"));
+    if (p.budget > 0 && (p.sparsity >= 0.0f || p.threshold >= 0.0f)) {
+        throw std::runtime_error(format("a duo budget (%g) is given beside a %s; each says which heads stream: give one", p.budget, p.sparsity >= 0.0f ? "sparsity" : "threshold"));
     }
     if (p.sparsity >= 0.0f && p.threshold >= 0.0f) {
         throw std::runtime_error(format("both a duo sparsity (%g) and a threshold (%g) are given; give one", p.sparsity, p.threshold));
@@ -187,10 +186,12 @@ static std::vector<std::pair<ggml_type, ggml_type>> types_to_choose_from(const d
     return types;
 }
 
-// Lets the budget choose types, heads and windows of a configuration in which every head with a gate sees everything.
+// Lets the budget choose types, heads and windows of a configuration in which every head with a gate sees everything. Losses say nothing of a window that they
+// were not measured with: where one is given, or a pattern only ranks, the lowest gates stream, and types stay.
 static void choose_for_budget(duo_config & config, const duo::gate_pattern & pattern, const llama_model & model, const llama_context_params & params, uint32_t n_ctx_seq, uint32_t n_seq) {
     const auto & hparams = model.hparams;
-    const auto types = types_to_choose_from(pattern, model, params);
+    const bool own_windows = params.duo.recent < 0 && !pattern.windows.empty(), by_loss = params.duo.recent < 0 && !pattern.loss_windows.empty();
+    const auto types = by_loss ? types_to_choose_from(pattern, model, params) : std::vector { std::pair { params.type_k, params.type_v } };
     const auto bytes_of = [&](const duo_layer & l, uint32_t il, ggml_type type_k, ggml_type type_v, int32_t window) {
         const int64_t cells = window == GGML_MIXED_ATTN_ALL ? n_ctx_seq : std::min<int64_t>(config.n_cells(l, window), n_ctx_seq);
         return uint64_t(cells) * n_seq * (ggml_row_size(type_k, hparams.n_embd_head_k(il)) + ggml_row_size(type_v, hparams.n_embd_head_v(il)));
@@ -222,7 +223,9 @@ static void choose_for_budget(duo_config & config, const duo::gate_pattern & pat
         }
         budget *= double(full);
     }
-    const duo::budget_selection s = duo::select_by_budget(pattern, cost, config.recent, uint64_t(std::min(budget, 0x1p63)));
+    const auto window = [&](int32_t il, int32_t ih) { return own_windows ? pattern.window(il, ih) : config.recent; };
+    const uint64_t bytes = uint64_t(std::min(budget, 0x1p63));
+    const duo::budget_selection s = by_loss ? duo::select_by_budget(pattern, cost, bytes) : duo::select_by_rank(pattern, cost, window, bytes);
     std::tie(config.type_k, config.type_v) = types[s.i_types];
     config.expected_loss = s.measured ? s.loss : -1;
     for (size_t il = 0; il < s.windows.size(); ++il) {

@@ -2,6 +2,7 @@
 #include "check.h"
 
 #include "../gates/budget-selection.h"
+#include "../gates/head-selection.h"
 
 #include <algorithm>
 #include <cmath>
@@ -89,11 +90,11 @@ void test_against_all_choices() {
             largest_step = std::max(largest_step, double(l));
         }
         if (least > budget) {
-            CHECK_THROWS(select_by_budget(p, c, 256, budget), gate_error, "too small for this context: with the cache types to choose from the cache takes at least " + std::to_string(least));
+            CHECK_THROWS(select_by_budget(p, c, budget), gate_error, "too small for this context: with the cache types to choose from the cache takes at least " + std::to_string(least));
             n_refused++;
             continue;
         }
-        const budget_selection s = select_by_budget(p, c, 256, budget);
+        const budget_selection s = select_by_budget(p, c, budget);
         // what is said of it is so
         uint64_t bytes = c.other_bytes(s.i_types);
         double   loss  = type_loss(p.k_types, c.types[s.i_types].first) + type_loss(p.v_types, c.types[s.i_types].second);
@@ -128,27 +129,63 @@ void test_all_fits() {
         const gate_pattern p = random_pattern(rng);
         const cache_cost   c = cost_of({ { "f16", "f16" } });
         const uint64_t full = c.other_bytes(0) + 5 * c.head_bytes(0, 0, every_key);
-        CHECK_EQ(select_by_budget(p, c, 256, full).loss, 0.0);
-        CHECK_EQ(select_by_budget(p, c, 256, full).bytes, full);
-        const auto s = select_by_budget(p, c, 256, full - 1);
+        CHECK_EQ(select_by_budget(p, c, full).loss, 0.0);
+        CHECK_EQ(select_by_budget(p, c, full).bytes, full);
+        const auto s = select_by_budget(p, c, full - 1);
         CHECK(s.bytes < full && s.loss > 0);
     }
 }
 
-// Gates alone rank: the lowest go first, to the one window there is.
-void test_without_losses() {
-    std::mt19937 rng(1);
-    gate_pattern p = random_pattern(rng);
-    p.loss_windows.clear();
-    p.losses.clear();
-    const cache_cost c = cost_of({ { "f16", "f16" } });
-    const uint64_t head = c.head_bytes(0, 0, every_key), windowed = c.head_bytes(0, 0, 256);
-    const auto s = select_by_budget(p, c, 256, c.other_bytes(0) + 3 * head + 2 * windowed);
-    CHECK(!s.measured);
-    CHECK((s.windows == std::vector<std::vector<int32_t>> { { 256, every_key }, { every_key, 256, every_key } })); // gates 0.1 and 0.2
+// Gates alone rank: the fewest heads that have to stream do, in the order of a sparsity, with the first of the types.
+void test_by_rank() {
+    std::mt19937 rng(check::seed() + 2);
+    const window_of windows[] = { [](int32_t, int32_t) { return 256; }, [](int32_t il, int32_t ih) { return 100 + 300 * il + 50 * ih; } };
+    int n_chosen = 0;
+    for (int round = 0; round < 200; ++round) {
+        gate_pattern p = random_pattern(rng);
+        std::shuffle(p.gates.begin() + 3, p.gates.end(), rng);
+        p.gates[1] = p.gates[3]; // equal gates have an order, too
+        const cache_cost c = cost_of({ { "q8_0", "q4_0" }, { "q4_0", "q4_0" } });
+        const window_of & window = windows[round % 2];
+        const auto lowest = [&](size_t n) { return select_by_sparsity(p, c.n_head_kv, (double(n) - 0.5) / 4); };
+        const auto bytes_with = [&](size_t n_streaming) {
+            const head_selection h = lowest(n_streaming);
+            uint64_t bytes = c.other_bytes(0);
+            for (int32_t il = 0; il < 2; ++il) {
+                for (int32_t ih = 0; ih < p.n_head(il); ++ih) {
+                    bytes += c.head_bytes(0, il, h.streaming[il][ih] ? window(il, ih) : every_key);
+                }
+            }
+            return bytes;
+        };
+        const uint64_t budget = uint64_t(double(bytes_with(0)) * std::uniform_real_distribution<double>(0.02, 1.05)(rng));
+        if (budget < bytes_with(5)) {
+            CHECK_THROWS(select_by_rank(p, c, window, budget), gate_error,
+                    "too small for this context: with K rows of q8_0, V rows of q4_0 and every head streaming the cache takes at least " + std::to_string(bytes_with(5)));
+            continue;
+        }
+        size_t n_streaming = 0;
+        while (bytes_with(n_streaming) > budget) {
+            ++n_streaming;
+        }
+        const budget_selection s = select_by_rank(p, c, window, budget);
+        const head_selection   h = lowest(n_streaming);
+        for (int32_t il = 0; il < 2; ++il) {
+            for (int32_t ih = 0; ih < p.n_head(il); ++ih) {
+                CHECK_EQ(s.windows[il][ih], h.streaming[il][ih] ? window(il, ih) : every_key);
+            }
+        }
+        CHECK_EQ(s.bytes, bytes_with(n_streaming));
+        CHECK_EQ(s.i_types, size_t(0));
+        CHECK(!s.measured);
+        n_chosen++;
+    }
+    printf("%d choices by rank\n", n_chosen);
+    CHECK(n_chosen > 100 && n_chosen < 200);
 
+    gate_pattern p = random_pattern(rng);
     p.n_head_layer = { 2, 2 };
-    CHECK_THROWS(select_by_budget(p, c, 256, 1), gate_error, "layer 1 has 2 in the pattern and 3 in the model");
+    CHECK_THROWS(select_by_rank(p, cost_of({ { "f16", "f16" } }), windows[0], 1), gate_error, "layer 1 has 2 in the pattern and 3 in the model");
 }
 
 void test_breaking_types() {
@@ -164,7 +201,7 @@ void test_breaking_types() {
 int main() {
     test_against_all_choices();
     test_all_fits();
-    test_without_losses();
+    test_by_rank();
     test_breaking_types();
     return check::result();
 }

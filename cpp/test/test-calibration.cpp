@@ -6,6 +6,7 @@
 #include "random-model.h"
 
 #include "calibration.h"
+#include "calibration-bosch.h"
 #include "calibration-ranks.h"
 #include "calibration-regression.h"
 #include "duo-config.h"
@@ -25,6 +26,7 @@
 #include <functional>
 #include <numeric>
 #include <random>
+#include <set>
 #include <sstream>
 #include <string>
 #include <vector>
@@ -161,17 +163,15 @@ void test_windows(uint64_t seed) {
         printf("budget %g: %.0f%% of a full cache, K %s, V %s, %u heads keep everything, expected loss %.3g\n", budget, 100.0 * double(plan.total_bytes) / double(full),
                 ggml_type_name(plan.type_k), ggml_type_name(plan.type_v), plan.n_retrieval, plan.expected_loss);
     }
-    const auto refused = [&](double budget, float sparsity, int32_t recent, const std::string & expected) {
+    const auto refused = [&](double budget, float sparsity, const std::string & expected) {
         params.duo.budget   = budget;
         params.duo.sparsity = sparsity;
-        params.duo.recent   = recent;
         CHECK_THROWS(duo_kv_size_for(model.get(), params), std::runtime_error, expected);
     };
-    refused(0.001, -1, -1, "is too small for this context");
-    refused(0.5, 0.5f, -1, "beside a sparsity");
-    refused(0.5, -1, 64, "beside a recent window");
-    refused(NAN, -1, -1, "duo budget is nan");
-    refused(0, -1, -1, "duo budget is 0");
+    refused(0.001, -1, "is too small for this context");
+    refused(0.5, 0.5f, "beside a sparsity");
+    refused(NAN, -1, "duo budget is nan");
+    refused(0, -1, "duo budget is 0");
 
     // a type that is asked for stays
     params.duo = duo_params(GGML_TYPE_F16, 2048, -1.0f, gates.c_str()).duo;
@@ -406,7 +406,7 @@ const std::vector<std::pair<std::string, std::function<void(duo::calibration_par
 
 void test_resume(uint64_t seed) {
     const auto model = make_induction_model({});
-    for (const calibration_method method : { calibration_method::windows, calibration_method::combined, calibration_method::ablation, calibration_method::greedy, calibration_method::masks, calibration_method::mass }) {
+    for (const calibration_method method : { calibration_method::windows, calibration_method::combined, calibration_method::ablation, calibration_method::greedy, calibration_method::masks, calibration_method::bosch, calibration_method::mass }) {
         const temporary_file file;
         auto p = make_params(method, seed);
         p.partial = file.path;
@@ -587,6 +587,74 @@ void test_ranks() {
     CHECK((duo::ranks(x) == list { 0.75, 0.25, 0, 0.5, 1 }));
 }
 
+// --- search ---
+
+// Of 4 layers of 6 heads: a head's own loss, and pairs of heads that stand in for each other, of which a search may take one and not both. One by one, they look needless.
+void test_bosch(uint64_t seed) {
+    std::mt19937_64 rng(seed);
+    for (int round = 0; round < 10; ++round) {
+        std::vector<double> own(24);
+        for (size_t i = 0; i < own.size(); ++i) {
+            own[i] = 0.001 * double(rng() % 100);
+        }
+        std::vector<size_t> heads(own.size());
+        std::iota(heads.begin(), heads.end(), 0);
+        std::shuffle(heads.begin(), heads.end(), rng);
+        const size_t needed = heads[0], a = heads[1], b = heads[2]; // a and b stand in for each other
+        own[needed] = 10;
+        own[a] = own[b] = 0;
+
+        duo::bosch_params p;
+        p.n_head_kv = { 6, 0, 6, 6, 6 };
+        p.n_trials  = 400;
+        p.seed      = seed;
+        size_t n_losses = 0, n_settled = 0;
+        duo::windowed_heads settled;
+        p.settle = [&](const duo::windowed_heads & windowed) {
+            for (size_t i = 0; i < settled.size(); ++i) {
+                CHECK(windowed[i] >= settled[i]); // what has gone stays so
+            }
+            settled = windowed;
+            CHECK_EQ(size_t(std::count(settled.begin(), settled.end(), 1)), (std::vector<size_t> { 0, 6, 12, 18, 21 })[n_settled++]);
+        };
+        const auto loss_of = [&](const duo::windowed_heads & windowed) {
+            double sum = windowed[a] && windowed[b] ? 5 : 0;
+            for (size_t i = 0; i < own.size(); ++i) {
+                sum += windowed[i] ? own[i] : 0;
+            }
+            return sum;
+        };
+        p.loss = [&](const duo::windowed_heads & windowed) {
+            n_losses++;
+            return loss_of(windowed);
+        };
+        const auto order = duo::bosch_order(p);
+        CHECK(n_losses <= duo::bosch_losses(p));
+        CHECK_EQ(n_settled, size_t(5));
+        CHECK_EQ(size_t(std::set<double>(order.begin(), order.end()).size()), own.size());
+        CHECK_EQ(order[needed], 23.0);             // goes last of all
+        CHECK(std::max(order[a], order[b]) >= 18); // not both before the last quarter
+        n_settled = 0;
+        settled.clear();
+        CHECK(order == duo::bosch_order(p));       // the same seed, the same order
+        // less is lost than by as many heads of any kind
+        duo::windowed_heads found(own.size());
+        double any = 0;
+        for (size_t i = 0; i < own.size(); ++i) {
+            found[i] = order[i] < 12;
+        }
+        for (int k = 0; k < 50; ++k) {
+            std::shuffle(heads.begin(), heads.end(), rng);
+            duo::windowed_heads random(own.size());
+            for (size_t i = 0; i < 12; ++i) {
+                random[heads[i]] = 1;
+            }
+            any += loss_of(random) / 50;
+        }
+        CHECK(loss_of(found) < 0.6 * any);
+    }
+}
+
 // --- regression ---
 
 void test_regression(uint64_t seed) {
@@ -636,6 +704,7 @@ int main() {
     test_errors(seed);
     test_model_of_nan(seed);
     test_ranks();
+    test_bosch(seed);
     test_regression(seed);
     return check::result();
 }

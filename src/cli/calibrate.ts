@@ -4,6 +4,7 @@ import { cacheTypes as allCacheTypes } from '../core/cache-types.ts';
 import { calibrationMethods } from '../gates/calibration-methods.ts';
 import { calibrateTable } from '../gates/option-tables.ts';
 import { sidecarPath } from '../gates/own.ts';
+import { sampleKinds } from '../gates/sample-kinds.ts';
 import type { CalibrateOptions, Calibration } from '../index.ts';
 import { checkOutput, writeOutput } from '../core/outputs.ts';
 import type { Command } from './command.ts';
@@ -31,6 +32,8 @@ const flags = {
   contextSize: flagOf(calibrateTable.contextSize),
   samples: flagOf(calibrateTable.samples),
   questions: flagOf(calibrateTable.questions),
+  kinds: { ...flagOf(calibrateTable.kinds), help: `what samples ask for (default: ${sampleKinds.join(',')})` },
+  chat: flagOf(calibrateTable.chat),
   seed: flagOf(calibrateTable.seed),
   text: { names: ['--text'], kind: 'path', value: 'FILE', help: 'running text to hide things in (default: made up)' },
   strict: flagOf(calibrateTable.strict),
@@ -76,13 +79,30 @@ export const calibrateCommand: Command = {
 type CalibrateFlags = Given<typeof flags>;
 
 async function calibrateOptions(given: CalibrateFlags): Promise<CalibrateOptions> {
-  const { contextSize, samples, questions, seed, masks, threads, sink, recent, strict } = given;
+  const { contextSize, samples, questions, chat, seed, masks, threads, sink, recent, strict } = given;
   const methods = choices('--method', given.method, calibrationMethods);
   if (methods && methods.length > 1) throw new UsageError(`--method needs one method, got ${methods.join(',')}.`);
   const text = given.text === undefined ? undefined : await readFile(resolveUserPath(given.text), 'utf8');
   const windows = numbers('--windows', given.windows, 'whole numbers of at least 1', (value) => Number.isInteger(value) && value >= 1);
   const cacheTypes = choices('--cache-types', given.cacheTypes, allCacheTypes);
-  return { method: methods?.[0], windows, cacheTypes, contextSize, samples, questions, seed, masks, threads, sink, recent, strict, text };
+  const kinds = choices('--sample-kinds', given.kinds, sampleKinds);
+  return {
+    method: methods?.[0],
+    windows,
+    cacheTypes,
+    contextSize,
+    samples,
+    questions,
+    kinds,
+    chat,
+    seed,
+    masks,
+    threads,
+    sink,
+    recent,
+    strict,
+    text,
+  };
 }
 
 /** Shows progress. What is done at first is what an earlier run had measured. */

@@ -118,10 +118,8 @@ export function duoOptions(given: ContextFlags): DuoOptions | undefined {
   const asked = [duoGates, sparsity, threshold, budget, sink, recent, windowStep].some((value) => value !== undefined);
   if (!asked) return undefined;
   if (sparsity !== undefined && threshold !== undefined) throw new UsageError('Give --duo-sparsity or --duo-threshold, not both.');
-  if (budget !== undefined && [sparsity, threshold, recent].some((value) => value !== undefined))
-    throw new UsageError(
-      'Give --duo-budget without --duo-sparsity, --duo-threshold and --duo-recent: it chooses heads and windows itself.',
-    );
+  if (budget !== undefined && (sparsity !== undefined || threshold !== undefined))
+    throw new UsageError('Give --duo-budget without --duo-sparsity and --duo-threshold: they are ways to choose heads.');
   const gates = duoGates === undefined || duoGates === 'auto' ? duoGates : resolveUserPath(duoGates);
   const choice = threshold === undefined ? { sparsity } : { threshold };
   return { ...choice, budget, gates, sink, recent, windowStep };

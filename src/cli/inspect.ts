@@ -1,4 +1,4 @@
-import { readGates, type DuoOptions, type Model, type PlanOptions } from '../index.ts';
+import { GatesError, readGates, type DuoOptions, type Model, type PlanOptions } from '../index.ts';
 import type { Command } from './command.ts';
 import { contextFlags, duoOptions, loadGiven, planOptions } from './context-flags.ts';
 import { parseFlags, type Flags } from './flags.ts';
@@ -36,8 +36,8 @@ const ubatchSizes = [64, 128, 256, 512, 1024, 2048];
 type ContextCost = {
   contextSize: number;
   fullBytes: number;
-  /** With the heads that were asked for; with half of them streaming where nothing was asked for. */
-  mixedBytes: number;
+  /** With the heads that were asked for; with half of them streaming where nothing was asked for. null: the budget is too small. */
+  mixedBytes: number | null;
   streamingBytes: number;
 };
 
@@ -65,7 +65,7 @@ type Report = {
   /** Bytes of recurrent layers' states, whatever the context. */
   recurrentBytes: number;
   contexts: ContextCost[];
-  /** What a context of this size can be had for; empty where the gates have no losses. */
+  /** What a context of this size can be had for; empty where there are no gates. */
   tradeOffs: { contextSize: number; choices: TradeOff[] };
   rings: RingCost[];
 };
@@ -85,7 +85,7 @@ async function inspectModel(model: Model, plan: PlanOptions, duo: DuoOptions | u
   const report = { model: modelFacts(model), mixedHeads: { supported, reason }, ...none };
   if (!supported) return report;
   const window = { sink: kv.sink, recent: kv.recent, windowStep: kv.windowStep };
-  const streaming = duo ? { ...duo, sparsity: 1, threshold: undefined } : { sparsity: 1, ...window };
+  const streaming = duo ? { ...duo, sparsity: 1, threshold: undefined, budget: undefined } : { sparsity: 1, ...window };
   return {
     ...report,
     heads: duo ? { retrieval: kv.retrievalHeads, streaming: kv.streamingHeads } : null,
@@ -125,18 +125,28 @@ async function contextCosts(model: Model, plan: PlanOptions, duo: DuoOptions | u
     const { kv: allStream } = await model.planContext({ ...plan, contextSize, duo: streaming });
     if (!allStream) continue;
     const { fullBytes, totalBytes: streamingBytes } = allStream;
-    const mixed = duo && (await model.planContext({ ...plan, contextSize, duo })).kv;
-    costs.push({ contextSize, fullBytes, mixedBytes: mixed?.totalBytes ?? (fullBytes + streamingBytes) / 2, streamingBytes });
+    const mixedBytes = duo ? await bytesOf(model, { ...plan, contextSize }, duo) : (fullBytes + streamingBytes) / 2;
+    costs.push({ contextSize, fullBytes, mixedBytes, streamingBytes });
   }
   return costs;
+}
+
+/** null: there is nothing that a budget could choose for so large a context. */
+async function bytesOf(model: Model, plan: PlanOptions, duo: DuoOptions): Promise<number | null> {
+  try {
+    return (await model.planContext({ ...plan, duo })).kv?.totalBytes ?? null;
+  } catch (error) {
+    if (error instanceof GatesError && duo.budget !== undefined) return null;
+    throw error;
+  }
 }
 
 /** Of the context that is asked for, or of the largest that the model was trained for. */
 async function tradeOffsOf(model: Model, plan: PlanOptions, duo: DuoOptions | undefined): Promise<Report['tradeOffs']> {
   const contextSize = typeof plan.contextSize === 'number' ? plan.contextSize : model.info.trainedContextSize;
-  const { gates: given = 'auto' } = duo ?? {};
+  const { gates: given = 'auto', sink, recent } = duo ?? {};
   const gates = given === 'auto' ? model.gates : typeof given === 'string' ? await readGates(given) : undefined;
-  return { contextSize, choices: gates?.losses ? await tradeOffs(model, { ...plan, contextSize }, gates) : [] };
+  return { contextSize, choices: gates ? await tradeOffs(model, { ...plan, contextSize }, gates, { sink, recent }) : [] };
 }
 
 async function ringCosts(model: Model, plan: PlanOptions, duo: DuoOptions): Promise<RingCost[]> {
@@ -157,6 +167,11 @@ function layersInWords({ layers, attendingLayers }: Report['model']): string {
 function gatesInWords({ gatedHeads, kvHeadsTotal, gatedLayers, layers }: Report['model']): string {
   const where = gatedLayers < layers ? `, in ${formatCount(gatedLayers)} layers that see the whole context` : '';
   return gatedHeads === kvHeadsTotal ? `all${where}` : `${formatCount(gatedHeads)}${where}`;
+}
+
+function lossInWords({ expectedLoss, breaks }: TradeOff): string {
+  const loss = expectedLoss === null ? 'not measured' : expectedLoss.toPrecision(3);
+  return breaks === null ? loss : `${loss}, breaks the model: keeps ${(100 * breaks).toFixed(0)}% of answers`;
 }
 
 function render(report: Report): string {
@@ -186,7 +201,7 @@ function render(report: Report): string {
     const rows = report.contexts.map((cost) => [
       formatCount(cost.contextSize),
       formatBytes(cost.fullBytes),
-      formatBytes(cost.mixedBytes),
+      cost.mixedBytes === null ? 'too small a budget' : formatBytes(cost.mixedBytes),
       formatBytes(cost.streamingBytes),
     ]);
     const mixed = heads ? 'mixed' : 'half of the heads stream';
@@ -200,9 +215,7 @@ function render(report: Report): string {
       `${(100 * row.share).toFixed(0)}%`,
       row.typeK === row.typeV ? row.typeK : `${row.typeK}/${row.typeV}`,
       `${row.retrievalHeads} + ${row.streamingHeads}`,
-      row.breaks === null
-        ? row.expectedLoss.toPrecision(3)
-        : `${row.expectedLoss.toPrecision(3)}, breaks the model: keeps ${(100 * row.breaks).toFixed(0)}% of answers`,
+      lossInWords(row),
     ]);
     const title = heading(`What ${formatCount(contextSize)} tokens can be had for`);
     sections.push(`${title}\n${table(['choice', 'KV cache', 'of f16', 'K/V', 'full + windowed heads', 'expected loss'], rows)}`);

@@ -11,8 +11,8 @@ export type TradeOff = {
   typeV: CacheType;
   retrievalHeads: number;
   streamingHeads: number;
-  /** In the unit of the pattern's losses. */
-  expectedLoss: number;
+  /** In the unit of the pattern's losses; null where gates only rank, or a window was given that replaces theirs. */
+  expectedLoss: number | null;
   /** Where calibration found that rows of these types leave few answers right: the share that they leave. */
   breaks: number | null;
 };
@@ -21,57 +21,58 @@ export type TradeOff = {
 const budgets = [0.5, 0.35, 0.27, 0.2, 0.15, 0.1];
 const sparsities = [0.25, 0.5, 0.75];
 
-/**
- * What a context can be had for: full caches of one type, shares of heads that stream, and what budgets choose.
- *
- * @param gates a pattern with losses
- */
-export async function tradeOffs(model: Model, plan: PlanOptions, gates: GatePattern): Promise<TradeOff[]> {
-  const { losses, cacheTypes } = gates;
-  const largest = losses?.windows.at(-1);
-  if (!losses || largest === undefined) return [];
-  const types: readonly CacheType[] = ['f16', 'q8_0', 'q4_0'];
-  const measured = types.filter((type) => type === 'f16' || cacheTypes?.k[type] !== undefined);
-  const full = await sizeOf(model, plan, { sparsity: 0 });
+/** What a context can be had for: full caches of one type, shares of heads that stream, and what budgets choose. */
+export async function tradeOffs(
+  model: Model,
+  plan: PlanOptions,
+  gates: GatePattern,
+  asked: Pick<DuoOptions, 'sink' | 'recent'>,
+): Promise<TradeOff[]> {
+  const losses = asked.recent === undefined ? gates.losses : undefined;
+  const full = await sizeOf(model, { ...plan, ...f16 }, { sparsity: 0 });
   if (full === null) return [];
 
   const rows: TradeOff[] = [];
-  const add = async (
-    choice: string,
-    loss: number | null,
-    breaks: number | null,
-    duo: DuoOptions,
-    typed: CacheType = 'f16',
-  ): Promise<void> => {
-    const kv = await sizeOf(model, { ...plan, typeK: typed, typeV: typed }, duo).catch(() => null); // a budget may be too small for this context
+  const add = async (choice: string, types: Types, duo: DuoOptions, known: Partial<TradeOff> = {}): Promise<void> => {
+    const kv = await sizeOf(model, { ...plan, ...types }, duo).catch(() => null); // a budget may be too small for this context
     if (!kv) return;
-    const { totalBytes: bytes, typeK, typeV, retrievalHeads, streamingHeads } = kv;
-    const expectedLoss = loss ?? kv.expectedLoss ?? 0;
-    rows.push({ choice, bytes, share: bytes / full.totalBytes, typeK, typeV, retrievalHeads, streamingHeads, expectedLoss, breaks });
+    const { totalBytes: bytes, typeK, typeV, retrievalHeads, streamingHeads, expectedLoss } = kv;
+    const share = bytes / full.totalBytes;
+    rows.push({ choice, bytes, share, typeK, typeV, retrievalHeads, streamingHeads, expectedLoss, breaks: null, ...known });
   };
-  for (const type of measured) {
-    const [k, v] = [cacheTypes?.k[type], cacheTypes?.v[type]];
-    const [k16, v16] = [cacheTypes?.k.f16, cacheTypes?.v.f16];
-    const worst = Math.min(
-      ...[
-        [k, k16],
-        [v, v16],
-      ].map(([given, right]) => (given && right ? given.correct / Math.max(right.correct, 1e-9) : 1)),
-    );
-    await add(`full ${type}`, (k?.loss ?? 0) + (v?.loss ?? 0), worst < 0.9 ? worst : null, { sparsity: 0 }, type);
+  // What is asked for, where it is something else than f16, leaves budgets no choice of types.
+  const own = { typeK: plan.typeK ?? 'f16', typeV: plan.typeV ?? 'f16' };
+  for (const type of ['f16', 'q8_0', 'q4_0'] as const) {
+    const types = { typeK: type, typeV: type };
+    await add(`full ${type}`, types, { sparsity: 0 }, losses && ofTypes(gates, types));
   }
   for (const sparsity of sparsities) {
     const { streaming } = await gates.select({ sparsity });
-    const lost = streaming.flatMap((layer, il) => layer.map((streams, ih) => (streams ? (losses.heads[il]?.[ih]?.at(-1) ?? 0) : 0)));
+    const lost = streaming.flatMap((layer, il) => layer.map((streams, ih) => (streams ? (losses?.heads[il]?.[ih]?.at(-1) ?? 0) : 0)));
+    const expectedLoss = losses ? lost.reduce((sum, loss) => sum + loss, ofTypes(gates, own).expectedLoss) : null;
     await add(
       `${100 * sparsity}% stream`,
-      lost.reduce((sum, loss) => sum + loss, 0),
-      null,
-      { gates, sparsity, recent: largest },
+      own,
+      { ...asked, gates, sparsity, recent: asked.recent ?? losses?.windows.at(-1) },
+      { expectedLoss },
     );
   }
-  for (const budget of budgets) await add(`--duo-budget ${budget}`, null, null, { gates, budget });
+  for (const budget of budgets) await add(`--duo-budget ${budget}`, own, { ...asked, gates, budget });
   return rows.sort((a, b) => b.bytes - a.bytes);
+}
+
+type Types = { typeK: CacheType; typeV: CacheType };
+const f16: Types = { typeK: 'f16', typeV: 'f16' };
+
+/** What calibration says of rows of these types. */
+function ofTypes({ cacheTypes }: GatePattern, { typeK, typeV }: Types): { expectedLoss: number; breaks: number | null } {
+  const [k, v] = [cacheTypes?.k[typeK], cacheTypes?.v[typeV]];
+  const kept = [
+    [k, cacheTypes?.k.f16],
+    [v, cacheTypes?.v.f16],
+  ].map(([given, right]) => (given && right ? given.correct / Math.max(right.correct, 1e-9) : 1));
+  const worst = Math.min(...kept);
+  return { expectedLoss: (k?.loss ?? 0) + (v?.loss ?? 0), breaks: worst < 0.9 ? worst : null };
 }
 
 async function sizeOf(model: Model, plan: PlanOptions, duo: DuoOptions) {

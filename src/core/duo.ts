@@ -51,11 +51,10 @@ export type HeadChoice = { sparsity?: number | undefined; threshold?: undefined 
 /** Where the gates of a context come from; 'auto' is the model's own. */
 export type Gates = 'auto' | (string & {}) | URL | GatePatternLike | GatePatternJson;
 
-/** @throws OptionError where a budget stands beside what it chooses itself */
-export function refuseBeside(choice: { budget?: unknown; sparsity?: unknown; threshold?: unknown; recent?: unknown }): void {
-  const { budget, sparsity, threshold, recent } = choice;
-  if (budget === undefined || [sparsity, threshold, recent].every((value) => value === undefined)) return;
-  throw new OptionError('duo.budget', budget, 'no budget beside a sparsity, a threshold or a window: it chooses heads and windows itself');
+/** @throws OptionError where a budget stands beside another way to choose heads */
+export function refuseBeside({ budget, sparsity, threshold }: { budget?: unknown; sparsity?: unknown; threshold?: unknown }): void {
+  if (budget === undefined || (sparsity === undefined && threshold === undefined)) return;
+  throw new OptionError('duo.budget', budget, 'no budget beside a sparsity or a threshold: they are ways to choose heads');
 }
 
 /** @throws OptionError where heads are chosen in both ways */

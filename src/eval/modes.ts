@@ -43,7 +43,7 @@ export type VariantOptions = {
   /** Beside sparsities, for duo and random. */
   budgets: readonly (number | string)[];
   chunks: readonly number[];
-  types: readonly { typeK: CacheType; typeV: CacheType }[];
+  types: readonly Types[];
   /** The model's gates; duo and inverted need them. */
   gates: GatePatternJson | undefined;
   /** KV heads of each layer that have gates, and the seed, for random. */
@@ -52,7 +52,11 @@ export type VariantOptions = {
   /** What streaming heads see: the most, where the gates have windows and sinks of their own, which duo and inverted keep. */
   sink: number;
   recent: number;
+  /** What of both was asked for; a budget chooses by losses where no window was. */
+  asked: { sink?: number | undefined; recent?: number | undefined };
 };
+
+type Types = { typeK: CacheType; typeV: CacheType };
 
 /**
  * Every mode with every sparsity, chunk and cache type that it can have.
@@ -68,8 +72,7 @@ export function variants(options: VariantOptions): Variant[] {
           const label = [
             mode,
             ...(sparsity !== null && mode !== 'streaming' ? [percent(sparsity)] : []),
-            ...(chunk !== null && chunks.length > 1 ? [`chunk ${chunk}`] : []),
-            ...(types.length > 1 ? [typeK === typeV ? typeK : `${typeK}/${typeV}`] : []),
+            ...differences(chunk, { typeK, typeV }, options),
           ].join(' ');
           const duo = chunk === null ? undefined : duoOf(mode, sparsity ?? 0, chunk, options);
           const draws = mode === 'random' ? randomDraws : 1;
@@ -78,23 +81,32 @@ export function variants(options: VariantOptions): Variant[] {
       ),
     ),
     ...(mode === 'duo' || mode === 'random'
-      ? options.budgets.flatMap((budget) => chunks.map((chunk) => ofBudget(mode, budget, chunk, options)))
+      ? options.budgets.flatMap((budget) => chunks.flatMap((chunk) => types.map((typed) => ofBudget(mode, budget, chunk, typed, options))))
       : []),
   ]);
 }
 
-/** Types are the budget's choice, too. */
-function ofBudget(mode: 'duo' | 'random', budget: number | string, chunk: number, options: VariantOptions): Variant {
-  const { gates, seed, chunks } = options;
+/** What a label says beside a mode and its share: how the variant differs from others of its kind. */
+function differences(chunk: number | null, { typeK, typeV }: Types, { chunks, types }: VariantOptions): string[] {
+  return [
+    ...(chunk !== null && chunks.length > 1 ? [`chunk ${chunk}`] : []),
+    ...(types.length > 1 ? [typeK === typeV ? typeK : `${typeK}/${typeV}`] : []),
+  ];
+}
+
+/** f16 lets the budget choose types, too, where the gates have losses and no window is asked for. */
+function ofBudget(mode: 'duo' | 'random', budget: number | string, chunk: number, types: Types, options: VariantOptions): Variant {
+  const { gates, seed, asked } = options;
   if (gates === undefined) throw new OptionError('gates', gates, `gates, which a budget chooses by`);
   const size = typeof budget === 'number' && budget <= 1 ? percent(budget) : String(budget);
-  const label = [mode, 'budget', size, ...(chunks.length > 1 ? [`chunk ${chunk}`] : [])].join(' ');
+  const label = [mode, 'budget', size, ...differences(chunk, types, options)].join(' ');
   const duo = (draw: number): DuoOptions => ({
+    ...asked,
     budget,
     windowStep: chunk,
     gates: mode === 'duo' ? gates : shuffled(gates, new Random(seed, 'gates', draw)),
   });
-  return { mode, sparsity: null, budget, chunk, typeK: 'f16', typeV: 'f16', label, draws: mode === 'random' ? randomDraws : 1, duo };
+  return { mode, sparsity: null, budget, chunk, ...types, label, draws: mode === 'random' ? randomDraws : 1, duo };
 }
 
 /** The same gates and losses, each of another head: choices of the same sizes that know nothing of which heads are needed. */

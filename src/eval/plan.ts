@@ -87,7 +87,8 @@ export async function planEvaluation(model: Model, options: EvaluationOptions): 
   const modes = options.modes ?? (gates ? ['full', 'duo', 'streaming'] : ['full', 'streaming']);
   if (!gates && modes.some((mode) => mode === 'duo' || mode === 'inverted')) throw noGates(model);
 
-  const all = variants({ ...options, budgets: options.budgets ?? [], modes, gates, kvHeads: gatedHeads, sink, recent });
+  const asked = { sink: options.sink, recent: options.recent };
+  const all = variants({ ...options, budgets: options.budgets ?? [], modes, gates, kvHeads: gatedHeads, sink, recent, asked });
   for (const { typeK, typeV, duo } of all) {
     const plan = { ...options.plan, typeK, typeV };
     if (duo) await requireMixedHeads(model, { ...plan, duo: duo(0) }, 'llama-duo eval --modes full measures it with full heads.');

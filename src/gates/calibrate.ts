@@ -36,7 +36,7 @@ export type Calibration = {
 /** @internal {@link Model.calibrate} */
 export async function calibrate(native: Native, model: CoreModel, handle: () => Handle, options: CalibrateOptions): Promise<Calibration> {
   checkOptions(options, calibrateTable);
-  const { method, questions, seed, sink, recent, strict, cacheTypes } = withDefaults(options, calibrateTable);
+  const { method, questions, kinds, chat, seed, sink, recent, strict, cacheTypes } = withDefaults(options, calibrateTable);
   const { samples: count = defaultSamples(model), text, masks, threads, onProgress, signal } = options;
   // Every head streams, which needs no gates.
   await requireMixedHeads(model, { duo: { sparsity: 1 } }, 'There is nothing to calibrate: it runs with full heads.');
@@ -47,7 +47,7 @@ export async function calibrate(native: Native, model: CoreModel, handle: () => 
   const windows = byWindows ? (asked ?? ladder(contextSize)) : undefined;
   checkLadder(windows, contextSize);
   const hidden = windows?.at(-1) ?? recent;
-  const samples = await calibrationSamples(model, count, { contextSize, questions, sink, recent: hidden, seed, text }, signal);
+  const samples = await calibrationSamples(model, count, { contextSize, questions, kinds, chat, sink, recent: hidden, seed, text }, signal);
   const began = performance.now();
   const modelSha256 = await sha256Of(model.info.path, signal);
 
@@ -78,8 +78,11 @@ export async function calibrate(native: Native, model: CoreModel, handle: () => 
       samples: count,
       contextSize,
       questions,
+      kinds,
+      chat,
       strict,
       ...(method === 'masks' && { masks: found.passes - 1 }),
+      ...(method === 'bosch' && { masks }),
     },
     seed,
     version: `llama-duo ${(JSON.parse(native.buildInfo()) as BuildInfo).version}`,

@@ -8,9 +8,21 @@
  * - ablation: what they lose in the mean, DuoAttention's own objective
  * - greedy: typical, step by step: the least needed quarter stays so while the others are measured again
  * - masks: regression of what answers lose on random choices of half of the heads
+ * - bosch: the least loss of a share of the heads, searched for as a black box: how many of each layer, then which (in the manner of arXiv 2604.05942)
  * - mass: attention to what a streaming head would not see, while answers are given
  * - kvzip: the most attention that any such key gets while the context is repeated (arXiv 2505.23416)
  * - mean-qk: how far back the mean query looks on mean keys (as kvpress does)
  */
-export const calibrationMethods = ['windows', 'combined', 'typical', 'ablation', 'greedy', 'masks', 'mass', 'kvzip', 'mean-qk'] as const;
+export const calibrationMethods = [
+  'windows',
+  'combined',
+  'typical',
+  'ablation',
+  'greedy',
+  'masks',
+  'bosch',
+  'mass',
+  'kvzip',
+  'mean-qk',
+] as const;
 export type CalibrationMethod = (typeof calibrationMethods)[number];

@@ -2,6 +2,7 @@ import { cacheTypes, type CacheType } from '../core/cache-types.ts';
 import { boolean, choice, integer, path, progress, signal, special, text, type Table } from '../core/options.ts';
 import { calibrationMethods } from './calibration-methods.ts';
 import type { CalibrateOptions, EmbedOptions, ReadGatesOptions } from './option-types.ts';
+import { sampleKinds, type SampleKind } from './sample-kinds.ts';
 
 /** Each has a sequence of its own in one context, and llama.cpp has no more. */
 export const maxSamples = 256;
@@ -41,6 +42,26 @@ export const calibrateTable = {
     doc: 'Facts that are hidden in each sample and asked for.',
     flags: ['--questions'],
     value: 'N',
+    native: null,
+  }),
+  kinds: special<readonly SampleKind[]>()({
+    doc: 'What is asked for, in turn: numbers that go with words, passkeys, several of them in one answer, chains of variables, and the arguments of calls in code.',
+    default: sampleKinds,
+    type: 'readonly SampleKind[]',
+    accepts: (value) =>
+      Array.isArray(value) &&
+      value.length > 0 &&
+      new Set(value).size === value.length &&
+      value.every((kind) => sampleKinds.includes(kind as SampleKind)),
+    expected: `an array of different kinds: of ${sampleKinds.join(', ')}`,
+    flags: ['--sample-kinds'],
+    value: 'K,K,...',
+    native: null,
+  }),
+  chat: boolean({
+    default: false,
+    doc: "Put samples into the model's chat template: the text and the first question are the user's turn, each answer is the assistant's.",
+    flags: ['--chat'],
     native: null,
   }),
   seed: integer({
@@ -104,8 +125,8 @@ export const calibrateTable = {
   masks: integer({
     min: 2,
     max: 2 ** 20,
-    doc: 'Choices of heads that method masks tries.',
-    otherwise: 'twice the number of KV heads',
+    doc: 'Choices of heads that methods masks and bosch try.',
+    otherwise: 'twice the number of KV heads by method masks, four times by bosch',
     flags: ['--masks'],
     value: 'N',
   }),

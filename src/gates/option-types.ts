@@ -2,6 +2,7 @@
 
 import type { CacheType } from '../core/cache-types.ts';
 import type { CalibrationMethod } from './calibration-methods.ts';
+import type { SampleKind } from './sample-kinds.ts';
 
 /** How gates are found. */
 export type CalibrateOptions = {
@@ -13,6 +14,13 @@ export type CalibrateOptions = {
   samples?: number | undefined;
   /** Facts that are hidden in each sample and asked for. 1 to 20. Default: 6. */
   questions?: number | undefined;
+  /**
+   * What is asked for, in turn: numbers that go with words, passkeys, several of them in one answer, chains of variables, and the arguments of calls in
+   * code. Default: ["numbers","passkeys","multi","chains","code"].
+   */
+  kinds?: readonly SampleKind[] | undefined;
+  /** Put samples into the model's chat template: the text and the first question are the user's turn, each answer is the assistant's. Default: false. */
+  chat?: boolean | undefined;
   /** The same seed gives the same samples. 0 to 4294967295. Default: 1. */
   seed?: number | undefined;
   /** A running text to hide facts in. Default: it is made up. */
@@ -30,7 +38,7 @@ export type CalibrateOptions = {
   cacheTypes?: readonly CacheType[] | undefined;
   /** Read each text anew for every measurement: exact, and slow. Otherwise it is read once, with all heads seeing everything. Default: false. */
   strict?: boolean | undefined;
-  /** Choices of heads that method masks tries. 2 to 1048576. Default: twice the number of KV heads. */
+  /** Choices of heads that methods masks and bosch try. 2 to 1048576. Default: twice the number of KV heads by method masks, four times by bosch. */
   masks?: number | undefined;
   /** CPU threads. 1 to 512. Default: the machine's cores. */
   threads?: number | undefined;

@@ -1,8 +1,10 @@
 import { ContextError, OptionError } from '../errors.ts';
 import { Encoder } from './encoder.ts';
+import { factsOf, type Fact, type SampleKind } from './facts.ts';
 import { haystackSteps } from './haystack.ts';
-import { fill, keys, list, sentence, texts, value } from './language.ts';
+import { sentence, texts } from './language.ts';
 import { Random } from './random.ts';
+import { chatTurns, plainTurns, type Turns } from './turns.ts';
 import type { CoreModel } from '../core/model.ts';
 import { inSlices } from '../core/slices.ts';
 
@@ -18,8 +20,11 @@ export type CalibrationSample = {
 export type SampleOptions = {
   /** Tokens of a sample. */
   contextSize: number;
-  /** Questions of a sample. */
+  /** Questions of a sample, of these kinds in turn. */
   questions: number;
+  kinds: readonly SampleKind[];
+  /** Whether the model's chat template stands around the text and the first question, around each answer, and around each further question. */
+  chat: boolean;
   /** What a streaming head sees: no answer lies there when it is asked for. */
   sink: number;
   recent: number;
@@ -31,57 +36,56 @@ export type SampleOptions = {
 /**
  * Samples of one size. The same options always give the same. The event loop goes on meanwhile.
  *
- * @throws ContextError where the model was trained for fewer tokens, OptionError where the size has no room for what it should hold; `signal.reason`
+ * @throws ContextError where the model was trained for fewer tokens, OptionError where the size has no room for what it should hold, or there is no chat template
+ * that could be used; `signal.reason`
  */
 export async function calibrationSamples(
-  model: Pick<CoreModel, 'tokenize' | 'info'>,
+  model: Pick<CoreModel, 'tokenize' | 'info' | 'chatPrompt'>,
   count: number,
   options: SampleOptions,
   signal?: AbortSignal,
 ): Promise<CalibrationSample[]> {
-  return inSlices(sampling(model, count, options), signal);
+  const turns = options.chat ? await chatTurns(model) : plainTurns(model);
+  return inSlices(sampling(model, turns, count, options), signal);
 }
 
 function* sampling(
   model: Pick<CoreModel, 'tokenize' | 'info'>,
+  turns: Turns,
   count: number,
   options: SampleOptions,
 ): Generator<void, CalibrationSample[], void> {
-  const { trainedContextSize: trained, addBos, bosToken } = model.info;
+  const { trainedContextSize: trained } = model.info;
   if (options.contextSize > trained) {
     throw new ContextError(
       `Samples of ${options.contextSize} tokens are more than the ${trained} that the model was trained for: take smaller ones, and a window to match.`,
     );
   }
-  const before = addBos && bosToken !== null ? [bosToken] : [];
   const encoder = new Encoder(model);
   const running = options.text === undefined ? undefined : yield* sentencesOf(options.text);
   const samples: CalibrationSample[] = [];
   for (let index = 0; index < count; index++) {
-    samples.push(yield* sample(encoder, before, running, options, new Random(options.seed, 'calibration', index)));
+    samples.push(yield* sample(encoder, turns, running, options, new Random(options.seed, 'calibration', index)));
   }
   return samples;
 }
 
-/** What is hidden in a context, in this order, and what asks for it: the question, then answers, each with what leads to it. */
-type Fact = { statements: string[]; question: string; answers: { lead: string; text: string }[] };
-
 function* sample(
   encoder: Encoder,
-  before: readonly number[],
+  turns: Turns,
   running: string[] | undefined,
   options: SampleOptions,
   random: Random,
 ): Generator<void, CalibrationSample, void> {
-  const { contextSize, questions, sink, recent } = options;
-  const facts = random.shuffle(factsOf(questions, random));
-  const statements = random.interleave(facts.map((fact) => fact.statements)).map((statement) => encoder.next(` ${statement}`));
-  const head = [...before, ...encoder.opening(texts('multi-key').intro + sentence(random))];
+  const { contextSize, questions, kinds, sink, recent } = options;
+  const facts = random.shuffle(factsOf(questions, kinds, random));
+  const statements = random.interleave(facts.map((fact) => fact.statements)).map((statement) => encoder.next(spaced(statement)));
+  const head = [...turns.before, ...encoder.opening(texts('multi-key').intro + sentence(random))];
 
   const tail: number[] = [];
   const answers: [number, number][] = [];
-  for (const fact of random.shuffle(facts)) {
-    tail.push(...encoder.next(fact.question));
+  for (const [index, fact] of random.shuffle(facts).entries()) {
+    tail.push(...asked(fact, index === 0, encoder, turns));
     for (const { lead, text } of fact.answers) {
       if (lead !== '') tail.push(...encoder.next(lead));
       const first = tail.length;
@@ -114,6 +118,18 @@ function* sample(
   const context = [...pieces, tokens.slice(done)].flat();
   const move = context.length;
   return { tokens: [...context, ...tail], context: move, answers: answers.map(([first, end]) => [move + first, move + end]) };
+}
+
+/** What leads to a fact's first answer. */
+function asked({ question, opening }: Fact, first: boolean, encoder: Encoder, turns: Turns): number[] {
+  if (!turns.chat) return encoder.next(question + opening);
+  // The first question goes on with the user's text.
+  const ask = first ? encoder.next(question) : [...turns.asking, ...encoder.opening(question.trimStart())];
+  return [...ask, ...turns.answering, ...encoder.opening(opening.trimStart())];
+}
+
+function spaced(statement: string): string {
+  return /^\s/.test(statement) ? statement : ` ${statement}`;
 }
 
 /** About what a sentence takes. */
@@ -152,72 +168,4 @@ function* sentencesOf(text: string): Generator<void, string[], void> {
     yield;
   }
   return sentences;
-}
-
-/**
- * What a long context is asked for in use: one thing, several at once in one answer, all values of a key, and what follows from what was said in several
- * places. What is not asked for is not found: a head that only the second of two answers needs looks needless where one is asked for.
- */
-function factsOf(count: number, random: Random): Fact[] {
-  const words = random.shuffle(keys);
-  const names = random.shuffle(texts('multi-passkey').names);
-  const kinds = [number, passkey, severalKeys, severalValues, chain];
-  return Array.from({ length: count }, (_, index) => (kinds[index % kinds.length] ?? number)({ words, names, random }));
-}
-
-/** Words and names that no other fact of the sample has. */
-type Unused = { words: string[]; names: string[]; random: Random };
-
-function take(items: string[]): string {
-  return items.pop() ?? '';
-}
-
-/** A number that goes with a word. */
-function number({ words, random }: Unused): Fact {
-  const t = texts('multi-key');
-  const slots = { key: take(words), value: value(random) };
-  return {
-    statements: [fill(t.needle, slots)],
-    question: fill(t.question + t.answer, slots),
-    answers: [{ lead: '', text: fill(t.expected, slots) }],
-  };
-}
-
-/** A passkey, told apart by a word that running text has, too. */
-function passkey({ names, random }: Unused): Fact {
-  const t = texts('multi-passkey');
-  const slots = { name: take(names), value: value(random) };
-  const question = fill(`${texts('passkey').question.replace(/\?$/, ` {name}?`)}${t.answer}`, slots);
-  return { statements: [fill(t.needle, slots)], question, answers: [{ lead: '', text: fill(t.expected, slots) }] };
-}
-
-/** The numbers of two words, in one answer. */
-function severalKeys({ words, random }: Unused): Fact {
-  const t = texts('multi-query');
-  const all = Array.from({ length: t.asked }, () => ({ key: take(words), value: value(random) }));
-  const question = fill(t.question + t.answer, { key: all[0]?.key ?? '', keys: list(all.map(({ key }) => key)) });
-  const answers = all.map((slots, index) => ({ lead: index === 0 ? '' : fill(t.join, slots), text: fill(t.expected, slots) }));
-  return { statements: random.shuffle(all).map((slots) => fill(t.needle, slots)), question, answers };
-}
-
-/** The two numbers of one word, in the order of the text. */
-function severalValues({ words, random }: Unused): Fact {
-  const t = texts('multi-value');
-  const key = take(words);
-  const all = Array.from({ length: t.needles }, () => ({ key, value: value(random) }));
-  const answers = all.map((slots, index) => ({ lead: index === 0 ? '' : fill(t.join, slots), text: fill(t.expected, slots) }));
-  return { statements: all.map((slots) => fill(t.needle, slots)), question: fill(t.question + t.answer, { key }), answers };
-}
-
-/** A number that was given to a variable, and that variable to others in turn: each link of the way back is an answer. */
-function chain({ words, random }: Unused): Fact {
-  const t = texts('variable-tracking');
-  const variables = Array.from({ length: t.hops + 1 }, () => take(words));
-  const slots = { value: value(random), variable: variables.at(-1) ?? '' };
-  const statements = variables.map((variable, hop) =>
-    hop === 0 ? fill(t.first, { variable, value: slots.value }) : fill(t.next, { variable, source: variables[hop - 1] ?? '' }),
-  );
-  const way = variables.slice(0, -1).reverse();
-  const answers = [...way.map((variable) => fill(t.hop, { variable })), fill(t.expected, slots)].map((text) => ({ lead: '', text }));
-  return { statements, question: fill(t.question + t.answer, slots), answers };
 }

@@ -60,6 +60,12 @@ describe('model.calibrate', () => {
     expect(new Set(found.scores.flat()).size).toBeGreaterThan(80);
   });
 
+  test('samples through the chat template, with code in them', async () => {
+    const found = await model.calibrate({ ...small, contextSize: 640, method: 'masks', masks: 2, chat: true, kinds: ['numbers', 'code'] });
+    expect(found.correct).toBeGreaterThan(0.5);
+    expect(found.pattern.provenance).toMatchObject({ data: { kinds: ['numbers', 'code'], chat: true } });
+  });
+
   test('aborted before anything is done: the reason itself', async () => {
     const reason = new Error('enough');
     await expect(model.calibrate({ ...small, signal: AbortSignal.abort(reason) })).rejects.toBe(reason);

@@ -60,12 +60,37 @@ test('types that were asked for stay, and gates alone have no losses', async () 
   expect(ranked.kv?.totalBytes).toBeLessThanOrEqual(0.5 * (ranked.kv?.fullBytes ?? 0));
 });
 
+/** A ranking of the heads, as any method gives: no losses, no types. */
+test.each<[string, object, number | string]>([
+  ['gates alone', { gates }, 0.35],
+  ['gates alone, a window', { gates, recent: 512, sink: 4 }, 0.35],
+  ['losses, but one window', { gates: measured, recent: 1024 }, '12MiB'],
+])('%s: the fewest heads that have to stream do, and types stay', async (_, duo, budget) => {
+  const typed = { ...options, typeK: 'q8_0', typeV: 'q4_0' } as const;
+  const { kv } = await model.planContext({ ...typed, duo: { ...duo, budget } });
+  expect(kv).toMatchObject({ typeK: 'q8_0', typeV: 'q4_0', expectedLoss: null, ...('recent' in duo && { recent: duo.recent }) });
+  const { retrievalHeads = 0, streamingHeads = 0, totalBytes = 0, fullBytes = 0 } = kv ?? {};
+  const bytes = typeof budget === 'string' ? 12 * 2 ** 20 : budget * fullBytes;
+  expect(fullBytes).toBe(8192 * 24 * 64 * 2 * 2); // of f16
+  expect(totalBytes).toBeLessThanOrEqual(bytes);
+  expect(streamingHeads).toBeGreaterThan(0);
+  expect(retrievalHeads).toBeGreaterThan(0);
+  // One head fewer would not fit, and a sparsity that streams as many takes as much.
+  const bySparsity = async (streaming: number) =>
+    (await model.planContext({ ...typed, duo: { ...duo, sparsity: streaming / 23 } })).kv?.totalBytes;
+  expect(await bySparsity(streamingHeads)).toBe(totalBytes);
+  expect(await bySparsity(streamingHeads - 1)).toBeGreaterThan(bytes);
+  await expect(model.planContext({ ...typed, duo: { ...duo, budget: 0.001 } })).rejects.toThrow(
+    /K rows of q8_0, V rows of q4_0 and every head streaming the cache takes at least \d+/,
+  );
+});
+
 test('what cannot be is said', async () => {
   await expect(model.planContext({ ...options, duo: { gates: measured, budget: 0.001 } })).rejects.toThrow(
     /too small for this context: .* at least \d+/,
   );
   await expect(model.createContext({ ...options, duo: { gates: measured, budget: '1KiB' } })).rejects.toThrow(GatesError);
-  for (const beside of [{ sparsity: 0.5 }, { threshold: 0.5 }, { recent: 64 }]) {
+  for (const beside of [{ sparsity: 0.5 }, { threshold: 0.5 }]) {
     await expect(model.planContext({ ...options, duo: { budget: 0.5, ...beside } as never })).rejects.toThrow(OptionError);
   }
   await expect(model.planContext({ ...options, duo: { gates: measured, budget: '4 elephants' } })).rejects.toThrow(

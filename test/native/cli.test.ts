@@ -235,6 +235,47 @@ describe.skipIf(process.platform === 'win32')('a pipe that nobody writes to', ()
   });
 });
 
+describe('inspect', () => {
+  const inspect = (contextSize: number, ...args: string[]) => {
+    const { status, stdout, stderr } = cli(
+      'inspect',
+      '-m',
+      needle,
+      '-c',
+      `${contextSize}`,
+      '-ctk',
+      'q8_0',
+      '-ctv',
+      'q8_0',
+      '--json',
+      ...args,
+    );
+    expect({ status, stderr }).toEqual({ status: 0, stderr: '' });
+    return JSON.parse(stdout) as {
+      heads: { retrieval: number };
+      window: { recent: number };
+      contexts: { contextSize: number; mixedBytes: number | null }[];
+      tradeOffs: { choices: { choice: string; bytes: number; typeK: string; expectedLoss: number | null }[] };
+    };
+  };
+
+  test('shows what a budget chooses by gates that only rank', () => {
+    const { heads, window, contexts, tradeOffs } = inspect(8192, '--duo-budget', '0.35', '--duo-recent', '512');
+    expect(window.recent).toBe(512);
+    const full = 8192 * 24 * 64 * 2 * 2;
+    const mine = contexts.find(({ contextSize }) => contextSize === 8192)?.mixedBytes;
+    expect(mine).toBeLessThanOrEqual(0.35 * full);
+    expect(mine).toBeGreaterThan(0.3 * full);
+    const shown = tradeOffs.choices.find(({ choice }) => choice === '--duo-budget 0.35');
+    expect(shown).toMatchObject({ bytes: mine, typeK: 'q8_0', retrievalHeads: heads.retrieval, expectedLoss: null });
+  });
+
+  test('says where a budget is too small for a larger context', () => {
+    const { contexts } = inspect(4096, '--duo-budget', '13MiB', '--duo-recent', '6000');
+    expect(contexts.map(({ mixedBytes }) => mixedBytes === null)).toEqual([false, true, true, true, true]);
+  });
+});
+
 describe.skipIf(process.platform === 'win32')('a full disk', () => {
   test('stdout that cannot be written is an error with a message', () => {
     for (const args of [

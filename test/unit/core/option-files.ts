@@ -158,7 +158,7 @@ export function coreTypesFile(file: string): Promise<string> {
 /** src/gates/option-types.ts. */
 export function gatesTypesFile(file: string): Promise<string> {
   const imports =
-    "import type { CacheType } from '../core/cache-types.ts';\nimport type { CalibrationMethod } from './calibration-methods.ts';";
+    "import type { CacheType } from '../core/cache-types.ts';\nimport type { CalibrationMethod } from './calibration-methods.ts';\nimport type { SampleKind } from './sample-kinds.ts';";
   return typesFile(file, imports, gatesConcepts);
 }
 

@@ -27,6 +27,7 @@ const options: VariantOptions = {
   seed: 1,
   sink: 64,
   recent: 256,
+  asked: {},
 };
 
 describe('variants', () => {
@@ -122,7 +123,7 @@ test('random gates are those of the seed, one for each head of each layer; a lay
   expect(randomGates([0, 2, 0], new Random(1)).gates.map((layer) => layer.length)).toEqual([0, 2, 0]);
 });
 
-test('a budget chooses types itself, and a random choice has the same losses of other heads', () => {
+test('budgets multiply with cache types, and a random choice has the same losses of other heads', () => {
   const losses = {
     windows: [64],
     heads: [
@@ -135,12 +136,19 @@ test('a budget chooses types itself, and a random choice has the same losses of 
   const found = variants({ ...options, modes: ['full', 'duo', 'random'], sparsities: [], budgets: [0.3, '4GiB'], types, gates: pattern });
   expect(found.map(({ label, typeK }) => [label, typeK])).toEqual([
     ['full', 'q8_0'],
-    ['duo budget 30%', 'f16'],
-    ['duo budget 4GiB', 'f16'],
-    ['random budget 30%', 'f16'],
-    ['random budget 4GiB', 'f16'],
+    ['duo budget 30%', 'q8_0'],
+    ['duo budget 4GiB', 'q8_0'],
+    ['random budget 30%', 'q8_0'],
+    ['random budget 4GiB', 'q8_0'],
   ]);
   expect(found[1]?.duo?.(0)).toEqual({ budget: 0.3, windowStep: 1, gates: pattern });
+  const several = { types: [...types, { typeK: 'f16', typeV: 'q4_0' } as const], asked: { recent: 512 } };
+  const ranked = variants({ ...options, modes: ['duo'], sparsities: [], budgets: [0.3], gates: pattern, ...several });
+  expect(ranked.map(({ label, typeV }) => [label, typeV])).toEqual([
+    ['duo budget 30% q8_0', 'q8_0'],
+    ['duo budget 30% f16/q4_0', 'q4_0'],
+  ]);
+  expect(ranked[0]?.duo?.(0)).toEqual({ budget: 0.3, recent: 512, windowStep: 1, gates: pattern });
   const all = Array.from({ length: 20 }, (_, draw) => shuffled(pattern, new Random(draw)));
   for (const { gates: rows, losses: moved } of all) {
     expect(rows.flat().sort()).toEqual([0, 0.25, 0.5, 1]);

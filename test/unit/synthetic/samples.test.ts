@@ -1,5 +1,6 @@
 import { describe, expect, test } from 'vitest';
 
+import { sampleKinds } from '../../../src/gates/sample-kinds.ts';
 import { calibrationSamples, type SampleOptions } from '../../../src/synthetic/samples.ts';
 import { ContextError, OptionError } from '../../../src/errors.ts';
 import type { Model } from '../../../src/gates/model.ts';
@@ -19,9 +20,12 @@ const modelOf = (contextSize: number): Model =>
   }) as unknown as Model;
 const model = modelOf(2048);
 
+/** The same with something else. */
+const modelWith = (changes: object): Model => Object.assign({}, model, changes);
+
 const textOf = (tokens: readonly number[]): string => tokens.map((token) => vocabulary[token - 1] ?? '').join('');
 
-const options: SampleOptions = { contextSize: 600, questions: 5, sink: 20, recent: 100, seed: 3 };
+const options: SampleOptions = { contextSize: 600, questions: 6, kinds: sampleKinds, chat: false, sink: 20, recent: 100, seed: 3 };
 
 const samples = await calibrationSamples(model, 3, options);
 
@@ -35,10 +39,10 @@ describe('a sample', () => {
 
   test('asks for what only the context tells, out of sight of heads that stream', () => {
     for (const { tokens, context, answers } of samples) {
-      // One number, one passkey, two numbers of two words, two of one word, and a chain of two links and a number.
-      expect(answers).toHaveLength(9);
+      // One number, one passkey, two numbers of two words, two of one word, a chain of two links and a number, and two arguments of a call.
+      expect(answers).toHaveLength(11);
       const questions = textOf(tokens.slice(context));
-      expect(questions.match(/Question:/g)).toHaveLength(5);
+      expect(questions.match(/Question:/g)).toHaveLength(6);
       for (const [first, end] of answers) {
         const answer = textOf(tokens.slice(first, end));
         expect(answer).toMatch(/^ ?(\d{5}|[a-z]+)$/);
@@ -96,6 +100,77 @@ test('a sample may be long', async () => {
   expect(sample?.tokens).toHaveLength(300_000);
 });
 
+describe('code', () => {
+  test('tells which of two functions that call the same passes what', async () => {
+    const made = await calibrationSamples(model, 3, { ...options, questions: 2, kinds: ['code'] });
+    for (const { tokens, context, answers } of made) {
+      const text = textOf(tokens.slice(0, context));
+      const asked = [...textOf(tokens.slice(context)).matchAll(/how does (\w+) call (\w+)\?\nAnswer: (\w+)\(self, (\d{5}), ([a-z]+)/g)];
+      expect(asked).toHaveLength(2);
+      expect(answers.map(([first, end]) => textOf(tokens.slice(first, end)))).toEqual(
+        asked.flatMap(([, , , , first = '', second = '']) => [` ${first}`, ` ${second}`]),
+      );
+      for (const [, caller = '', callee = '', called, first = '', second = ''] of asked) {
+        expect(called).toBe(callee);
+        expect(text).toContain(`\ndef ${caller}(self):\n    return ${callee}(self, ${first}, ${second})\n`);
+        expect(text.split(`return ${callee}(self,`)).toHaveLength(3); // another function calls it, too
+      }
+    }
+  });
+});
+
+test('only what is wanted is asked for', async () => {
+  const marks = {
+    numbers: /which number goes with/,
+    passkeys: /what is the passkey/,
+    multi: /which numbers go with/,
+    chains: /follow/,
+    code: /how does/,
+  };
+  for (const kind of sampleKinds) {
+    const [sample] = await calibrationSamples(model, 1, { ...options, kinds: sampleKinds.filter((other) => other !== kind) });
+    const questions = textOf(sample?.tokens.slice(sample.context) ?? []);
+    for (const [other, mark] of Object.entries(marks)) expect([other, mark.test(questions)]).toEqual([other, other !== kind]);
+  }
+});
+
+test('as many facts of one kind as there may be differ in their names', async () => {
+  for (const kind of sampleKinds) {
+    const [sample] = await calibrationSamples(modelOf(4096), 1, { ...options, contextSize: 4000, questions: 20, kinds: [kind] });
+    const questions = textOf(sample?.tokens.slice(sample.context) ?? []).match(/Question: [^?.]+[?.]/g);
+    expect(new Set(questions).size).toBe(20);
+  }
+});
+
+describe('a chat', () => {
+  const chatting = (template: (contents: string[]) => string): Model =>
+    modelWith({
+      info: { ...model.info, chatTemplate: 'one' },
+      chatPrompt: (messages: { content: string }[]) => Promise.resolve({ text: template(messages.map(({ content }) => content)) }),
+    });
+
+  test('has the text and the first question in its first turn, and a turn for each answer and further question', async () => {
+    const turns = chatting(([text = '', answer = '', next = '']) => `<user>${text}<bot>${answer}<user>${next}<bot>`);
+    const [sample] = await calibrationSamples(turns, 1, { ...options, chat: true });
+    const { tokens = [], context = 0, answers = [] } = sample ?? {};
+    expect(tokens).toHaveLength(600);
+    expect(textOf(tokens)).toMatch(/^<user>[A-Z]/);
+    const [first = '', ...rest] = textOf(tokens.slice(context)).split('<user>');
+    expect(rest).toHaveLength(5);
+    expect(first).toMatch(/^\nQuestion: [^<>]+<bot>Answer: [^<>]+$/);
+    for (const turn of rest) expect(turn).toMatch(/^Question: [^<>]+<bot>Answer: [^<>]+$/);
+    expect(answers).toHaveLength(11);
+    for (const [from, to] of answers) expect(textOf(tokens.slice(from, to))).toMatch(/^ ?(\d{5}|[a-z]+)$/);
+  });
+
+  test('needs a template that shows messages as they are', async () => {
+    const made = (turns: Model) => calibrationSamples(turns, 1, { ...options, chat: true });
+    await expect(made(modelWith({ info: { ...model.info, chatTemplate: null } }))).rejects.toThrow('no template');
+    await expect(made(chatting((contents) => contents.join('').toUpperCase()))).rejects.toThrow('as it is');
+    await expect(made(chatting(([text = '']) => text))).rejects.toThrow(OptionError);
+  });
+});
+
 describe('a text of the user', () => {
   const text = Array.from({ length: 80 }, (_, index) => `Chapter ${index} tells of the sea and of ships.`).join('\n');
 
@@ -112,7 +187,7 @@ describe('a text of the user', () => {
 
   test('is read no further than it is needed, and in pieces, whatever it is like', async () => {
     const lengths: number[] = [];
-    const counting = { info: model.info, tokenize: (text: string): Int32Array => (lengths.push(text.length), model.tokenize(text)) };
+    const counting = modelWith({ tokenize: (text: string): Int32Array => (lengths.push(text.length), model.tokenize(text)) });
     const unmarked = 'no mark and no end '.repeat(300_000);
     for (const book of [text.repeat(2000), unmarked, `${' '.repeat(2_000_000)}${text}`]) {
       lengths.length = 0;

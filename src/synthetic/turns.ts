@@ -1,0 +1,43 @@
+import { OptionError } from '../errors.ts';
+import type { CoreModel } from '../core/model.ts';
+
+/** What stands around a text that is asked about, and around questions and answers: nothing but the token that begins a text, or a chat template. */
+export type Turns = {
+  before: readonly number[];
+  /** Between a question and its answer. */
+  answering: readonly number[];
+  /** Between an answer and the next question. */
+  asking: readonly number[];
+  chat: boolean;
+};
+
+/** One plain text. */
+export function plainTurns(model: Pick<CoreModel, 'info'>): Turns {
+  return { before: beginning(model), answering: [], asking: [], chat: false };
+}
+
+/**
+ * The user's turns, the first of which has the text, and the assistant's, in the model's own chat template.
+ *
+ * @throws OptionError for a model without a template, or with one that does not show messages as they are
+ */
+export async function chatTurns(model: Pick<CoreModel, 'tokenize' | 'info' | 'chatPrompt'>): Promise<Turns> {
+  if (model.info.chatTemplate === null) throw new OptionError('chat', true, 'false: the model has no template for messages');
+  const messages = places.map((content, index) => ({ role: index % 2 === 0 ? ('user' as const) : ('assistant' as const), content }));
+  const { text } = await model.chatPrompt(messages, { now });
+  const [before, answering, asking, ...rest] = text.split(new RegExp(places.join('|')));
+  if (before === undefined || answering === undefined || asking === undefined || rest.length !== 1) {
+    throw new OptionError('chat', true, "false: the model's template does not show each message once, as it is");
+  }
+  const encode = (part: string): number[] => [...model.tokenize(part, { addSpecial: false, parseSpecial: true })];
+  return { before: [...beginning(model), ...encode(before)], answering: encode(answering), asking: encode(asking), chat: true };
+}
+
+const places = ['the place of the text', 'the place of an answer', 'the place of a question'];
+
+/** Templates that tell the date take it from here, so that a sample is the same on every day. */
+const now = new Date('2024-07-26T12:00:00Z');
+
+function beginning({ info }: Pick<CoreModel, 'info'>): number[] {
+  return info.addBos && info.bosToken !== null ? [info.bosToken] : [];
+}
