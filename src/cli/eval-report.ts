@@ -5,6 +5,8 @@ import { preparePlots, writePlots } from '../eval/plots.ts';
 import type { Row } from '../eval/rows.ts';
 import type { GatePatternJson } from '../core/duo.ts';
 import { checkOutput, writeOutput } from '../core/outputs.ts';
+import type { Difference } from '../eval/differences.ts';
+import { differencesTable } from './differences-table.ts';
 import { evalTables } from './eval-table.ts';
 import { print, printJson } from './output.ts';
 
@@ -23,14 +25,22 @@ export async function prepareOutputs({ resume, csv, plot, png }: Outputs, inputs
   if (plot !== undefined) await preparePlots(plot, { png });
 }
 
-/** Prints the rows and then writes what is to be written, for a disk may be full by now. */
+/** What an evaluation came to. */
+export type Findings = {
+  rows: readonly Row[];
+  /** None where there is nothing to compare with. */
+  differences: readonly Difference[];
+  gates: GatePatternJson | undefined;
+};
+
+/** Prints what was found and then writes what is to be written, for a disk may be full by now. */
 export async function report(
-  rows: readonly Row[],
-  gates: GatePatternJson | undefined,
-  outputs: Outputs & { json: boolean },
+  { rows, differences, gates }: Findings,
+  outputs: Outputs & { json: 'rows' | 'all' | undefined },
 ): Promise<void> {
   const { csv, plot, png, json } = outputs;
-  await (json ? printJson(rows) : print(evalTables(rows)));
+  if (json === undefined) await print(evalTables(rows) + differencesTable(differences));
+  else await printJson(json === 'rows' ? rows : { rows, differences });
   if (csv !== undefined) await writeOutput(csv, `${Papa.unparse([...rows], { newline: '\n' })}\n`);
   if (plot !== undefined) await writePlots(plot, { rows, gates, png });
 }

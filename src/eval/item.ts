@@ -42,6 +42,8 @@ export type Batch = {
   contextSize: number;
   /** What the scores are: right or wrong (0 to 1), or log-probabilities. */
   measure: 'accuracy' | 'perplexity';
+  /** Whether the prompts with one index, of all such batches of a length, ask about one haystack: they begin alike. */
+  shared?: boolean;
   cells: Cell[];
 };
 

@@ -17,9 +17,10 @@ import { mmluBatches, mmluSources } from './mmlu.ts';
 import { evenGates, variants, type Mode, type Variant } from './modes.ts';
 import { perplexityBatches } from './perplexity.ts';
 import { PromptWriter, sightOf } from './prompt.ts';
+import { sharedBatches, type SharingTask } from './shared-haystacks.ts';
 import type { Settings } from './store.ts';
 import { syntheticBatches } from './synthetic-batches.ts';
-import { syntheticTasks } from './synthetic.ts';
+import { syntheticTasks, type SyntheticTask } from './synthetic.ts';
 
 /** RULER's synthetic families (arXiv 2404.06654), its questions about given paragraphs aside. */
 const ruler = ['needle', 'multi-key', 'multi-value', 'multi-query', 'variable-tracking', 'common-words', 'frequent-words'];
@@ -50,6 +51,8 @@ export type EvaluationOptions = {
   /** Prompts for each length and depth (default: 5), or of each file of data (default: all). */
   samples?: number | undefined;
   seed: number;
+  /** Whether the made-up tasks that can have one haystack for all do. */
+  shared?: boolean | undefined;
   /** Whether prompts go through the model's chat template. */
   chat: boolean;
   /** Tokens to generate beyond what an answer has, whatever they are: its speed is then that of more tokens. Default: 0. */
@@ -98,12 +101,15 @@ export async function planEvaluation(model: Model, options: EvaluationOptions): 
   const { lengths, depths, samples = defaultSamples, seed, extraTokens = 0 } = options;
   const tasks = [...new Set(options.tasks.flatMap((task) => (task === 'ruler' ? ruler : [task])))];
   const writers = { framed: new PromptWriter(model, frame, sight), plain: new PromptWriter(model, rawFrame(model), sight) };
-  const batches: Batch[] = [];
+  const synthetic = { frame, sight, lengths, depths, samples, seed, extraTokens };
+  const sharing = options.shared ? tasks.flatMap(sharingTask) : [];
+  const batches: Batch[] = sharing.length > 0 ? sharedBatches(sharing, model, synthetic) : [];
   const sources: string[] = [];
   for (const task of tasks) {
     const [name = '', only] = task.split('/');
-    const synthetic = Object.hasOwn(syntheticTasks, task) ? syntheticTasks[task] : undefined;
-    if (synthetic) batches.push(...syntheticBatches(task, synthetic, model, { frame, sight, lengths, depths, samples, seed, extraTokens }));
+    const madeUp = syntheticTask(task);
+    if (sharing.some((one) => one.name === task)) continue;
+    else if (madeUp) batches.push(...syntheticBatches(task, madeUp, model, synthetic));
     else if (task === 'ppl') batches.push(...perplexityBatches(model, readText(options.file), lengths, samples));
     else if (name === 'longbench') {
       batches.push(...(await longBenchBatches(dataFolder(options), only, writers, options)));
@@ -128,6 +134,8 @@ export async function planEvaluation(model: Model, options: EvaluationOptions): 
     depths,
     samples: options.samples ?? 'default',
     seed,
+    // What was not there in earlier versions is told where it is asked for, so that their files go on.
+    ...(options.shared && { shared: true }),
     chat: options.chat,
     // Of the same model, but not of the same day where its template tells the date.
     frame: digest(JSON.stringify(frame)),
@@ -136,6 +144,16 @@ export async function planEvaluation(model: Model, options: EvaluationOptions): 
     context: options.plan,
   };
   return { variants: all, batches, settings, gates, gatesSource: found?.source ?? 'none' };
+}
+
+function syntheticTask(name: string): SyntheticTask | undefined {
+  return Object.hasOwn(syntheticTasks, name) ? syntheticTasks[name] : undefined;
+}
+
+/** The task of this name, if its facts can lie beside others'. */
+function sharingTask(name: string): SharingTask[] {
+  const { hasDepth, fact } = syntheticTask(name) ?? {};
+  return hasDepth !== undefined && fact ? [{ name, hasDepth, fact }] : [];
 }
 
 /** The windows and sinks that a pattern has are left out where there is one for all. */
