@@ -3,7 +3,8 @@ import { cacheTypes, type CacheType } from '../core/cache-types.ts';
 import { differences } from '../eval/differences.ts';
 import { evaluate, type Progress } from '../eval/evaluate.ts';
 import { modes, type Variant } from '../eval/modes.ts';
-import { planEvaluation, taskNames, type EvaluationOptions } from '../eval/plan.ts';
+import { planEvaluation, runsPrograms, taskNames, type EvaluationOptions } from '../eval/plan.ts';
+import { ProgramRunner } from '../eval/programs.ts';
 import { rowsOf } from '../eval/rows.ts';
 import { ResultStore } from '../eval/store.ts';
 import type { Command } from './command.ts';
@@ -64,7 +65,14 @@ const flags = {
     names: ['--data'],
     kind: 'path',
     value: 'FOLDER',
-    help: "LongBench's JSONL files, or MMLU's tables",
+    help: "LongBench's JSONL files, MMLU's tables, or the file of MBPP or HumanEval",
+  },
+  contextSize: {
+    names: ['-c', '--ctx-size'],
+    kind: 'integer',
+    min: 1,
+    value: 'N',
+    help: 'tokens that contexts have at least, for which budgets are chosen (default: as many as the prompts need)',
   },
   duoGates: {
     names: ['--duo-gates'],
@@ -123,8 +131,11 @@ export const evalCommand: Command = {
       throw new UsageError('--png says how to write pictures: name their folder with --plot FOLDER.');
     const outputs = outputsOf(given);
     await prepareOutputs(outputs, [modelPath(given), ...[options.file, options.gates].filter((path) => path !== undefined)]);
+    const programs = options.tasks.some(runsPrograms) ? await ProgramRunner.find() : undefined;
+    if (programs?.hasNetwork)
+      warn([{ message: 'programs that the model writes can reach the network: unshare cannot take it from them here.' }]);
     await using model = await loadGiven(given, { signal });
-    const { variants, batches, settings, gates } = await planEvaluation(model, options);
+    const { variants, batches, settings, gates } = await planEvaluation(model, { ...options, programs });
     const against = comparedWith(variants, given.against);
     const store = new ResultStore(settings, outputs.resume);
 
@@ -197,6 +208,7 @@ function evaluationOptions(given: EvalFlags): EvaluationOptions {
     chat: given.chat ?? false,
     file: file === undefined ? undefined : resolveUserPath(file),
     data: data === undefined ? undefined : resolveUserPath(data),
+    contextSize: given.contextSize,
     plan: workOptions(given),
   };
 }

@@ -62,9 +62,16 @@ export function roomForPrompt(length: number, maxTokens: number): number {
 /** An item whose answer is generated, greedily. */
 export function answering(
   prompt: Int32Array,
-  options: { maxTokens: number; ignoreEos?: boolean; depth: number | null; score: (answer: string) => number },
+  options: {
+    maxTokens: number;
+    ignoreEos?: boolean;
+    /** Texts that end it. */
+    stop?: readonly string[];
+    depth: number | null;
+    score: (answer: string, signal: AbortSignal | undefined) => number | Promise<number>;
+  },
 ): Item {
-  const { maxTokens, ignoreEos = false, depth, score } = options;
+  const { maxTokens, ignoreEos = false, stop, depth, score } = options;
   return {
     tokens: prompt.length + maxTokens,
     async run(context, { signal, onProgress }) {
@@ -72,12 +79,13 @@ export function answering(
         maxTokens,
         temperature: 0,
         ignoreEos,
+        stop,
         signal,
         onProgress,
       });
       const { text, promptTokens, reusedTokens, prefillSeconds, decodeSeconds, decodeTokensPerSecond } = await generation.result();
       return {
-        scores: [{ depth, value: score(text), weight: 1 }],
+        scores: [{ depth, value: await score(text, signal), weight: 1 }],
         prefill: { tokens: promptTokens - reusedTokens, seconds: prefillSeconds },
         decode: { tokens: Math.round(decodeTokensPerSecond * decodeSeconds), seconds: decodeSeconds },
         answer: text,

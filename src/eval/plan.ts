@@ -8,6 +8,7 @@ import { EvaluationError } from '../errors.ts';
 import type { GatePatternJson } from '../core/duo.ts';
 import { readGates } from '../gates/read.ts';
 import type { Model } from '../gates/model.ts';
+import { codingBatch, codingBenchmarks, codingSource } from './coding.ts';
 import { chatFrame, rawFrame } from './frame.ts';
 import { sidecarPath } from '../gates/own.ts';
 import type { Batch } from './item.ts';
@@ -16,6 +17,7 @@ import { requireMixedHeads } from '../core/mixed-heads.ts';
 import { mmluBatches, mmluSources } from './mmlu.ts';
 import { evenGates, variants, type Mode, type Variant } from './modes.ts';
 import { perplexityBatches } from './perplexity.ts';
+import { ProgramRunner } from './programs.ts';
 import { PromptWriter, sightOf } from './prompt.ts';
 import { sharedBatches, type SharingTask } from './shared-haystacks.ts';
 import type { Settings } from './store.ts';
@@ -26,7 +28,19 @@ import { syntheticTasks, type SyntheticTask } from './synthetic.ts';
 const ruler = ['needle', 'multi-key', 'multi-value', 'multi-query', 'variable-tracking', 'common-words', 'frequent-words'];
 
 /** What can be asked for, and the groups that stand for several. */
-export const taskNames: readonly string[] = [...Object.keys(syntheticTasks), 'ruler', 'ppl', 'longbench', 'mmlu'];
+export const taskNames: readonly string[] = [
+  ...Object.keys(syntheticTasks),
+  'ruler',
+  'ppl',
+  'longbench',
+  'mmlu',
+  ...Object.keys(codingBenchmarks),
+];
+
+/** Whether a task runs what the model writes. */
+export function runsPrograms(task: string): boolean {
+  return Object.hasOwn(codingBenchmarks, task);
+}
 
 /** Prompts for each length and depth of a task whose prompts are made up. */
 const defaultSamples = 5;
@@ -59,8 +73,12 @@ export type EvaluationOptions = {
   extraTokens?: number | undefined;
   /** A text for perplexity. */
   file?: string | undefined;
-  /** A folder with LongBench's JSONL files, or with MMLU's tables. */
+  /** A folder with LongBench's JSONL files, with MMLU's tables, or with the file of MBPP or HumanEval. */
   data?: string | undefined;
+  /** What runs the model's programs. Default: one is looked for where a task needs it. */
+  programs?: ProgramRunner | undefined;
+  /** Tokens that contexts have at least. A budget is chosen for the context's size, whatever the prompts take of it. */
+  contextSize?: number | undefined;
   /** The same for all contexts. */
   plan: PlanOptions;
 };
@@ -117,10 +135,15 @@ export async function planEvaluation(model: Model, options: EvaluationOptions): 
     } else if (name === 'mmlu') {
       batches.push(...mmluBatches(dataFolder(options), only, writers.framed, options.samples));
       sources.push(...mmluSources(dataFolder(options), only));
+    } else if (runsPrograms(task)) {
+      const programs = options.programs ?? (await ProgramRunner.find());
+      batches.push(await codingBatch(task, dataFolder(options), model, programs, options.samples));
+      sources.push(codingSource(task, dataFolder(options)));
     } else throw new EvaluationError(`There is no task ${JSON.stringify(task)}. Known: ${taskNames.join(', ')}.`);
   }
+  const sized = batches.map((batch) => ({ ...batch, contextSize: Math.max(batch.contextSize, options.contextSize ?? 0) }));
   // What has no room for its prompts is told now, not after hours of what has.
-  for (const { count, item } of batches.flatMap(({ cells }) => cells)) if (count > 0) item(0);
+  for (const { count, item } of sized.flatMap(({ cells }) => cells)) if (count > 0) item(0);
 
   const settings = {
     model: fingerprint(model.info.path),
@@ -136,6 +159,7 @@ export async function planEvaluation(model: Model, options: EvaluationOptions): 
     seed,
     // What was not there in earlier versions is told where it is asked for, so that their files go on.
     ...(options.shared && { shared: true }),
+    ...(options.contextSize !== undefined && { contextSize: options.contextSize }),
     chat: options.chat,
     // Of the same model, but not of the same day where its template tells the date.
     frame: digest(JSON.stringify(frame)),
@@ -143,7 +167,7 @@ export async function planEvaluation(model: Model, options: EvaluationOptions): 
     data: sources.length === 0 ? 'none' : contentsDigest(sources),
     context: options.plan,
   };
-  return { variants: all, batches, settings, gates, gatesSource: found?.source ?? 'none' };
+  return { variants: all, batches: sized, settings, gates, gatesSource: found?.source ?? 'none' };
 }
 
 function syntheticTask(name: string): SyntheticTask | undefined {
@@ -186,7 +210,8 @@ function readText(file: string | undefined): string {
 }
 
 function dataFolder({ data }: EvaluationOptions): string {
-  if (data === undefined) throw new EvaluationError('Tasks longbench and mmlu read data: name its folder with --data FOLDER.');
+  if (data === undefined)
+    throw new EvaluationError('Tasks longbench, mmlu, mbpp and humaneval read data: name its folder with --data FOLDER.');
   return data;
 }
 
