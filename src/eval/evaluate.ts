@@ -1,6 +1,7 @@
 import type { ContextOptions, PlanOptions } from '../core/option-types.ts';
 import type { Model } from '../gates/model.ts';
 import type { Batch, Item } from './item.ts';
+import { KeptHaystack } from './kept-haystack.ts';
 import type { Variant } from './modes.ts';
 import type { Result, ResultStore } from './store.ts';
 
@@ -50,8 +51,9 @@ export async function evaluate(
         onProgress?.({ done: done + extra, resumed, total, task, length, variant: variant.label });
       report(first, 0);
       await using context = await model.createContext(contextOptions(group, variant, draw, options));
+      await using kept = new KeptHaystack(context);
       for (const { item, ...prompt } of drawn) {
-        const outcome = await item().run(context, { signal, onProgress: (share) => report(prompt, share * prompt.length) });
+        const outcome = await item().run(context, { signal, kept, onProgress: (share) => report(prompt, share * prompt.length) });
         store.add({ ...prompt, kv: context.memory(), outcome });
         done += prompt.length;
         report(prompt, 0);

@@ -15,9 +15,7 @@ const leastWords = 6;
 
 /**
  * Tasks in haystacks that they share: each hides the facts of all of them, a needle for each depth, and the prompts with one index differ in the question at their
- * end alone. So a context that works on them one after another reads the haystack once, and goes back to where it ends for the next question. No copy of the sequence is
- * needed for that, whose cells would take as much memory again: streaming heads' rings have room for a batch (-ub) and 64 tokens beyond what is seen, which is
- * more than a question and its answer take. Where a cache cannot go back, the haystack is read again.
+ * end alone: {@link KeptHaystack} reads it once for all of them.
  *
  * @throws EvaluationError where there are more questions than words
  */
@@ -45,8 +43,8 @@ export function sharedBatches(tasks: readonly SharingTask[], model: Model, optio
       ...questions.flatMap(({ statements, depth }) => (depth === null ? [] : statements.map((text) => ({ text, depth })))),
     ];
     // What calibration's samples, which hide the same facts, begin with.
-    const haystack = writer.haystack({ length, tail }, texts('multi-key').intro, hidden, random);
-    return questions.map(({ tokens, ...question }) => asking(Int32Array.from([...haystack, ...tokens]), question, options));
+    const haystack = Int32Array.from(writer.haystack({ length, tail }, texts('multi-key').intro, hidden, random));
+    return questions.map(({ tokens, ...question }) => asking({ haystack, question: Int32Array.from(tokens) }, question, options));
   };
 
   return lengths.flatMap((length) => {

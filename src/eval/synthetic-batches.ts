@@ -1,6 +1,6 @@
 import type { Model } from '../gates/model.ts';
 import type { Frame } from './frame.ts';
-import { answering, roomForPrompt, type Batch, type Item } from './item.ts';
+import { answering, roomForPrompt, type Batch, type Item, type PromptTokens } from './item.ts';
 import { keys } from '../synthetic/language.ts';
 import { PromptWriter, type Sight } from './prompt.ts';
 import { Random } from '../synthetic/random.ts';
@@ -31,7 +31,7 @@ export function answerTokens({ encoder }: PromptWriter, { frame, extraTokens }: 
 
 /** An item of a prompt whose answer is known. */
 export function asking(
-  prompt: Int32Array,
+  prompt: PromptTokens,
   { expected, maxTokens, depth }: { expected: Expected; maxTokens: number; depth: number | null },
   { extraTokens }: SyntheticOptions,
 ): Item {

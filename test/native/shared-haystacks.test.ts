@@ -1,9 +1,10 @@
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 
 import { evaluate } from '../../src/eval/evaluate.ts';
+import type { KeptHaystack } from '../../src/eval/kept-haystack.ts';
 import { planEvaluation, type Evaluation } from '../../src/eval/plan.ts';
 import { ResultStore, type Result } from '../../src/eval/store.ts';
-import { loadModel, type Model } from '../../src/index.ts';
+import { loadModel, type Context, type GenerateOptions, type Model, type Tokens } from '../../src/index.ts';
 import { needleInF32 } from './needle-f32.ts';
 
 // In F32 the same prompt gives the same answer however it was split, so what a shared haystack changes would be seen.
@@ -48,15 +49,23 @@ async function run({ batches, variants, settings }: Evaluation, store = new Resu
   return store.all();
 }
 
-/** Each prompt from an empty cache. */
+/** Each prompt from an empty cache, read as a whole. */
 async function alone({ batches, variants }: Evaluation): Promise<Map<string, string | undefined>> {
+  const whole = (context: Context): KeptHaystack => {
+    const holding = (haystack: Int32Array) => {
+      const generate: Context['generate'] = (question: Tokens, options?: GenerateOptions) =>
+        context.generate(Int32Array.from([...haystack, ...(question as Int32Array)]), options) as never;
+      return Promise.resolve({ sequence: { generate }, read: { tokens: 0, seconds: 0 } });
+    };
+    return { holding } as unknown as KeptHaystack;
+  };
   const answers = new Map<string, string | undefined>();
   for (const variant of variants) {
     for (const { task, cells } of batches) {
       for (const { depth, count, item } of cells) {
         for (let index = 0; index < count; index++) {
           await using context = await model.createContext({ contextSize: length, threads: 1, ubatchSize: 64, duo: variant.duo?.(0) });
-          const { answer } = await item(index).run(context, {});
+          const { answer } = await item(index).run(context, { kept: whole(context) });
           answers.set([variant.label, task, depth, index].join(' '), answer);
         }
       }

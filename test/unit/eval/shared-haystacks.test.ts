@@ -2,6 +2,7 @@ import { expect, test } from 'vitest';
 
 import { EvaluationError } from '../../../src/errors.ts';
 import type { Context } from '../../../src/core/context.ts';
+import type { KeptHaystack } from '../../../src/eval/kept-haystack.ts';
 import { sharedBatches } from '../../../src/eval/shared-haystacks.ts';
 import { sightOf } from '../../../src/eval/prompt.ts';
 import { syntheticTasks } from '../../../src/eval/synthetic.ts';
@@ -35,11 +36,16 @@ async function prompts(index: number): Promise<{ task: string; depth: number | n
   const found: { task: string; depth: number | null; tokens: number[] }[] = [];
   for (const { task, cells } of sharedBatches(tasksOf(names), model, options)) {
     for (const { depth, item } of cells) {
-      const generate = (tokens: Int32Array) => {
-        found.push({ task, depth, tokens: [...tokens] });
+      const generate = (question: Int32Array) => {
+        found.push({ task, depth, tokens: [...haystack, ...question] });
         return { result: () => Promise.resolve({ text: '' }) };
       };
-      await item(index).run({ generate } as unknown as Context, {});
+      let haystack: Int32Array = new Int32Array();
+      const holding = (tokens: Int32Array) => {
+        haystack = tokens;
+        return Promise.resolve({ sequence: { generate }, read: { tokens: 0, seconds: 0 } });
+      };
+      await item(index).run({} as Context, { kept: { holding } as unknown as KeptHaystack });
     }
   }
   return found;
