@@ -7,12 +7,14 @@ import { promisify } from 'node:util';
 
 import { EvaluationError } from '../errors.ts';
 
-/** What a program may take. */
+/** What a program may take: seconds of processor time, and address space. */
 export type ProgramLimits = { seconds: number; bytes: number };
 
 /** A solution of a benchmark's task runs for milliseconds; the rest is for machines that are busy. */
 const defaultLimits: ProgramLimits = { seconds: 10, bytes: 2 ** 30 };
 const fileBytes = 2 ** 26;
+/** Seconds of any kind for each of processor time: those of a busy machine, and of programs that sleep. */
+const patience = 3;
 
 /** Namespaces of its own for the process: no network, and whatever it starts ends with it. The second is for root where users may have none. */
 const namespaces = [
@@ -88,10 +90,14 @@ async function reachesEnd(child: ChildProcess, program: string, seconds: number,
   // The end says a word that the program cannot know.
   const word = randomUUID();
   const end = (): void => {
-    // The whole group; the processes of a namespace end with their first.
-    if (child.pid !== undefined && child.exitCode === null && child.signalCode === null) process.kill(-child.pid, 'SIGKILL');
+    // The whole group, also where its first has left the others behind; the processes of a namespace end with their first.
+    try {
+      if (child.pid !== undefined) process.kill(-child.pid, 'SIGKILL');
+    } catch {
+      // All have ended.
+    }
   };
-  const timer = setTimeout(end, 1000 * seconds);
+  const timer = setTimeout(end, 1000 * patience * seconds);
   signal?.addEventListener('abort', end);
   try {
     return await new Promise<boolean>((resolve, reject) => {
@@ -104,6 +110,7 @@ async function reachesEnd(child: ChildProcess, program: string, seconds: number,
       child.stdin?.on('error', () => undefined); // a program that ends before it is read has failed, no more
       child.stdin?.end(`${program}\nimport os\nos.write(1, b"${word}")\n`);
       child.on('error', reject);
+      child.on('exit', end);
       child.on('close', () => {
         if (signal?.aborted) reject(signal.reason as Error);
         else resolve(said);
