@@ -1,7 +1,8 @@
 // papaparse quotes what needs quotes, and reads tables of others as well.
 import Papa from 'papaparse';
 
-import { preparePlots, writePlots } from '../eval/plots.ts';
+import { preparePictures } from '../eval/pictures.ts';
+import { writePlots } from '../eval/plots.ts';
 import type { Row } from '../eval/rows.ts';
 import type { GatePatternJson } from '../core/duo.ts';
 import { checkOutput, writeOutput } from '../core/outputs.ts';
@@ -22,7 +23,7 @@ export type Outputs = { resume?: string | undefined; csv: string | undefined; pl
 export async function prepareOutputs({ resume, csv, plot, png }: Outputs, inputs: readonly string[] = []): Promise<void> {
   if (resume !== undefined) await checkOutput({ path: resume, name: '--resume', inputs, appended: true });
   if (csv !== undefined) await checkOutput({ path: csv, name: '--csv', inputs: resume === undefined ? inputs : [...inputs, resume] });
-  if (plot !== undefined) await preparePlots(plot, { png });
+  if (plot !== undefined) await preparePictures(plot, { png });
 }
 
 /** What an evaluation came to. */

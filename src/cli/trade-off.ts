@@ -4,6 +4,8 @@ import type { DuoOptions, GatePattern, Model, PlanOptions } from '../index.ts';
 /** What a cache keeps, what it takes, and what calibration says that it loses. */
 export type TradeOff = {
   choice: string;
+  /** Full heads of one type, a share of heads that stream, or what a budget chose. */
+  kind: 'full' | 'stream' | 'budget';
   bytes: number;
   /** Of a full f16 cache. */
   share: number;
@@ -17,8 +19,9 @@ export type TradeOff = {
   breaks: number | null;
 };
 
-/** Budgets to show, as shares. */
-const budgets = [0.5, 0.35, 0.27, 0.2, 0.15, 0.1];
+/** Budgets to show, as shares: those of the table, and as many between them and everything as make a curve. */
+export const budgetsOfTable = [0.5, 0.35, 0.27, 0.2, 0.15, 0.1];
+export const budgetsOfCurve = Array.from({ length: 45 }, (_, index) => (49 - index) / 50);
 const sparsities = [0.25, 0.5, 0.75];
 
 /**
@@ -26,7 +29,12 @@ const sparsities = [0.25, 0.5, 0.75];
  *
  * @param gates a pattern with losses
  */
-export async function tradeOffs(model: Model, plan: PlanOptions, gates: GatePattern): Promise<TradeOff[]> {
+export async function tradeOffs(
+  model: Model,
+  plan: PlanOptions,
+  gates: GatePattern,
+  budgets: readonly number[] = budgetsOfTable,
+): Promise<TradeOff[]> {
   const { losses, cacheTypes } = gates;
   const largest = losses?.windows.at(-1);
   if (!losses || largest === undefined) return [];
@@ -37,6 +45,7 @@ export async function tradeOffs(model: Model, plan: PlanOptions, gates: GatePatt
 
   const rows: TradeOff[] = [];
   const add = async (
+    kind: TradeOff['kind'],
     choice: string,
     loss: number | null,
     breaks: number | null,
@@ -47,7 +56,7 @@ export async function tradeOffs(model: Model, plan: PlanOptions, gates: GatePatt
     if (!kv) return;
     const { totalBytes: bytes, typeK, typeV, retrievalHeads, streamingHeads } = kv;
     const expectedLoss = loss ?? kv.expectedLoss ?? 0;
-    rows.push({ choice, bytes, share: bytes / full.totalBytes, typeK, typeV, retrievalHeads, streamingHeads, expectedLoss, breaks });
+    rows.push({ choice, kind, bytes, share: bytes / full.totalBytes, typeK, typeV, retrievalHeads, streamingHeads, expectedLoss, breaks });
   };
   for (const type of measured) {
     const [k, v] = [cacheTypes?.k[type], cacheTypes?.v[type]];
@@ -58,19 +67,20 @@ export async function tradeOffs(model: Model, plan: PlanOptions, gates: GatePatt
         [v, v16],
       ].map(([given, right]) => (given && right ? given.correct / Math.max(right.correct, 1e-9) : 1)),
     );
-    await add(`full ${type}`, (k?.loss ?? 0) + (v?.loss ?? 0), worst < 0.9 ? worst : null, { sparsity: 0 }, type);
+    await add('full', `full ${type}`, (k?.loss ?? 0) + (v?.loss ?? 0), worst < 0.9 ? worst : null, { sparsity: 0 }, type);
   }
   for (const sparsity of sparsities) {
     const { streaming } = await gates.select({ sparsity });
     const lost = streaming.flatMap((layer, il) => layer.map((streams, ih) => (streams ? (losses.heads[il]?.[ih]?.at(-1) ?? 0) : 0)));
     await add(
+      'stream',
       `${100 * sparsity}% stream`,
       lost.reduce((sum, loss) => sum + loss, 0),
       null,
       { gates, sparsity, recent: largest },
     );
   }
-  for (const budget of budgets) await add(`--duo-budget ${budget}`, null, null, { gates, budget });
+  for (const budget of budgets) await add('budget', `--duo-budget ${budget}`, null, null, { gates, budget });
   return rows.sort((a, b) => b.bytes - a.bytes);
 }
 
