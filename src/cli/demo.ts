@@ -4,7 +4,8 @@ import { fileURLToPath } from 'node:url';
 
 import { evaluate } from '../eval/evaluate.ts';
 import { planEvaluation, type Evaluation } from '../eval/plan.ts';
-import { preparePlots, writePlots } from '../eval/plots.ts';
+import { preparePictures } from '../eval/pictures.ts';
+import { writePlots } from '../eval/plots.ts';
 import { rowsOf, type Row } from '../eval/rows.ts';
 import { ResultStore } from '../eval/store.ts';
 import type { Model } from '../index.ts';
@@ -50,7 +51,7 @@ export const demo: Command = {
     const given = parseFlags(args, flags);
     const say = (text: string): Promise<void> => (given.json ? Promise.resolve() : print(text));
     const pictures = given.plot === undefined ? undefined : resolveUserPath(given.plot);
-    if (pictures !== undefined) await preparePlots(pictures, { png: false });
+    if (pictures !== undefined) await preparePictures(pictures, { png: false });
     await using model = await loadGiven({ ...given, model: given.model ?? needleModel() }, { signal });
     const gates = gatesOf(model, given);
     const evaluation = await plan(model, gates, given);

@@ -1,10 +1,13 @@
 // papaparse quotes what needs quotes, and reads tables of others as well.
 import Papa from 'papaparse';
 
-import { preparePlots, writePlots } from '../eval/plots.ts';
+import { preparePictures } from '../eval/pictures.ts';
+import { writePlots } from '../eval/plots.ts';
 import type { Row } from '../eval/rows.ts';
 import type { GatePatternJson } from '../core/duo.ts';
 import { checkOutput, writeOutput } from '../core/outputs.ts';
+import type { Difference } from '../eval/differences.ts';
+import { differencesTable } from './differences-table.ts';
 import { evalTables } from './eval-table.ts';
 import { print, printJson } from './output.ts';
 
@@ -20,17 +23,25 @@ export type Outputs = { resume?: string | undefined; csv: string | undefined; pl
 export async function prepareOutputs({ resume, csv, plot, png }: Outputs, inputs: readonly string[] = []): Promise<void> {
   if (resume !== undefined) await checkOutput({ path: resume, name: '--resume', inputs, appended: true });
   if (csv !== undefined) await checkOutput({ path: csv, name: '--csv', inputs: resume === undefined ? inputs : [...inputs, resume] });
-  if (plot !== undefined) await preparePlots(plot, { png });
+  if (plot !== undefined) await preparePictures(plot, { png });
 }
 
-/** Prints the rows and then writes what is to be written, for a disk may be full by now. */
+/** What an evaluation came to. */
+export type Findings = {
+  rows: readonly Row[];
+  /** None where there is nothing to compare with. */
+  differences: readonly Difference[];
+  gates: GatePatternJson | undefined;
+};
+
+/** Prints what was found and then writes what is to be written, for a disk may be full by now. */
 export async function report(
-  rows: readonly Row[],
-  gates: GatePatternJson | undefined,
-  outputs: Outputs & { json: boolean },
+  { rows, differences, gates }: Findings,
+  outputs: Outputs & { json: 'rows' | 'all' | undefined },
 ): Promise<void> {
   const { csv, plot, png, json } = outputs;
-  await (json ? printJson(rows) : print(evalTables(rows)));
+  if (json === undefined) await print(evalTables(rows) + differencesTable(differences));
+  else await printJson(json === 'rows' ? rows : { rows, differences });
   if (csv !== undefined) await writeOutput(csv, `${Papa.unparse([...rows], { newline: '\n' })}\n`);
   if (plot !== undefined) await writePlots(plot, { rows, gates, png });
 }

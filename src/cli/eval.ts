@@ -1,8 +1,10 @@
 import { budgetNumber } from '../core/budget.ts';
 import { cacheTypes, type CacheType } from '../core/cache-types.ts';
+import { differences } from '../eval/differences.ts';
 import { evaluate, type Progress } from '../eval/evaluate.ts';
-import { modes } from '../eval/modes.ts';
-import { planEvaluation, taskNames, type EvaluationOptions } from '../eval/plan.ts';
+import { modes, type Variant } from '../eval/modes.ts';
+import { planEvaluation, runsPrograms, taskNames, type EvaluationOptions } from '../eval/plan.ts';
+import { ProgramRunner } from '../eval/programs.ts';
 import { rowsOf } from '../eval/rows.ts';
 import { ResultStore } from '../eval/store.ts';
 import type { Command } from './command.ts';
@@ -47,6 +49,11 @@ const flags = {
     value: 'N',
     help: 'the same seed makes the same prompts and random heads (default: 1)',
   },
+  shared: {
+    names: ['--shared'],
+    kind: 'switch',
+    help: 'hide what the made-up tasks ask for in one haystack for all of them, which is read once',
+  },
   chat: { names: ['--chat'], kind: 'switch', help: "put prompts into the model's chat template" },
   file: {
     names: ['-f', '--file'],
@@ -54,7 +61,19 @@ const flags = {
     value: 'FILE',
     help: 'the text that ppl reads; of it the first --samples windows of --lengths tokens',
   },
-  data: { names: ['--data'], kind: 'path', value: 'FOLDER', help: "LongBench's JSONL files, or MMLU's tables" },
+  data: {
+    names: ['--data'],
+    kind: 'path',
+    value: 'FOLDER',
+    help: "LongBench's JSONL files, MMLU's tables, or the file of MBPP or HumanEval",
+  },
+  contextSize: {
+    names: ['-c', '--ctx-size'],
+    kind: 'integer',
+    min: 1,
+    value: 'N',
+    help: 'tokens that contexts have at least, for which budgets are chosen (default: as many as the prompts need)',
+  },
   duoGates: {
     names: ['--duo-gates'],
     kind: 'path',
@@ -92,6 +111,12 @@ const flags = {
   csv: { names: ['--csv'], kind: 'path', value: 'FILE', help: 'write the rows as CSV' },
   plot: { names: ['--plot'], kind: 'path', value: 'FOLDER', help: 'write pictures: heat maps, accuracy against KV bytes, gates (SVG)' },
   png: { names: ['--png'], kind: 'switch', help: 'write them as PNG too' },
+  against: {
+    names: ['--against'],
+    kind: 'text',
+    value: 'VARIANT',
+    help: 'what the others are compared with, by its name in the tables (default: the first with full heads); with --json: { rows, differences }',
+  },
   json: { names: ['--json'], kind: 'switch', help: 'print the rows as one JSON array and nothing else' },
 } as const satisfies Flags;
 
@@ -106,8 +131,12 @@ export const evalCommand: Command = {
       throw new UsageError('--png says how to write pictures: name their folder with --plot FOLDER.');
     const outputs = outputsOf(given);
     await prepareOutputs(outputs, [modelPath(given), ...[options.file, options.gates].filter((path) => path !== undefined)]);
+    const programs = options.tasks.some(runsPrograms) ? await ProgramRunner.find() : undefined;
+    if (programs?.hasNetwork)
+      warn([{ message: 'programs that the model writes can reach the network: unshare cannot take it from them here.' }]);
     await using model = await loadGiven(given, { signal });
-    const { variants, batches, settings, gates } = await planEvaluation(model, options);
+    const { variants, batches, settings, gates } = await planEvaluation(model, { ...options, programs });
+    const against = comparedWith(variants, given.against);
     const store = new ResultStore(settings, outputs.resume);
 
     const bar = new ProgressBar();
@@ -130,15 +159,29 @@ export const evalCommand: Command = {
       bar.stop();
     }
 
-    await report(rowsOf(store.all(), batches, variants, options.seed), gates, outputs);
+    const results = store.all();
+    const rows = rowsOf(results, batches, variants, options.seed);
+    await report(
+      { rows, differences: against === undefined ? [] : differences(results, batches, variants, against, options.seed), gates },
+      outputs,
+    );
   },
 };
 
 type EvalFlags = Given<typeof flags>;
 
-function outputsOf({ resume, csv, plot, png = false, json = false }: EvalFlags): Outputs & { json: boolean } {
+/** The label of the variant that the others are compared with; undefined where none was named and none has full heads. */
+function comparedWith(variants: readonly Variant[], asked: string | undefined): string | undefined {
+  const labels = variants.map(({ label }) => label);
+  const found = variants.find(({ mode, label }) => (asked === undefined ? mode === 'full' : label === asked));
+  if (!found && asked !== undefined)
+    throw new UsageError(`--against needs a variant of this run, got ${JSON.stringify(asked)}. There are: ${labels.join(', ')}.`);
+  return found?.label;
+}
+
+function outputsOf({ resume, csv, plot, png = false, json, against }: EvalFlags): Outputs & { json: 'rows' | 'all' | undefined } {
   const path = (given: string | undefined): string | undefined => (given === undefined ? undefined : resolveUserPath(given));
-  return { resume: path(resume), csv: path(csv), plot: path(plot), png, json };
+  return { resume: path(resume), csv: path(csv), plot: path(plot), png, json: !json ? undefined : against === undefined ? 'rows' : 'all' };
 }
 
 function evaluationOptions(given: EvalFlags): EvaluationOptions {
@@ -161,9 +204,11 @@ function evaluationOptions(given: EvalFlags): EvaluationOptions {
     depths: depths(given.depths ?? '10'),
     samples,
     seed,
+    shared: given.shared ?? false,
     chat: given.chat ?? false,
     file: file === undefined ? undefined : resolveUserPath(file),
     data: data === undefined ? undefined : resolveUserPath(data),
+    contextSize: given.contextSize,
     plan: workOptions(given),
   };
 }

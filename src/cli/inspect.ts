@@ -1,14 +1,22 @@
+import { basename } from 'node:path';
+
+import type { TopLevelSpec } from 'vega-lite';
+
+import { preparePictures, writePictures } from '../eval/pictures.ts';
 import { GatesError, readGates, type DuoOptions, type Model, type PlanOptions } from '../index.ts';
 import type { Command } from './command.ts';
 import { contextFlags, duoOptions, loadGiven, planOptions } from './context-flags.ts';
 import { parseFlags, type Flags } from './flags.ts';
 import { formatBytes, formatCount, formatRange, print, printJson } from './output.ts';
+import { resolveUserPath } from './paths.ts';
 import { heading, table } from './table.ts';
-import { tradeOffs, type TradeOff } from './trade-off.ts';
+import { tradeOffPicture } from './trade-off-picture.ts';
+import { budgetsOfCurve, budgetsOfTable, tradeOffs, type TradeOff } from './trade-off.ts';
 import { warn } from './warnings.ts';
 
 const flags = {
   ...contextFlags,
+  plot: { names: ['--plot'], kind: 'path', value: 'FOLDER', help: 'draw what the model is expected to lose against KV bytes (SVG)' },
   json: { names: ['--json'], kind: 'switch', help: 'print one JSON object and nothing else' },
 } as const satisfies Flags;
 
@@ -20,11 +28,15 @@ export const inspect: Command = {
     const given = parseFlags(args, flags);
     const plan = planOptions(given);
     const duo = duoOptions(given);
+    const folder = given.plot === undefined ? undefined : resolveUserPath(given.plot);
+    if (folder !== undefined) await preparePictures(folder, { png: false });
     // Nothing is computed, so no weights are needed.
     await using model = await loadGiven(given, { weights: false, signal });
     if (plan.contextSize !== undefined) warn((await model.planContext(plan)).warnings);
     const report = await inspectModel(model, plan, duo);
+    const picture = folder === undefined ? undefined : await pictureOf(model, plan, duo);
     await (given.json ? printJson(report) : print(render(report)));
+    if (folder !== undefined && picture) await writePictures(folder, { 'trade-off': picture }, { png: false });
   },
 };
 
@@ -142,11 +154,25 @@ async function bytesOf(model: Model, plan: PlanOptions, duo: DuoOptions): Promis
 }
 
 /** Of the context that is asked for, or of the largest that the model was trained for. */
-async function tradeOffsOf(model: Model, plan: PlanOptions, duo: DuoOptions | undefined): Promise<Report['tradeOffs']> {
+async function tradeOffsOf(
+  model: Model,
+  plan: PlanOptions,
+  duo: DuoOptions | undefined,
+  budgets = budgetsOfTable,
+): Promise<Report['tradeOffs']> {
   const contextSize = typeof plan.contextSize === 'number' ? plan.contextSize : model.info.trainedContextSize;
   const { gates: given = 'auto', sink, recent } = duo ?? {};
   const gates = given === 'auto' ? model.gates : typeof given === 'string' ? await readGates(given) : undefined;
-  return { contextSize, choices: gates ? await tradeOffs(model, { ...plan, contextSize }, gates, { sink, recent }) : [] };
+  return { contextSize, choices: gates ? await tradeOffs(model, { ...plan, contextSize }, gates, { sink, recent }, budgets) : [] };
+}
+
+/** @throws GatesError where no losses are known */
+async function pictureOf(model: Model, plan: PlanOptions, duo: DuoOptions | undefined): Promise<TopLevelSpec> {
+  const { contextSize, choices } = await tradeOffsOf(model, plan, duo, budgetsOfCurve);
+  const measured = choices.flatMap(({ expectedLoss, ...choice }) => (expectedLoss === null ? [] : [{ ...choice, expectedLoss }]));
+  if (measured.length > 0) return tradeOffPicture(contextSize, measured);
+  const file = basename(model.info.path);
+  throw new GatesError(`--plot draws losses, and no gates of ${file} have any that were measured: find them with llama-duo calibrate.`);
 }
 
 async function ringCosts(model: Model, plan: PlanOptions, duo: DuoOptions): Promise<RingCost[]> {

@@ -2,8 +2,8 @@ import type { ContextWarning } from '../index.ts';
 
 const told = new Set<string>();
 
-/** What a user should know of a context, on stderr, each thing once. */
-export function warn(warnings: readonly ContextWarning[]): void {
+/** What a user should know, of a context for instance, on stderr, each thing once. */
+export function warn(warnings: readonly Pick<ContextWarning, 'message'>[]): void {
   for (const { message } of warnings) {
     if (told.has(message)) continue;
     told.add(message);

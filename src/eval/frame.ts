@@ -23,7 +23,7 @@ export async function chatFrame(model: Model): Promise<Frame> {
   if (model.info.chatTemplate === null) {
     throw new EvaluationError('The model has no chat template: leave --chat out, or take a model that was trained to chat.');
   }
-  const { text } = await model.chatPrompt([{ role: 'user', content: placeholder }], { now });
+  const { text } = await model.chatPrompt([{ role: 'user', content: placeholder }], { now: templateTime });
   const [head, tail, ...more] = text.split(placeholder);
   if (head === undefined || tail === undefined || more.length > 0) {
     throw new EvaluationError("The model's chat template does not show a message once, as it is: leave --chat out.");
@@ -35,7 +35,7 @@ export async function chatFrame(model: Model): Promise<Frame> {
 const placeholder = 'the place of the message';
 
 /** Templates that tell the date take it from here, so that a prompt is the same on every day. */
-const now = new Date('2024-07-26T12:00:00Z');
+export const templateTime = new Date('2024-07-26T12:00:00Z');
 
 function beginning({ info }: Model): number[] {
   return info.addBos && info.bosToken !== null ? [info.bosToken] : [];

@@ -1,5 +1,6 @@
 import type { Context } from '../core/context.ts';
 import { EvaluationError } from '../errors.ts';
+import { KeptHaystack } from './kept-haystack.ts';
 
 /** Work done in a time. */
 export type Pace = { tokens: number; seconds: number };
@@ -18,6 +19,8 @@ export type RunOptions = {
   signal?: AbortSignal | undefined;
   /** Gets a number that grows from 0 to 1. */
   onProgress?: ((progress: number) => void) | undefined;
+  /** Of the context, where prompts share haystacks. Default: a new one, which has none. */
+  kept?: KeptHaystack | undefined;
 };
 
 /** One prompt with its scoring. */
@@ -42,6 +45,8 @@ export type Batch = {
   contextSize: number;
   /** What the scores are: right or wrong (0 to 1), or log-probabilities. */
   measure: 'accuracy' | 'perplexity';
+  /** Whether the prompts with one index, of all such batches of a length, ask about one haystack: they begin alike. */
+  shared?: boolean;
   cells: Cell[];
 };
 
@@ -57,26 +62,39 @@ export function roomForPrompt(length: number, maxTokens: number): number {
   );
 }
 
+/** Tokens of a prompt; where a haystack is shared, apart from the question, and the same array for all of its questions. */
+export type PromptTokens = Int32Array | { haystack: Int32Array; question: Int32Array };
+
 /** An item whose answer is generated, greedily. */
 export function answering(
-  prompt: Int32Array,
-  options: { maxTokens: number; ignoreEos?: boolean; depth: number | null; score: (answer: string) => number },
+  prompt: PromptTokens,
+  options: {
+    maxTokens: number;
+    ignoreEos?: boolean;
+    /** Texts that end it. */
+    stop?: readonly string[];
+    depth: number | null;
+    score: (answer: string, signal: AbortSignal | undefined) => number | Promise<number>;
+  },
 ): Item {
-  const { maxTokens, ignoreEos = false, depth, score } = options;
+  const { maxTokens, ignoreEos = false, stop, depth, score } = options;
+  const length = 'haystack' in prompt ? prompt.haystack.length + prompt.question.length : prompt.length;
   return {
-    tokens: prompt.length + maxTokens,
-    async run(context, { signal, onProgress }) {
-      const generation = context.generate(prompt, {
-        maxTokens,
-        temperature: 0,
-        ignoreEos,
-        signal,
-        onProgress,
-      });
+    tokens: length + maxTokens,
+    async run(context, { signal, onProgress, kept = new KeptHaystack(context) }) {
+      const how = { maxTokens, temperature: 0, ignoreEos, stop, signal };
+      const held = 'haystack' in prompt ? await kept.holding(prompt.haystack, { signal, onProgress }) : undefined;
+      const generation =
+        'haystack' in prompt && held
+          ? held.sequence.generate(prompt.question, how)
+          : context.generate(prompt as Int32Array, { ...how, onProgress });
       const { text, promptTokens, reusedTokens, prefillSeconds, decodeSeconds, decodeTokensPerSecond } = await generation.result();
       return {
-        scores: [{ depth, value: score(text), weight: 1 }],
-        prefill: { tokens: promptTokens - reusedTokens, seconds: prefillSeconds },
+        scores: [{ depth, value: await score(text, signal), weight: 1 }],
+        prefill: {
+          tokens: promptTokens - reusedTokens + (held?.read.tokens ?? 0),
+          seconds: prefillSeconds + (held?.read.seconds ?? 0),
+        },
         decode: { tokens: Math.round(decodeTokensPerSecond * decodeSeconds), seconds: decodeSeconds },
         answer: text,
       };

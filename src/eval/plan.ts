@@ -8,6 +8,7 @@ import { EvaluationError } from '../errors.ts';
 import type { GatePatternJson } from '../core/duo.ts';
 import { readGates } from '../gates/read.ts';
 import type { Model } from '../gates/model.ts';
+import { codingBatch, codingBenchmarks, codingSource } from './coding.ts';
 import { chatFrame, rawFrame } from './frame.ts';
 import { sidecarPath } from '../gates/own.ts';
 import type { Batch } from './item.ts';
@@ -16,16 +17,30 @@ import { requireMixedHeads } from '../core/mixed-heads.ts';
 import { mmluBatches, mmluSources } from './mmlu.ts';
 import { evenGates, variants, type Mode, type Variant } from './modes.ts';
 import { perplexityBatches } from './perplexity.ts';
+import { ProgramRunner } from './programs.ts';
 import { PromptWriter, sightOf } from './prompt.ts';
+import { sharedBatches, type SharingTask } from './shared-haystacks.ts';
 import type { Settings } from './store.ts';
 import { syntheticBatches } from './synthetic-batches.ts';
-import { syntheticTasks } from './synthetic.ts';
+import { syntheticTasks, type SyntheticTask } from './synthetic.ts';
 
 /** RULER's synthetic families (arXiv 2404.06654), its questions about given paragraphs aside. */
 const ruler = ['needle', 'multi-key', 'multi-value', 'multi-query', 'variable-tracking', 'common-words', 'frequent-words'];
 
 /** What can be asked for, and the groups that stand for several. */
-export const taskNames: readonly string[] = [...Object.keys(syntheticTasks), 'ruler', 'ppl', 'longbench', 'mmlu'];
+export const taskNames: readonly string[] = [
+  ...Object.keys(syntheticTasks),
+  'ruler',
+  'ppl',
+  'longbench',
+  'mmlu',
+  ...Object.keys(codingBenchmarks),
+];
+
+/** Whether a task runs what the model writes. */
+export function runsPrograms(task: string): boolean {
+  return Object.hasOwn(codingBenchmarks, task);
+}
 
 /** Prompts for each length and depth of a task whose prompts are made up. */
 const defaultSamples = 5;
@@ -50,14 +65,20 @@ export type EvaluationOptions = {
   /** Prompts for each length and depth (default: 5), or of each file of data (default: all). */
   samples?: number | undefined;
   seed: number;
+  /** Whether the made-up tasks that can have one haystack for all do. */
+  shared?: boolean | undefined;
   /** Whether prompts go through the model's chat template. */
   chat: boolean;
   /** Tokens to generate beyond what an answer has, whatever they are: its speed is then that of more tokens. Default: 0. */
   extraTokens?: number | undefined;
   /** A text for perplexity. */
   file?: string | undefined;
-  /** A folder with LongBench's JSONL files, or with MMLU's tables. */
+  /** A folder with LongBench's JSONL files, with MMLU's tables, or with the file of MBPP or HumanEval. */
   data?: string | undefined;
+  /** What runs the model's programs. Default: one is looked for where a task needs it. */
+  programs?: ProgramRunner | undefined;
+  /** Tokens that contexts have at least. A budget is chosen for the context's size, whatever the prompts take of it. */
+  contextSize?: number | undefined;
   /** The same for all contexts. */
   plan: PlanOptions;
 };
@@ -99,12 +120,15 @@ export async function planEvaluation(model: Model, options: EvaluationOptions): 
   const { lengths, depths, samples = defaultSamples, seed, extraTokens = 0 } = options;
   const tasks = [...new Set(options.tasks.flatMap((task) => (task === 'ruler' ? ruler : [task])))];
   const writers = { framed: new PromptWriter(model, frame, sight), plain: new PromptWriter(model, rawFrame(model), sight) };
-  const batches: Batch[] = [];
+  const synthetic = { frame, sight, lengths, depths, samples, seed, extraTokens };
+  const sharing = options.shared ? tasks.flatMap(sharingTask) : [];
+  const batches: Batch[] = sharing.length > 0 ? sharedBatches(sharing, model, synthetic) : [];
   const sources: string[] = [];
   for (const task of tasks) {
     const [name = '', only] = task.split('/');
-    const synthetic = Object.hasOwn(syntheticTasks, task) ? syntheticTasks[task] : undefined;
-    if (synthetic) batches.push(...syntheticBatches(task, synthetic, model, { frame, sight, lengths, depths, samples, seed, extraTokens }));
+    const madeUp = syntheticTask(task);
+    if (sharing.some((one) => one.name === task)) continue;
+    else if (madeUp) batches.push(...syntheticBatches(task, madeUp, model, synthetic));
     else if (task === 'ppl') batches.push(...perplexityBatches(model, readText(options.file), lengths, samples));
     else if (name === 'longbench') {
       batches.push(...(await longBenchBatches(dataFolder(options), only, writers, options)));
@@ -112,10 +136,15 @@ export async function planEvaluation(model: Model, options: EvaluationOptions): 
     } else if (name === 'mmlu') {
       batches.push(...mmluBatches(dataFolder(options), only, writers.framed, options.samples));
       sources.push(...mmluSources(dataFolder(options), only));
+    } else if (runsPrograms(task)) {
+      const programs = options.programs ?? (await ProgramRunner.find());
+      batches.push(await codingBatch(task, dataFolder(options), model, programs, options.samples));
+      sources.push(codingSource(task, dataFolder(options)));
     } else throw new EvaluationError(`There is no task ${JSON.stringify(task)}. Known: ${taskNames.join(', ')}.`);
   }
+  const sized = batches.map((batch) => ({ ...batch, contextSize: Math.max(batch.contextSize, options.contextSize ?? 0) }));
   // What has no room for its prompts is told now, not after hours of what has.
-  for (const { count, item } of batches.flatMap(({ cells }) => cells)) if (count > 0) item(0);
+  for (const { count, item } of sized.flatMap(({ cells }) => cells)) if (count > 0) item(0);
 
   const settings = {
     model: fingerprint(model.info.path),
@@ -129,6 +158,9 @@ export async function planEvaluation(model: Model, options: EvaluationOptions): 
     depths,
     samples: options.samples ?? 'default',
     seed,
+    // What was not there in earlier versions is told where it is asked for, so that their files go on.
+    ...(options.shared && { shared: true }),
+    ...(options.contextSize !== undefined && { contextSize: options.contextSize }),
     chat: options.chat,
     // Of the same model, but not of the same day where its template tells the date.
     frame: digest(JSON.stringify(frame)),
@@ -136,7 +168,17 @@ export async function planEvaluation(model: Model, options: EvaluationOptions): 
     data: sources.length === 0 ? 'none' : contentsDigest(sources),
     context: options.plan,
   };
-  return { variants: all, batches, settings, gates, gatesSource: found?.source ?? 'none' };
+  return { variants: all, batches: sized, settings, gates, gatesSource: found?.source ?? 'none' };
+}
+
+function syntheticTask(name: string): SyntheticTask | undefined {
+  return Object.hasOwn(syntheticTasks, name) ? syntheticTasks[name] : undefined;
+}
+
+/** The task of this name, if its facts can lie beside others'. */
+function sharingTask(name: string): SharingTask[] {
+  const { hasDepth, fact } = syntheticTask(name) ?? {};
+  return hasDepth !== undefined && fact ? [{ name, hasDepth, fact }] : [];
 }
 
 /** The windows and sinks that a pattern has are left out where there is one for all. */
@@ -169,7 +211,8 @@ function readText(file: string | undefined): string {
 }
 
 function dataFolder({ data }: EvaluationOptions): string {
-  if (data === undefined) throw new EvaluationError('Tasks longbench and mmlu read data: name its folder with --data FOLDER.');
+  if (data === undefined)
+    throw new EvaluationError('Tasks longbench, mmlu, mbpp and humaneval read data: name its folder with --data FOLDER.');
   return data;
 }
 

@@ -1,47 +1,21 @@
-import { join } from 'node:path';
-
 import type { TopLevelSpec } from 'vega-lite';
 
-import { EvaluationError } from '../errors.ts';
 import type { GatePatternJson } from '../core/duo.ts';
-import { checkFolder, writeOutput } from '../core/outputs.ts';
+import { config, writePictures } from './pictures.ts';
 import type { Row } from './rows.ts';
 
 /** What pictures are made of. */
 export type Pictured = { rows: readonly Row[]; gates: GatePatternJson | undefined };
 
 /**
- * Makes the folder and loads what draws, so that what is missing is known before the work whose results are to be drawn.
- *
- * @throws EvaluationError where a package that draws is not installed, OutputError where the folder cannot be made or written to
- */
-export async function preparePlots(folder: string, { png }: { png: boolean }): Promise<void> {
-  await Promise.all([loadVega(), loadVegaLite(), ...(png ? [loadResvg()] : [])]);
-  await checkFolder(folder, '--plot');
-}
-
-/**
- * Draws what there is to draw into a folder, which is made if need be: `heat-map-TASK.svg` for tasks with depths, `accuracy-by-bytes.svg`, `gates.svg`.
+ * Draws what there is to draw into a folder: `heat-map-TASK.svg` for tasks with depths, `accuracy-by-bytes.svg`, `gates.svg`.
  *
  * @param png whether to write each as PNG too
  * @returns the paths of the files
- * @throws EvaluationError, OutputError as {@link preparePlots} does
+ * @throws EvaluationError, OutputError as {@link preparePictures} does
  */
-export async function writePlots(folder: string, { rows, gates, png }: Pictured & { png: boolean }): Promise<string[]> {
-  await preparePlots(folder, { png });
-  const files: string[] = [];
-  for (const [name, spec] of Object.entries(plots({ rows, gates }))) {
-    const svg = await render(spec);
-    const pictures: [string, string | Uint8Array][] = [
-      [`${name}.svg`, svg],
-      ...(png ? [[`${name}.png`, await rasterize(svg)] as [string, Uint8Array]] : []),
-    ];
-    for (const [file, content] of pictures) {
-      files.push(join(folder, file));
-      await writeOutput(join(folder, file), content);
-    }
-  }
-  return files;
+export function writePlots(folder: string, { rows, gates, png }: Pictured & { png: boolean }): Promise<string[]> {
+  return writePictures(folder, plots({ rows, gates }), { png });
 }
 
 /** The pictures by name, as vega-lite describes them. */
@@ -54,13 +28,6 @@ export function plots({ rows, gates }: Pictured): Record<string, TopLevelSpec> {
     ...(gates && { gates: gateMap(gates) }),
   };
 }
-
-const config = {
-  font: 'Arial, Helvetica, DejaVu Sans, sans-serif',
-  background: 'white',
-  view: { stroke: null },
-  header: { titleFontSize: 12, labelFontSize: 12 },
-} as const;
 
 /** Bad to good; told apart by people who do not see red or green as others do, and in grey. */
 const scheme = 'viridis';
@@ -200,37 +167,4 @@ function gateMap(pattern: GatePatternJson): TopLevelSpec {
       color: { field: 'gate', type: 'quantitative', scale: { domain: [0, 1], scheme }, title: 'gate' },
     },
   };
-}
-
-/** A description as SVG, drawn without a browser. */
-async function render(spec: TopLevelSpec): Promise<string> {
-  const [{ parse, View }, { compile }] = await Promise.all([loadVega(), loadVegaLite()]);
-  const view = new View(parse(compile(spec).spec), { renderer: 'none' });
-  try {
-    return await view.toSVG();
-  } finally {
-    view.finalize();
-  }
-}
-
-async function rasterize(svg: string): Promise<Uint8Array> {
-  const { Resvg } = await loadResvg();
-  return new Resvg(svg, { fitTo: { mode: 'zoom', value: 2 } }).render().asPng();
-}
-
-// Packages that are large and needed by few, so they may have been left out.
-const loadVega = () => optional('vega', () => import('vega'));
-const loadVegaLite = () => optional('vega-lite', () => import('vega-lite'));
-const loadResvg = () => optional('@resvg/resvg-js', () => import('@resvg/resvg-js'));
-
-async function optional<T>(name: string, load: () => Promise<T>): Promise<T> {
-  try {
-    return await load();
-  } catch (error) {
-    throw new EvaluationError(`Pictures need the package ${name}: "npm install ${name}" (${textOf(error)}).`);
-  }
-}
-
-function textOf(error: unknown): string {
-  return error instanceof Error ? error.message : String(error);
 }

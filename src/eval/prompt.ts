@@ -1,8 +1,7 @@
 import { EvaluationError } from '../errors.ts';
 import { Encoder, type Tokenizer } from '../synthetic/encoder.ts';
 import type { Frame } from './frame.ts';
-import { haystack } from '../synthetic/haystack.ts';
-import { sentence } from '../synthetic/language.ts';
+import { haystack, prose } from '../synthetic/haystack.ts';
 import type { Random } from '../synthetic/random.ts';
 
 /** What streaming heads see in any of the modes that a prompt is for. */
@@ -26,6 +25,9 @@ export type Question = {
   answer: string;
 };
 
+/** What is hidden in a haystack, and where among the places that are allowed, 0 to 1. null: at random; those that have no place of their own keep their order. */
+export type Hidden = { text: string; depth: number | null };
+
 /** Puts prompts together in tokens, each of exactly the length that is asked for. */
 export class PromptWriter {
   readonly encoder: Encoder;
@@ -45,28 +47,63 @@ export class PromptWriter {
    * @param depth where the one statement is among the places that are allowed, 0 to 1; null: at random, as where there are several
    * @throws EvaluationError where the length has no room
    */
-  withStatements(length: number, parts: Question, statements: readonly string[], depth: number | null, random: Random): Int32Array {
-    const { head, tail } = this.#ends({ ...parts, intro: parts.intro + sentence(random) });
-    const inserted = statements.map((text) => this.encoder.next(` ${text}`));
-    const room = length - head.length - tail.length - inserted.flat().length;
+  withStatements(
+    length: number,
+    parts: Question,
+    statements: readonly string[],
+    depth: number | null,
+    random: Random,
+    filler = prose,
+  ): Int32Array {
+    const tail = this.question(parts);
+    const hidden = statements.map((text) => ({ text, depth: statements.length === 1 ? depth : null }));
+    return Int32Array.from([...this.haystack({ length, tail: tail.length }, parts.intro, hidden, random, filler), ...tail]);
+  }
+
+  /**
+   * What stands before the question: a haystack with statements in it. No head that streams sees any of them from the question on.
+   *
+   * @param size tokens of the prompt, and of the question at its end
+   * @throws EvaluationError where the length has no room
+   */
+  haystack(
+    { length, tail }: { length: number; tail: number },
+    intro: string,
+    hidden: readonly Hidden[],
+    random: Random,
+    filler = prose,
+  ): number[] {
+    const head = this.#head(intro + filler.unit(random));
+    const inserted = hidden.map(({ text }) => this.encoder.next(filler.join + text));
+    const room = length - head.length - tail - inserted.flat().length;
     const first = Math.max(0, this.#sight.sink - head.length);
     const last = room - this.#sight.window;
-    const { tokens, gaps } = room > 0 ? haystack(room, this.encoder, random) : { tokens: [], gaps: [] };
+    const { tokens, gaps } = room > 0 ? haystack(room, this.encoder, random, filler) : { tokens: [], gaps: [] };
     const allowed = gaps.filter((gap) => gap >= first && gap <= last);
     if (allowed.length === 0) throw this.#tooShort(length, length - room + first + this.#sight.window);
 
-    const single = depth !== null && inserted.length === 1;
-    const places = single
-      ? [allowed[Math.round(depth * (allowed.length - 1))] ?? 0]
-      : inserted.map(() => random.pick(allowed)).sort((a, b) => a - b);
+    const drawn = hidden.filter(({ depth }) => depth === null).map(() => random.pick(allowed));
+    const inOrder = drawn.sort((a, b) => a - b).values();
+    const placed = hidden
+      .map(({ depth }, index) => ({
+        place: (depth === null ? inOrder.next().value : allowed[Math.round(depth * (allowed.length - 1))]) ?? 0,
+        tokens: inserted[index] ?? [],
+      }))
+      .sort((a, b) => a.place - b.place);
     // A list of pieces: a long one's tokens are more than a call can have arguments.
     const body: number[][] = [];
     let done = 0;
-    places.forEach((place, index) => {
-      body.push(tokens.slice(done, place), inserted[index] ?? []);
+    for (const { place, tokens: statement } of placed) {
+      body.push(tokens.slice(done, place), statement);
       done = place;
-    });
-    return Int32Array.from([...head, ...body.flat(), ...tokens.slice(done), ...tail]);
+    }
+    return [...head, ...body.flat(), ...tokens.slice(done)];
+  }
+
+  /** What stands after a text: the question about it, and the answer's first words. */
+  question({ question, answer }: Omit<Question, 'intro'>): number[] {
+    const { after, chat } = this.#frame;
+    return chat ? [...this.encoder.next(question), ...after, ...this.answer(answer)] : this.encoder.next(question + answer);
   }
 
   /**
@@ -76,7 +113,7 @@ export class PromptWriter {
    * @throws EvaluationError where the length has no room
    */
   withList(length: number, parts: Question, items: (room: number) => string[]): Int32Array {
-    const { head, tail } = this.#ends(parts);
+    const [head, tail] = [this.#head(parts.intro), this.question(parts)];
     const room = length - head.length - tail.length;
     const pieces = room > 0 ? items(room) : [];
     if (pieces.length === 0) throw this.#tooShort(length, length - room);
@@ -103,11 +140,8 @@ export class PromptWriter {
     return this.#frame.chat ? this.encoder.opening(text.trimStart()) : this.encoder.next(text);
   }
 
-  #ends({ intro, question, answer }: Question): { head: number[]; tail: number[] } {
-    const { before, after, chat } = this.#frame;
-    const head = [...before, ...this.encoder.opening(intro)];
-    const tail = chat ? [...this.encoder.next(question), ...after, ...this.answer(answer)] : this.encoder.next(question + answer);
-    return { head, tail };
+  #head(intro: string): number[] {
+    return [...this.#frame.before, ...this.encoder.opening(intro)];
   }
 
   #tooShort(length: number, least: number): EvaluationError {

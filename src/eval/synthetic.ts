@@ -1,3 +1,4 @@
+import { codeFunction } from '../synthetic/code.ts';
 import { fill, keys, list, texts, value, type TaskTexts } from '../synthetic/language.ts';
 import type { PromptWriter, Question } from './prompt.ts';
 import type { Random } from '../synthetic/random.ts';
@@ -6,57 +7,75 @@ import type { Expected } from './scoring.ts';
 /** A prompt before it is written: what is asked for, and what writes the prompt in a number of tokens. */
 export type Sketch = { expected: Expected; write: (writer: PromptWriter, length: number, depth: number | null) => Int32Array };
 
-/** A task whose prompts are made up: one of RULER's families (arXiv 2404.06654), or DuoAttention's passkeys (arXiv 2410.10819). */
+/** What a haystack hides, in this order, and what asks for it. */
+export type Fact = { statements: readonly string[]; question: Question; expected: Expected };
+
+/** A fact made of some of these words. */
+export type FactMaker = (random: Random, words: readonly string[]) => Fact;
+
+/** A task whose prompts are made up: one of RULER's families (arXiv 2404.06654), DuoAttention's passkeys (arXiv 2410.10819), or a look-up in source code. */
 export type SyntheticTask = {
   /** Whether its one needle is put at given depths. */
   hasDepth: boolean;
   sketch: (random: Random) => Sketch;
+  /** Makes a fact that can lie in a haystack beside those of other tasks. None where the question is about all of the text, or would be about others' facts, too. */
+  fact?: FactMaker;
 };
 
 export const syntheticTasks: Readonly<Record<string, SyntheticTask>> = {
-  needle: { hasDepth: true, sketch: needles('needle') },
-  'multi-key': { hasDepth: false, sketch: needles('multi-key') },
-  'multi-value': { hasDepth: false, sketch: multiValue },
-  'multi-query': { hasDepth: false, sketch: needles('multi-query') },
-  passkey: { hasDepth: true, sketch: passkey },
-  'multi-passkey': { hasDepth: false, sketch: multiPasskey },
-  'variable-tracking': { hasDepth: false, sketch: variableTracking },
+  needle: hidden(needles('needle'), { hasDepth: true }),
+  'multi-key': hidden(needles('multi-key')),
+  'multi-value': hidden(multiValue),
+  'multi-query': hidden(needles('multi-query')),
+  passkey: { hasDepth: true, sketch: hidden(passkey).sketch }, // it has no name, so a text has but one
+  'multi-passkey': hidden(multiPasskey),
+  'variable-tracking': hidden(variableTracking),
   'common-words': { hasDepth: false, sketch: commonWords },
   'frequent-words': { hasDepth: false, sketch: frequentWords },
+  'code-argument': { hasDepth: true, sketch: codeArgument },
 };
+
+/** A task of one fact in a haystack. */
+function hidden(fact: FactMaker, { hasDepth = false } = {}): SyntheticTask & { fact: FactMaker } {
+  const sketch = (random: Random): Sketch => {
+    const { statements, question, expected } = fact(random, keys);
+    return { expected, write: (writer, length, depth) => writer.withStatements(length, question, statements, depth, random) };
+  };
+  return { hasDepth, sketch, fact };
+}
 
 // --- needles: statements in a haystack ---
 
 type Needle = { name: string; value: string };
 
 /** Needles with different keys; `asked` of them are asked for. */
-function needles(task: string): (random: Random) => Sketch {
-  return (random) => {
+function needles(task: string): FactMaker {
+  return (random, words) => {
     const t = texts(task);
-    const all = random.sample(keys, t.needles).map((key): Needle => ({ name: key, value: value(random) }));
+    const all = random.sample(words, t.needles).map((key): Needle => ({ name: key, value: value(random) }));
     const asked = random.sample(all, t.asked);
-    return inHaystack(t, all.map(statement(t)), asked, { key: asked[0]?.name ?? '', keys: list(asked.map(({ name }) => name)) }, random);
+    return inHaystack(t, all.map(statement(t)), asked, { key: asked[0]?.name ?? '', keys: list(asked.map(({ name }) => name)) });
   };
 }
 
 /** Several values of one key, all asked for. */
-function multiValue(random: Random): Sketch {
+function multiValue(random: Random, words: readonly string[]): Fact {
   const t = texts('multi-value');
-  const name = random.pick(keys);
+  const name = random.pick(words);
   const all = different(t.needles, () => value(random)).map((value): Needle => ({ name, value }));
-  return inHaystack(t, all.map(statement(t)), all, { key: name }, random);
+  return inHaystack(t, all.map(statement(t)), all, { key: name });
 }
 
-function passkey(random: Random): Sketch {
+function passkey(random: Random): Fact {
   const t = texts('passkey');
   const all = [{ name: '', value: value(random) }];
-  return inHaystack(t, all.map(statement(t)), all, {}, random);
+  return inHaystack(t, all.map(statement(t)), all, {});
 }
 
-function multiPasskey(random: Random): Sketch {
+function multiPasskey(random: Random): Fact {
   const t = texts('multi-passkey');
   const all = t.names.slice(0, t.needles).map((name): Needle => ({ name, value: value(random) }));
-  return inHaystack(t, all.map(statement(t)), all, { name: all[0]?.name ?? '' }, random);
+  return inHaystack(t, all.map(statement(t)), all, { name: all[0]?.name ?? '' });
 }
 
 function statement(t: TaskTexts): (needle: Needle) => string {
@@ -64,20 +83,15 @@ function statement(t: TaskTexts): (needle: Needle) => string {
 }
 
 /** @param asked in the order of the answer */
-function inHaystack(
-  t: TaskTexts,
-  statements: readonly string[],
-  asked: readonly Needle[],
-  slots: Readonly<Record<string, string>>,
-  random: Random,
-): Sketch {
+function inHaystack(t: TaskTexts, statements: readonly string[], asked: readonly Needle[], slots: Readonly<Record<string, string>>): Fact {
   const text = asked.map(({ name, value }, index) => {
     const join = index === 0 ? '' : fill(t.join, { key: name, name });
     return join + fill(t.expected, { value });
   });
   return {
     expected: { text: text.join(''), parts: asked.map(({ value }) => value), kind: 'numbers' },
-    write: (writer, length, depth) => writer.withStatements(length, question(t, slots), statements, depth, random),
+    statements,
+    question: question(t, slots),
   };
 }
 
@@ -87,9 +101,9 @@ function question(t: TaskTexts, slots: Readonly<Record<string, string>>): Questi
 
 // --- variable tracking: chains of statements ---
 
-function variableTracking(random: Random): Sketch {
+function variableTracking(random: Random, words: readonly string[]): Fact {
   const t = texts('variable-tracking');
-  const names = random.sample(keys, t.chains * (t.hops + 1));
+  const names = random.sample(words, t.chains * (t.hops + 1));
   const values = different(t.chains, () => value(random));
   const chains = values.map((value, chain) => ({ value, variables: names.slice(chain * (t.hops + 1), (chain + 1) * (t.hops + 1)) }));
   const statements = chains.map(({ value, variables }) =>
@@ -103,7 +117,20 @@ function variableTracking(random: Random): Sketch {
   const text = path.map((variable) => fill(t.hop, { variable })).join('') + fill(t.expected, { value: asked.value });
   return {
     expected: { text, parts: [asked.value], kind: 'numbers' },
-    write: (writer, length) => writer.withStatements(length, question(t, { variable: last }), random.interleave(statements), null, random),
+    statements: random.interleave(statements),
+    question: question(t, { variable: last }),
+  };
+}
+
+// --- an argument of a call in source code ---
+
+function codeArgument(random: Random): Sketch {
+  const t = texts('code-argument');
+  const asked = codeFunction(random);
+  const filler = { join: '\n\n', unit: (random: Random) => codeFunction(random, asked.name).text };
+  return {
+    expected: { text: fill(t.expected, { value: asked.value }), parts: [asked.value], kind: 'numbers' },
+    write: (writer, length, depth) => writer.withStatements(length, question(t, asked), [asked.text], depth, random, filler),
   };
 }
 

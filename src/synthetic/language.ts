@@ -29,6 +29,7 @@ export type TaskTexts = {
 
 type LanguageJson = {
   haystack: { patterns: string[]; words: Record<string, string[]> };
+  code: { functions: string[] };
   keys: string[];
   value: { digits: number };
   tasks: Record<string, Partial<TaskTexts>>;
@@ -48,9 +49,17 @@ export function texts(task: string): TaskTexts {
   return { ...found, names: words(found.names ?? []) } as TaskTexts;
 }
 
+/** Functions of source code, with slots. */
+export const codePatterns: readonly string[] = json.code.functions;
+
+/** The words of the haystack that may stand in a slot of its sentences. */
+export function wordsOf(slot: string): readonly string[] {
+  return haystackWords.get(slot) ?? [];
+}
+
 /** One sentence of the haystack. */
 export function sentence(random: Random): string {
-  return random.pick(json.haystack.patterns).replaceAll(/\{(\w+)\}/g, (_, slot: string) => random.pick(haystackWords.get(slot) ?? []));
+  return random.pick(json.haystack.patterns).replaceAll(/\{(\w+)\}/g, (_, slot: string) => random.pick(wordsOf(slot)));
 }
 
 /** The digits of a needle's value; the first may be a 0. */

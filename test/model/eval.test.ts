@@ -5,6 +5,7 @@ import { join } from 'node:path';
 
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 
+import type { Difference } from '../../src/eval/differences.ts';
 import type { Row } from '../../src/eval/rows.ts';
 import { loadModel } from '../../src/index.ts';
 import { chequered, dist, longText, modelPath, patternOf, threads } from './setup.ts';
@@ -135,6 +136,21 @@ test('an interrupted run goes on where it was, and other settings are refused', 
   expect(other.stderr).toMatch(/results\.jsonl has results of other settings:\n {2}seed: 1 there, 2 here/);
 });
 
+test('tasks share haystacks, and variants are compared on them', { timeout: 180_000 }, () => {
+  const args = ['--task', 'needle,multi-key', '--shared', '--modes', 'full,streaming', '--against', 'full', '--json', '--lengths', '384'];
+  const { status, stdout } = evaluate(...args, ...short.slice(2));
+  expect(status).toBe(0);
+  const { rows: found, differences } = JSON.parse(stdout) as { rows: Row[]; differences: Difference[] };
+  expect(found.map(({ mode, task, depth, n }) => [mode, task, depth, n])).toEqual(
+    ['full', 'streaming'].flatMap((mode) => [
+      [mode, 'needle', 0, 1],
+      [mode, 'needle', 1, 1],
+      [mode, 'multi-key', null, 1],
+    ]),
+  );
+  expect(differences).toMatchObject([{ variant: 'streaming', against: 'full', of: 'made-up tasks', length: 384, tasks: 2, units: 1 }]);
+});
+
 test('perplexity is told by position', { timeout: 120_000 }, () => {
   const found = rows(
     '--task',
@@ -243,6 +259,7 @@ test.each([
   [['--depths', '2,3'], 2, /--depths needs/],
   [['--duo-sparsity', '1.5'], 2, /--duo-sparsity needs numbers from 0 to 1, got "1\.5"/],
   [['-ctk', 'f16,q8_0', '-ctv', 'f16,q8_0,q4_0'], 2, /-ctv needs one type, or one for each of the 2/],
+  [['--against', 'fulll'], 2, /--against needs a variant of this run, got "fulll"\. There are: full, streaming\./],
   [['--png'], 2, /--plot FOLDER/],
   [['--modes', 'duo'], 1, /No gates are known for .*--duo-gates FILE/],
   [['--lengths', '128'], 1, /A prompt of \d+ tokens has no room/],

@@ -70,6 +70,14 @@ describe('the settings that --resume compares', () => {
     expect(await settings()).toEqual(await settings());
   });
 
+  test('have the size of contexts and shared haystacks where they are asked for, and no word of them where not', async () => {
+    const plain = await settings();
+    expect(Object.keys(plain)).not.toContain('shared');
+    expect(await settings({ shared: false, contextSize: undefined })).toEqual(plain);
+    expect(await settings({ shared: true })).toEqual({ ...plain, shared: true });
+    expect(await settings({ contextSize: 1024 })).toEqual({ ...plain, contextSize: 1024 });
+  });
+
   test('have the sparsities as they are', async () => {
     expect((await settings({ modes: ['duo'] }))['variants']).toEqual([['duo 50%', 0.5, 'f16', 'f16', 1]]);
     expect((await settings({ modes: ['duo'], sparsities: [0.5004] }))['variants']).toEqual([['duo 50.04%', 0.5004, 'f16', 'f16', 1]]);
@@ -130,6 +138,25 @@ describe('what has no room is told before anything is run', () => {
       /A length of 512 tokens has no room for a prompt: its answer may take 512/,
     );
   });
+});
+
+test('contexts have the size that is asked for, or what their prompts need', async () => {
+  const { batches } = await planEvaluation(fakeModel(), { ...options, lengths: [256, 512], contextSize: 300 });
+  expect(batches.map(({ length, contextSize }) => [length, contextSize])).toEqual([
+    [256, 300],
+    [512, 512],
+  ]);
+});
+
+test('tasks share haystacks where they can; the others are as they are without', async () => {
+  const tasks = ['needle', 'passkey', 'multi-key', 'common-words'];
+  const { batches } = await planEvaluation(fakeModel(), { ...options, tasks, shared: true });
+  expect(batches.map(({ task, shared }) => [task, shared ?? false])).toEqual([
+    ['needle', true],
+    ['multi-key', true],
+    ['passkey', false],
+    ['common-words', false],
+  ]);
 });
 
 describe('a model that mixed heads do not apply to', () => {

@@ -181,6 +181,21 @@ describe('what is asked for', () => {
     expect(text.match(/Remember: \w+ \d{5}\./g)).toHaveLength(4);
   });
 
+  test('a function of the source code is there once, and passes what is expected; every other one could be asked about, too', () => {
+    for (let seed = 0; seed < 10; seed++) {
+      const { tokenizer, writer } = setUp();
+      const { expected, write } = sketch('code-argument', seed);
+      const text = tokenizer.detokenize(write(writer, 1500, 0.5));
+      const [, name = '', callee = ''] = /Question: which number does (\w+) pass to (\w+)\?/.exec(text) ?? [];
+      const functions = text.slice(0, text.lastIndexOf('\nQuestion')).split(/\n\n(?=def )/);
+      const asked = functions.filter((code) => code.startsWith(`def ${name}(`));
+      expect(asked).toHaveLength(1);
+      const calls = [...(asked[0] ?? '').matchAll(new RegExp(`${callee}\\(\\w+, (\\d{5})\\)`, 'g'))].map(([, passed]) => passed);
+      expect(calls).toEqual(expected.parts);
+      expect(functions.length).toBeGreaterThan(15);
+    }
+  });
+
   test('a chain of variables leads to its number', () => {
     const { tokenizer, writer } = setUp();
     const { expected, write } = sketch('variable-tracking');

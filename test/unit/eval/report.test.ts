@@ -22,6 +22,7 @@ afterEach(() => {
 });
 
 const rows = rowsOf([result()], [batch()], [duo], 1);
+const found = { rows, differences: [], gates: undefined };
 const nothing = { csv: undefined, plot: undefined, png: false };
 
 /** What is printed from now on. */
@@ -71,13 +72,13 @@ describe('before the work', () => {
 
 test('the rows are printed, then written', async () => {
   const printed = listen();
-  await report(rows, undefined, { ...nothing, csv: join(folder, 'rows.csv'), json: true });
+  await report(found, { ...nothing, csv: join(folder, 'rows.csv'), json: 'rows' });
   expect(JSON.parse(printed())).toEqual(rows);
   expect(readFileSync(join(folder, 'rows.csv'), 'utf8')).toMatch(/^mode,task,.*\nduo,needle,1024,.*\n$/);
 });
 
 test('rows that can no longer be written are printed all the same', async () => {
   const printed = listen();
-  await expect(report(rows, undefined, { ...nothing, csv: join(folder, 'none/rows.csv'), json: true })).rejects.toThrow(/ENOENT/);
+  await expect(report(found, { ...nothing, csv: join(folder, 'none/rows.csv'), json: 'rows' })).rejects.toThrow(/ENOENT/);
   expect(JSON.parse(printed())).toEqual(rows);
 });
