@@ -80,6 +80,12 @@ const flags = {
     value: 'FILE|auto|even',
     help: "gate pattern (default: the model's own, if it has one); even: every other head",
   },
+  rivals: {
+    names: ['--rivals'],
+    kind: 'text',
+    value: 'FILE,FILE,...',
+    help: 'other gate patterns, each in mode duo beside the gates',
+  },
   duoBudget: {
     names: ['--duo-budget'],
     kind: 'text',
@@ -130,7 +136,10 @@ export const evalCommand: Command = {
     if (given.png && given.plot === undefined)
       throw new UsageError('--png says how to write pictures: name their folder with --plot FOLDER.');
     const outputs = outputsOf(given);
-    await prepareOutputs(outputs, [modelPath(given), ...[options.file, options.gates].filter((path) => path !== undefined)]);
+    await prepareOutputs(outputs, [
+      modelPath(given),
+      ...[options.file, options.gates, ...(options.rivals ?? [])].filter((path) => path !== undefined),
+    ]);
     const programs = options.tasks.some(runsPrograms) ? await ProgramRunner.find() : undefined;
     if (programs?.hasNetwork)
       warn([{ message: 'programs that the model writes can reach the network: unshare cannot take it from them here.' }]);
@@ -190,6 +199,7 @@ function evaluationOptions(given: EvalFlags): EvaluationOptions {
     tasks: taskList(given.task) ?? ['needle'],
     modes: different('--modes', choices('--modes', given.modes, modes)),
     gates: duoGates === undefined || duoGates === 'auto' || duoGates === 'even' ? duoGates : resolveUserPath(duoGates),
+    rivals: texts('--rivals', given.rivals)?.map(resolveUserPath),
     sparsities:
       numbers('--duo-sparsity', given.duoSparsity, 'numbers from 0 to 1', (value) => value >= 0 && value <= 1) ??
       (given.duoBudget === undefined ? [0.5] : []),

@@ -4,7 +4,7 @@ import { basename } from 'node:path';
 
 import type { CacheType } from '../core/cache-types.ts';
 import type { PlanOptions } from '../core/option-types.ts';
-import { EvaluationError } from '../errors.ts';
+import { EvaluationError, OptionError } from '../errors.ts';
 import type { GatePatternJson } from '../core/duo.ts';
 import { readGates } from '../gates/read.ts';
 import type { Model } from '../gates/model.ts';
@@ -57,6 +57,8 @@ export type EvaluationOptions = {
   budgets?: readonly (number | string)[] | undefined;
   /** Steps of streaming heads' windows: 1 is strict. */
   chunks: readonly number[];
+  /** Files of other gates, each in mode duo, too. */
+  rivals?: readonly string[] | undefined;
   sink?: number | undefined;
   recent?: number | undefined;
   types: readonly { typeK: CacheType; typeV: CacheType }[];
@@ -109,13 +111,27 @@ export async function planEvaluation(model: Model, options: EvaluationOptions): 
   if (!gates && modes.some((mode) => mode === 'duo' || mode === 'inverted')) throw noGates(model);
 
   const asked = { sink: options.sink, recent: options.recent };
-  const all = variants({ ...options, budgets: options.budgets ?? [], modes, gates, kvHeads: gatedHeads, sink, recent, asked });
+  const common = { ...options, budgets: options.budgets ?? [], kvHeads: gatedHeads, sink, recent, asked };
+  const rivals = await Promise.all((options.rivals ?? []).map(async (file) => ({ file, pattern: (await readGates(file)).toJSON() })));
+  const all = [
+    ...variants({ ...common, modes, gates }),
+    ...rivals.flatMap(({ file, pattern }) =>
+      variants({ ...common, modes: ['duo'], gates: withoutWindows(pattern, options) }).map((variant) => ({
+        ...variant,
+        label: `${variant.label} of ${basename(file)}`,
+      })),
+    ),
+  ];
+  const names = rivals.map(({ file }) => basename(file));
+  const twice = names.find((name, index) => names.indexOf(name) < index);
+  if (twice !== undefined) throw new OptionError('rivals', twice, 'files of different names, which tell their rows apart');
   for (const { typeK, typeV, duo } of all) {
     const plan = { ...options.plan, typeK, typeV };
     if (duo) await requireMixedHeads(model, { ...plan, duo: duo(0) }, 'llama-duo eval --modes full measures it with full heads.');
     else await model.planContext(plan);
   }
-  const sight = sightOf({ sink, recent, chunk: Math.max(...options.chunks) });
+  const windows = rivals.map(({ pattern }) => withoutWindows(pattern, options).windows?.flat());
+  const sight = sightOf({ sink, recent: Math.max(recent, ...windows.map((own) => widest(own) ?? 0)), chunk: Math.max(...options.chunks) });
   const frame = options.chat ? await chatFrame(model) : rawFrame(model);
   const { lengths, depths, samples = defaultSamples, seed, extraTokens = 0 } = options;
   const tasks = [...new Set(options.tasks.flatMap((task) => (task === 'ruler' ? ruler : [task])))];
@@ -151,6 +167,7 @@ export async function planEvaluation(model: Model, options: EvaluationOptions): 
     tasks,
     variants: all.map(({ label, sparsity, typeK, typeV, chunk }) => [label, sparsity, typeK, typeV, chunk]),
     gates: gates ? digest(JSON.stringify([gates.gates, ...(options.budgets?.length ? [gates.losses, gates.cacheTypes] : [])])) : 'none',
+    ...(rivals.length > 0 && { rivals: digest(JSON.stringify(rivals.map(({ pattern }) => pattern))) }),
     sink,
     recent,
     chunks: options.chunks,

@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 
 import type { Model } from '../../../src/index.ts';
+import { evenGates, inverted } from '../../../src/eval/modes.ts';
 import { planEvaluation, type EvaluationOptions } from '../../../src/eval/plan.ts';
 import type { Settings } from '../../../src/eval/store.ts';
 import { WordTokenizer } from './word-tokenizer.ts';
@@ -157,6 +158,33 @@ test('tasks share haystacks where they can; the others are as they are without',
     ['passkey', false],
     ['common-words', false],
   ]);
+});
+
+describe('rivals', () => {
+  /** A pattern of the fake model's shape. */
+  function pattern(name: string, more: object = {}): string {
+    write(name, JSON.stringify({ ...inverted(evenGates(fakeModel().info.gatedHeads)), ...more }));
+    return join(folder, name);
+  }
+
+  test('are each in mode duo, with their names', async () => {
+    const rivals = [pattern('a.json'), pattern('b.json')];
+    const { variants, settings } = await planEvaluation(fakeModel(), { ...options, rivals, modes: ['full', 'duo'] });
+    expect(variants.map(({ label }) => label)).toEqual(['full', 'duo 50%', 'duo 50% of a.json', 'duo 50% of b.json']);
+    expect(variants[2]?.duo?.(0)).toMatchObject({ gates: inverted(evenGates(fakeModel().info.gatedHeads)) });
+    expect(settings).not.toEqual((await planEvaluation(fakeModel(), { ...options, rivals: [rivals[0] ?? ''] })).settings);
+  });
+
+  test('of one name would have the same rows', async () => {
+    const rivals = [pattern('x/a.json'), pattern('y/a.json')];
+    await expect(planEvaluation(fakeModel(), { ...options, rivals })).rejects.toThrow('files of different names');
+  });
+
+  test('with larger windows keep facts out of them, too', async () => {
+    const shape = evenGates(fakeModel().info.gatedHeads);
+    const wide = pattern('wide.json', { llamaDuoPattern: 2, windows: shape.gates.map((layer) => layer.map(() => 4096)) });
+    await expect(planEvaluation(fakeModel(), { ...options, recent: undefined, rivals: [wide] })).rejects.toThrow('has no room for');
+  });
 });
 
 describe('a model that mixed heads do not apply to', () => {
