@@ -56,7 +56,7 @@ export class ProgramRunner {
     const unshare = onPath('unshare');
     for (const options of unshare === undefined ? [] : namespaces) {
       const isolation = [unshare ?? '', ...options];
-      const [command = '', ...args] = [...isolation, python, '-I', '-c', 'pass'];
+      const [command, ...args] = [...isolation, python, '-I', '-c', 'pass'];
       const works = await call(command, args, { env: {} }).then(
         () => true,
         () => false,

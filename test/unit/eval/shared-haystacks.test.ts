@@ -45,7 +45,7 @@ async function prompts(index: number): Promise<{ task: string; depth: number | n
         haystack = tokens;
         return Promise.resolve({ sequence: { generate }, read: { tokens: 0, seconds: 0 } });
       };
-      await item(index).run({} as Context, { kept: { holding } as unknown as KeptHaystack });
+      await item(index).run({} as unknown as Context, { kept: { holding } as unknown as KeptHaystack });
     }
   }
   return found;
