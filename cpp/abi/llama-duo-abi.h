@@ -176,7 +176,7 @@ LLAMA_DUO_API int32_t llama_duo_calibrate(uint32_t model, const void * json, int
 //   "sequences"?: integer >= 1, "batchSize"?: integer >= sequences, "ubatchSize"?, "threads"?, "threadsBatch"?, "typeK"?, "typeV"?: "f32" | "f16" |
 //   "bf16" | "q8_0" | ..., "flashAttention"?: "auto" | "on" | "off", "duo"?: { "gates"?: "auto" | path | pattern object, "sparsity"?, "threshold"?,
 //   "budget"?: number (up to 1 a share of the bytes of a full f16 cache, above it bytes: the pattern's losses decide on heads, windows and, where both are f16, on
-//   types; with "recent", or where there are none, as few of the lowest gates as fit stream; no sparsity or threshold beside it), "sink"?, "recent"?, "chunk"? }, "loras"?: [{ "lora": handle, "scale"?: number (1) }] (adapters of this model), "speculative"?: SPECULATIVE }
+//   types; with "recent", or where there are none, the heads with the lowest gates stream, no more of them than have to; no sparsity or threshold beside it), "sink"?, "recent"?, "chunk"? }, "loras"?: [{ "lora": handle, "scale"?: number (1) }] (adapters of this model), "speculative"?: SPECULATIVE }
 // SPECULATIVE: the same is generated, faster where drafts are often right and several tokens take little longer than one: tokens that may come next are
 //   drafted, and all of a draft are computed together.
 //   { "draft"?: handle of a small model with the same vocabulary (another is refused with code "unsupported", which says in what it differs), "lookup"?:

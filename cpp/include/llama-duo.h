@@ -25,7 +25,7 @@ struct llama_duo_params {
     float threshold;  // a head with a gate of at least this keeps its whole cache
 
     // Instead of both: what the cache of all sequences may take. Up to 1 a share of what a full f16 cache takes, above it bytes; negative: not given. Heads, windows and,
-    // where type_k and type_v are f16, types are those that lose least of what was measured. With recent, or without losses: as few of the lowest gates as fit stream.
+    // where type_k and type_v are f16, types are those that lose least of what was measured. With recent, or without losses, the lowest gates stream, no more than have to.
     double budget;
 
     // A streaming head's visible keys; a negative value means the pattern's own, which may have sinks a layer and windows a head, else 64, 256 and 1.

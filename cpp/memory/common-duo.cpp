@@ -104,7 +104,7 @@ void common_duo_add_args(const std::function<void(common_arg)> & add_opt) {
     add_opt(common_arg(
         {"--duo-budget"}, "SIZE",
         "mixed heads: what the KV cache may take, a share of a full f16 cache (0.3) or a size (4GiB); cache types (where -ctk and -ctv are f16), heads and windows are those that "
-        "lose least by what llama-duo calibrate has measured; with --duo-recent, or gates without losses, as few of the lowest gates as fit stream; instead of --duo-sparsity",
+        "lose least by what llama-duo calibrate has measured; with --duo-recent, or gates without losses, the heads with the lowest gates stream, no more of them than have to; instead of --duo-sparsity",
         [](common_params & params, const std::string & value) {
             params.duo.enabled = true;
             params.duo.budget = to_budget("--duo-budget", value);

@@ -192,8 +192,8 @@ export const duoTable = {
   budget: special<number | string>()({
     doc:
       "Instead of both: what the cache of all sequences may take. A share of the bytes of a full f16 cache, such as 0.3; or bytes, such as 2 ** 30 or '4GiB'. Heads, " +
-      'windows and, where both are f16, cache types are those that lose least by what calibration has measured. With `recent`, or gates without losses: as few ' +
-      'of the lowest gates as fit stream, and types stay.',
+      'windows and, where both are f16, cache types are those that lose least by what calibration has measured. With `recent`, or gates without losses: the ' +
+      'heads with the lowest gates stream, no more of them than have to, and types stay.',
     type: 'number | string',
     accepts: (value) => budgetNumber(value) !== undefined,
     expected: "a share of a full f16 cache, such as 0.3, or a size, such as '4GiB'",

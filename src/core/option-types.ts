@@ -84,7 +84,7 @@ export type DuoOptions = HeadChoice & {
   /**
    * Instead of both: what the cache of all sequences may take. A share of the bytes of a full f16 cache, such as 0.3; or bytes, such as 2 ** 30 or '4GiB'.
    * Heads, windows and, where both are f16, cache types are those that lose least by what calibration has measured. With `recent`, or gates without
-   * losses: as few of the lowest gates as fit stream, and types stay.
+   * losses: the heads with the lowest gates stream, no more of them than have to, and types stay.
    */
   budget?: number | string | undefined;
   /** First tokens that a streaming head sees. Default: the pattern's, else 64. */
