@@ -69,7 +69,7 @@ duo::calibration_params make_params(calibration_method method, uint64_t seed) {
     p.recent    = 32;
     p.n_threads = 2;
     p.seed      = seed;
-    p.n_masks   = 24;
+    p.n_masks   = method == calibration_method::bosch ? 400 : 24; // of 8 heads, whose choices repeat and are measured once: a search of few may miss the head
     p.samples   = { make_sample(rng, 500), make_sample(rng, 420) };
     if (method == calibration_method::windows) {
         p.windows = { 8, 32 };
