@@ -1,4 +1,5 @@
-// An import, so that bundlers take the file along.
+// Imports, so that bundlers take the files along.
+import code from './code.json' with { type: 'json' };
 import language from './language.json' with { type: 'json' };
 import type { Random } from './random.ts';
 
@@ -29,13 +30,13 @@ export type TaskTexts = {
 
 type LanguageJson = {
   haystack: { patterns: string[]; words: Record<string, string[]> };
-  code: { functions: string[] };
   keys: string[];
   value: { digits: number };
   tasks: Record<string, Partial<TaskTexts>>;
 };
 
 const json: LanguageJson = language;
+const tasks: LanguageJson['tasks'] = { ...json.tasks, ...code.tasks };
 
 const haystackWords = new Map(Object.entries(json.haystack.words).map(([name, lines]) => [name, words(lines)]));
 
@@ -44,13 +45,13 @@ export const keys: readonly string[] = words(json.keys);
 
 /** A task's texts. */
 export function texts(task: string): TaskTexts {
-  const found = json.tasks[task];
-  if (!found) throw new Error(`language.json has no task ${task}`);
+  const found = tasks[task];
+  if (!found) throw new Error(`There are no texts of a task ${task}`);
   return { ...found, names: words(found.names ?? []) } as TaskTexts;
 }
 
 /** Functions of source code, with slots. */
-export const codePatterns: readonly string[] = json.code.functions;
+export const codePatterns: readonly string[] = code.functions.patterns;
 
 /** The words of the haystack that may stand in a slot of its sentences. */
 export function wordsOf(slot: string): readonly string[] {
