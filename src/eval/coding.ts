@@ -5,7 +5,7 @@ import { gunzipSync } from 'node:zlib';
 import type { Message } from '../core/message.ts';
 import { EvaluationError } from '../errors.ts';
 import type { Model } from '../gates/model.ts';
-import { templateTime } from './frame.ts';
+import { templateTime } from '../synthetic/turns.ts';
 import { answering, type Batch, type Item } from './item.ts';
 import type { ProgramRunner } from './programs.ts';
 

@@ -1,5 +1,6 @@
 import { EvaluationError } from '../errors.ts';
 import type { Model } from '../gates/model.ts';
+import { beginning, templateTime } from '../synthetic/turns.ts';
 
 /** What stands around a prompt's text: the token that begins a text and nothing else, or a chat template. */
 export type Frame = {
@@ -33,10 +34,3 @@ export async function chatFrame(model: Model): Promise<Frame> {
 }
 
 const placeholder = 'the place of the message';
-
-/** Templates that tell the date take it from here, so that a prompt is the same on every day. */
-export const templateTime = new Date('2024-07-26T12:00:00Z');
-
-function beginning({ info }: Model): number[] {
-  return info.addBos && info.bosToken !== null ? [info.bosToken] : [];
-}

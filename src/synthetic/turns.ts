@@ -24,7 +24,7 @@ export function plainTurns(model: Pick<CoreModel, 'info'>): Turns {
 export async function chatTurns(model: Pick<CoreModel, 'tokenize' | 'info' | 'chatPrompt'>): Promise<Turns> {
   if (model.info.chatTemplate === null) throw new OptionError('chat', true, 'false: the model has no template for messages');
   const messages = places.map((content, index) => ({ role: index % 2 === 0 ? ('user' as const) : ('assistant' as const), content }));
-  const { text } = await model.chatPrompt(messages, { now });
+  const { text } = await model.chatPrompt(messages, { now: templateTime });
   const [before, answering, asking, ...rest] = text.split(new RegExp(places.join('|')));
   if (before === undefined || answering === undefined || asking === undefined || rest.length !== 1) {
     throw new OptionError('chat', true, "false: the model's template does not show each message once, as it is");
@@ -35,9 +35,10 @@ export async function chatTurns(model: Pick<CoreModel, 'tokenize' | 'info' | 'ch
 
 const places = ['the place of the text', 'the place of an answer', 'the place of a question'];
 
-/** Templates that tell the date take it from here, so that a sample is the same on every day. */
-const now = new Date('2024-07-26T12:00:00Z');
+/** Templates that tell the date take it from here, so that what is made with them is the same on every day. */
+export const templateTime = new Date('2024-07-26T12:00:00Z');
 
-function beginning({ info }: Pick<CoreModel, 'info'>): number[] {
+/** The token that begins a text, where the model has one. */
+export function beginning({ info }: Pick<CoreModel, 'info'>): number[] {
   return info.addBos && info.bosToken !== null ? [info.bosToken] : [];
 }

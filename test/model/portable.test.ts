@@ -16,6 +16,9 @@ import { expectAlike, Packages, results, type Compared } from '../packages.ts';
 const packed = process.env['LLAMA_DUO_PACKAGES'];
 const hour = 3_600_000;
 
+/** What is asked of llama.cpp's tool under emulation. */
+const completion = 'completion -m model.gguf -p Once -n 4 -t 1 -c 256 --duo-sparsity 1 -no-cnv --no-warmup'.split(' ');
+
 describe.runIf(packed !== undefined)('packages for other computers', () => {
   let packages: Packages;
   let folder: string;
@@ -73,24 +76,7 @@ describe.runIf(packed !== undefined)('packages for other computers', () => {
     'llama.cpp’s tool runs on an emulated %s',
     { timeout: hour },
     (cpu) => {
-      const args = [
-        'completion',
-        '-m',
-        'model.gguf',
-        '-p',
-        'Once',
-        '-n',
-        '4',
-        '-t',
-        '1',
-        '-c',
-        '256',
-        '--duo-sparsity',
-        '1',
-        '-no-cnv',
-        '--no-warmup',
-      ];
-      const { status, stderr } = spawnSync('qemu-x86_64', ['-cpu', cpu, tool, ...args], { cwd: folder, encoding: 'utf8' });
+      const { status, stderr } = spawnSync('qemu-x86_64', ['-cpu', cpu, tool, ...completion], { cwd: folder, encoding: 'utf8' });
       expect({ status, stderr: status === 0 ? '' : stderr }).toEqual({ status: 0, stderr: '' });
     },
   );
@@ -211,24 +197,7 @@ describe.runIf(packed !== undefined)('packages for other computers', () => {
     });
 
     test('llama.cpp’s tool runs', { timeout: hour }, async () => {
-      const args = [
-        'completion',
-        '-m',
-        'model.gguf',
-        '-p',
-        'Once',
-        '-n',
-        '4',
-        '-t',
-        '1',
-        '-c',
-        '256',
-        '--duo-sparsity',
-        '1',
-        '-no-cnv',
-        '--no-warmup',
-      ];
-      expect((await emulated(['node_modules/@llama-duo/linux-arm64-tools/bin/llama', ...args])).length).toBeGreaterThan(4);
+      expect((await emulated(['node_modules/@llama-duo/linux-arm64-tools/bin/llama', ...completion])).length).toBeGreaterThan(4);
     });
   });
 
