@@ -12,6 +12,7 @@
 #include <algorithm>
 #include <cstring>
 #include <string>
+#include <thread>
 
 namespace duo {
 
@@ -153,6 +154,7 @@ void calibration_passes::decode(const std::vector<token> & tokens, outputs * out
             throw calibration_error(calibration_error::decode, "the model's final hidden states were seen for " + std::to_string(hidden.size()) + " tokens; expected " +
                     std::to_string(asked.size()));
         }
+        std::vector<std::pair<const float *, llama_token>> foretold;
         for (const size_t i : wanted) {
             const auto & row = hidden[{ seq[i], pos[i] }];
             if (row.size() != n_embd) {
@@ -160,11 +162,33 @@ void calibration_passes::decode(const std::vector<token> & tokens, outputs * out
                         std::to_string(n_embd));
             }
             out->hidden.insert(out->hidden.end(), row.begin(), row.end());
-            const float *     logits = llama_get_logits_ith(ctx.get(), int32_t(i));
-            const llama_token next   = tokens[begin + i].next;
-            out->logp.push_back(float(log_softmax(logits, n_vocab, next)));
-            out->correct.push_back(logits[next] == *std::max_element(logits, logits + n_vocab)); // none is likelier
+            foretold.push_back({ llama_get_logits_ith(ctx.get(), int32_t(i)), tokens[begin + i].next });
         }
+        if (out) {
+            look_up(foretold, n_vocab, *out);
+        }
+    }
+}
+
+// A vocabulary's exponentials take as long as a pass of a small model on a GPU, so the rows are shared out among threads.
+void calibration_passes::look_up(const std::vector<std::pair<const float *, llama_token>> & foretold, size_t n_vocab, outputs & out) const {
+    const size_t first = out.logp.size(), n_threads = std::min(foretold.size(), size_t(std::max(1, params.n_threads)));
+    out.logp.resize(first + foretold.size());
+    out.correct.resize(first + foretold.size());
+    const auto every_nth = [&](size_t begin) {
+        for (size_t i = begin; i < foretold.size(); i += n_threads) {
+            const auto [logits, next] = foretold[i];
+            out.logp[first + i]    = float(log_softmax(logits, n_vocab, next));
+            out.correct[first + i] = logits[next] == *std::max_element(logits, logits + n_vocab); // none is likelier
+        }
+    };
+    std::vector<std::thread> threads;
+    for (size_t t = 1; t < n_threads; ++t) {
+        threads.emplace_back(every_nth, t);
+    }
+    every_nth(0);
+    for (std::thread & t : threads) {
+        t.join();
     }
 }
 

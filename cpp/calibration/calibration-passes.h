@@ -40,6 +40,9 @@ public:
     // Reads each context once more behind itself, and takes it back.
     void repeat_contexts(const head_windows & windows);
 
+    // What is read into, for who looks at rows.
+    llama_context * context() const { return ctx.get(); }
+
     // Sees each layer's operator (GGML_OP_MIXED_ATTN), computed, while one of the above runs; null: none does. rope: the layer's last GGML_OP_ROPE
     // before it, of which only the parameters hold, or null.
     std::function<void(const ggml_tensor * op, const ggml_tensor * rope)> on_attention;
@@ -57,6 +60,9 @@ private:
 
     // Decodes in pieces of a ubatch. out: gets what is foretold.
     void decode(const std::vector<token> & tokens, outputs * out);
+
+    // Log-probabilities of tokens by the logits [n_vocab] that foretell them.
+    void look_up(const std::vector<std::pair<const float *, llama_token>> & foretold, size_t n_vocab, outputs & out) const;
 
     void save_contexts();
 

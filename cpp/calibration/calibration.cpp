@@ -210,7 +210,7 @@ void calibration::report(size_t n_tokens) {
 size_t calibration::tokens_of(calibration_method method) const {
     switch (method) {
         case calibration_method::windows:
-            return tokens_of_losses(losses_of_rounds() + n_rounds + (params.windows.size() - 1) * (heads.size() + 1), n_rounds) +
+            return tokens_of_losses(losses_of_rounds() + n_rounds + (params.windows.size() - 1) * (heads.size() + n_rounds / 2) + 1, n_rounds + 1 + (params.windows.size() - 1) * n_rounds / 2) +
                    2 * params.types.size() * (result.n_context + n_tail);
         case calibration_method::combined: return tokens_of(calibration_method::typical) + tokens_of(calibration_method::mass);
         case calibration_method::typical:
@@ -337,8 +337,8 @@ static double typical(const calibration_loss & l) { return std::exp(l.log_mse); 
 // First the largest window, in rounds after each of which the quarter of the heads that loses least keeps it for good: what a head is worth depends on which
 // others still see. A round's heads share what their going together was measured to change, in proportion to what each typically loses: a head's own change of a
 // few tokens says little, the typical loss ranks but has no unit that a cache type, which disturbs all tokens a little, shares. No loss is less than that of heads
-// that went in an earlier round, so that whoever adds up losses takes the heads in the same order. Then the smaller windows, each head's beside the half that has
-// the largest window.
+// that went in an earlier round, so that whoever adds up losses takes the heads in the same order. Then the smaller windows in the same manner, beside the half that
+// has the largest.
 calibration::scores calibration::ladder() {
     const size_t n_windows = params.windows.size();
     const int32_t largest  = params.windows.back();
@@ -411,14 +411,38 @@ calibration::scores calibration::ladder() {
     for (size_t i = 0; i < heads.size(); ++i) {
         loss_at(i, n_windows - 1) = float(at_largest[i]);
     }
+    // Smaller windows: what each head alone loses besides is a share of what the heads of a round lose together. Heads of later rounds, which see everything here,
+    // lose in the proportion of all that went.
+    std::vector<std::vector<double>> alone(n_windows - 1);
     set_contexts(half);
+    const double before = typical(loss(half));
+    for (size_t w = 0; w + 1 < n_windows; ++w) {
+        for (const head & h : heads) {
+            alone[w].push_back(std::max(0.0, typical(loss(with(half, h, params.windows[w]))) - before));
+        }
+    }
     for (size_t w = n_windows - 1; w-- > 0;) {
-        const double before = typical(loss(half)), nats = std::max(changed[n_rounds / 2], order_step) / before;
+        head_windows together = half;
+        double so_far = changed[n_rounds / 2], sum_alone = before;
+        std::vector<double> besides(heads.size(), NAN);
+        for (size_t round = 0; round < n_rounds / 2; ++round) {
+            double sum = 0;
+            for (const auto & [d, i] : gone[round]) {
+                together[heads[i].il][heads[i].ih] = params.windows[w];
+                sum += alone[w][i];
+            }
+            set_contexts(together); // what the heads do to the context's rows counts
+            const double now = std::max(so_far, loss(together).change - noise);
+            for (const auto & [d, i] : gone[round]) {
+                besides[i] = (now - so_far) * (sum > 0 ? alone[w][i] / sum : 1.0 / double(gone[round].size()));
+            }
+            sum_alone += sum;
+            so_far     = now;
+        }
         for (size_t i = 0; i < heads.size(); ++i) {
-            // a head that sees everything here loses what the largest window costs it besides
-            const double d   = nats * (typical(loss(with(half, heads[i], params.windows[w]))) - before);
-            const bool   has = half[heads[i].il][heads[i].ih] == largest;
-            loss_at(i, w) = std::max(loss_at(i, w + 1), float(has ? at_largest[i] + std::max(0.0, d) : d));
+            const bool   early = !std::isnan(besides[i]);
+            const double d     = early ? at_largest[i] + besides[i] : alone[w][i] * std::max(so_far, order_step) / sum_alone;
+            loss_at(i, w) = std::max(loss_at(i, w + 1), float(d));
         }
     }
 
