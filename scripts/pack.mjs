@@ -5,7 +5,7 @@
 //   --platform    linux-x64 or linux-arm64, as often as wanted (default on linux-x64: both; elsewhere this computer's own)
 //   --local       the local build (build/) instead of one for other computers: quick, for tests
 //   --no-tools    without llama.cpp's tool
-//   --cuda        also the CUDA package of linux-x64, which takes 11 hours of one core to compile
+//   --cuda        also the CUDA package of linux-x64, which takes about five hours of one core to compile
 //   --repository  what the packages name as their source; GITHUB_REPOSITORY where that is set
 //   --out         where the tarballs go
 //
