@@ -3,7 +3,7 @@
 // Clang compiles for other processors as it does for this one, with the C and C++ libraries that Debian has for them; binutils for them come with those.
 //
 // Debian 11 brings Clang 16, the oldest compiler with all instructions that the variants of the CPU backend use. CMake is PyPI's, because Debian 11's is too old. OpenSSL is
-// Debian 13's source, since Debian 11's OpenSSL gets no more fixes; it is linked statically.
+// Debian 13's source, since Debian 11's OpenSSL gets no more fixes; it is linked statically. CUDA is PyPI's, and is fetched when its package is built.
 
 import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -43,6 +43,9 @@ export function portableBuild(name) {
   return join(root, platform(name).build);
 }
 
+/** The folder of the build with CUDA, which linux-x64 has. */
+export const portableCudaBuild = join(root, 'build-package-cuda');
+
 /**
  * What is read from files of a platform: binutils understand their own processors alone.
  * @param {string} name
@@ -61,6 +64,21 @@ export function systemLibrariesOf(name) {
 
 const packages = ['ca-certificates', 'clang-16', 'g++', 'g++-aarch64-linux-gnu', 'make', 'ninja-build', 'ccache', 'perl', 'dpkg-dev'];
 const cmake = '3.31.6';
+
+/** CUDA 13.0: the compiler, and the libraries that the package links. */
+export const cudaVersion = '13.0';
+const cudaRuntime = '13.0.96';
+const cudaWheels = [
+  'nvidia-cuda-nvcc==13.0.88',
+  'nvidia-cuda-crt==13.0.88',
+  'nvidia-nvvm==13.0.88',
+  'nvidia-cuda-cccl==13.0.85',
+  `nvidia-cuda-runtime==${cudaRuntime}`,
+  'nvidia-cublas==13.1.0.3',
+];
+const cudaFolder = join(folder, 'opt/cuda');
+const cudaToolkit = '/opt/cuda/nvidia/cu13';
+const cudaLicence = `nvidia_cuda_runtime-${cudaRuntime}.dist-info/licenses/License.txt`;
 
 /** Nothing that a client of HTTPS does not need. */
 const opensslOptions =
@@ -128,6 +146,36 @@ function makeRoot(say) {
 }
 
 /**
+ * Puts CUDA into the root unless it is there. Its wheels are made for programs that run, and lack what only a linker looks for: the names without a version, and a
+ * library in the driver's place.
+ * @param {(message: string) => void} say
+ */
+function addCuda(say) {
+  const stamp = join(cudaFolder, 'ready');
+  const wanted = cudaWheels.join(' ');
+  if (existsSync(stamp) && readFileSync(stamp, 'utf8') === wanted) return;
+  rmSync(cudaFolder, { recursive: true, force: true });
+  say(`CUDA: ${wanted}`);
+  const platforms = ['manylinux2014_x86_64', 'manylinux_2_27_x86_64'].flatMap((tag) => ['--platform', tag]);
+  passThrough('python3', [
+    ...['-m', 'pip', 'install', '--quiet', '--no-deps', '--only-binary', ':all:'],
+    ...[...platforms, '--target', cudaFolder, ...cudaWheels],
+  ]);
+  inRoot(
+    [
+      `cd ${cudaToolkit}`,
+      'ln -s lib lib64',
+      'for name in cudart cublas cublasLt; do ln -s lib$name.so.13 lib/lib$name.so; done',
+      'mkdir lib/stubs',
+      // what cuda.h declares, under the names that its macros give
+      "g++ -E include/cuda.h | sed -n 's/^ *CUresult *\\(cu[A-Za-z0-9_]*\\)(.*/void \\1(void) {}/p' | sort -u > lib/stubs/cuda.c",
+      'gcc -w -shared -Wl,-soname,libcuda.so.1 -o lib/stubs/libcuda.so lib/stubs/cuda.c',
+    ].join(' && '),
+  );
+  writeFileSync(stamp, wanted);
+}
+
+/**
  * Runs a command in the root, with this repository where it is outside. The mounts are the command's own, and end with it.
  * @param {string} command
  */
@@ -155,7 +203,25 @@ function quote(text) {
  * @param {(message: string) => void} say
  */
 export function buildInDebian(name, targets, say) {
-  const { build } = platform(name);
+  buildPreset(`package-${name}`, portableBuild(name), targets, say);
+}
+
+/**
+ * Builds the library of linux-x64 with CUDA there, and what looks for a GPU.
+ * @param {(message: string) => void} say
+ */
+export function buildCudaInDebian(say) {
+  buildPreset('package-linux-x64-cuda', portableCudaBuild, ['llama-duo', 'cuda-probe'], say, addCuda);
+}
+
+/**
+ * @param {string} preset
+ * @param {string} build the preset's folder
+ * @param {string[]} targets
+ * @param {(message: string) => void} say
+ * @param {(say: (message: string) => void) => void} [addTools] what the root needs beside what all builds need
+ */
+function buildPreset(preset, build, targets, say, addTools) {
   if (process.platform !== 'linux' || process.arch !== 'x64' || process.getuid?.() !== 0) {
     throw new SetupError(
       'Packages for Linux are built in a Debian 11 of their own, for which this must be root on linux-x64 (sudo). --local packs the local build instead.',
@@ -163,12 +229,13 @@ export function buildInDebian(name, targets, say) {
   }
   requireTools(['debootstrap', 'chroot', 'unshare', 'python3']);
   makeRoot(say);
-  say(`building ${targets.join(' and ')} in ${join(root, build)}`);
+  addTools?.(say);
+  say(`building ${targets.join(' and ')} in ${build}`);
   inRoot(
     [
       `cd "${root}"`,
       `export CCACHE_BASEDIR="${root}" CCACHE_NOHASHDIR=1 CCACHE_DIR="${cache}/ccache-debian-11"`,
-      `cmake --preset package-${name}`,
+      `cmake --preset ${preset}`,
       `cmake --build ${build} --parallel "$(nproc)" --target ${targets.join(' ')}`,
     ].join(' && '),
   );
@@ -177,14 +244,16 @@ export function buildInDebian(name, targets, say) {
 /**
  * What that build is linked with.
  * @param {string} name the platform
+ * @param {{ cuda?: boolean }} [options]
  */
-export function linkedInDebian(name) {
+export function linkedInDebian(name, { cuda = false } = {}) {
   const openssl = join(folder, platform(name).openssl.prefix);
   const version = /MAJOR=(\d+)\nMINOR=(\d+)\nPATCH=(\d+)/.exec(readFileSync(join(openssl, 'VERSION.dat'), 'utf8'));
   if (!version) throw new SetupError(`${openssl}/VERSION.dat tells no version: delete ${folder}, and run this again.`);
   return {
     openssl: { version: version.slice(1).join('.'), text: readFileSync(join(openssl, 'LICENSE.txt'), 'utf8') },
     gcc: readFileSync(join(folder, 'usr/share/doc/gcc-10-base/copyright'), 'utf8'),
+    ...(cuda && { cuda: readFileSync(join(cudaFolder, cudaLicence), 'utf8') }),
   };
 }
 

@@ -18,12 +18,13 @@ const cudaLibraries = /^lib(cuda|cublas|cublasLt)\.so\.\d+$/;
 export function requirements(file, binutils = '') {
   const text = capture(`${binutils}objdump`, ['-p', file]);
   const libraries = [...text.matchAll(/^\s+NEEDED\s+(\S+)/gm)].map(([, name = '']) => name);
+  const folders = [...text.matchAll(/^\s+(?:RPATH|RUNPATH)\s+(\S+)/gm)].map(([, name = '']) => name);
   const versions = [...text.matchAll(/\s(GLIBC|GLIBCXX|CXXABI|GCC|OPENSSL)_(\d[\d.]*)$/gm)].map(([, family = '', version = '']) => ({
     family,
     version,
   }));
   const glibc = versions.filter(({ family }) => family === 'GLIBC').map(({ version }) => version);
-  return { libraries, families: new Set(versions.map(({ family }) => family)), glibc: glibc.sort(compareVersions).at(-1) ?? '0' };
+  return { libraries, folders, families: new Set(versions.map(({ family }) => family)), glibc: glibc.sort(compareVersions).at(-1) ?? '0' };
 }
 
 /**
@@ -45,10 +46,11 @@ export function exportedSymbols(file, binutils = '') {
  * @returns {string[]}
  */
 export function faults(file, { glibc, cuda = false, library = false, binutils = '' }) {
-  const { libraries, families, glibc: needed } = requirements(file, binutils);
+  const { libraries, folders, families, glibc: needed } = requirements(file, binutils);
   const others = libraries.filter((name) => !systemLibraries.test(name) && !(cuda && cudaLibraries.test(name)));
   const wrong = [];
   if (others.length > 0) wrong.push(`it needs ${others.join(', ')}, which not every system has`);
+  if (folders.length > 0) wrong.push(`it looks for libraries in ${folders.join(', ')}`);
   if (compareVersions(needed, glibc) > 0) wrong.push(`it needs glibc ${needed}, and packages promise ${glibc}`);
   for (const family of ['GLIBCXX', 'CXXABI', 'OPENSSL'])
     if (families.has(family)) wrong.push(`it takes symbols of ${family} from the system`);

@@ -1,22 +1,31 @@
 // Builds and packs everything that is published, into build/packages:
 //
-//   node scripts/pack.mjs [--platform PLATFORM] [--local] [--no-tools] [--cuda FOLDER] [--repository OWNER/NAME] [--out FOLDER]
+//   node scripts/pack.mjs [--platform PLATFORM] [--local] [--no-tools] [--cuda] [--repository OWNER/NAME] [--out FOLDER]
 //
 //   --platform    linux-x64 or linux-arm64, as often as wanted (default on linux-x64: both; elsewhere this computer's own)
 //   --local       the local build (build/) instead of one for other computers: quick, for tests
 //   --no-tools    without llama.cpp's tool
-//   --cuda        also the CUDA package, from a folder that `scripts/build-cuda.sh` built
+//   --cuda        also the CUDA package of linux-x64, which takes about five hours of one core to compile
 //   --repository  what the packages name as their source; GITHUB_REPOSITORY where that is set
 //   --out         where the tarballs go
 //
 // docs/releasing.md has the rest of a release.
 
-import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { mkdirSync, writeFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { parseArgs } from 'node:util';
-import { binutilsPrefix, buildInDebian, debianPlatforms, linkedInDebian, portableBuild } from './debian-root.mjs';
+import {
+  binutilsPrefix,
+  buildCudaInDebian,
+  buildInDebian,
+  cudaVersion,
+  debianPlatforms,
+  linkedInDebian,
+  portableBuild,
+  portableCudaBuild,
+} from './debian-root.mjs';
 import { requireNone, variantFaults } from './native-checks.mjs';
-import { pack, stageLibrary, stageMain, stageTools } from './packages.mjs';
+import { describeCuda, pack, stageLibrary, stageMain, stageTools } from './packages.mjs';
 import { root } from './places.mjs';
 import { passThrough, requireTools, runMain, SetupError } from './tools.mjs';
 
@@ -24,13 +33,20 @@ import { passThrough, requireTools, runMain, SetupError } from './tools.mjs';
 const say = (message) => console.error(`pack: ${message}`);
 
 function main() {
-  const { local = false, 'no-tools': noTools = false, cuda, repository = process.env['GITHUB_REPOSITORY'], out, ...asked } = parseOptions();
+  const {
+    local = false,
+    'no-tools': noTools = false,
+    cuda = false,
+    repository = process.env['GITHUB_REPOSITORY'],
+    out,
+    ...asked
+  } = parseOptions();
   const here = `${process.platform}-${process.arch}`;
   const possible = !local && here === 'linux-x64' ? debianPlatforms : [here];
   const platforms = asked.platform ?? possible;
   const unknown = platforms.find((platform) => !possible.includes(platform));
   if (unknown !== undefined) throw new SetupError(`--platform is ${unknown}: expected ${possible.join(' or ')}.`);
-  if (cuda !== undefined && !platforms.includes(here)) throw new SetupError(`--cuda is of ${here}, which --platform leaves out.`);
+  if (cuda && (local || !platforms.includes('linux-x64'))) throw new SetupError('--cuda is for linux-x64, and never of the local build.');
   const targets = ['llama-duo', ...(noTools ? [] : ['llama-app'])];
   const packages = out ? resolve(out) : join(root, 'build/packages');
   mkdirSync(packages, { recursive: true });
@@ -48,8 +64,8 @@ function main() {
       stageTools(folder(`${platform}-tools`), { ...native, repository });
       tarballs.push(pack(folder(`${platform}-tools`), packages, 'tools'));
     }
-    if (cuda !== undefined && platform === here) {
-      stageLibrary(folder(`${platform}-cuda`), { ...withCuda(native, cuda), repository });
+    if (cuda && platform === 'linux-x64') {
+      stageLibrary(folder(`${platform}-cuda`), { ...buildCuda(), repository });
       tarballs.push(pack(folder(`${platform}-cuda`), packages, 'cuda'));
     }
   }
@@ -95,17 +111,12 @@ function buildForOthers(platform, targets) {
   return { platform, build, portable: true, binutils: '', linked: {} };
 }
 
-/**
- * The same for the library with CUDA, which was built elsewhere.
- * @param {Native} native
- * @param {string} build
- */
-function withCuda(native, build) {
-  const description = join(build, 'cuda-package.json');
-  if (!existsSync(description)) throw new SetupError(`There is no ${description}: scripts/build-cuda.sh writes it.`);
-  const described = /** @type {unknown} */ (JSON.parse(readFileSync(description, 'utf8')));
-  const { licence, ...cuda } = /** @type {import('./packages.mjs').Cuda & { licence: string }} */ (described);
-  return { ...native, build, cuda, linked: { ...native.linked, cuda: licence } };
+/** The library of linux-x64 with CUDA. */
+function buildCuda() {
+  buildCudaInDebian(say);
+  requireNone(portableCudaBuild, variantFaults(portableCudaBuild));
+  const linked = linkedInDebian('linux-x64', { cuda: true });
+  return { platform: 'linux-x64', build: portableCudaBuild, portable: true, binutils: '', linked, cuda: describeCuda(cudaVersion) };
 }
 
 function parseOptions() {
@@ -115,7 +126,7 @@ function parseOptions() {
         platform: { type: 'string', multiple: true },
         local: { type: 'boolean' },
         'no-tools': { type: 'boolean' },
-        cuda: { type: 'string' },
+        cuda: { type: 'boolean' },
         repository: { type: 'string' },
         out: { type: 'string' },
       },

@@ -76,6 +76,28 @@ function write(folder, contents) {
   }
 }
 
+/**
+ * What the CUDA package says of itself.
+ * @param {string} toolkit the version of CUDA that compiles it: 13.0
+ * @param {string} [architectures] what it is compiled for, as CMake has it: 90a-real is code for GPUs, 80-virtual what a driver compiles
+ * @returns {Cuda}
+ */
+export function describeCuda(toolkit, architectures = presetArchitectures()) {
+  const [major = 0, minor = 0] = toolkit.split('.').map(Number);
+  const [real = [], virtual = []] = ['real', 'virtual'].map((kind) =>
+    [...architectures.matchAll(new RegExp(`(\\d+)a?-${kind}`, 'g'))].map(([, number]) => Number(number)),
+  );
+  // A driver runs what any minor version of its CUDA compiled.
+  return { oldestDriver: major * 1000, toolkit: major * 1000 + minor * 10, architectures: real, ptx: Math.min(...virtual) };
+}
+
+function presetArchitectures() {
+  const presets = /** @type {unknown} */ (JSON.parse(readFileSync(join(root, 'CMakePresets.json'), 'utf8')));
+  const { configurePresets } = /** @type {{ configurePresets: { name: string, cacheVariables: Record<string, string> }[] }} */ (presets);
+  const preset = configurePresets.find(({ name }) => name === 'package-linux-x64-cuda');
+  return preset?.cacheVariables['CMAKE_CUDA_ARCHITECTURES'] ?? '';
+}
+
 /** @param {string} folder */
 function emptyFolder(folder) {
   rmSync(folder, { recursive: true, force: true });

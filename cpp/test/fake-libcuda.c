@@ -1,4 +1,4 @@
-// libcuda.so.1 for tests of cuda-probe: a driver with the version and the GPUs that the environment says. FAKE_CUDA_DRIVER=12080, FAKE_CUDA_DEVICES=8.9,9.0,
+// libcuda.so.1 for tests of cuda-probe: a driver with the version and the GPUs that the environment says. FAKE_CUDA_DRIVER=13000, FAKE_CUDA_DEVICES=8.9,9.0,
 // FAKE_CUDA=crash or hang or broken for what else a driver does.
 #include <stdlib.h>
 #include <stdio.h>

@@ -7,7 +7,7 @@ import type { CudaPackage, PlatformPackage } from './packages.ts';
 export type Probe = {
   /** What stopped it. */
   error?: string;
-  /** The CUDA version that the driver supports, 12080 for 12.8; absent without a driver. */
+  /** The CUDA version that the driver supports, 13000 for 13.0; absent without a driver. */
   driver?: number;
   devices?: { name: string; major: number; minor: number }[];
 };

@@ -1,4 +1,4 @@
-/** What a CUDA package says of itself. CUDA's versions are its numbers, 12080 for 12.8; architectures are compute capabilities, 90 for 9.0. */
+/** What a CUDA package says of itself. CUDA's versions are its numbers, 13000 for 13.0; architectures are compute capabilities, 90 for 9.0. */
 export type CudaPackage = {
   /** The path of the program that looks for a GPU. */
   probe: string;
