@@ -62,7 +62,9 @@ void make_folder() {
     }
     atexit(remove_files);
     for (const int number : { SIGINT, SIGTERM, SIGHUP }) {
-        signal(number, remove_files_and_die);
+        if (signal(number, remove_files_and_die) == SIG_IGN) {
+            signal(number, SIG_IGN); // as nohup wants it
+        }
     }
 }
 
