@@ -247,7 +247,7 @@ int main(int argc, char ** argv) {
         fail("no --variant is given");
     }
     const double begin = now();
-    const random_model_file file(shape_of(shape));
+    const random_model_file file(shape_or_exit(shape));
     for (variant & v : variants) {
         start(v, file.path(), cpus);
     }

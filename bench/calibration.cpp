@@ -1,6 +1,6 @@
 // How long it takes to calibrate a model of a shape, with random weights: bench-calibration [options]
 //
-//   --shape NAME      a shape of bench/shapes.h, Q8_0 (llama-3-8b)
+//   --shape NAME      a shape of cpp/synthetic/shapes.h, Q8_0 (llama-3-8b)
 //   --context N       tokens of a sample, its questions aside (32768)
 //   --samples N --questions N   (1 and 6: each question takes 21 tokens, of which 6 are the answer, as SmolLM2 tokenizes llama-duo's own)
 //   --method NAME     combined, typical, ablation, greedy, masks, mass, kvzip or mean-qk (combined)
@@ -64,7 +64,7 @@ int main(int argc, char ** argv) {
 
     llama_log_set([](ggml_log_level level, const char * text, void *) { if (level == GGML_LOG_LEVEL_ERROR) { fputs(text, stderr); } }, nullptr);
     llama_backend_init();
-    random_model_params shape = shape_of(shape_name);
+    random_model_params shape = shape_or_exit(shape_name);
     shape.n_ctx = int64_t(std::max<size_t>(size_t(shape.n_ctx), 2 * n_context + n_questions * question_size));
     const auto model = make_random_model(shape);
 

@@ -1,6 +1,6 @@
 // Stock and mixed heads side by side on the CPU, in one run: bench-cpu [options]
 //
-//   --shape NAME                 random Q8_0 weights of a shape of bench/shapes.h (smollm2)
+//   --shape NAME                 random Q8_0 weights of a shape of cpp/synthetic/shapes.h (smollm2)
 //   --kv LIST                    cache types (f16,q8_0,q4_0)
 //   --depth LIST                 tokens in the cache (0,4096,16384)
 //   --tokens N                   1: decoding; more: prefill of so many at the depth (1)
@@ -147,7 +147,7 @@ int main(int argc, char ** argv) {
     llama_log_set([](ggml_log_level level, const char * text, void *) { if (level == GGML_LOG_LEVEL_ERROR) { fputs(text, stderr); } }, nullptr);
     llama_backend_init();
 
-    const bench_shape shape = shape_of(o.shape);
+    const bench_shape shape = shape_or_exit(o.shape);
     const auto model = make_random_model(shape);
     const std::string gates = periodic_gates(shape);
     double bandwidth = read_bandwidth(o.n_threads);
@@ -187,7 +187,7 @@ int main(int argc, char ** argv) {
         std::sort(depths.begin(), depths.end());
         std::map<int, std::vector<double>> seconds; // by depth, of each mode
         const auto attention_of = [&](int depth, size_t i) { return seconds.count(0) ? seconds[depth][i] - seconds[0][i] : 0.0; };
-        const auto gigabytes_of = [&](int depth, size_t i) { return work_of(*model, type_of(kv), duo_kv_size_of(modes[i].ctx), depth, i == 0).bytes / 1e9; };
+        const auto gigabytes_of = [&](int depth, size_t i) { return work_of(*model, type_of(kv), type_of(kv), duo_kv_size_of(modes[i].ctx), depth, i == 0).bytes / 1e9; };
         // GB/s, 0: not known. A difference of two times that are nearly alike says nothing about bandwidth.
         const auto rate_of = [&](int depth, size_t i) {
             return attention_of(depth, i) > 0.1 * seconds[depth][i] && o.n_tokens == 1 ? gigabytes_of(depth, i) / attention_of(depth, i) : 0.0;

@@ -1,6 +1,6 @@
 // Writes a model of random weights and gates for it, for benchmarks of programs that read files: bench-make-model [options] FILE
 //
-//   --shape NAME   a shape of bench/shapes.h, Q8_0 (llama-3-8b: 8.5 GB)
+//   --shape NAME   a shape of cpp/synthetic/shapes.h, Q8_0 (llama-3-8b: 8.5 GB)
 //
 // The model has a vocabulary of made-up words, so that a server can speak. FILE.duo.json beside FILE.gguf is what --duo-gates auto finds: at sparsity 0.5
 // every second KV head streams.
@@ -29,7 +29,7 @@ int main(int argc, char ** argv) {
         fprintf(stderr, "bench-make-model [--shape NAME] FILE: FILE is missing\n");
         return 2;
     }
-    random_model_params params = shape_of(shape);
+    random_model_params params = shape_or_exit(shape);
     params.words = true;
     try {
         write_random_model(params, file);

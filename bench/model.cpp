@@ -1,7 +1,7 @@
 // Stock (flash attention on) and mixed heads side by side in a whole model, on a GPU or the CPU, in one run: bench-model [options]
 //
 //   --device NAME          ggml's name of it: CUDA0, CPU (the first GPU, else the CPU)
-//   --shape NAME           random Q8_0 weights of a shape of bench/shapes.h (llama-3-8b)
+//   --shape NAME           random Q8_0 weights of a shape of cpp/synthetic/shapes.h (llama-3-8b)
 //   --cases LIST           decode@DEPTH, batchN@DEPTH: one token of each of N sequences, prefillN@DEPTH: N tokens, -ub 2048
 //                          (decode@0, @131072, @1048576, @32768, prefill4096@0, @65536, batch8@0, @32768)
 //   --kv LIST              cache types (f16,q8_0,q4_0)
@@ -15,6 +15,7 @@
 // so their logits can be compared: tokensAgree and logitsError tell how. The two contexts take turns step by step; where they do not fit beside
 // one another (sideBySide false) one is measured after the other. The time is a whole llama_decode with what comes after it; attention's is that less
 // the same at depth 0, so put a case at depth 0 before its like. $COMMIT goes into the results.
+#include "copy-bandwidth.h"
 #include "cuda-calls.h"
 #include "synthetic.h"
 
@@ -116,7 +117,7 @@ using context_ptr = std::unique_ptr<llama_context, decltype(&llama_free)>;
 
 class bench {
 public:
-    explicit bench(const options & o) : o(o), shape(shape_of(o.shape)), gates(periodic_gates(shape)), began(now()) {
+    explicit bench(const options & o) : o(o), shape(shape_or_exit(o.shape)), gates(periodic_gates(shape)), began(now()) {
         for (int64_t il = 0; il < shape.n_layer; ++il) {
             n_global_heads = std::max(n_global_heads, global_heads(shape, il));
         }
@@ -133,14 +134,14 @@ public:
             exit(2);
         }
         on_cpu = ggml_backend_dev_type(dev) == GGML_BACKEND_DEVICE_TYPE_CPU;
-        copy_bandwidth = measure_copy();
+        bandwidth = copy_bandwidth(dev, o.n_threads);
         ggml_backend_dev_t devices[] = { on_cpu ? nullptr : dev, nullptr };
         llama_model_params load = llama_model_default_params();
         load.devices = devices;
         load.n_gpu_layers = on_cpu ? 0 : -1;
         model = make_random_model(shape, &load);
         note("%s, %s%s, copies at %.2f TB/s; model ready", ggml_backend_dev_description(dev), o.shape.c_str(),
-                shape.note.empty() ? "" : (" (" + shape.note + ")").c_str(), copy_bandwidth / 1e12);
+                shape.note.empty() ? "" : (" (" + shape.note + ")").c_str(), bandwidth / 1e12);
     }
 
     void run() {
@@ -175,24 +176,6 @@ private:
         fprintf(stderr, "bench-model: %6.1f s: ", now() - began);
         fprintf(stderr, form, args...);
         fprintf(stderr, "\n");
-    }
-
-    // Bytes read and written a second by a copy of 2 GB (on the CPU 256 MB, by one thread).
-    double measure_copy() {
-        const size_t n = on_cpu ? 256u << 20 : 2048u << 20;
-        ggml_context_ptr ctx { ggml_init({ 2 * ggml_tensor_overhead(), nullptr, /*.no_alloc =*/ true }) };
-        ggml_tensor * a = ggml_new_tensor_1d(ctx.get(), GGML_TYPE_I8, n), * b = ggml_new_tensor_1d(ctx.get(), GGML_TYPE_I8, n);
-        ggml_backend_buffer_ptr buffer { ggml_backend_alloc_ctx_tensors_from_buft(ctx.get(), ggml_backend_dev_buffer_type(dev)) };
-        ggml_backend_buffer_clear(buffer.get(), 1);
-        std::vector<double> seconds;
-        for (int i = 0; i < 13; ++i) {
-            const double start = now();
-            ggml_backend_tensor_copy(a, b); // returns when it is done
-            if (i >= 3) {
-                seconds.push_back(now() - start);
-            }
-        }
-        return 2.0 * n / median(seconds);
     }
 
     // Null where it does not fit. Nothing but the cache's size decides that, so what llama.cpp says of it is not repeated.
@@ -334,9 +317,9 @@ private:
                 zero = x.s;
             } else if (zero > 0.0) {
                 x.attention = x.s - zero;
-                const attention_work work = work_of(*model, type_of(kv), t.size, c.depth, is_stock);
+                const attention_work work = work_of(*model, type_of(kv), type_of(kv), t.size, c.depth, is_stock);
                 x.bytes     = work.bytes;
-                x.share     = c.decodes() ? x.bytes / x.attention / copy_bandwidth : 0.0;
+                x.share     = c.decodes() ? x.bytes / x.attention / bandwidth : 0.0;
                 x.teraflops = work.flop * c.total() / x.attention / 1e12;
             }
             return x;
@@ -414,7 +397,7 @@ private:
     std::string document() const {
         const char * commit = getenv("COMMIT");
         std::string text = "{\n  \"gpu\": \"" + std::string(on_cpu ? "none" : ggml_backend_dev_description(dev)) + "\", \"driver\": \"" + (on_cpu ? "none" : driver()) + "\", \"commit\": \"" +
-            (commit ? commit : "unknown") + "\", \"shape\": \"" + o.shape + "\", \"smaller\": \"" + shape.note + "\", \"weights\": \"q8_0\", \"queriesPerKvHead\": " + std::to_string(shape.n_head / n_global_heads) + ", \"copyBytesPerSecond\": " + std::to_string(int64_t(copy_bandwidth)) + ",\n  \"leftOut\": [";
+            (commit ? commit : "unknown") + "\", \"shape\": \"" + o.shape + "\", \"smaller\": \"" + shape.note + "\", \"weights\": \"q8_0\", \"queriesPerKvHead\": " + std::to_string(shape.n_head / n_global_heads) + ", \"copyBytesPerSecond\": " + std::to_string(int64_t(bandwidth)) + ",\n  \"leftOut\": [";
         for (size_t i = 0; i < left_out.size(); ++i) {
             text += (i ? ", \"" : "\"") + left_out[i] + "\"";
         }
@@ -438,7 +421,7 @@ private:
 
     ggml_backend_dev_t dev = nullptr;
     bool               on_cpu = true;
-    double             copy_bandwidth = 0.0;
+    double             bandwidth = 0.0; // of copies within the device
     llama_model_ptr_t  model;
 
     std::map<std::tuple<std::string, std::string, float>, double> zeros;

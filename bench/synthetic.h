@@ -1,41 +1,16 @@
-// What the benchmarks share: models of a named shape, and caches of any depth that nothing was computed for.
+// What the benchmarks share, beside cpp/synthetic.
 #pragma once
 
-#include "duo-report.h"
 #include "shapes.h"
+#include "synthetic-cache.h"
 
 #include "ggml.h"
-#include "llama.h"
 
-#include <cstdint>
 #include <string>
 #include <vector>
 
 // Exits with 2 where ggml has no such type.
 ggml_type type_of(const std::string & name);
-
-// Gates of which sparsity 0.25, 0.5 and 0.75 choose every fourth KV head, every second, and three of four, in all layers alike that see the whole context.
-std::string periodic_gates(const random_model_params & p);
-
-// n tokens of each of n_seq sequences from a position on, the output of each sequence's last asked for. To be freed.
-llama_batch make_batch(int n, int position, int n_seq = 1, int first_seq = 0);
-
-// Marks positions of every sequence up to the depth as held, and computes nothing: attention reads whatever rows the cache's cells have, and a recurrent
-// state stays what it was.
-void mark_held(llama_context * ctx, int depth, int n_seq = 1);
-
-// Random rows of unit variance in all cells, for both kinds of caches: with no head streaming, the same ones for the same positions. Seconds for any size.
-// The rows repeat every ROW_PERIOD cells; those of sliding windows, whose cells are used again in turn, as often as rings of both kinds are a multiple of.
-void fill_rows(llama_context * ctx);
-constexpr int ROW_PERIOD        = 256;
-constexpr int WINDOW_ROW_PERIOD = 64;
-
-// What depth adds to the attention of one more token of each sequence; `stock`: with every head full. Heads that see the whole context are alike in all layers.
-struct attention_work {
-    uint64_t bytes = 0; // of K and V rows, the size's sequences together
-    double   flop  = 0; // of one sequence's token: a product with each key and one with each value
-};
-attention_work work_of(const llama_model & model, ggml_type kv, const duo_kv_size & size, int depth, bool stock = false);
 
 // The first of "a,b,c", and so on.
 std::vector<std::string> split(const std::string & list);

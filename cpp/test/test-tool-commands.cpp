@@ -9,6 +9,8 @@
 #include <nlohmann/json.hpp>
 
 #include <algorithm>
+#include <chrono>
+#include <cmath>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -229,6 +231,186 @@ void test_bench_variables() {
     CHECK(wrong.says("LLAMA_ARG_DUO_SINK\": --duo-sink is \"x\""));
 }
 
+// --- bench on random models and caches that nothing was computed for ---
+
+// A folder for temporary files, in which nothing is to stay.
+class temporary_folder {
+public:
+    temporary_folder() : name(std::filesystem::temp_directory_path() / ("llama-duo-test-tmp-" + std::to_string(getpid()))) { std::filesystem::create_directory(name); }
+    ~temporary_folder() {
+        CHECK(std::filesystem::is_empty(name));
+        std::filesystem::remove_all(name);
+    }
+
+    std::string variable() const { return "TMPDIR='" + name.string() + "' "; }
+
+private:
+    std::filesystem::path name;
+};
+
+const std::string small_shape = "--shape llama-3-8b-small -t 2 -r 1 --no-warmup -p 0 -n 2 -fa 1 -ctk q4_0 -ctv q4_0 ";
+
+// What is told beside stock's columns, and that it is plausible.
+void test_bench_shape() {
+    const temporary_folder tmp;
+    const auto stock_keys = keys_of(rows_of(call("bench", bench_needle() + " -o jsonl"))[0]);
+    const auto row_of = [&](const std::string & more) {
+        const auto rows = rows_of(call(tmp.variable(), "bench", small_shape + "-o jsonl " + more));
+        return rows.empty() ? json::object() : rows[0];
+    };
+    const auto begun = std::chrono::steady_clock::now();
+    const json stock = row_of("--fill synthetic -d 131072");
+    const json mixed = row_of("--fill synthetic -d 131072 --duo-sparsity 0.5 --duo-sink 128 --duo-recent 256");
+    const json empty = row_of("");
+    const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begun).count();
+    printf("a token at 131072 of a synthetic cache takes %s ms, and %s ms where half of the heads stream\n", stock["ms_per_token"].dump().c_str(), mixed["ms_per_token"].dump().c_str());
+
+    std::vector<std::string> ours;
+    for (const std::string & key : keys_of(mixed)) {
+        if (std::find(stock_keys.begin(), stock_keys.end(), key) == stock_keys.end()) {
+            ours.push_back(key);
+        }
+    }
+    CHECK_EQ(json(ours).dump(), R"(["duo_sparsity","duo_sink","duo_recent","fill","memory_by_device","weights_bytes","cache_bytes","compute_bytes","peak_bytes","ms_per_token",)"
+                                R"("bytes_per_token","bytes_per_second","copy_bandwidth","bandwidth_share","stock_max_context"])");
+    CHECK_EQ(mixed["fill"].dump() + mixed["n_depth"].dump(), R"("synthetic"131072)");
+    CHECK(mixed["model_filename"].get<std::string>().find("llama-3-8b-small-q8_0.gguf") != std::string::npos);
+
+    // 2 layers of 8 KV heads, and rows of K and V of 128 values
+    const double row = 2 * 72;
+    const auto is_about = [](const json & bytes, double expected) { return std::abs(bytes.get<double>() / expected - 1) < 0.005; };
+    CHECK(is_about(stock["cache_bytes"], 2 * 8 * row * (131072 + 256)));
+    CHECK(is_about(mixed["cache_bytes"], 2 * 4 * row * (131072 + 256 + 128 + 256 + 512))); // sinks, window and a ubatch
+    const double weights = empty["bytes_per_token"].get<double>() - 2 * 8 * row; // and the row of the token before
+    CHECK_EQ(stock["bytes_per_token"].get<double>(), weights + 2 * 8 * row * (131072 + 1));
+    CHECK_EQ(mixed["bytes_per_token"].get<double>(), weights + 2 * 4 * row * (131072 + 1 + 128 + 256));
+    CHECK(weights < stock["model_size"].get<double>() && weights > 0.5 * stock["model_size"].get<double>()); // the embedding is a third of it
+    for (const json & r : { stock, mixed, empty }) {
+        CHECK(std::abs(r["ms_per_token"].get<double>() - r["avg_ns"].get<double>() / 2e6) < 1e-3 * r["ms_per_token"].get<double>());
+        CHECK(r["weights_bytes"].get<double>() > 0 && r["compute_bytes"].get<double>() > 0 && r["copy_bandwidth"].get<double>() > 0);
+        CHECK(r["peak_bytes"].get<double>() >= r["cache_bytes"].get<double>());
+        CHECK(std::abs(r["bandwidth_share"].get<double>() * r["copy_bandwidth"].get<double>() / r["bytes_per_second"].get<double>() - 1) < 0.01);
+        CHECK_EQ(r["stock_max_context"].get<int64_t>() % 256, 0);
+        CHECK(r["stock_max_context"].get<int64_t>() > 131072);
+        CHECK(r["memory_by_device"].get<std::string>().find("CPU: weights " + r["weights_bytes"].dump()) == 0);
+    }
+    CHECK(empty.find("fill") == empty.end());
+    // to compute that depth once would take minutes
+    CHECK(seconds < 100);
+
+    // every format, and prompts, of which no bandwidth is told
+    const ended sql = call(tmp.variable(), "bench", small_shape + "--fill synthetic -d 4096 -o sql");
+    CHECK(sql.says("  fill TEXT,\n  memory_by_device TEXT,\n  weights_bytes INTEGER,"));
+    CHECK(sql.says("  ms_per_token REAL,\n  bytes_per_token INTEGER,"));
+    const ended md = call(tmp.variable(), "bench", small_shape + "--shape smollm2:q4_0 -p 64 -n 0 --fill synthetic -d 4096");
+    CHECK_EQ(md.status, 0);
+    CHECK(md.says("fill       |            test |"));
+    CHECK(md.says("Q8_0") && md.says("Q4_0") && md.says("pp64 @ d4096") && md.says("tg2 @ d4096"));
+    CHECK(md.err.find("64 tokens of a prompt and 0 generated at a depth of 4096:\nCPU ") != std::string::npos);
+    CHECK(md.err.find("stock's largest context") != std::string::npos);
+    const json prompt = row_of("-p 64 -n 0 --fill synthetic -d 4096")["bytes_per_token"];
+    CHECK(prompt.is_null());
+}
+
+// Any model's cache is filled: those with windows and recurrent layers, too.
+void test_bench_fill() {
+    for (const std::string model : { "-m '" + needle + "' -d 2048", std::string("--shape gemma-3-27b-small -d 16384"), std::string("--shape qwen3.5-9b-small -d 16384") }) {
+        for (const std::string heads : { "", " --duo-sparsity 0.5" }) {
+            const temporary_folder tmp;
+            const auto rows = rows_of(call(tmp.variable(), "bench", model + heads + " --fill synthetic -p 8 -n 2 -r 2 -t 2 -o jsonl"));
+            CHECK_EQ(rows.size(), 2u);
+            for (const json & row : rows) {
+                CHECK_EQ(row["samples_ns"].size(), 2u);
+                CHECK(row["avg_ns"].get<double>() < 20e9);
+            }
+        }
+    }
+    random_model_params p;
+    p.arch     = "mamba";
+    p.n_embd   = 128;
+    p.block    = "attn_norm E; ssm_in E 512; ssm_conv1d 4 256; ssm_conv1d.bias 256; ssm_x 256 40; ssm_dt 8 256; ssm_dt.bias 256; ssm_a. 16 256; ssm_d. 256; ssm_out 256 E";
+    p.metadata = "ssm.conv_kernel=4 ssm.inner_size=256 ssm.state_size=16 ssm.time_step_rank=8";
+    const random_model_file file(p);
+    const ended run = call("bench", "-m '" + file.path() + "' " + short_bench + " --fill synthetic -d 64");
+    CHECK_EQ(run.status, 1);
+    CHECK(run.says("--fill synthetic cannot fill the cache of the architecture mamba"));
+    CHECK_EQ(call("bench", "-m '" + file.path() + "' " + short_bench + " -d 64").status, 0);
+}
+
+// What does not fit is refused, with what does; nothing stays in the folder then, nor where a signal ends the process.
+void test_bench_shape_refuses() {
+    const temporary_folder tmp;
+    const struct {
+        const char * arguments;
+        const char * says;
+    } cases[] = {
+        { "--shape llama-9-8b",                   "--shape is \"llama-9-8b\"; expected smollm2, llama-1b, llama-3-8b" },
+        { "--shape smollm2,",                     "--shape is \"\"" },
+        { "--shape smollm2:q9",                   "--shape has weights of type \"q9\"; expected q8_0, q4_0 or f16" },
+        { "--shape",                              "--shape needs a value" },
+        { "--shape smollm2 --fill zeros",         "--fill is \"zeros\"; expected synthetic" },
+        { "--shape smollm2 --fill",               "--fill needs a value" },
+        { "--shape smollm2 --fill synthetic -sm tensor", "--fill synthetic cannot be used with -sm tensor" },
+        { "--shape smollm2 --duo-gates none.tsv", "none.tsv: no such file or folder" },
+    };
+    for (const auto & c : cases) {
+        const ended run = call(tmp.variable(), "bench", c.arguments);
+        CHECK_EQ(run.status, 1);
+        CHECK(run.err.find(c.says) != std::string::npos);
+        if (run.err.find(c.says) == std::string::npos) {
+            printf("%s: said \"%s\"\n", c.arguments, run.err.substr(0, 300).c_str());
+        }
+    }
+    const ended unwritten = call("TMPDIR=/none", "bench", "--shape smollm2");
+    CHECK_EQ(unwritten.status, 1);
+    CHECK(unwritten.says("TMPDIR says where, and is \"/none\""));
+
+    const ended ended_by_signal = call(tmp.variable() + "timeout -s TERM 5", "bench", small_shape + "-n 1000000");
+    CHECK_EQ(ended_by_signal.status, 124);
+
+    // of 256 MiB
+    const std::string device = std::string(device_variable) + "=" + std::to_string(256 << 20) + " " + tmp.variable();
+    const std::string deep   = small_shape + "--fill synthetic -d 131072 -o jsonl ";
+    const ended stock = call(device, "bench", deep);
+    CHECK_EQ(stock.status, 1);
+    CHECK(stock.says(" of device, where 0.25 GiB are free; llama.cpp's own cache fits up to a context of "));
+    const ended half = call(device, "bench", deep + "--duo-sparsity 0.5");
+    CHECK_EQ(half.status, 1);
+    const std::string says = "; the smallest --duo-sparsity that fits is ";
+    const size_t at = half.err.find(says);
+    CHECK(at != std::string::npos);
+    const double smallest = at == std::string::npos ? 0 : strtod(half.err.c_str() + at + says.size(), nullptr);
+    CHECK(smallest > 0.5 && smallest < 1);
+    char less[32], enough[32];
+    snprintf(less,   sizeof(less),   "--duo-sparsity %.2f", smallest - 0.01);
+    snprintf(enough, sizeof(enough), "--duo-sparsity %.2f", smallest);
+    CHECK_EQ(call(device, "bench", deep + less).status, 1);
+    const auto rows = rows_of(call(device, "bench", deep + enough));
+    CHECK_EQ(rows.size(), 1u);
+    CHECK(!rows.empty() && rows[0]["memory_by_device"].get<std::string>().find("device: weights ") == 0);
+    CHECK(!rows.empty() && rows[0]["stock_max_context"].get<int64_t>() < 131072);
+
+    const ended never = call(std::string(device_variable) + "=" + std::to_string(32 << 20) + " " + tmp.variable(), "bench", deep + "--duo-sparsity 0.5");
+    CHECK_EQ(never.status, 1);
+    CHECK(never.says("it does not fit with every head streaming either"));
+}
+
+// A line for each sixteenth of a prompt, only where it is asked for together with flags of ours.
+void test_bench_progress() {
+    const std::string long_prompt = " -p 512 -b 32 -n 0 -r 1 -t 1 --no-warmup -o jsonl --progress";
+    const ended run = call("bench", "-m '" + needle + "' --duo-sparsity 0.5" + long_prompt);
+    CHECK_EQ(run.status, 0);
+    int n = 0;
+    for (const std::string & line : split(run.err, '\n')) {
+        n += line.find(" of 512 tokens (") != std::string::npos;
+    }
+    CHECK_EQ(n, 16);
+    CHECK(run.says("llama-bench: 32 of 512 tokens (6%): "));
+    CHECK(run.says(" s left\n"));
+    CHECK(run.says("llama-bench: 512 of 512 tokens (100%): "));
+    CHECK(!call("bench", "-m '" + needle + "'" + long_prompt).says("tokens ("));
+}
+
 // --- all of them ---
 
 void test_help() {
@@ -366,6 +548,10 @@ int main(int argc, char ** argv) {
     test_bench_budgets();
     test_bench_refuses();
     test_bench_variables();
+    test_bench_shape();
+    test_bench_fill();
+    test_bench_shape_refuses();
+    test_bench_progress();
     test_help();
     test_use();
     test_fit_params();

@@ -49,7 +49,7 @@ test.each(lines.filter(({ words: [name = ''] }) => !native.includes(name)))('$fi
 
 // A flag in a sentence or a table is one of a command's, of llama.cpp's tools, or of a program that stands beside it.
 const others =
-  /^--(target|omit|allow-(ffi|read|env)|duo-|attention|grp-attn-n|context-shift|cache-reuse|mmproj|spec-type|lora|jinja|metrics)/;
+  /^--(target|omit|allow-(ffi|read|env)|duo-|attention|grp-attn-n|context-shift|cache-reuse|mmproj|spec-type|lora|jinja|metrics|shape|fill)/;
 test.each(texts)('%s names only flags that there are', (_, text) => {
   const known = new Set(Object.values(commands).flatMap(({ flags }) => Object.values(flags).flatMap(({ names }) => names)));
   const named = [...text.matchAll(/`(--?[a-z][\w-]*)[^`\n]*`/g)].map(([, flag = '']) => flag);

@@ -43,6 +43,7 @@ struct random_model_params {
 
     std::string kinds; // of each layer, a small letter that block's words ask for
 
+    std::string gates;    // the JSON of a gate pattern, which the file then has in its metadata
     std::string metadata; // beside the sizes
     std::string tensors = "token_embd E V; output_norm E; output E V";
     std::string block   = "attn_norm E; attn_q E HD; attn_k E GD; attn_v E GW; attn_output HW E; ffn_norm E; ffn_gate E F; ffn_up E F; ffn_down F E"; // of each layer

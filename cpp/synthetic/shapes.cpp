@@ -1,8 +1,10 @@
 #include "shapes.h"
 
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <iterator>
+#include <stdexcept>
 
 namespace {
 
@@ -31,6 +33,15 @@ const char * const norms_before_and_after = "attn_norm E; attn_q_norm D; attn_k_
 
 void llama(bench_shape & p, int64_t n_layer, int64_t n_head, int64_t n_head_kv, int64_t head_size, int64_t n_ff, int64_t n_vocab) {
     p.n_layer = n_layer; p.n_head = n_head; p.n_head_kv = n_head_kv; p.head_size = head_size; p.n_ff = n_ff; p.n_vocab = n_vocab;
+}
+
+void llama_3_8b(bench_shape & p, bool small) {
+    llama(p, 32, 32, 8, 128, 14336, 128256);
+    if (small) {
+        p.n_layer = 2;
+        p.note    = "2 of 32 layers";
+        shrink(p);
+    }
 }
 
 void gemma_3_27b(bench_shape & p, bool small) {
@@ -108,11 +119,12 @@ struct named_shape {
 const named_shape shapes[] = {
     { "smollm2",           [](bench_shape & p) { llama(p, 30,  9, 3,  64,  1536,  49152); } },
     { "llama-1b",          [](bench_shape & p) { llama(p, 16, 32, 8,  64,  8192, 128256); } },
-    { "llama-3-8b",        [](bench_shape & p) { llama(p, 32, 32, 8, 128, 14336, 128256); } },
+    { "llama-3-8b",        [](bench_shape & p) { llama_3_8b(p, false); } },
     { "gemma-3-27b",       [](bench_shape & p) { gemma_3_27b(p, false); } },
     { "gemma-4-31b",       [](bench_shape & p) { gemma_4_31b(p, false); } },
     { "gpt-oss-20b",       [](bench_shape & p) { gpt_oss_20b(p, false); } },
     { "qwen3.5-9b",        [](bench_shape & p) { qwen35_9b(p, false); } },
+    { "llama-3-8b-small",  [](bench_shape & p) { llama_3_8b(p, true); } },
     { "gemma-3-27b-small", [](bench_shape & p) { gemma_3_27b(p, true); } },
     { "gemma-4-31b-small", [](bench_shape & p) { gemma_4_31b(p, true); } },
     { "gpt-oss-20b-small", [](bench_shape & p) { gpt_oss_20b(p, true); } },
@@ -132,8 +144,16 @@ bench_shape shape_of(const std::string & name) {
             return p;
         }
     }
-    fprintf(stderr, "--shape is %s; expected %s\n", name.c_str(), shape_names().c_str());
-    exit(2);
+    throw std::invalid_argument("--shape is \"" + name + "\"; expected " + shape_names());
+}
+
+bench_shape shape_or_exit(const std::string & name) {
+    try {
+        return shape_of(name);
+    } catch (const std::invalid_argument & e) {
+        fprintf(stderr, "%s\n", e.what());
+        exit(2);
+    }
 }
 
 std::string shape_names() {
@@ -148,4 +168,20 @@ std::string shape_names() {
 int64_t global_heads(const random_model_params & p, int64_t il) {
     const bool global = p.kinds.empty() || p.kinds[il] == 'g' || p.kinds[il] == 'a';
     return !global ? 0 : p.n_head_kv_layer.empty() ? p.n_head_kv : p.n_head_kv_layer[il];
+}
+
+std::string periodic_gates(const random_model_params & p) {
+    static const char * const gates[] = { "1", "0", "0.5", "0.25" };
+    std::string rows;
+    int64_t widest = 0;
+    for (int64_t il = 0, i = 0; il < p.n_layer; ++il) {
+        std::string row;
+        const int64_t n = global_heads(p, il);
+        for (int64_t h = 0; h < n; ++h, ++i) {
+            row += (h ? "," : "") + std::string(gates[i % 4]);
+        }
+        rows += (il ? ",[" : "[") + row + "]";
+        widest = std::max(widest, n);
+    }
+    return "{\"llamaDuoPattern\":1,\"layers\":" + std::to_string(p.n_layer) + ",\"kvHeads\":" + std::to_string(widest) + ",\"gates\":[" + rows + "]}";
 }

@@ -193,6 +193,9 @@ private:
         }
         gguf_set_val_f32(gguf.get(), key("rope.freq_base").c_str(), 10000.0f);
 
+        if (!p.gates.empty()) {
+            gguf_set_val_str(gguf.get(), "llama_duo.pattern", p.gates.c_str());
+        }
         std::stringstream words(p.metadata);
         for (std::string word; words >> word;) {
             const size_t equals = word.find('=');
