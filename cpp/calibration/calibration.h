@@ -21,7 +21,7 @@ struct calibration_sample {
     std::vector<llama_token> tokens;
     size_t                   n_context = 0; // tokens before the first question
 
-    // [first, end): tokens that can only be told from the context. In order, disjoint, behind at least one token of the questions.
+    // [first, end): what is foretold and measured, which takes the context. In order, disjoint, behind at least one token of the questions.
     std::vector<std::pair<size_t, size_t>> answers;
 };
 

@@ -34,6 +34,7 @@ const flags = {
   questions: flagOf(calibrateTable.questions),
   kinds: { ...flagOf(calibrateTable.kinds), help: `what samples ask for (default: ${sampleKinds.join(',')})` },
   chat: flagOf(calibrateTable.chat),
+  noChat: { names: ['--no-chat'], kind: 'switch', help: 'samples are plain text, whatever template the model has' },
   seed: flagOf(calibrateTable.seed),
   text: { names: ['--text'], kind: 'path', value: 'FILE', help: 'running text to hide things in (default: made up)' },
   strict: flagOf(calibrateTable.strict),
@@ -79,7 +80,8 @@ export const calibrateCommand: Command = {
 type CalibrateFlags = Given<typeof flags>;
 
 async function calibrateOptions(given: CalibrateFlags): Promise<CalibrateOptions> {
-  const { contextSize, samples, questions, chat, seed, masks, threads, sink, recent, strict } = given;
+  const { contextSize, samples, questions, seed, masks, threads, sink, recent, strict } = given;
+  if (given.chat && given.noChat) throw new UsageError('--chat and --no-chat exclude each other: give one of them.');
   const methods = choices('--method', given.method, calibrationMethods);
   if (methods && methods.length > 1) throw new UsageError(`--method needs one method, got ${methods.join(',')}.`);
   const text = given.text === undefined ? undefined : await readFile(resolveUserPath(given.text), 'utf8');
@@ -94,7 +96,7 @@ async function calibrateOptions(given: CalibrateFlags): Promise<CalibrateOptions
     samples,
     questions,
     kinds,
-    chat,
+    chat: given.chat ?? (given.noChat ? false : undefined),
     seed,
     masks,
     threads,

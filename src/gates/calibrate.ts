@@ -6,6 +6,7 @@ import { basename } from 'node:path';
 import type { BuildInfo } from '../core/build-info.ts';
 import type { GatePatternJson } from '../core/duo.ts';
 import { calibrationSamples } from '../synthetic/samples.ts';
+import { hasChatTurns } from '../synthetic/turns.ts';
 import { ContextError, OptionError } from '../errors.ts';
 import type { Handle, Native } from '../ffi/native.ts';
 import { GatePattern } from './pattern.ts';
@@ -36,8 +37,8 @@ export type Calibration = {
 /** @internal {@link Model.calibrate} */
 export async function calibrate(native: Native, model: CoreModel, handle: () => Handle, options: CalibrateOptions): Promise<Calibration> {
   checkOptions(options, calibrateTable);
-  const { method, questions, kinds, chat, seed, sink, recent, strict, cacheTypes } = withDefaults(options, calibrateTable);
-  const { samples: count = defaultSamples(model), text, masks, threads, onProgress, signal } = options;
+  const { method, questions, kinds, seed, sink, recent, strict, cacheTypes } = withDefaults(options, calibrateTable);
+  const { samples: count = defaultSamples(model), chat = await hasChatTurns(model), text, masks, threads, onProgress, signal } = options;
   // Every head streams, which needs no gates.
   await requireMixedHeads(model, { duo: { sparsity: 1 } }, 'There is nothing to calibrate: it runs with full heads.');
   const partial = options.partial === undefined ? undefined : absolutePath('partial', options.partial);

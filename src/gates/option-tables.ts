@@ -59,8 +59,8 @@ export const calibrateTable = {
     native: null,
   }),
   chat: boolean({
-    default: false,
     doc: "Put samples into the model's chat template: the text and the first question are the user's turn, each answer is the assistant's.",
+    otherwise: 'where the model has a template that shows messages as they are',
     flags: ['--chat'],
     native: null,
   }),

@@ -19,7 +19,10 @@ export type CalibrateOptions = {
    * code. Default: ["numbers","passkeys","multi","chains","code"].
    */
   kinds?: readonly SampleKind[] | undefined;
-  /** Put samples into the model's chat template: the text and the first question are the user's turn, each answer is the assistant's. Default: false. */
+  /**
+   * Put samples into the model's chat template: the text and the first question are the user's turn, each answer is the assistant's. Default: where the
+   * model has a template that shows messages as they are.
+   */
   chat?: boolean | undefined;
   /** The same seed gives the same samples. 0 to 4294967295. Default: 1. */
   seed?: number | undefined;

@@ -13,7 +13,7 @@ export type CalibrationSample = {
   tokens: number[];
   /** Tokens before the first question. */
   context: number;
-  /** The first token of each answer, and the one behind its last. */
+  /** The first token of each answer, and the one behind its last: of several facts in one answer all, with what leads from one to the next, and in a chat its end. */
   answers: [number, number][];
 };
 
@@ -86,12 +86,11 @@ function* sample(
   const answers: [number, number][] = [];
   for (const [index, fact] of random.shuffle(facts).entries()) {
     tail.push(...asked(fact, index === 0, encoder, turns));
-    for (const { lead, text } of fact.answers) {
-      if (lead !== '') tail.push(...encoder.next(lead));
-      const first = tail.length;
-      tail.push(...encoder.next(text));
-      answers.push([first, tail.length]);
-    }
+    const first = tail.length;
+    for (const { lead, text } of fact.answers) tail.push(...encoder.next(lead + text));
+    // That an answer goes on, and where it ends, is lost before what it says: models with too few heads name one of two numbers, or none.
+    tail.push(...turns.ending);
+    answers.push([first, tail.length]);
   }
 
   const room = contextSize - head.length - statements.flat().length - tail.length;
@@ -124,7 +123,7 @@ function* sample(
 function asked({ question, opening }: Fact, first: boolean, encoder: Encoder, turns: Turns): number[] {
   if (!turns.chat) return encoder.next(question + opening);
   // The first question goes on with the user's text.
-  const ask = first ? encoder.next(question) : [...turns.asking, ...encoder.opening(question.trimStart())];
+  const ask = first ? encoder.next(question) : [...turns.asking, ...encoder.opening(question.trimStart())]; // behind turns.ending
   return [...ask, ...turns.answering, ...encoder.opening(opening.trimStart())];
 }
 

@@ -6,14 +6,16 @@ export type Turns = {
   before: readonly number[];
   /** Between a question and its answer. */
   answering: readonly number[];
-  /** Between an answer and the next question. */
+  /** The token that ends an answer; none in a plain text. */
+  ending: readonly number[];
+  /** Between that and the next question. */
   asking: readonly number[];
   chat: boolean;
 };
 
 /** One plain text. */
 export function plainTurns(model: Pick<CoreModel, 'info'>): Turns {
-  return { before: beginning(model), answering: [], asking: [], chat: false };
+  return { before: beginning(model), answering: [], ending: [], asking: [], chat: false };
 }
 
 /**
@@ -30,7 +32,22 @@ export async function chatTurns(model: Pick<CoreModel, 'tokenize' | 'info' | 'ch
     throw new OptionError('chat', true, "false: the model's template does not show each message once, as it is");
   }
   const encode = (part: string): number[] => [...model.tokenize(part, { addSpecial: false, parseSpecial: true })];
-  return { before: [...beginning(model), ...encode(before)], answering: encode(answering), asking: encode(asking), chat: true };
+  const between = encode(asking);
+  return {
+    before: [...beginning(model), ...encode(before)],
+    answering: encode(answering),
+    ending: between.slice(0, 1),
+    asking: between.slice(1),
+    chat: true,
+  };
+}
+
+/** Whether {@link chatTurns} has turns for a model. */
+export async function hasChatTurns(model: Pick<CoreModel, 'tokenize' | 'info' | 'chatPrompt'>): Promise<boolean> {
+  return chatTurns(model).then(
+    () => true,
+    () => false,
+  );
 }
 
 const places = ['the place of the text', 'the place of an answer', 'the place of a question'];
