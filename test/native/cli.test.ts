@@ -65,6 +65,7 @@ describe('what is asked for is checked before any work', () => {
     [['calibrate', '-m', 'm.gguf', '-o', 'link.json', ...quick], 1, 'is a file that is read'],
     [['calibrate', '-m', 'm.gguf', '-o', 'folder.json', ...quick], 1, 'folder.json (-o) is a folder'],
     [['calibrate', '-m', 'm.gguf', '-o', 'none/a.json', ...quick], 1, 'none/a.json (-o) cannot be written (ENOENT'],
+    [['calibrate', '-m', 'm.gguf', '-o', 'a.json', '--chat', '--no-chat'], 2, '--chat and --no-chat exclude each other'],
     [['pattern', 'embed', gates, '-m', 'm.gguf', '-o', 'm.gguf'], 1, 'is a file that is read'],
     [['pattern', 'convert', gates, 'disguised.json'], 1, 'is a model, which is never written over'],
     [['eval', '-m', 'm.gguf', '--csv', 'other.gguf'], 1, 'is a model, which is never written over'],

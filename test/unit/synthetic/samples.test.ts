@@ -2,6 +2,7 @@ import { describe, expect, test } from 'vitest';
 
 import { sampleKinds } from '../../../src/gates/sample-kinds.ts';
 import { calibrationSamples, type SampleOptions } from '../../../src/synthetic/samples.ts';
+import { hasChatTurns } from '../../../src/synthetic/turns.ts';
 import { ContextError, OptionError } from '../../../src/errors.ts';
 import type { Model } from '../../../src/gates/model.ts';
 
@@ -160,6 +161,14 @@ describe('a chat', () => {
     for (const turn of rest) expect(turn).toMatch(/^Question: [^<>]+<bot>Answer: [^<>]+$/);
     expect(answers).toHaveLength(6);
     for (const [from, to] of answers) expect(textOf(tokens.slice(from, to))).toMatch(/^ ?(\d{5}|[a-z]+)[^<>]*<$/);
+  });
+
+  test('is to be had where a template shows messages as they are', async () => {
+    expect(await hasChatTurns(chatting(([text = '', answer = '', next = '']) => `<user>${text}<bot>${answer}<user>${next}<bot>`))).toBe(
+      true,
+    );
+    expect(await hasChatTurns(chatting(([text = '']) => text))).toBe(false);
+    expect(await hasChatTurns(modelWith({ info: { ...model.info, chatTemplate: null } }))).toBe(false);
   });
 
   test('needs a template that shows messages as they are', async () => {
