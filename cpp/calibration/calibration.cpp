@@ -39,6 +39,7 @@ private:
     static constexpr size_t n_rounds = 4; // of method greedy
 
     scores ladder();
+    void   measure_types(double noise);
     scores ablation(bool typical);
     scores greedy();
     scores random_masks();
@@ -209,9 +210,11 @@ void calibration::report(size_t n_tokens) {
 
 size_t calibration::tokens_of(calibration_method method) const {
     switch (method) {
-        case calibration_method::windows:
-            return tokens_of_losses(losses_of_rounds() + n_rounds + (params.windows.size() - 1) * (heads.size() + n_rounds / 2) + 1, n_rounds + 1 + (params.windows.size() - 1) * n_rounds / 2) +
+        case calibration_method::windows: {
+            const size_t n_smaller = params.windows.size() - 1; // each measured for every head, and for those of the first rounds together
+            return tokens_of_losses(losses_of_rounds() + n_rounds + n_smaller * (heads.size() + 1 + n_rounds / 2), n_rounds + (n_smaller > 0) + n_smaller * n_rounds / 2) +
                    2 * params.types.size() * (result.n_context + n_tail);
+        }
         case calibration_method::combined: return tokens_of(calibration_method::typical) + tokens_of(calibration_method::mass);
         case calibration_method::typical:
         case calibration_method::ablation: return tokens_of_losses(heads.size(), 0);
@@ -283,7 +286,9 @@ calibration_loss calibration::loss(const head_windows & windows) {
 calibration_loss calibration::type_loss(ggml_type type_k, ggml_type type_v) {
     const std::string key = std::string("types-") + ggml_type_name(type_k) + "-" + ggml_type_name(type_v);
     return recorded(key, result.n_context + n_tail, [&] {
-        prepare(); // what is compared with
+        if (full.logp.empty()) {
+            prepare(); // what is compared with
+        }
         passes = make_passes(type_k, type_v);
         passes->read_contexts(none);
         const auto out = passes->read_tails(none);
@@ -386,6 +391,7 @@ calibration::scores calibration::ladder() {
             half = windows;
         }
     }
+    set_contexts(windows);
     changed[n_rounds] = std::max(0.0, loss(windows).change - noise);
 
     constexpr double order_step = 1e-7; // keeps heads apart that lose nothing that can be measured
@@ -411,12 +417,14 @@ calibration::scores calibration::ladder() {
     for (size_t i = 0; i < heads.size(); ++i) {
         loss_at(i, n_windows - 1) = float(at_largest[i]);
     }
+
     // Smaller windows: what each head alone loses besides is a share of what the heads of a round lose together. Heads of later rounds, which see everything here,
     // lose in the proportion of all that went.
     std::vector<std::vector<double>> alone(n_windows - 1);
-    set_contexts(half);
-    const double before = typical(loss(half));
+    double before = 0; // typical loss of the half
     for (size_t w = 0; w + 1 < n_windows; ++w) {
+        set_contexts(half);
+        before = typical(loss(half));
         for (const head & h : heads) {
             alone[w].push_back(std::max(0.0, typical(loss(with(half, h, params.windows[w]))) - before));
         }
@@ -446,9 +454,15 @@ calibration::scores calibration::ladder() {
         }
     }
 
+    measure_types(noise);
+    return order;
+}
+
+// Each cache type's, for K and for V, beyond what rounding changes.
+void calibration::measure_types(double noise) {
     set_contexts(none);
     for (const bool of_v : { false, true }) {
-        auto & types = of_v ? p.v_types : p.k_types;
+        auto & types = of_v ? result.pattern.v_types : result.pattern.k_types;
         if (!params.types.empty()) {
             types.push_back({ ggml_type_name(GGML_TYPE_F16), 0.0f, float(result.correct) });
         }
@@ -462,7 +476,6 @@ calibration::scores calibration::ladder() {
             types.push_back({ ggml_type_name(t), float(std::max(0.0, l.change - noise)), float(l.correct) });
         }
     }
-    return order;
 }
 
 // A few tokens where windowing any head changes much can outweigh all others in a mean of squares, and other texts have other such tokens. The mean of
