@@ -102,7 +102,7 @@ public:
                                       bits_q8_0 * cells(choice);
     }
 
-    // What loses least a byte until the share fits; the windows from the largest on, and 4 bits where there are three tiers.
+    // What loses least a byte until the share fits, of windows, and 4 bits where there are three tiers.
     std::vector<int32_t> choose(const std::vector<std::vector<loss>> & losses, bool three, int64_t tokens, double share, double noise) const {
         std::vector<int32_t> choice(heads.size(), everything);
         std::vector<double>  lost(heads.size(), 0.0);
@@ -232,9 +232,10 @@ void run(const std::string & path) {
     experiment e(model.get(), params, request);
     const auto losses = e.alone();
     // What rounding alone changes, from the first layer on.
+    const size_t n_windows = request.at("windows").size();
     double noise = INFINITY;
     for (size_t i = 0; i < losses.size() && e.get_heads()[i].il == e.get_heads()[0].il; ++i) {
-        noise = std::min(noise, losses[i].front().change);
+        noise = std::min(noise, losses[i][n_windows - 1].change); // the largest
     }
     json result = { { "noise", noise }, { "heads", json::array() }, { "choices", json::array() } };
     for (size_t i = 0; i < losses.size(); ++i) {

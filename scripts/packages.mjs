@@ -95,7 +95,13 @@ function presetArchitectures() {
   const presets = /** @type {unknown} */ (JSON.parse(readFileSync(join(root, 'CMakePresets.json'), 'utf8')));
   const { configurePresets } = /** @type {{ configurePresets: { name: string, cacheVariables: Record<string, string> }[] }} */ (presets);
   const preset = configurePresets.find(({ name }) => name === 'package-linux-x64-cuda');
-  return preset?.cacheVariables['CMAKE_CUDA_ARCHITECTURES'] ?? '';
+  const architectures = preset?.cacheVariables['CMAKE_CUDA_ARCHITECTURES'];
+  if (architectures === undefined) {
+    throw new SetupError(
+      'CMakePresets.json has no preset package-linux-x64-cuda with CMAKE_CUDA_ARCHITECTURES, which says what the CUDA package is compiled for.',
+    );
+  }
+  return architectures;
 }
 
 /** @param {string} folder */

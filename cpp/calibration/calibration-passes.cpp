@@ -12,6 +12,7 @@
 #include <algorithm>
 #include <cstring>
 #include <string>
+#include <system_error>
 #include <thread>
 
 namespace duo {
@@ -183,10 +184,18 @@ void calibration_passes::look_up(const std::vector<std::pair<const float *, llam
         }
     };
     std::vector<std::thread> threads;
-    for (size_t t = 1; t < n_threads; ++t) {
-        threads.emplace_back(every_nth, t);
+    size_t n_begun = 1;
+    try {
+        for (; n_begun < n_threads; ++n_begun) {
+            threads.emplace_back(every_nth, n_begun);
+        }
+    } catch (const std::system_error &) {
+        // there are no more threads to be had: this one does the rest
     }
     every_nth(0);
+    for (size_t t = n_begun; t < n_threads; ++t) {
+        every_nth(t);
+    }
     for (std::thread & t : threads) {
         t.join();
     }

@@ -212,7 +212,7 @@ size_t calibration::tokens_of(calibration_method method) const {
     switch (method) {
         case calibration_method::windows: {
             const size_t n_smaller = params.windows.size() - 1; // each measured for every head, and for those of the first rounds together
-            return tokens_of_losses(losses_of_rounds() + n_rounds + n_smaller * (heads.size() + 1 + n_rounds / 2), n_rounds + (n_smaller > 0) + n_smaller * n_rounds / 2) +
+            return tokens_of_losses(losses_of_rounds() + n_rounds + 1 + n_smaller * (heads.size() + 1 + n_rounds / 2), n_rounds + (n_smaller > 0) + n_smaller * n_rounds / 2) +
                    2 * params.types.size() * (result.n_context + n_tail);
         }
         case calibration_method::combined: return tokens_of(calibration_method::typical) + tokens_of(calibration_method::mass);
@@ -418,8 +418,8 @@ calibration::scores calibration::ladder() {
         loss_at(i, n_windows - 1) = float(at_largest[i]);
     }
 
-    // Smaller windows: what each head alone loses besides is a share of what the heads of a round lose together. Heads of later rounds, which see everything here,
-    // lose in the proportion of all that went.
+    // Smaller windows: heads of the first rounds share what their going together was measured to change, in proportion to what each typically loses besides. A head of
+    // a later round, which sees everything here, has no measured share: its typical loss becomes nats by the ratio that all heads of the first rounds showed.
     std::vector<std::vector<double>> alone(n_windows - 1);
     double before = 0; // typical loss of the half
     for (size_t w = 0; w + 1 < n_windows; ++w) {

@@ -20,7 +20,10 @@ duo_placement duo_placer::place(ggml_backend_dev_t dev, const ggml_mixed_attn_sh
     const bool   has_operator = ggml_mixed_attn_supported(dev, shape);
     const char * slow         = has_operator ? ggml_mixed_attn_slow_reason(dev, shape) : nullptr;
 
-    const bool wants_primitives = wish == primitives || (wish == best && (!has_operator || slow));
+    // CUDA's graphs let ggml's own operators read 16-bit rows before they are stored (bench/notes-cuda.md): there a slow operator is better than a wrong one.
+    const auto is_16_bit = [](ggml_type type) { return type == GGML_TYPE_F16 || type == GGML_TYPE_BF16; };
+    const bool slow_is_right = is_16_bit(shape.type_k) || is_16_bit(shape.type_v);
+    const bool wants_primitives = wish == primitives || (wish == best && (!has_operator || (slow && !slow_is_right)));
     if (wants_primitives && has_primitives(dev)) {
         if (wish == best && first(ggml_backend_dev_name(dev))) {
             LLAMA_LOG_INFO("%s: %s has no %s mixed-head attention for these heads and cache types: it keeps the cache of its layers and attends with llama.cpp's flash attention (%s)\n",

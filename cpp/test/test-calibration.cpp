@@ -124,7 +124,11 @@ void test_windows(uint64_t seed) {
     const auto model = make_induction_model(built);
     auto p = make_params(calibration_method::windows, seed);
     p.windows = { 8, 32, 200 };
+    int n_done = 0; // times that all was said to be done
+    p.progress = [&](double x) { n_done += x >= 1.0; };
     const auto r = duo::calibrate(model.get(), p);
+    CHECK_EQ(n_done, 1);
+    p.progress = nullptr;
     const auto & g = r.pattern;
     CHECK(g.loss_windows == p.windows);
     CHECK_EQ(g.recent, 200);
@@ -135,6 +139,9 @@ void test_windows(uint64_t seed) {
             printf("layer %d head %d: losses %.3g %.3g %.3g\n", il, ih, g.loss(il, ih, 0), g.loss(il, ih, 1), g.loss(il, ih, 2));
             CHECK(g.loss(il, ih, 2) >= 0 && g.loss(il, ih, 1) >= g.loss(il, ih, 2) && g.loss(il, ih, 0) >= g.loss(il, ih, 1));
             CHECK(retrieval || g.loss(il, ih, 2) < 0.2 * g.loss(built.layer, built.retrieval, 2));
+            for (size_t w = 0; w < 2; ++w) {
+                CHECK(g.loss(il, ih, w) <= g.loss(built.layer, built.retrieval, w));
+            }
         }
     }
     CHECK_EQ(g.k_types.size(), size_t(3));

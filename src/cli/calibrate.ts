@@ -129,7 +129,8 @@ function weakModel(correct: number): string {
 }
 
 async function render({ pattern, correct, contextTokens, tailTokens, passes, seconds }: Calibration, output: string): Promise<string> {
-  const read = `${formatCount(contextTokens)} tokens of context, ${formatCount(passes)} x ${formatCount(tailTokens)} tokens of questions and answers`;
+  const how = (pattern.provenance?.['data'] as { chat?: boolean } | undefined)?.chat ? 'in the chat template' : 'as plain text';
+  const read = `${formatCount(contextTokens)} tokens of context, ${formatCount(passes)} x ${formatCount(tailTokens)} tokens of questions and answers, ${how}`;
   const right =
     correct === null ? '' : `; of the answers' tokens ${(100 * correct).toFixed(0)}% are likeliest with all heads seeing everything`;
   return [

@@ -1,4 +1,4 @@
-import { OptionError } from '../errors.ts';
+import { OptionError, TemplateError } from '../errors.ts';
 import type { CoreModel } from '../core/model.ts';
 
 /** What stands around a text that is asked about, and around questions and answers: nothing but the token that begins a text, or a chat template. */
@@ -6,7 +6,7 @@ export type Turns = {
   before: readonly number[];
   /** Between a question and its answer. */
   answering: readonly number[];
-  /** The token that ends an answer; none in a plain text. */
+  /** What ends an answer: the template's tokens up to the first that is no text. None in a plain text, and where the template has no such token. */
   ending: readonly number[];
   /** Between that and the next question. */
   asking: readonly number[];
@@ -33,21 +33,26 @@ export async function chatTurns(model: Pick<CoreModel, 'tokenize' | 'info' | 'ch
   }
   const encode = (part: string): number[] => [...model.tokenize(part, { addSpecial: false, parseSpecial: true })];
   const between = encode(asking);
+  const asText = new Set(model.tokenize(asking, { addSpecial: false, parseSpecial: false }));
+  const end = 1 + between.findIndex((token) => !asText.has(token));
   return {
     before: [...beginning(model), ...encode(before)],
     answering: encode(answering),
-    ending: between.slice(0, 1),
-    asking: between.slice(1),
+    ending: between.slice(0, end),
+    asking: between.slice(end),
     chat: true,
   };
 }
 
 /** Whether {@link chatTurns} has turns for a model. */
 export async function hasChatTurns(model: Pick<CoreModel, 'tokenize' | 'info' | 'chatPrompt'>): Promise<boolean> {
-  return chatTurns(model).then(
-    () => true,
-    () => false,
-  );
+  try {
+    await chatTurns(model);
+    return true;
+  } catch (error) {
+    if (error instanceof OptionError || error instanceof TemplateError) return false;
+    throw error;
+  }
 }
 
 const places = ['the place of the text', 'the place of an answer', 'the place of a question'];

@@ -60,10 +60,15 @@ describe('model.calibrate', () => {
     expect(new Set(found.scores.flat()).size).toBeGreaterThan(80);
   });
 
-  test('samples through the chat template, with code in them', async () => {
-    const found = await model.calibrate({ ...small, contextSize: 640, method: 'masks', masks: 2, chat: true, kinds: ['numbers', 'code'] });
+  test('samples through the chat template, which the model has, with code in them', async () => {
+    const found = await model.calibrate({ ...small, contextSize: 640, method: 'masks', masks: 2, kinds: ['numbers', 'code'] });
     expect(found.correct).toBeGreaterThan(0.5);
     expect(found.pattern.provenance).toMatchObject({ data: { kinds: ['numbers', 'code'], chat: true } });
+  });
+
+  test('samples as plain text, where they are asked for', async () => {
+    const { pattern } = await model.calibrate({ ...small, method: 'mass', chat: false });
+    expect(pattern.provenance).toMatchObject({ data: { chat: false } });
   });
 
   test('aborted before anything is done: the reason itself', async () => {
