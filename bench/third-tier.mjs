@@ -13,6 +13,7 @@ import { parseArgs } from 'node:util';
 import Table from 'cli-table3';
 import { loadModel } from '../dist/index.js';
 import { calibrationSamples } from '../dist/synthetic/samples.js';
+import { hasChatTurns } from '../dist/synthetic/turns.js';
 import { sampleKinds } from '../dist/gates/sample-kinds.js';
 
 const { values, positionals } = parseArgs({
@@ -46,7 +47,7 @@ const samples = await calibrationSamples(model, Number(values.samples), {
   contextSize: Number(values.ctx),
   questions: 6,
   kinds: sampleKinds,
-  chat: false,
+  chat: await hasChatTurns(model),
   sink,
   recent: windows.at(-1) ?? 0,
   seed: Number(values.seed),
