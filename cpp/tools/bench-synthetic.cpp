@@ -134,8 +134,4 @@ uint64_t bench_weights_read(const llama_model * model) {
     return uint64_t(bytes);
 }
 
-uint64_t bench_rows_read(const llama_context * ctx, ggml_type type_k, ggml_type type_v, int depth) {
-    const duo_kv_size size = duo_kv_size_of(ctx);
-    const bool mixed = duo_has_mixed_heads(ctx); // whose budget may have chosen other types
-    return work_of(ctx->get_model(), mixed ? size.type_k : type_k, mixed ? size.type_v : type_v, size, depth, !mixed).bytes;
-}
+uint64_t bench_rows_read(const llama_context * ctx, ggml_type type_k, ggml_type type_v, int depth) { return work_of(ctx, type_k, type_v, depth).bytes; }
