@@ -52,7 +52,7 @@ struct random_model_params {
 
 using llama_model_ptr_t = std::shared_ptr<llama_model>;
 
-// A path in the folder for temporary files ($TMPDIR, else /tmp) where nothing is yet.
+// A path where nothing is yet, in the folder for temporary files, which $TMPDIR names.
 std::string temporary_path(const std::string & prefix, std::error_code & error);
 
 // A temporary file of the model, for as long as this lives.
