@@ -187,7 +187,7 @@ int main(int argc, char ** argv) {
         std::sort(depths.begin(), depths.end());
         std::map<int, std::vector<double>> seconds; // by depth, of each mode
         const auto attention_of = [&](int depth, size_t i) { return seconds.count(0) ? seconds[depth][i] - seconds[0][i] : 0.0; };
-        const auto gigabytes_of = [&](int depth, size_t i) { return work_of(*model, type_of(kv), type_of(kv), duo_kv_size_of(modes[i].ctx), depth, i == 0).bytes / 1e9; };
+        const auto gigabytes_of = [&](int depth, size_t i) { return work_of(modes[i].ctx, type_of(kv), type_of(kv), depth).bytes / 1e9; };
         // GB/s, 0: not known. A difference of two times that are nearly alike says nothing about bandwidth.
         const auto rate_of = [&](int depth, size_t i) {
             return attention_of(depth, i) > 0.1 * seconds[depth][i] && o.n_tokens == 1 ? gigabytes_of(depth, i) / attention_of(depth, i) : 0.0;

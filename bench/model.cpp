@@ -17,6 +17,7 @@
 // the same at depth 0, so put a case at depth 0 before its like. $COMMIT goes into the results.
 #include "copy-bandwidth.h"
 #include "cuda-calls.h"
+#include "duo-report.h"
 #include "synthetic.h"
 
 #include "ggml-backend.h"
@@ -111,6 +112,7 @@ struct timing {
     std::vector<int>    tokens;   // the most probable one after each step
     cuda_calls          calls;    // in the timed steps
     duo_kv_size         size;
+    attention_work      work;
 };
 
 using context_ptr = std::unique_ptr<llama_context, decltype(&llama_free)>;
@@ -250,13 +252,14 @@ private:
     }
 
     // The contexts take turns; a null one is left out.
-    void interleave(const bench_case & c, llama_context * a, timing & ta, llama_context * b, timing & tb) {
+    void interleave(const bench_case & c, const std::string & kv, llama_context * a, timing & ta, llama_context * b, timing & tb) {
         const int n = c.decodes() ? WARM_UP + o.reps : 1 + std::max(5, o.reps / 10);
         const double start = now();
         for (auto [ctx, t] : { std::make_pair(a, &ta), std::make_pair(b, &tb) }) {
             if (ctx) {
                 hold(ctx, c);
                 t->size = duo_kv_size_of(ctx);
+                t->work = work_of(ctx, type_of(kv), type_of(kv), c.depth);
             }
         }
         for (int i = 0; i < n && (i < WARM_UP + 5 || now() - start < 20); ++i) {
@@ -282,12 +285,12 @@ private:
             if (!stock_alone) {
                 stock_alone = std::make_unique<timing>();
                 timing none;
-                interleave(c, stock.get(), *stock_alone, nullptr, none);
+                interleave(c, kv, stock.get(), *stock_alone, nullptr, none);
             }
             stock.reset();
             duo = make(c, kv, sparsity);
         }
-        interleave(c, stock.get(), ts, duo.get(), td);
+        interleave(c, kv, stock.get(), ts, duo.get(), td);
         if (!beside && stock_alone) {
             ts = *stock_alone;
         }
@@ -317,10 +320,9 @@ private:
                 zero = x.s;
             } else if (zero > 0.0) {
                 x.attention = x.s - zero;
-                const attention_work work = work_of(*model, type_of(kv), type_of(kv), t.size, c.depth, is_stock);
-                x.bytes     = work.bytes;
+                x.bytes     = t.work.bytes;
                 x.share     = c.decodes() ? x.bytes / x.attention / bandwidth : 0.0;
-                x.teraflops = work.flop * c.total() / x.attention / 1e12;
+                x.teraflops = t.work.flop * c.total() / x.attention / 1e12;
             }
             return x;
         };

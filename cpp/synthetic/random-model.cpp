@@ -10,14 +10,13 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <filesystem>
 #include <map>
 #include <random>
 #include <sstream>
 #include <stdexcept>
 #include <utility>
 #include <vector>
-
-#include <unistd.h>
 
 namespace {
 
@@ -361,14 +360,19 @@ static llama_model_ptr_t checked(llama_model * model, const std::string & what) 
     return llama_model_ptr_t(model, llama_model_free);
 }
 
+std::string temporary_path(const std::string & prefix, std::error_code & error) {
+    std::random_device random;
+    char name[17];
+    snprintf(name, sizeof(name), "%08x%08x", random(), random());
+    return (std::filesystem::temp_directory_path(error) / (prefix + name)).string();
+}
+
 random_model_file::random_model_file(const random_model_params & params) {
-    const char * tmp = getenv("TMPDIR");
-    name = std::string(tmp ? tmp : "/tmp") + "/llama-duo-XXXXXX";
-    const int fd = mkstemp(name.data());
-    if (fd < 0) {
-        throw std::runtime_error("cannot make a temporary file " + name);
+    std::error_code error;
+    name = temporary_path("llama-duo-", error);
+    if (error) {
+        throw std::runtime_error("no folder for temporary files: " + error.message());
     }
-    close(fd);
     writer(params).write(name);
 }
 

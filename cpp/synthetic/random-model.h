@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <system_error>
 #include <vector>
 
 struct llama_model;
@@ -51,7 +52,10 @@ struct random_model_params {
 
 using llama_model_ptr_t = std::shared_ptr<llama_model>;
 
-// A temporary file of the model (in $TMPDIR, else /tmp), for as long as this lives.
+// A path where nothing is yet, in the folder for temporary files, which $TMPDIR names.
+std::string temporary_path(const std::string & prefix, std::error_code & error);
+
+// A temporary file of the model, for as long as this lives.
 class random_model_file {
 public:
     explicit random_model_file(const random_model_params & params);

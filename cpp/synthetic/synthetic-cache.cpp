@@ -1,5 +1,8 @@
 #include "synthetic-cache.h"
 
+#include "duo-config.h"
+#include "mixed-attention.h"
+
 #include "llama-batch.h"
 #include "llama-context.h"
 #include "llama-kv-cache-iswa.h"
@@ -142,19 +145,30 @@ void fill_rows(llama_context * ctx) {
     }
 }
 
-attention_work work_of(const llama_model & model, ggml_type type_k, ggml_type type_v, const duo_kv_size & size, int depth, bool stock) {
+attention_work work_of(const llama_context * ctx, ggml_type type_k, ggml_type type_v, int depth) {
+    const auto & model   = ctx->get_model();
     const auto & hparams = model.hparams;
+    const auto & cparams = ctx->get_cparams();
+    const duo_config * duo = cparams.duo.get();
+    if (duo) { // whose budget may have chosen other types
+        type_k = duo->type_k;
+        type_v = duo->type_v;
+    }
+    const uint64_t n_seq = cparams.kv_unified ? 1 : cparams.n_seq_max;
     attention_work work;
-    int64_t n_streaming = stock ? 0 : size.n_streaming; // heads left to tell
     for (uint32_t il = 0; il < hparams.n_layer(); ++il) {
         if (!duo_attends(model, il)) {
             continue;
         }
         const uint64_t row = ggml_row_size(type_k, hparams.n_embd_head_k(il)) + ggml_row_size(type_v, hparams.n_embd_head_v(il));
         for (uint32_t h = 0; h < hparams.n_head_kv(il); ++h) {
-            const bool streams = !hparams.is_swa(il) && n_streaming-- > 0;
-            const int  keys    = hparams.is_swa(il) ? std::min(depth, int(hparams.n_swa)) : streams ? std::min(depth, size.sink + size.recent) : depth;
-            work.bytes += row * size.n_seq * keys;
+            int keys = depth;
+            if (hparams.is_swa(il)) {
+                keys = std::min(depth, int(hparams.n_swa));
+            } else if (duo && duo->layers[il].recent[h] != GGML_MIXED_ATTN_ALL) {
+                keys = std::min(depth, duo->layers[il].sink + duo->layers[il].recent[h]);
+            }
+            work.bytes += row * n_seq * keys;
             work.flop  += 2.0 * (hparams.n_embd_head_k(il) + hparams.n_embd_head_v(il)) * hparams.n_gqa(il) * keys;
         }
     }

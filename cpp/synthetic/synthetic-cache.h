@@ -1,8 +1,6 @@
 // Caches of any depth that nothing was computed for.
 #pragma once
 
-#include "duo-report.h"
-
 #include "ggml.h"
 #include "llama.h"
 
@@ -22,9 +20,9 @@ void fill_rows(llama_context * ctx);
 constexpr int ROW_PERIOD        = 256;
 constexpr int WINDOW_ROW_PERIOD = 64;
 
-// What depth adds to the attention of one more token of each sequence; `stock`: with every head full. Heads that see the whole context are alike in all layers.
+// What depth adds to the attention of one more token of each sequence. The types are those of stock's cache: one of mixed heads knows its own.
 struct attention_work {
-    uint64_t bytes = 0; // of K and V rows, the size's sequences together
+    uint64_t bytes = 0; // of K and V rows, all sequences together
     double   flop  = 0; // of one sequence's token: a product with each key and one with each value
 };
-attention_work work_of(const llama_model & model, ggml_type type_k, ggml_type type_v, const duo_kv_size & size, int depth, bool stock = false);
+attention_work work_of(const llama_context * ctx, ggml_type type_k, ggml_type type_v, int depth);

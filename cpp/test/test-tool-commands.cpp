@@ -3,6 +3,8 @@
 #include "fake-device.h"
 #include "random-model.h"
 
+#include "../tools/bench-progress.h"
+
 #include "llama.h"
 #include "log.h"
 
@@ -243,6 +245,7 @@ public:
     }
 
     std::string variable() const { return "TMPDIR='" + name.string() + "' "; }
+    const std::filesystem::path & path() const { return name; }
 
 private:
     std::filesystem::path name;
@@ -254,15 +257,25 @@ const std::string small_shape = "--shape llama-3-8b-small -t 2 -r 1 --no-warmup 
 void test_bench_shape() {
     const temporary_folder tmp;
     const auto stock_keys = keys_of(rows_of(call("bench", bench_needle() + " -o jsonl"))[0]);
+    double seconds = 0; // that the last call took
     const auto row_of = [&](const std::string & more) {
+        const auto begun = std::chrono::steady_clock::now();
         const auto rows = rows_of(call(tmp.variable(), "bench", small_shape + "-o jsonl " + more));
-        return rows.empty() ? json::object() : rows[0];
+        seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begun).count();
+        return rows.empty() ? json() : rows[0];
     };
-    const auto begun = std::chrono::steady_clock::now();
-    const json stock = row_of("--fill synthetic -d 131072");
-    const json mixed = row_of("--fill synthetic -d 131072 --duo-sparsity 0.5 --duo-sink 128 --duo-recent 256");
     const json empty = row_of("");
-    const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begun).count();
+    const double empty_seconds = seconds;
+    const json stock = row_of("--fill synthetic -d 131072");
+    const double fill_seconds = seconds - empty_seconds;
+    const json mixed = row_of("--fill synthetic -d 131072 --duo-sparsity 0.5 --duo-sink 128 --duo-recent 256");
+    const json computed = row_of("-d 512");
+    const double computed_seconds = seconds - empty_seconds;
+    if (empty.is_null() || stock.is_null() || mixed.is_null() || computed.is_null()) {
+        return; // as rows_of has told
+    }
+    printf("a depth of 131072 is filled in %.1f s, and one of 512 computed in %.1f s\n", fill_seconds, computed_seconds);
+    CHECK(fill_seconds < 256 * computed_seconds);
     printf("a token at 131072 of a synthetic cache takes %s ms, and %s ms where half of the heads stream\n", stock["ms_per_token"].dump().c_str(), mixed["ms_per_token"].dump().c_str());
 
     std::vector<std::string> ours;
@@ -295,21 +308,36 @@ void test_bench_shape() {
         CHECK(r["memory_by_device"].get<std::string>().find("CPU: weights " + r["weights_bytes"].dump()) == 0);
     }
     CHECK(empty.find("fill") == empty.end());
-    // to compute that depth once would take minutes
-    CHECK(seconds < 100);
+
+    // matrices that the CPU has rearranged are no weights besides
+    const json repacked = row_of("--shape llama-3-8b-small:q4_0");
+    for (const json & r : { empty, repacked }) {
+        CHECK(!r.is_null() && is_about(r["weights_bytes"], r["model_size"].get<double>()));
+    }
+
+    // heads with windows of their own; half of each layer's stream
+    const std::string windows = (std::filesystem::temp_directory_path() / ("llama-duo-test-windows-" + std::to_string(getpid()) + ".json")).string();
+    const std::string layer_gates = "[0,1,0,1,0,1,0,1]";
+    std::ofstream(windows) << R"({"llamaDuoPattern":2,"layers":2,"kvHeads":8,"gates":[)" + layer_gates + "," + layer_gates +
+            R"(],"sink":64,"recent":256,"windows":[[256,1,1024,1,4096,1,256,1],[256,1,256,1,256,1,256,1]]})";
+    const json own = row_of("--fill synthetic -d 131072 --duo-sparsity 0.5 --duo-gates '" + windows + "'");
+    remove(windows.c_str());
+    CHECK(!own.is_null() && own["bytes_per_token"].get<double>() == weights + row * (2 * 4 * (131072 + 1 + 64) + 6 * 256 + 1024 + 4096));
 
     // every format, and prompts, of which no bandwidth is told
     const ended sql = call(tmp.variable(), "bench", small_shape + "--fill synthetic -d 4096 -o sql");
     CHECK(sql.says("  fill TEXT,\n  memory_by_device TEXT,\n  weights_bytes INTEGER,"));
     CHECK(sql.says("  ms_per_token REAL,\n  bytes_per_token INTEGER,"));
+    CHECK(!sql.says("null"));
+    CHECK(call(tmp.variable(), "bench", small_shape + "-p 8 -n 0 -o sql").says("', null, null, null, null, '")); // as of bandwidth
     const ended md = call(tmp.variable(), "bench", small_shape + "--shape smollm2:q4_0 -p 64 -n 0 --fill synthetic -d 4096");
     CHECK_EQ(md.status, 0);
     CHECK(md.says("fill       |            test |"));
     CHECK(md.says("Q8_0") && md.says("Q4_0") && md.says("pp64 @ d4096") && md.says("tg2 @ d4096"));
     CHECK(md.err.find("64 tokens of a prompt and 0 generated at a depth of 4096:\nCPU ") != std::string::npos);
     CHECK(md.err.find("stock's largest context") != std::string::npos);
-    const json prompt = row_of("-p 64 -n 0 --fill synthetic -d 4096")["bytes_per_token"];
-    CHECK(prompt.is_null());
+    const json prompt = row_of("-p 64 -n 0 --fill synthetic -d 4096");
+    CHECK(!prompt.is_null() && prompt["bytes_per_token"].is_null());
 }
 
 // Any model's cache is filled: those with windows and recurrent layers, too.
@@ -365,8 +393,11 @@ void test_bench_shape_refuses() {
     CHECK_EQ(unwritten.status, 1);
     CHECK(unwritten.says("TMPDIR says where, and is \"/none\""));
 
-    const ended ended_by_signal = call(tmp.variable() + "timeout -s TERM 5", "bench", small_shape + "-n 1000000");
-    CHECK_EQ(ended_by_signal.status, 124);
+    for (const std::string name : { "TERM", "PIPE" }) {
+        const ended by_signal = call(tmp.variable() + "timeout -s " + name + " 5", "bench", small_shape + "-n 1000000");
+        CHECK_EQ(by_signal.status, 124);
+        CHECK(std::filesystem::is_empty(tmp.path()));
+    }
 
     // of 256 MiB
     const std::string device = std::string(device_variable) + "=" + std::to_string(256 << 20) + " " + tmp.variable();
@@ -395,7 +426,7 @@ void test_bench_shape_refuses() {
     CHECK(never.says("it does not fit with every head streaming either"));
 }
 
-// A line for each sixteenth of a prompt, only where it is asked for together with flags of ours.
+// A line for each sixteenth of what is read, below what it is, and only where it is asked for together with flags of ours.
 void test_bench_progress() {
     const std::string long_prompt = " -p 512 -b 32 -n 0 -r 1 -t 1 --no-warmup -o jsonl --progress";
     const ended run = call("bench", "-m '" + needle + "' --duo-sparsity 0.5" + long_prompt);
@@ -409,6 +440,27 @@ void test_bench_progress() {
     CHECK(run.says(" s left\n"));
     CHECK(run.says("llama-bench: 512 of 512 tokens (100%): "));
     CHECK(!call("bench", "-m '" + needle + "'" + long_prompt).says("tokens ("));
+
+    const ended all = call("bench", "-m '" + needle + "' --duo-sparsity 0.5 -p 512 -d 512 -b 32 -n 0 -r 1 -t 1 -o jsonl --progress");
+    CHECK_EQ(all.status, 0);
+    std::string before, read;
+    for (const std::string & line : split(all.err, '\n')) {
+        if (line.find(": 32 of 512 tokens (") != std::string::npos) {
+            read += before.substr(before.rfind(": ") + 2) + "; ";
+        }
+        before = line;
+    }
+    CHECK_EQ(read, "warmup prompt run; depth run 1/1; prompt run 1/1; ");
+}
+
+// Time is 2 ms a token and 1 us for every token before it; or it is not, and what was read at first took longer.
+void test_seconds_left() {
+    const auto seconds = [](double n) { return 2e-3 * n + 1e-6 * n * n; };
+    const bench_progress::point half = { 1000, seconds(1000) }, last = { 2000, seconds(2000) };
+    CHECK_NEAR(bench_progress::seconds_left(half, last, 10000), seconds(10000) - seconds(2000), 1e-9);
+    CHECK_NEAR(bench_progress::seconds_left(half, last, 2000), 0, 1e-9);
+    CHECK_NEAR(bench_progress::seconds_left({ 1000, 2 }, { 1000, 2 }, 10000), 18, 1e-9);
+    CHECK_NEAR(bench_progress::seconds_left({ 1000, 2 }, { 2000, 3 }, 10000), 12, 1e-9);
 }
 
 // --- all of them ---
@@ -552,6 +604,7 @@ int main(int argc, char ** argv) {
     test_bench_fill();
     test_bench_shape_refuses();
     test_bench_progress();
+    test_seconds_left();
     test_help();
     test_use();
     test_fit_params();

@@ -137,14 +137,16 @@ void print_usage_of(const char * flag, const std::string & text) {
 std::string gib(uint64_t bytes) { return string_format("%.2f GiB", double(bytes) / (1 << 30)); }
 
 bool           shows_progress = false;
-bench_progress prompt;
+bench_progress progress; // of what is read at hand
 
 } // namespace
 
 void bench_duo_print_usage() {
-    print_usage_of("--shape NAME[:TYPE]", "in place of a model: one of random weights, in a temporary file; " + shape_names() + "; TYPE is q8_0, q4_0 or f16 (default: q8_0)");
+    print_usage_of("--shape NAME[:TYPE]", "in place of a model: one of random weights, in a temporary file, or several with commas between; " + shape_names() + "; TYPE is q8_0, q4_0 or f16 (default: q8_0)");
     print_usage_of("--fill synthetic", "the depth (-d) is not computed, but the cache filled with random rows; with this flag and with --shape memory, bandwidth and stock's "
             "largest context are told, too");
+    print_usage_of("--progress", "with --shape, --fill or a --duo-* flag: below each run of a prompt, a warm-up or a depth that is computed, a line for each sixteenth of its tokens, with "
+            "the time that is left");
     for (const sweep_flag & flag : flags()) {
         // what a flag's help begins with in the other tools, and where the rest begins
         constexpr size_t n_left = 40;
@@ -316,15 +318,15 @@ bool bench_duo_fill(llama_context * ctx, int depth) {
     return true;
 }
 
-int bench_duo_tell_progress(llama_context * ctx, int n_done, int n_prompt) {
+int bench_duo_tell_progress(llama_context * ctx, int n_done, int n_tokens) {
     if (!shows_progress || (!measures() && bench_duo_columns().empty())) {
         return n_done;
     }
     if (n_done == 0) {
-        prompt = bench_progress(n_prompt);
-    } else if (prompt.is_due(n_done)) {
+        progress = bench_progress(n_tokens);
+    } else if (progress.is_due(n_done)) {
         llama_synchronize(ctx); // what was handed to a device is not done yet
-        fprintf(stderr, "llama-bench: %s\n", prompt.tell(n_done).c_str());
+        fprintf(stderr, "llama-bench: %s\n", progress.tell(n_done).c_str());
     }
     return n_done;
 }

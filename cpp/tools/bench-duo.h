@@ -47,8 +47,9 @@ void bench_duo_plan(const std::string & model, const llama_model_params & mparam
 // Fills the empty cache up to the depth where --fill was given, or ends the process where it cannot. False: the depth is to be computed.
 bool bench_duo_fill(llama_context * ctx, int depth);
 
-// Tells of a prompt's progress, if that was asked for with flags of ours, and returns n_done. To be called with 0 and after each batch.
-int bench_duo_tell_progress(llama_context * ctx, int n_done, int n_prompt);
+// Tells how far what is read is, if that was asked for with flags of ours, and returns n_done. To be called with 0 and after each batch. What is read, a prompt, a
+// warm-up or a depth that is computed, bench has said before.
+int bench_duo_tell_progress(llama_context * ctx, int n_done, int n_tokens);
 
 // After a test that took so long on average: what it took, as further values, and in words for a report. Nothing without --shape or --fill.
 void bench_duo_measure(bench_duo_values & values, const llama_context * ctx, int n_prompt, int n_gen, int n_depth, uint64_t avg_ns);

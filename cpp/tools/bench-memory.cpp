@@ -3,6 +3,7 @@
 #include "host-memory.h"
 
 #include "llama-ext.h"
+#include "llama-model.h"
 
 #include <algorithm>
 #include <fstream>
@@ -77,13 +78,18 @@ std::vector<bench_memory> bench_memory_of(const llama_context * ctx) {
         const device_state state = begin == at_begin.end() ? state_now(dev) : begin->second;
         result.push_back({ dev, state.total, state.free });
     }
-    for (const auto & [buft, bytes] : llama_get_memory_breakdown(ctx)) {
+    const auto of = [&](ggml_backend_buffer_type_t buft) -> bench_memory & {
         // buffers that a device lends are the host's, too
         const auto at = ggml_backend_buft_is_host(buft) ? devices.end() : std::find(devices.begin(), devices.end(), ggml_backend_buft_get_device(buft));
-        bench_memory & of = at == devices.end() ? result.back() : result[size_t(at - devices.begin())];
-        of.weights += bytes.model;
-        of.cache   += bytes.context;
-        of.compute += bytes.compute;
+        return at == devices.end() ? result.back() : result[size_t(at - devices.begin())];
+    };
+    for (const auto & [buft, bytes] : llama_get_memory_breakdown(ctx)) {
+        of(buft).cache   += bytes.context;
+        of(buft).compute += bytes.compute;
+    }
+    // not the buffers: one of a mapped file spans what other buffers hold a copy of
+    for (const auto & [_, tensor] : model->tensors_by_name) {
+        of(ggml_backend_buffer_get_type(tensor->buffer)).weights += ggml_nbytes(tensor);
     }
     return result;
 }

@@ -1,4 +1,4 @@
-// How far a long prompt of `llama bench` is, and how much time is left.
+// How far `llama bench` has read many tokens, and how much time is left.
 #pragma once
 
 #include <chrono>
@@ -9,7 +9,7 @@
 class bench_progress {
 public:
     // Begins to count.
-    explicit bench_progress(int n_prompt = 0) : n_prompt(n_prompt) {}
+    explicit bench_progress(int n_tokens = 0) : n_tokens(n_tokens) {}
 
     // Whether another sixteenth is done.
     bool is_due(int n_done) const { return part(n_done) > part(points.back().n); }
@@ -17,17 +17,21 @@ public:
     // Speed since the last time and on average, and what is left.
     std::string tell(int n_done);
 
-private:
-    using clock = std::chrono::steady_clock;
+    // What was done after how many seconds.
     struct point {
         int    n;
         double seconds;
     };
 
-    int    part(int n) const { return int(16 * int64_t(n) / n_prompt); }
-    double seconds_left() const;
+    // From two points and the origin, where nothing was done.
+    static double seconds_left(const point & half, const point & last, int n_tokens);
 
-    int                n_prompt;
+private:
+    using clock = std::chrono::steady_clock;
+
+    int    part(int n) const { return int(16 * int64_t(n) / n_tokens); }
+
+    int                n_tokens;
     clock::time_point  start  = clock::now();
     std::vector<point> points = { { 0, 0 } };
 };

@@ -19,8 +19,6 @@
 #include <stdexcept>
 #include <system_error>
 
-#include <unistd.h>
-
 namespace {
 
 constexpr int N_CTX = 1 << 24; // tokens that the models say they were trained for
@@ -36,17 +34,18 @@ ggml_type weight_type(const std::string & name) {
 
 // --- files that go with the process ---
 
-std::string              folder;
-std::vector<std::string> files;
+std::filesystem::path              folder;
+std::vector<std::filesystem::path> files;
 
+// Calls nothing that a signal's handler may not: paths are there already.
 void remove_files() {
-    for (const std::string & file : files) {
-        unlink(file.c_str());
+    std::error_code ignored;
+    for (const auto & file : files) {
+        std::filesystem::remove(file, ignored);
     }
-    rmdir(folder.c_str());
+    std::filesystem::remove(folder, ignored);
 }
 
-// unlink and rmdir are what a signal's handler may call
 void remove_files_and_die(int number) {
     remove_files();
     signal(number, SIG_DFL);
@@ -55,13 +54,25 @@ void remove_files_and_die(int number) {
 
 void make_folder() {
     std::error_code error;
-    folder = std::filesystem::temp_directory_path(error) / "llama-duo-bench-XXXXXX";
-    if (error || !mkdtemp(folder.data())) {
+    folder = temporary_path("llama-duo-bench-", error);
+    if (error || !std::filesystem::create_directory(folder, error)) {
         const char * tmp = getenv("TMPDIR");
         throw std::runtime_error(string_format("cannot make a temporary folder; the variable TMPDIR says where, and is \"%s\"", tmp ? tmp : ""));
     }
     atexit(remove_files);
-    for (const int number : { SIGINT, SIGTERM, SIGHUP }) {
+    const int signals[] = {
+        SIGINT, SIGTERM, SIGABRT,
+#ifdef SIGHUP
+        SIGHUP,
+#endif
+#ifdef SIGPIPE
+        SIGPIPE,
+#endif
+#ifdef SIGQUIT
+        SIGQUIT,
+#endif
+    };
+    for (const int number : signals) {
         if (signal(number, remove_files_and_die) == SIG_IGN) {
             signal(number, SIG_IGN); // as nohup wants it
         }
@@ -86,19 +97,20 @@ std::vector<std::string> bench_models::paths() const {
     }
     std::vector<std::string> paths;
     for (const shape & s : shapes) {
-        paths.push_back(folder + "/" + s.name + "-" + s.type + ".gguf");
+        paths.push_back((folder / (s.name + "-" + s.type + ".gguf")).string());
     }
     return paths;
 }
 
 void bench_models::write() const {
-    files = paths();
+    const std::vector<std::string> all = paths();
+    files.assign(all.begin(), all.end());
     for (size_t i = 0; i < shapes.size(); ++i) {
         bench_shape params = shape_of(shapes[i].name);
         params.type  = weight_type(shapes[i].type);
         params.n_ctx = N_CTX;
         params.gates = periodic_gates(params);
-        write_random_model(params, files[i]);
+        write_random_model(params, all[i]);
     }
 }
 
@@ -134,8 +146,4 @@ uint64_t bench_weights_read(const llama_model * model) {
     return uint64_t(bytes);
 }
 
-uint64_t bench_rows_read(const llama_context * ctx, ggml_type type_k, ggml_type type_v, int depth) {
-    const duo_kv_size size = duo_kv_size_of(ctx);
-    const bool mixed = duo_has_mixed_heads(ctx); // whose budget may have chosen other types
-    return work_of(ctx->get_model(), mixed ? size.type_k : type_k, mixed ? size.type_v : type_v, size, depth, !mixed).bytes;
-}
+uint64_t bench_rows_read(const llama_context * ctx, ggml_type type_k, ggml_type type_v, int depth) { return work_of(ctx, type_k, type_v, depth).bytes; }

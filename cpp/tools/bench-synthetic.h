@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-// Models of random weights, in files that are gone when the process ends, however it does.
+// Models of random weights, in files that are gone when the process ends, but where it crashes or is killed (SIGKILL).
 class bench_models {
 public:
     // Takes "llama-3-8b" or "llama-3-8b:q4_0", with commas between. Throws std::invalid_argument, which names the value.
@@ -36,5 +36,5 @@ void bench_fill(llama_context * ctx, int depth);
 // Bytes of weights that a token reads: of embeddings its own row, of experts those that are used.
 uint64_t bench_weights_read(const llama_model * model);
 
-// Bytes of K and V rows that a token at the depth reads. The types are those of the context's parameters.
+// Bytes of K and V rows that a token at the depth reads. The types are those of stock's cache.
 uint64_t bench_rows_read(const llama_context * ctx, ggml_type type_k, ggml_type type_v, int depth);
