@@ -22,7 +22,7 @@ duo_placement duo_placer::place(ggml_backend_dev_t dev, const ggml_mixed_attn_sh
 
     // CUDA's graphs let ggml's own operators read 16-bit rows before they are stored (bench/notes-cuda.md): there a slow operator is better than a wrong one.
     const auto is_16_bit = [](ggml_type type) { return type == GGML_TYPE_F16 || type == GGML_TYPE_BF16; };
-    const bool slow_is_right = is_16_bit(shape.type_k) || is_16_bit(shape.type_v);
+    const bool slow_is_right = is_16_bit(shape.type_k) && is_16_bit(shape.type_v);
     const bool wants_primitives = wish == primitives || (wish == best && (!has_operator || (slow && !slow_is_right)));
     if (wants_primitives && has_primitives(dev)) {
         if (wish == best && first(ggml_backend_dev_name(dev))) {

@@ -200,7 +200,7 @@ void test_shares() {
 }
 
 // A device whose kernels for the layers are slow says so once a context, with its reason; one that has no opinion, or fast kernels, does not. One that has
-// flash attention uses that instead.
+// flash attention uses that instead, but for a cache of 16-bit rows.
 void test_slow() {
     const random_model_file file(model_params());
     for (const bool has_flash : { false, true }) {
@@ -208,13 +208,16 @@ void test_slow() {
         const auto model = load(file, { device.device() });
         const std::string gates = random_gates(model.get(), fresh_seed());
         for (const char * reason : { (const char *) nullptr, "use the same for both" }) {
-            fake_device::slow_reason = reason;
-            warnings.clear();
-            const auto ctx = make_context(model.get(), duo(gates.c_str(), GGML_TYPE_Q8_0, GGML_TYPE_F16));
-            CHECK(ctx != nullptr);
-            CHECK_EQ(count(warnings, "will be slow"), reason && !has_flash ? 1u : 0u);
-            CHECK_EQ(count(warnings, "use the same for both (K is q8_0, V is f16, 6 query and 3 KV heads of size 32 and 32)"), reason && !has_flash ? 1u : 0u);
-            CHECK_EQ(static_cast<const llama_kv_cache_duo *>(ctx->get_memory())->i_primitives(0) >= 0, reason && has_flash);
+            for (const ggml_type type_k : { GGML_TYPE_Q8_0, GGML_TYPE_F16, GGML_TYPE_BF16 }) {
+                const bool uses_flash = reason && has_flash && type_k == GGML_TYPE_Q8_0, is_slow = reason && !uses_flash;
+                fake_device::slow_reason = reason;
+                warnings.clear();
+                const auto ctx = make_context(model.get(), duo(gates.c_str(), type_k, GGML_TYPE_F16));
+                CHECK(ctx != nullptr);
+                CHECK_EQ(count(warnings, "will be slow"), is_slow ? 1u : 0u);
+                CHECK_EQ(count(warnings, std::string("use the same for both (K is ") + ggml_type_name(type_k) + ", V is f16, 6 query and 3 KV heads of size 32 and 32)"), is_slow ? 1u : 0u);
+                CHECK_EQ(static_cast<const llama_kv_cache_duo *>(ctx->get_memory())->i_primitives(0) >= 0, uses_flash);
+            }
         }
     }
     fake_device::slow_reason = nullptr;
