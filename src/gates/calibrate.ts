@@ -38,9 +38,10 @@ export type Calibration = {
 export async function calibrate(native: Native, model: CoreModel, handle: () => Handle, options: CalibrateOptions): Promise<Calibration> {
   checkOptions(options, calibrateTable);
   const { method, questions, kinds, seed, sink, recent, strict, cacheTypes } = withDefaults(options, calibrateTable);
-  const { samples: count = defaultSamples(model), chat = await hasChatTurns(model), text, masks, threads, onProgress, signal } = options;
+  const { samples: count = defaultSamples(model), text, masks, threads, onProgress, signal } = options;
   // Every head streams, which needs no gates.
   await requireMixedHeads(model, { duo: { sparsity: 1 } }, 'There is nothing to calibrate: it runs with full heads.');
+  const chat = options.chat ?? (await hasChatTurns(model));
   const partial = options.partial === undefined ? undefined : absolutePath('partial', options.partial);
   const byWindows = method === 'windows';
   const asked = options.windows ?? (options.recent === undefined ? undefined : [options.recent]);
