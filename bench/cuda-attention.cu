@@ -271,6 +271,7 @@ struct Case {
     bool knows_streams = true;     // tells the kernel how many tokens a stream has at most, else that one may have all
     CacheType type_v = CacheType(-1);
     int head_size_v = 0;
+    int spare_cells = 0; // of a head, never used: the launch of a prompt chooses a kernel by how many there are
 
     std::string name() const {
         std::string s = std::string(type_name(type)) + " D" + std::to_string(head_size) + " " + std::to_string(n_head) + "/" + std::to_string(n_head_kv) +
@@ -279,6 +280,7 @@ struct Case {
         if (by_head) s += " windows by head";
         if (type_v != CacheType(-1)) s += std::string(" v ") + type_name(type_v);
         if (softcap != 0) s += " softcap";
+        if (spare_cells != 0) s += " spare cells";
         if (q_scale != 1) s += " q*" + std::to_string(q_scale);
         for (size_t i = 0; i < sequences.size() && i < 4; ++i) {
             s += " " + std::to_string(sequences[i].position) + "+" + std::to_string(sequences[i].n_tokens);
@@ -338,6 +340,7 @@ static double run_case(const Case & c, bool verbose) {
             }
         }
     }
+    n_rows += int64_t(c.spare_cells) * c.n_head_kv;
     std::vector<float> sinks(c.n_head);
     for (int h = 0; h < c.n_head; ++h) {
         sinks[h] = h % 3 == 0 ? 15.0f : h % 3 == 1 ? -2.0f : 1.5f; // far above the scores, below, and among them
@@ -596,6 +599,15 @@ static int check(bool quick, const char * filter) {
             Case heads;
             heads.type = CacheType::f16, heads.head_size = 64, heads.n_head_kv = n_head_kv, heads.n_head = n_head_kv * ratio, heads.sequences = { { 500, 1 } };
             cases.push_back(heads);
+        }
+    }
+
+    // Prompts by both of the kernels that there may be for them.
+    for (size_t i = 0, n = cases.size(); i < n; ++i) {
+        Case c = cases[i];
+        if (max_seq_tokens(c) * (c.n_head / c.n_head_kv) > 32 && c.sequences[0].position < 100000) {
+            c.spare_cells = 4096;
+            cases.push_back(c);
         }
     }
 

@@ -98,8 +98,7 @@ static __device__ __forceinline__ void convert_piece(uint4 (&to)[N], const uint8
         const uint32_t words[4] = { raw.x, raw.y, raw.z, raw.w };
 #pragma unroll
         for (int i = 0; i < 4; ++i) {
-            const half2 x = __floats2half2_rn(__uint_as_float(words[i] << 16), __uint_as_float(words[i] & 0xffff0000)), most = __float2half2_rn(65504.0f);
-            out[i] = bits(__hmax2(__hmin2(x, most), __hneg2(most)));
+            out[i] = ptx::saturated_halves(__uint_as_float(words[i] << 16), __uint_as_float(words[i] & 0xffff0000));
         }
     } else if constexpr (TYPE == CacheType::q8_0 || TYPE == CacheType::q4_0) {
         constexpr int WORDS = TYPE == CacheType::q8_0 ? 8 : 4; // of a block's quants

@@ -73,6 +73,12 @@ static __device__ __forceinline__ void barrier(int id) {
     asm volatile("bar.sync %0, %1;" :: "r"(id), "n"(N_THREADS) : "memory");
 }
 
+// Counts the threads of this warp as arrived there, without waiting.
+template <int N_THREADS>
+static __device__ __forceinline__ void barrier_arrive(int id) {
+    asm volatile("bar.arrive %0, %1;" :: "r"(id), "n"(N_THREADS) : "memory");
+}
+
 // For kernels of launch_early: returns when the kernel before this one has ended and its writes can be read. Until then only what is older may be read,
 // and nothing written. Whole blocks may leave without it, but not all of them.
 static __device__ __forceinline__ void wait_for_previous_kernel() {
@@ -99,6 +105,13 @@ static __device__ __forceinline__ float tanh(float x) {
     return 1.0f - __fdividef(2.0f, ptx::exp2(x * 2.885390082f) + 1.0f);
 }
 
+// Two halves, x below; what is beyond their range becomes 65504 or -65504.
+static __device__ __forceinline__ uint32_t saturated_halves(float x, float y) {
+    uint32_t d = 0;
+    DUO_FROM_SM_80(asm("cvt.rn.satfinite.f16x2.f32 %0, %1, %2;" : "=r"(d) : "f"(y), "f"(x)));
+    return d;
+}
+
 // (a & mask) ^ bits in one instruction.
 static __device__ __forceinline__ uint32_t and_xor(uint32_t a, uint32_t mask, uint32_t bits) {
     uint32_t d;
@@ -114,6 +127,18 @@ static __device__ __forceinline__ void mbarrier_init(uint32_t barrier, uint32_t 
 
 static __device__ __forceinline__ void mbarrier_arrive_expect_tx(uint32_t barrier, uint32_t bytes) {
     asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" :: "r"(barrier), "r"(bytes) : "memory");
+}
+
+static __device__ __forceinline__ void mbarrier_arrive(uint32_t barrier) {
+    asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" :: "r"(barrier) : "memory");
+}
+
+static __device__ __forceinline__ bool mbarrier_test(uint32_t barrier, uint32_t parity) {
+    uint32_t done;
+    asm volatile("{\n .reg .pred done;\n"
+                 "mbarrier.test_wait.parity.shared::cta.b64 done, [%1], %2;\n"
+                 "selp.u32 %0, 1, 0, done;\n}" : "=r"(done) : "r"(barrier), "r"(parity) : "memory");
+    return done != 0;
 }
 
 static __device__ __forceinline__ void mbarrier_wait(uint32_t barrier, uint32_t parity) {
@@ -132,6 +157,17 @@ static __device__ __forceinline__ void bulk_copy(uint32_t shared, const void * g
     asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];"
                  :: "r"(shared), "l"(global), "r"(bytes), "r"(barrier) : "memory");
 }
+
+#endif
+
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
+
+// Moves registers between the warpgroups of a block: for all warps of one, N a multiple of 8. Those that take wait until others have given.
+template <int N>
+static __device__ __forceinline__ void take_registers() { asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" :: "n"(N)); }
+
+template <int N>
+static __device__ __forceinline__ void give_registers() { asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" :: "n"(N)); }
 
 #endif
 
