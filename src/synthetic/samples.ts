@@ -78,7 +78,7 @@ function* sample(
   random: Random,
 ): Generator<void, CalibrationSample, void> {
   const { contextSize, questions, kinds, sink, recent } = options;
-  const facts = random.shuffle(factsOf(questions, kinds, random));
+  const facts = random.shuffle(factsOf(questions, kinds, random, turns));
   const statements = random.interleave(facts.map((fact) => fact.statements)).map((statement) => encoder.next(spaced(statement)));
   const head = [...turns.before, ...encoder.opening(texts('multi-key').intro + sentence(random))];
 
@@ -89,7 +89,7 @@ function* sample(
     const first = tail.length;
     for (const { lead, text } of fact.answers) tail.push(...encoder.next(lead + text));
     // That an answer goes on, and where it ends, is lost before what it says: models with too few heads name one of two numbers, or none.
-    tail.push(...turns.ending);
+    tail.push(...encoder.next(fact.stop), ...turns.ending);
     answers.push([first, tail.length]);
   }
 

@@ -166,10 +166,10 @@ describe('a chat', () => {
     expect(textOf(tokens)).toMatch(/^<user>[A-Z]/);
     const [first = '', ...rest] = textOf(tokens.slice(context)).split('<user>');
     expect(rest).toHaveLength(5);
-    expect(first).toMatch(/^\nQuestion: [^<>]+<bot>Answer: [^<>]+<end>$/);
-    for (const turn of rest) expect(turn).toMatch(/^Question: [^<>]+<bot>Answer: [^<>]+<end>$/);
+    expect(first).toMatch(/^\nQuestion: [^<>]+<bot>[^<>:]+[.)] ?<end>$/);
+    for (const turn of rest) expect(turn).toMatch(/^Question: [^<>]+<bot>[^<>:]+[.)] ?<end>$/);
     expect(answers).toHaveLength(6);
-    for (const [from, to] of answers) expect(textOf(tokens.slice(from, to))).toMatch(/^ ?(\d{5}|[a-z]+)[^<>]* <end>$/);
+    for (const [from, to] of answers) expect(textOf(tokens.slice(from, to))).toMatch(/^ ?(\d{5}|[a-z]+)[^<>]*[.)] ?<end>$/);
   });
 
   test('is to be had where a template shows messages as they are', async () => {
