@@ -10,8 +10,8 @@ namespace duo::cuda {
 
 // Launches a kernel of Config; cudaErrorNotSupported where a block has too little shared memory. n_places: blocks that the card holds at once.
 template <typename Config>
-static cudaError_t launch_prefill_kernel(void (*kernel)(AttentionParams, PrefillShape), int n_threads, int n_places, const AttentionParams & params, const Device & device,
-                                         cudaStream_t stream) {
+static cudaError_t launch_prefill_kernel(void (*kernel)(AttentionParams, PrefillShape), int n_threads, int n_places,
+                                         const AttentionParams & params, const Device & device, cudaStream_t stream) {
     PrefillShape shape;
     shape.ratio = params.n_head / params.layout.n_head_kv;
     if (size_t(Config::SHARED) > device.shared_bytes || shape.ratio > Config::ROWS) {
