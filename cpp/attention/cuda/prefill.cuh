@@ -18,12 +18,6 @@
 
 namespace duo::cuda {
 
-#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
-constexpr bool HAS_WGMMA = true;
-#else
-constexpr bool HAS_WGMMA = false;
-#endif
-
 // KEYS_: of a tile.
 template <CacheType K_, CacheType V_, int D_, int KEYS_>
 struct PrefillConfig {

@@ -94,6 +94,15 @@ static __device__ __forceinline__ void let_next_kernel_start() {
 #endif
 }
 
+// As barrier; whether x holds for any of the threads.
+template <int N_THREADS>
+static __device__ __forceinline__ bool barrier_any(int id, bool x) {
+    int32_t any;
+    asm volatile("{\n .reg .pred mine, any;\n setp.ne.s32 mine, %1, 0;\n bar.red.or.pred any, %2, %3, mine;\n selp.s32 %0, 1, 0, any;\n}"
+                 : "=r"(any) : "r"(int32_t(x)), "r"(id), "n"(N_THREADS) : "memory");
+    return any != 0;
+}
+
 static __device__ __forceinline__ float exp2(float x) {
     float y;
     asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
@@ -150,6 +159,11 @@ static __device__ __forceinline__ void mbarrier_wait(uint32_t barrier, uint32_t 
 // Makes initialised barriers and ordinary writes to shared memory visible to the copy engine.
 static __device__ __forceinline__ void fence_async() {
     asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+}
+
+// Four 8x8 matrices of 16-bit elements, held as ldmatrix_x4 leaves them, each transposed; lane 8i + r gives the address of row r of what matrix i becomes.
+static __device__ __forceinline__ void stmatrix_x4_trans(uint32_t address, const uint32_t (&r)[4]) {
+    asm volatile("stmatrix.sync.aligned.m8n8.x4.trans.shared.b16 [%0], {%1, %2, %3, %4};" :: "r"(address), "r"(r[0]), "r"(r[1]), "r"(r[2]), "r"(r[3]) : "memory");
 }
 
 // Any multiple of 16 bytes from global to shared memory by the copy engine; the barrier counts the bytes. Needs sm_90.
