@@ -13,6 +13,7 @@
 #include "decode-plan.cuh"
 #include "fragments.cuh"
 #include "merge.cuh"
+#include "rotation.cuh"
 
 namespace duo::cuda {
 
@@ -345,6 +346,8 @@ decode_kernel(const __grid_constant__ AttentionParams p, const __grid_constant__
         }
     };
 
+    // Where a column's query was, until it went to registers.
+    const auto query_at = [&](int column) { return reinterpret_cast<float *>(queries + column * Config::Q_STRIDE); };
     // The query head of a segment's column.
     const auto head_of = [&](const Segment & s, int column) { return s.first_head + (s.n_tokens == 1 ? column : column % s.n_heads); };
     // Where element d of the output of a segment's column goes.
@@ -369,7 +372,7 @@ decode_kernel(const __grid_constant__ AttentionParams p, const __grid_constant__
                 x += __shfl_xor_sync(~0u, x, 16);
                 const int column = 8 * n + 2 * t + c;
                 if (column < n_columns) {
-                    float * const to = (whole ? destination(s, column) : part + column * D) + slice * SLICE;
+                    float * const to = (!whole ? part + column * D : rotates_values<V>(p) ? query_at(column) : destination(s, column)) + slice * SLICE;
                     const float norm = whole ? 1.0f / denominator(p, head_of(s, column), maximum[n][c], x) : 1.0f;
                     with_type<V>(p.type_v, [&](auto type) {
                         constexpr CacheType TYPE = decltype(type)::value;
@@ -386,6 +389,14 @@ decode_kernel(const __grid_constant__ AttentionParams p, const __grid_constant__
                     }
                 }
             }
+        }
+        if (whole && rotates_values<V>(p)) { // all of its dimensions at once
+            sync_team();
+            for (int i = member; i < n_columns * (D / 4); i += Config::TEAM_THREADS) {
+                const int column = i / (D / 4), at = i % (D / 4);
+                reinterpret_cast<float4 *>(destination(s, column))[at] = rotated_back<V>(p, reinterpret_cast<const float4 *>(query_at(column))[at]);
+            }
+            sync_team(); // before the next queries come
         }
     };
 
@@ -630,7 +641,8 @@ decode_kernel(const __grid_constant__ AttentionParams p, const __grid_constant__
                 joined.add(ptx::exp2(norm[w].x - m), norm[w].y, x[w]);
             }
             if (whole) {
-                reinterpret_cast<float4 *>(destination(s, column))[item % VECTORS] = joined.over(denominator(p, head_of(s, column), m, joined.sum));
+                const float4 result = joined.over(denominator(p, head_of(s, column), m, joined.sum));
+                reinterpret_cast<float4 *>(destination(s, column))[item % VECTORS] = rotated_back<V>(p, result);
             } else {
                 reinterpret_cast<float4 *>(part)[item] = joined.out;
                 if (item % VECTORS == 0) {
@@ -712,7 +724,8 @@ decode_kernel(const __grid_constant__ AttentionParams p, const __grid_constant__
                 const float2 norm = norms[group * COLUMNS + column];
                 joined.add(ptx::exp2(norm.x - m), norm.y, sums[group * items + item]);
             }
-            reinterpret_cast<float4 *>(destination(s, column))[item % VECTORS] = joined.over(denominator(p, head_of(s, column), m, joined.sum));
+            const float4 result = joined.over(denominator(p, head_of(s, column), m, joined.sum));
+            reinterpret_cast<float4 *>(destination(s, column))[item % VECTORS] = rotated_back<V>(p, result);
         }
         __syncthreads();
     }
@@ -790,7 +803,8 @@ decode_merge_kernel(const __grid_constant__ AttentionParams p, const __grid_cons
         for (int w = 0; w < WARPS; ++w) {
             all.add(ptx::exp2(norms[w].x - top), norms[w].y, sums[w][lane]);
         }
-        reinterpret_cast<float4 *>(p.dst + int64_t(blockIdx.x) * D)[blockIdx.y * 32 + lane] = all.over(denominator(p, head, top, all.sum));
+        const float4 result = all.over(denominator(p, head, top, all.sum));
+        reinterpret_cast<float4 *>(p.dst + int64_t(blockIdx.x) * D)[blockIdx.y * 32 + lane] = rotated_back<Config::V>(p, result);
     }
 }
 

@@ -14,6 +14,7 @@
 #include "cells.cuh"
 #include "fragments.cuh"
 #include "merge.cuh"
+#include "rotation.cuh"
 #include "wgmma.cuh"
 
 namespace duo::cuda {
@@ -597,6 +598,22 @@ prefill_kernel(const __grid_constant__ AttentionParams p, const __grid_constant_
         }
         ptx::cp_async_wait<0>();
 
+        if (rotates_values<V>(p) && shape.n_splits == 1) {
+#pragma unroll
+            for (int row = 0; row < 2 * M_TILES; ++row) {
+                float x[SLICE / 4];
+#pragma unroll
+                for (int i = 0; i < SLICE / 4; ++i) {
+                    x[i] = out[row / 2][i / 2][row % 2 * 2 + i % 2];
+                }
+                rotate<2, 4>(x, VALUE_ROTATION);
+#pragma unroll
+                for (int i = 0; i < SLICE / 4; ++i) {
+                    out[row / 2][i / 2][row % 2 * 2 + i % 2] = x[i];
+                }
+            }
+        }
+
         // Results of this stream's rows.
 #pragma unroll
         for (int m = 0; m < M_TILES; ++m) {
@@ -667,6 +684,9 @@ static __global__ void prefill_merge_kernel(const __grid_constant__ AttentionPar
     const int query_head = head * shape.ratio + row % shape.ratio;
     const float norm = 1.0f / denominator(p, query_head, top, sum);
     float * const to = p.dst + (int64_t(token) * p.n_head + query_head) * D;
+    if (rotates_values<Config::V>(p)) {
+        rotate<1, 32>(out, VALUE_ROTATION);
+    }
 #pragma unroll
     for (int i = 0; i < (D + 31) / 32; ++i) {
         if (32 * i + lane < D) {
