@@ -2,6 +2,7 @@
 //
 //   cuda-attention check [quick] [NAME]  every kernel against float64 over explicit masks; fails with exit code 1; NAME selects cases by substring
 //   cuda-attention store             the cache writer against the scalar rule of ggml's quantize_row_*_ref
+//   cuda-attention rotate            times of a layer's steps with rotated rows: rotation by launches of its own, by the operator's, and none
 //   cuda-attention time [NAME...]    times, of the Llama-3-8B shape where the name says no other; NAME selects cases by substring
 //   cuda-attention json FILE         as time, and writes the rows to FILE, with $COMMIT
 //   cuda-attention one CASE...       single cases, each type[:type of V],head size,query heads,KV heads,position,tokens: for sanitizers
@@ -10,7 +11,10 @@
 //
 // Built by bench/cuda-attention.sh.
 
+#include "../cpp/attention/cuda/device.h"
 #include "../cpp/attention/cuda/mixed-attention-cuda.h"
+#include "../cpp/attention/cuda/ptx.cuh"
+#include "../cpp/attention/cuda/rotation.cuh"
 #include "../cpp/attention/visibility.h"
 
 #include <cuda_bf16.h>
@@ -61,6 +65,23 @@ static const char * type_name(CacheType type) {
 }
 
 static bool is_block_type(CacheType type) { return type != CacheType::f32 && type != CacheType::f16 && type != CacheType::bf16; }
+
+// Rows rotated, rounded as ggml rounds: the sums of a fast transform.
+template <typename T>
+static std::vector<T> rotated_rows(std::vector<T> x, int rotation) {
+    for (T & value : x) {
+        value *= rotation > 0 ? T(1.0f / std::sqrt(float(rotation))) : T(1);
+    }
+    for (int apart = 1; apart < rotation; apart *= 2) {
+        for (size_t i = 0; i < x.size(); ++i) {
+            if ((i & apart) == 0) {
+                const T a = x[i], b = x[i + apart];
+                x[i] = a + b, x[i + apart] = a - b;
+            }
+        }
+    }
+    return x;
+}
 
 static int multiprocessors() {
     int id = 0, n = 0;
@@ -272,6 +293,7 @@ struct Case {
     CacheType type_v = CacheType(-1);
     int head_size_v = 0;
     int spare_cells = 0; // of a head, never used: the launch of a prompt chooses a kernel by how many there are
+    bool rotated = false;          // V's rows are, so the output is rotated back
 
     std::string name() const {
         std::string s = std::string(type_name(type)) + " D" + std::to_string(head_size) + " " + std::to_string(n_head) + "/" + std::to_string(n_head_kv) +
@@ -281,6 +303,7 @@ struct Case {
         if (type_v != CacheType(-1)) s += std::string(" v ") + type_name(type_v);
         if (softcap != 0) s += " softcap";
         if (spare_cells != 0) s += " spare cells";
+        if (rotated) s += " rotated";
         if (q_scale != 1) s += " q*" + std::to_string(q_scale);
         for (size_t i = 0; i < sequences.size() && i < 4; ++i) {
             s += " " + std::to_string(sequences[i].position) + "+" + std::to_string(sequences[i].n_tokens);
@@ -380,6 +403,7 @@ static double run_case(const Case & c, bool verbose) {
     p.sinks = c.sinks ? d_sinks.data : nullptr;
     p.type_k = c.type, p.type_v = type_v;
     p.scale = 1.0f / sqrtf(float(c.head_size)), p.softcap = c.softcap;
+    p.rotation_v = c.rotated ? VALUE_ROTATION : 0;
     Buffer<uint8_t> workspace(attention_workspace(p, multiprocessors()));
     Buffer<int32_t> counters(N_COUNTERS);
     counters.fill_bytes(0), workspace.fill_bytes(0xff);
@@ -422,7 +446,7 @@ static double run_case(const Case & c, bool verbose) {
         reference_maximum<<<c.n_head, 256>>>(ref);
         reference_output<<<dim3(uint32_t((ref.n_keys + per_block - 1) / per_block), c.n_head), size_v>>>(p, cache, ref, token, per_block);
         CHECK(cudaGetLastError());
-        const std::vector<double> want = ref_out.host(), total = sum.host();
+        const std::vector<double> want = rotated_rows(ref_out.host(), p.rotation_v), total = sum.host();
         for (int h = 0; h < c.n_head; ++h) {
             double difference = 0, norm = 0;
             for (int d = 0; d < size_v; ++d) {
@@ -622,6 +646,13 @@ static int check(bool quick, const char * filter) {
             cases.push_back(c);
         }
     }
+    for (size_t i = 0, n = cases.size(); i < n; ++i) { // quantised values also rotated
+        Case c = cases[i];
+        if (is_block_type(c.type_v == CacheType(-1) ? c.type : c.type_v) && (c.head_size_v ? c.head_size_v : c.head_size) % VALUE_ROTATION == 0) {
+            c.rotated = true;
+            cases.push_back(c);
+        }
+    }
 
     int failed = 0;
     double worst[9] = {};
@@ -714,10 +745,11 @@ static void quantise_block(CacheType type, const float * x, uint8_t * b) {
     }
 }
 
-static int check_store() {
+// size: of heads. rotation_k, rotation_v: StoreParams'.
+static int check_store(int size, int rotation_k, int rotation_v) {
     int failed = 0;
     for (const CacheType type : { CacheType::f32, CacheType::f16, CacheType::bf16, CacheType::q4_0, CacheType::q4_1, CacheType::q5_0, CacheType::q5_1, CacheType::q8_0, CacheType::iq4_nl }) {
-        const int size = 128, n_head_kv = 4, sink = 4, recent = 8, ring = 20, n_ctx = 64, n_streams = 2;
+        const int n_head_kv = 4, n_head = 12, sink = 4, recent = 8, ring = 20, n_ctx = 64, n_streams = 2;
         std::vector<int32_t> tokens;
         for (int i = 0; i < 11; ++i) tokens.push_back(30 + i), tokens.push_back(1);
         for (int i = 0; i < 3; ++i) tokens.push_back(2 + i), tokens.push_back(0);
@@ -731,8 +763,13 @@ static int check_store() {
             k[i] = normal_host(random), v[i] = i % 97 == 0 ? -2.0f : i % 89 == 0 ? 2.0f : std::round(normal_host(random) * 8) / 8; // with ties
         }
         std::fill(v.begin() + 256, v.begin() + 320, 0.0f);
+        std::vector<float> q(size_t(n_tokens) * n_head * size);
+        for (float & x : q) {
+            x = normal_host(random);
+        }
         const size_t row = row_bytes(type, size);
-        Buffer<float> dk(k), dv(v);
+        Buffer<float> dk(k), dv(v), dq(q), rotated(q.size());
+        rotated.fill_bytes(0xff);
         Buffer<int32_t> dt(tokens);
         Buffer<Head> dh(heads);
         Buffer<uint8_t> ck(n_rows * n_streams * row), cv(n_rows * n_streams * row);
@@ -740,11 +777,16 @@ static int check_store() {
         StoreParams p {};
         p.layout = { dt.data, dh.data, n_rows, n_tokens, n_head_kv, sink, 1 };
         p.k = dk.data, p.v = dv.data, p.k_cache = ck.data, p.v_cache = cv.data, p.head_size_k = p.head_size_v = size, p.type_k = p.type_v = type;
+        p.q = dq.data, p.q_rotated = rotated.data, p.n_head = n_head, p.rotation_k = rotation_k, p.rotation_v = rotation_v;
         CHECK(store(p, nullptr));
         CHECK(cudaDeviceSynchronize());
+        if (const std::vector<float> got = rotated.host(), want = rotated_rows(q, rotation_k); rotation_k && memcmp(got.data(), want.data(), got.size() * sizeof(float)) != 0) {
+            ++failed;
+            printf("FAIL queries rotated by %d\n", rotation_k);
+        }
         for (int side = 0; side < 2; ++side) {
             std::vector<uint8_t> want(ck.n, 0xcd);
-            const std::vector<float> & x = side ? v : k;
+            const std::vector<float> x = rotated_rows(side ? v : k, side ? rotation_v : rotation_k);
             for (int i = 0; i < n_tokens; ++i) {
                 for (int h = 0; h < n_head_kv; ++h) {
                     const int j = tokens[2 * i];
@@ -777,8 +819,8 @@ static int check_store() {
             }
         }
     }
-    printf("store: %s\n", failed ? "FAILED" : "every type bit for bit");
-    return failed != 0;
+    printf("store, heads of %d rotated by %d and %d: %s\n", size, rotation_k, rotation_v, failed ? "FAILED" : "every type bit for bit");
+    return failed;
 }
 
 // ---- Times ------------------------------------------------------------------------------------------------------------------------------
@@ -844,6 +886,94 @@ static double measure_bandwidth(bool copy) {
     return (copy ? 2 : 1) * double(bytes) / ms * 1e3;
 }
 
+// Rotation as a launch of its own, one warp a piece of SIZE values: what ggml's product with a Hadamard matrix is.
+template <int SIZE>
+static __global__ void rotation_kernel(const float * from, float * to, int64_t n) {
+    const int64_t piece = (int64_t(blockIdx.x) * blockDim.x + threadIdx.x) / 32;
+    if (piece >= n) {
+        return;
+    }
+    ptx::wait_for_previous_kernel();
+    float x[SIZE / 32];
+    for (int i = 0; i < SIZE / 32; ++i) {
+        x[i] = from[piece * SIZE + 32 * i + threadIdx.x % 32];
+    }
+    rotate<1, 32>(x, SIZE);
+    for (int i = 0; i < SIZE / 32; ++i) {
+        to[piece * SIZE + 32 * i + threadIdx.x % 32] = x[i];
+    }
+}
+
+// Microseconds of a layer of the Llama-3-8B shape, half of the heads streaming: cache writer, attention, and rotation.
+static void time_rotation() {
+    constexpr int N_LAYERS = 32, D = 128, N_HEAD = 32, N_HEAD_KV = 8, SINK = 64, RECENT = 256;
+    const Device device { multiprocessors(), 0, true };
+    printf("%-28s %10s %10s %10s\n", "us a layer", "none", "launches", "operator");
+    for (const CacheType type : { CacheType::q8_0, CacheType::q4_0 }) {
+        for (const std::pair<int, int> at : { std::pair<int, int> { 0, 1 }, { 4096, 1 }, { 131072, 1 }, { 4096, 4 }, { 0, 512 }, { 4096, 512 } }) {
+            const int depth = at.first, n_tokens = at.second, n_ctx = (depth + n_tokens + 63) / 64 * 64, ring = (SINK + RECENT + 1 + 512 + 63) / 64 * 64 - SINK;
+            const int64_t n_rows = N_HEAD_KV / 2 * int64_t(n_ctx + SINK + ring), row = row_bytes(type, D);
+            std::vector<int32_t> tokens;
+            for (int i = 0; i < n_tokens; ++i) tokens.push_back(depth + i), tokens.push_back(0);
+            std::vector<Head> heads;
+            for (int h = 0; h < N_HEAD_KV; ++h) {
+                const int i = h / 2;
+                heads.push_back(h % 2 ? Head { N_HEAD_KV / 2 * n_ctx + i * (SINK + ring), RECENT, ring, 0 } : Head { i * n_ctx, SEES_ALL, n_ctx, 0 });
+            }
+            Buffer<int32_t> d_tokens(tokens), counters(N_COUNTERS);
+            Buffer<Head> d_heads(heads);
+            Buffer<uint8_t> k(n_rows * row * N_LAYERS), v(n_rows * row * N_LAYERS);
+            fill_all<<<uint32_t((n_rows * N_LAYERS + 127) / 128), 128>>>({ k.data, v.data, type, type, D, D, row, row }, n_rows * N_LAYERS, g_seed);
+            Buffer<float> q(size_t(n_tokens) * N_HEAD * D), new_k(size_t(n_tokens) * N_HEAD_KV * D), new_v(new_k.n), q2(q.n), k2(new_k.n), v2(new_k.n), out(q.n), out2(q.n);
+            for (Buffer<float> * x : { &q, &new_k, &new_v }) fill_normal<<<1024, 256>>>(x->data, x->n, 1.0f, 5);
+            counters.fill_bytes(0);
+
+            AttentionParams a {};
+            a.layout = { d_tokens.data, d_heads.data, n_rows, n_tokens, N_HEAD_KV, SINK, 1 };
+            a.n_head = N_HEAD, a.head_size_k = a.head_size_v = D, a.type_k = a.type_v = type, a.max_seq_tokens = n_tokens, a.scale = 1.0f / sqrtf(float(D));
+            Buffer<uint8_t> workspace(attention_workspace(a, multiprocessors()));
+            a.partials = reinterpret_cast<float *>(workspace.data), a.counters = counters.data, a.dst = out.data;
+            StoreParams s {};
+            s.layout = a.layout, s.head_size_k = s.head_size_v = D, s.type_k = s.type_v = type, s.n_head = N_HEAD;
+            s.q = q.data, s.q_rotated = q2.data;
+            CHECK(cudaDeviceSynchronize());
+
+            const auto rotation = [&](auto size, const Buffer<float> & from, const Buffer<float> & to, cudaStream_t stream) {
+                constexpr int SIZE = decltype(size)::value;
+                const int64_t n = int64_t(from.n) / SIZE;
+                CHECK(launch_early(device, rotation_kernel<SIZE>, uint32_t((n + 3) / 4), 128, 0, stream, (const float *) from.data, to.data, n));
+            };
+            enum { none, launches, by_operator };
+            double best[3] = { 1e9, 1e9, 1e9 };
+            for (int i = 0; i < 9; ++i) { // in turns
+                const int how = i % 3;
+                const double ms = time_graph([&](cudaStream_t stream) {
+                    for (int layer = 0; layer < N_LAYERS; ++layer) {
+                        const std::integral_constant<int, 128> of_k;
+                        const std::integral_constant<int, 64>  of_v;
+                        s.k = how == launches ? k2.data : new_k.data, s.v = how == launches ? v2.data : new_v.data;
+                        s.rotation_k = how == by_operator ? 128 : 0, s.rotation_v = a.rotation_v = how == by_operator ? VALUE_ROTATION : 0;
+                        a.q = how == none ? q.data : q2.data;
+                        s.k_cache = k.data + layer * n_rows * row, s.v_cache = v.data + layer * n_rows * row, a.k_cache = s.k_cache, a.v_cache = s.v_cache;
+                        if (how == launches) {
+                            rotation(of_k, q, q2, stream), rotation(of_k, new_k, k2, stream), rotation(of_v, new_v, v2, stream);
+                        }
+                        CHECK(store(s, stream));
+                        CHECK(attention(a, stream));
+                        if (how == launches) {
+                            rotation(of_v, out, out2, stream);
+                        }
+                    }
+                }, 9);
+                best[how] = std::min(best[how], ms);
+            }
+            const std::string name = std::string(type_name(type)) + " " + std::to_string(n_tokens) + " at " + std::to_string(depth);
+            printf("%-28s %10.2f %10.2f %10.2f\n", name.c_str(), best[0] * 1e3 / N_LAYERS, best[1] * 1e3 / N_LAYERS, best[2] * 1e3 / N_LAYERS);
+            fflush(stdout);
+        }
+    }
+}
+
 struct Timing {
     const char * name;
     CacheType    type;
@@ -874,7 +1004,11 @@ int main(int argc, char ** argv) {
         return check(quick, argc > 2 + quick ? argv[2 + quick] : "");
     }
     if (mode == "store") {
-        return check_store();
+        return check_store(128, 0, 0) + check_store(64, 64, 64) + check_store(128, 128, 64) + check_store(192, 64, 64) + check_store(256, 256, 64) + check_store(512, 512, 64) != 0;
+    }
+    if (mode == "rotate") {
+        time_rotation();
+        return 0;
     }
     if (mode == "one") { // one case, for sanitizers and for finding faults: type head_size n_head n_head_kv position n_tokens
         int failed = 0;

@@ -33,6 +33,9 @@ ggml_tensor * ggml_mixed_attn(
     GGML_ASSERT(tokens->type == GGML_TYPE_I32 && tokens->ne[0] == 2 && tokens->ne[1] == n_tokens && ggml_is_contiguous(tokens));
     GGML_ASSERT(heads->type == GGML_TYPE_I32 && heads->ne[0] == 4 && ggml_is_contiguous(heads));
     GGML_ASSERT(!sinks || (sinks->type == GGML_TYPE_F32 && sinks->ne[0] == n_head && ggml_is_contiguous(sinks)));
+    for (const auto & [rotation, head_size] : { std::pair(params.rotation_k, k_cache->ne[0]), std::pair(params.rotation_v, v_cache->ne[0]) }) {
+        GGML_ASSERT(rotation == 0 || (rotation >= 64 && (rotation & (rotation - 1)) == 0 && head_size % rotation == 0));
+    }
     GGML_ASSERT(params.sink >= 0 && params.chunk >= 1 && params.n_ctx >= 1);
 
     params.has_kv    = k != nullptr;
@@ -69,7 +72,7 @@ bool ggml_mixed_attn_supported(ggml_backend_dev_t dev, ggml_mixed_attn_shape s) 
     ggml_init_params params = { 16 * ggml_tensor_overhead(), nullptr, /*.no_alloc =*/ true };
     ggml_context_ptr ctx { ggml_init(params) };
 
-    ggml_mixed_attn_params p = { 1.0f, 0.0f, 0, 1, 64, 1, 64 * s.n_head_kv, 0, 0, 0 };
+    ggml_mixed_attn_params p = { 1.0f, 0.0f, 0, 1, 64, 1, 64 * s.n_head_kv, 0, 0, 0, 0, 0 };
     ggml_tensor * op = ggml_mixed_attn(ctx.get(),
             ggml_new_tensor_3d(ctx.get(), GGML_TYPE_F32, s.head_size_k, s.n_head, 1),
             ggml_new_tensor_3d(ctx.get(), GGML_TYPE_F32, s.head_size_k, s.n_head_kv, 1),

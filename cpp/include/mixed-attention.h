@@ -25,6 +25,10 @@ struct ggml_mixed_attn_head {
     int32_t reserved;
 };
 
+// Rotation: outliers cost a quantised row precision, so rows may be kept rotated. Each run of `rotation` values is multiplied by Sylvester's Hadamard matrix of
+// that side, entry (i, j) being (-1)^popcount(i & j) / sqrt(rotation), before it is stored; queries are rotated as K is, and the result is rotated back as V is
+// (the matrix is its own inverse). All of it is the operator's own: q, k, v and the result are as without.
+//
 // Sizes and numbers of one layer's operator; lives in the tensor's op_params, so 64 bytes at most. Positions are ordinals: the token's place in its sequence.
 struct ggml_mixed_attn_params {
     float   scale;    // multiplies q . k
@@ -37,6 +41,8 @@ struct ggml_mixed_attn_params {
     int32_t has_kv;   // set by ggml_mixed_attn
     int32_t has_sinks;
     int32_t layer;    // of the model, that has the rows: for who looks at a graph
+    int32_t rotation_k; // of K's rows: a power of two that divides the head size, 64 at least; 0: none
+    int32_t rotation_v;
 };
 
 // q        [head_size_k, n_head,    n_tokens] f32, rows contiguous

@@ -54,10 +54,8 @@ llama_kv_cache_duo::state_header llama_kv_cache_duo::make_state_header(llama_seq
     h.rows     = h.windows = duo::fnv1a(nullptr, 0);
     for (size_t il = 0; il < layers.size(); ++il) {
         const layer & l = layers[il];
-        for (const ggml_tensor * t : { l.k, l.v, l.rot_k, l.rot_v }) {
-            const int64_t n = t ? t->ne[0] : 0;
-            h.rows = duo::fnv1a(&n, sizeof(n), h.rows);
-        }
+        const int64_t sizes[] = { l.k ? l.k->ne[0] : 0, l.v ? l.v->ne[0] : 0, l.rotation_k, l.rotation_v };
+        h.rows = duo::fnv1a(sizes, sizeof(sizes), h.rows);
         for (const duo_layout::head & head : layout.layers[il].heads) {
             int32_t window[] = { GGML_MIXED_ATTN_ALL, 0, 0 };
             if (head.i_ring >= 0) {

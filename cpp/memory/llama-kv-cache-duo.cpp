@@ -19,12 +19,12 @@
 
 // Quantised rows are rotated first, as llama_kv_cache rotates them: K by the largest matrix that divides the head, V by 64. LLAMA_ATTN_ROT_DISABLE turns it off.
 // Returns the matrix's side, 0: none.
-static int64_t rotation_size(ggml_type type, uint32_t head_size, bool largest) {
+static int32_t rotation_size(ggml_type type, uint32_t head_size, bool largest) {
     const char * disable = getenv("LLAMA_ATTN_ROT_DISABLE");
     if (!ggml_is_quantized(type) || head_size % 64 != 0 || (disable && atoi(disable))) {
         return 0;
     }
-    int64_t n = 64;
+    int32_t n = 64;
     while (largest && head_size % (2 * n) == 0) {
         n *= 2;
     }
@@ -94,8 +94,12 @@ llama_kv_cache_duo::llama_kv_cache_duo(const llama_model & model, const llama_cp
         l.k     = ggml_new_tensor_2d(ctx, type_k, hparams.n_embd_head_k(il), rows.n_rows * streams.size());
         l.v     = ggml_new_tensor_2d(ctx, type_v, hparams.n_embd_head_v(il), rows.n_rows * streams.size());
         l.heads = placement.primitives ? nullptr : ggml_new_tensor_2d(ctx, GGML_TYPE_I32, 4, int64_t(rows.heads.size()));
-        l.rot_k = rotation_for(ctx, rotation_size(type_k, hparams.n_embd_head_k(il), true));
-        l.rot_v = rotation_for(ctx, rotation_size(type_v, hparams.n_embd_head_v(il), false));
+        l.rotation_k = rotation_size(type_k, hparams.n_embd_head_k(il), true);
+        l.rotation_v = rotation_size(type_v, hparams.n_embd_head_v(il), false);
+        if (placement.primitives) {
+            l.rot_k = rotation_for(ctx, l.rotation_k);
+            l.rot_v = rotation_for(ctx, l.rotation_v);
+        }
         ggml_format_name(l.k,     "cache_duo_k_l%u",     il);
         ggml_format_name(l.v,     "cache_duo_v_l%u",     il);
         if (l.heads) {
@@ -208,6 +212,8 @@ ggml_mixed_attn_params llama_kv_cache_duo::attn_params(int32_t il, float scale) 
     p.n_ctx   = n_ctx_seq;
     p.layer   = layout.layers[il].stored_by;
     p.n_rows  = layout.layers[p.layer].n_rows;
+    p.rotation_k = layers[p.layer].rotation_k;
+    p.rotation_v = layers[p.layer].rotation_v;
     return p;
 }
 

@@ -71,7 +71,10 @@ public:
         ggml_tensor * v;     // [head size V, ...]
         ggml_tensor * heads; // [4, n_head_kv] i32: ggml_mixed_attn_head; null where ggml's own operators attend
 
-        // The Hadamard matrices that K and V are rotated by before they are quantised, beside the cache; null: they are not.
+        // Sides of the Hadamard matrices that K and V are rotated by before they are quantised; 0: they are not.
+        int32_t rotation_k;
+        int32_t rotation_v;
+        // Those matrices, beside the cache, where ggml's own operators attend; else null: our operator rotates by itself.
         ggml_tensor * rot_k;
         ggml_tensor * rot_v;
     };

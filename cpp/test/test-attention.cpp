@@ -36,6 +36,7 @@ struct shape {
     int32_t sink = 4, recent = 8, chunk = 1;
     std::vector<int32_t> recents;           // [n_head_kv], or none: recent
     bool sinks = false;                     // learned ones
+    int32_t rotation_k = 0, rotation_v = 0;
     int32_t n_ubatch = 32;
     int32_t n_ctx = 512;
     int64_t n_stream = 1;
@@ -58,7 +59,8 @@ struct shape {
             s += char('0' + x);
         }
         return s + " sink " + std::to_string(sink) + " recent " + std::to_string(recent) + " chunk " + std::to_string(chunk) + " " +
-                ggml_type_name(type_k) + "/" + ggml_type_name(type_v) + (sinks ? " learned sinks" : "");
+                ggml_type_name(type_k) + "/" + ggml_type_name(type_v) + (sinks ? " learned sinks" : "") +
+                (rotation_k || rotation_v ? " rotated by " + std::to_string(rotation_k) + "/" + std::to_string(rotation_v) : "");
     }
 };
 
@@ -94,15 +96,25 @@ std::vector<float> random_rows(int64_t n, uint64_t seed) {
     return x;
 }
 
-// A row as the cache returns it.
-std::vector<float> through(ggml_type type, const float * row, int64_t n) {
-    std::vector<float> out(n);
+// A row as the cache returns it. Rotated in f32, sums in the order of a fast transform: a quant may lie between two.
+std::vector<float> through(ggml_type type, const float * row, int64_t n, int32_t rotation) {
+    std::vector<float> out(row, row + n);
+    for (float & x : out) {
+        x *= rotation > 0 ? 1.0f / std::sqrt(float(rotation)) : 1.0f;
+    }
+    for (int64_t apart = 1; apart < rotation; apart *= 2) {
+        for (int64_t i = 0; i < n; ++i) {
+            if ((i & apart) == 0) {
+                const float a = out[i], b = out[i + apart];
+                out[i] = a + b, out[i + apart] = a - b;
+            }
+        }
+    }
     if (type == GGML_TYPE_F32) {
-        std::copy(row, row + n, out.begin());
         return out;
     }
     std::vector<uint8_t> buf(ggml_row_size(type, n));
-    ggml_get_type_traits_cpu(type)->from_float(row, buf.data(), n);
+    ggml_get_type_traits_cpu(type)->from_float(out.data(), buf.data(), n);
     ggml_get_type_traits(type)->to_float(buf.data(), out.data(), n);
     return out;
 }
@@ -154,21 +166,50 @@ public:
     }
 
     // [n_tokens][n_head][dv]. stores: else the batch's keys and values are there already.
-    std::vector<float> run(const std::vector<token> & batch, int n_threads, bool stores = true) {
+    // products: rotation by ggml's products with the matrices, before the operator and after it, instead of by the operator.
+    std::vector<float> run(const std::vector<token> & batch, int n_threads, bool stores = true, bool products = false) {
         const int64_t n = batch.size();
-        ggml_context_ptr c { ggml_init({ 16 * ggml_tensor_overhead() + ggml_graph_overhead(), nullptr, /*.no_alloc =*/ true }) };
+        ggml_context_ptr c { ggml_init({ 32 * ggml_tensor_overhead() + ggml_graph_overhead(), nullptr, /*.no_alloc =*/ true }) };
         ggml_tensor * q      = ggml_new_tensor_3d(c.get(), GGML_TYPE_F32, s.dk, s.n_head, n);
         ggml_tensor * k      = ggml_new_tensor_3d(c.get(), GGML_TYPE_F32, s.dk, s.n_head_kv, n);
         ggml_tensor * v      = ggml_new_tensor_3d(c.get(), GGML_TYPE_F32, s.dv, s.n_head_kv, n);
         ggml_tensor * tokens = ggml_new_tensor_2d(c.get(), GGML_TYPE_I32, 2, n);
-        ggml_mixed_attn_params p = { scale(), s.softcap, s.sink, s.chunk, s.n_ctx, max_seq_tokens(batch), s.n_rows(), 0, 0, 0 };
-        ggml_tensor * out = ggml_mixed_attn(c.get(), q, stores ? k : nullptr, stores ? v : nullptr, k_cache, v_cache, tokens, heads, sinks, p);
+        ggml_mixed_attn_params p = { scale(), s.softcap, s.sink, s.chunk, s.n_ctx, max_seq_tokens(batch), s.n_rows(), 0, 0, 0, s.rotation_k, s.rotation_v };
+        ggml_tensor * rot_k = nullptr, * rot_v = nullptr;
+        if (products) {
+            p.rotation_k = p.rotation_v = 0;
+            rot_k = s.rotation_k ? ggml_new_tensor_2d(c.get(), GGML_TYPE_F32, s.rotation_k, s.rotation_k) : nullptr;
+            rot_v = s.rotation_v ? ggml_new_tensor_2d(c.get(), GGML_TYPE_F32, s.rotation_v, s.rotation_v) : nullptr;
+        }
+        const auto rotated = [&](ggml_tensor * t, ggml_tensor * matrix) {
+            if (!t || !matrix) {
+                return t;
+            }
+            ggml_tensor * product = ggml_mul_mat(c.get(), matrix, ggml_reshape_2d(c.get(), t, matrix->ne[0], ggml_nelements(t) / matrix->ne[0]));
+            ggml_mul_mat_set_hint(product, GGML_HINT_SRC0_IS_HADAMARD);
+            return ggml_reshape(c.get(), product, t);
+        };
+        ggml_tensor * out = rotated(ggml_mixed_attn(c.get(), rotated(q, rot_k), rotated(stores ? k : nullptr, rot_k), rotated(stores ? v : nullptr, rot_v),
+                k_cache, v_cache, tokens, heads, sinks, p), rot_v);
         ggml_backend_buffer_ptr buf { ggml_backend_alloc_ctx_tensors(c.get(), backend) };
         auto put = [&](ggml_tensor * t, int64_t i, const std::vector<float> & x) { ggml_backend_tensor_set(t, x.data(), i * t->nb[2], x.size() * sizeof(float)); };
         for (int64_t i = 0; i < n; ++i) {
             put(q, i, q_of(batch[i]));
             put(k, i, k_of(batch[i]));
             put(v, i, v_of(batch[i]));
+        }
+        for (ggml_tensor * matrix : { rot_k, rot_v }) {
+            if (matrix) {
+                const int64_t side = matrix->ne[0];
+                std::vector<float> x;
+                for (int64_t i = 0; i < side; ++i) {
+                    std::vector<float> unit(side);
+                    unit[i] = 1.0f;
+                    const std::vector<double> row = duo::reference_rotation(unit.data(), side, side);
+                    x.insert(x.end(), row.begin(), row.end());
+                }
+                ggml_backend_tensor_set(matrix, x.data(), 0, x.size() * sizeof(float));
+            }
         }
         ggml_backend_tensor_set(tokens, batch.data(), 0, n * sizeof(token));
         ggml_backend_tensor_memset(out, 0xff, 0, ggml_nbytes(out));
@@ -194,14 +235,17 @@ public:
             std::vector<uint8_t> visible;
             for (int32_t j = 0; j <= t.position; ++j) {
                 const std::vector<float> k = k_of({ j, t.stream }), v = v_of({ j, t.stream });
-                keys.push_back(through(s.type_k, k.data() + h * s.dk, s.dk));
-                values.push_back(through(s.type_v, v.data() + h * s.dv, s.dv));
+                keys.push_back(through(s.type_k, k.data() + h * s.dk, s.dk, s.rotation_k));
+                values.push_back(through(s.type_v, v.data() + h * s.dv, s.dv, s.rotation_v));
                 visible.push_back(s.kinds[h] == retrieval || j < s.sink || j >= t.position - t.position % s.chunk - s.recent_of(h));
             }
             const int64_t group = s.n_head / s.n_head_kv;
             for (int64_t i = h * group; i < (h + 1) * group; ++i) {
-                const std::vector<double> want = duo::reference_attention(q.data() + i * s.dk, s.dk, keys, values, visible, scale(), s.softcap,
+                const std::vector<double> rotated = duo::reference_rotation(q.data() + i * s.dk, s.dk, s.rotation_k);
+                const std::vector<float>  query(rotated.begin(), rotated.end());
+                std::vector<double> want = duo::reference_attention(query.data(), s.dk, keys, values, visible, scale(), s.softcap,
                         s.sinks ? scores[i] : -std::numeric_limits<double>::infinity());
+                want = duo::reference_rotation(want.data(), s.dv, s.rotation_v);
                 double diff = 0.0, norm = 0.0;
                 for (int64_t d = 0; d < s.dv; ++d) {
                     const double x = out[i * s.dv + d] - want[d];
@@ -239,6 +283,12 @@ std::vector<float> prefill(fixture & f, int32_t n, int32_t piece, int n_threads)
         all.insert(all.end(), out.begin(), out.end());
     }
     return all;
+}
+
+std::vector<uint8_t> rows_of(const ggml_tensor * cache) {
+    std::vector<uint8_t> bytes(ggml_nbytes(cache));
+    ggml_backend_tensor_get(cache, bytes.data(), 0, bytes.size());
+    return bytes;
 }
 
 // relative L2
@@ -448,6 +498,69 @@ void test_stored(ggml_type type) {
     CHECK(worst < bar(s));
 }
 
+// Rotated rows: the operator's own rotation against float64 and against ggml's products with the matrices, with which it shares every bit on the CPU.
+void test_rotated() {
+    for (const auto & [type_k, type_v, dk, dv, group] : std::vector<std::tuple<ggml_type, ggml_type, int, int, int>> {
+            { GGML_TYPE_Q8_0, GGML_TYPE_Q8_0, 128, 128, 4 }, { GGML_TYPE_Q4_0, GGML_TYPE_Q4_0, 128, 128, 4 }, { GGML_TYPE_Q4_0, GGML_TYPE_Q4_0, 64, 64, 3 },
+            { GGML_TYPE_Q8_0, GGML_TYPE_Q4_0, 192, 192, 1 }, { GGML_TYPE_Q4_0, GGML_TYPE_Q4_0, 256, 256, 8 }, { GGML_TYPE_Q8_0, GGML_TYPE_Q8_0, 512, 512, 16 },
+            { GGML_TYPE_F16, GGML_TYPE_Q8_0, 128, 128, 4 }, { GGML_TYPE_Q5_1, GGML_TYPE_F16, 128, 128, 2 }, { GGML_TYPE_F32, GGML_TYPE_IQ4_NL, 64, 64, 2 },
+            { GGML_TYPE_Q5_0, GGML_TYPE_Q4_1, 192, 128, 4 }, { GGML_TYPE_IQ4_NL, GGML_TYPE_Q5_0, 512, 64, 1 } }) {
+        shape s;
+        s.type_k    = type_k;
+        s.type_v    = type_v;
+        s.dk        = dk;
+        s.dv        = dv;
+        s.n_head_kv = 3;
+        s.n_head    = 3 * group;
+        s.kinds     = { retrieval, streaming, windowed };
+        s.sinks     = group == 3;
+        s.n_stream  = 2;
+        if (ggml_is_quantized(type_k)) { // as llama.cpp chooses: K's is the largest that divides the head
+            s.rotation_k = dk & -dk;
+        }
+        if (ggml_is_quantized(type_v)) {
+            s.rotation_v = 64;
+        }
+        const uint64_t seed = fresh_seed();
+        fixture own(s, seed), products(s, seed);
+        std::vector<int32_t> next(s.n_stream, 0);
+        double worst = 0.0, apart = 0.0;
+        const auto step = [&](std::vector<int32_t> n_tokens, bool stores = true) { // of each stream
+            std::vector<token> batch;
+            for (int32_t stream = 0; stream < s.n_stream; ++stream) {
+                for (int32_t i = 0; i < n_tokens[stream]; ++i) {
+                    batch.push_back({ next[stream] - (stores ? 0 : n_tokens[stream]) + i, stream });
+                }
+                next[stream] += stores ? n_tokens[stream] : 0;
+            }
+            const std::vector<float> got = own.run(batch, 3, stores), want = products.run(batch, 2, stores, true);
+            if (on_cpu) {
+                CHECK(memcmp(want.data(), got.data(), got.size() * sizeof(float)) == 0);
+            }
+            apart = std::max(apart, difference(want, got));
+            for (const size_t i : { size_t(0), batch.size() - 1 }) {
+                const double e = own.error(batch[i], got.data() + i * s.n_head * s.dv);
+                worst = e <= worst ? worst : e;
+            }
+        };
+        step({ 1, 0 });
+        step({ 1, 1 });
+        for (int i = 0; i < 4; ++i) {
+            step({ 32, 5 });
+            step({ 1, 1 });
+        }
+        step({ 1, 32 });
+        step({ 3, 0 });
+        step({ 3, 0 }, false);
+        step({ 0, 1 });
+        step({ 0, 1 }, false);
+        printf("%-72s seed %016llx  error %.2e, %.2e from products\n", s.name().c_str(), (unsigned long long) seed, worst, apart);
+        CHECK(worst < bar(s));
+        CHECK(apart < 2 * bar(s));
+        CHECK(rows_of(own.k_cache) == rows_of(products.k_cache) && rows_of(own.v_cache) == rows_of(products.v_cache));
+    }
+}
+
 // Several sequences in one batch, interleaved, at different positions.
 void test_streams(int n_steps) {
     shape s;
@@ -648,6 +761,7 @@ void test_quick() {
         printf("%-72s error %.2e\n", s.name().c_str(), worst);
         CHECK(worst < bar(s));
     }
+    test_rotated();
     test_streams(2);
     test_together(GGML_TYPE_Q8_0, 64, 4);
 }
@@ -683,6 +797,7 @@ int main(int argc, char ** argv) {
     test_windowed(GGML_TYPE_F32, 300);
     test_stored(GGML_TYPE_F32);
     test_stored(GGML_TYPE_Q8_0);
+    test_rotated();
     test_streams(40);
     test_together();
     test_long();

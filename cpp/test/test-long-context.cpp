@@ -13,6 +13,7 @@
 #include "llama-model.h"
 #include "llama.h"
 #include "mixed-attention.h"
+#include "reference.h"
 #include "visibility.h"
 
 #include <sys/resource.h>
@@ -117,6 +118,7 @@ std::vector<double> attention(const llama_kv_cache_duo::layer & cache, const wat
     const ggml_mixed_attn_params & p = l.params;
     const int64_t dk = cache.k->ne[0], dv = cache.v->ne[0];
     const ggml_mixed_attn_head & h = l.heads[head / n_group];
+    const std::vector<double> q = duo::reference_rotation(l.q.data() + head * dk, dk, p.rotation_k);
     std::vector<float>  k(dk), v(dv);
     std::vector<double> sum(dv);
     double weights = 0.0;
@@ -129,7 +131,7 @@ std::vector<double> attention(const llama_kv_cache_duo::layer & cache, const wat
         ggml_get_type_traits(cache.v->type)->to_float((const char *) cache.v->data + row * cache.v->nb[1], v.data(), dv);
         double score = 0.0;
         for (int64_t d = 0; d < dk; ++d) {
-            score += double(l.q[head * dk + d]) * k[d];
+            score += q[d] * k[d];
         }
         const double weight = std::exp(score * p.scale);
         weights += weight;
@@ -140,7 +142,7 @@ std::vector<double> attention(const llama_kv_cache_duo::layer & cache, const wat
     for (double & x : sum) {
         x /= weights;
     }
-    return sum;
+    return duo::reference_rotation(sum.data(), dv, p.rotation_v);
 }
 
 } // namespace

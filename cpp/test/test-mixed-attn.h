@@ -12,13 +12,14 @@ struct test_mixed_attn : public test_case {
     const ggml_type type_K, type_V;
     const float softcap;
     const bool sinks;                      // learned ones
+    const bool rotated;                    // quantised rows are
 
     std::string vars() override {
         std::string list;
         for (const int32_t n : n_tokens) {
             list += (list.empty() ? "" : "+") + std::to_string(n);
         }
-        return VARS_TO_STR5(dk, dv, nh, nr, past) + ",n_tokens=" + list + "," + VARS_TO_STR5(window, type_K, type_V, softcap, sinks);
+        return VARS_TO_STR5(dk, dv, nh, nr, past) + ",n_tokens=" + list + "," + VARS_TO_STR6(window, type_K, type_V, softcap, sinks, rotated);
     }
 
     double max_nmse_err() override { return 3e-6; } // tensor cores round to f16: 1.5e-3 squared, and some room
@@ -28,8 +29,9 @@ struct test_mixed_attn : public test_case {
     }
 
     test_mixed_attn(int64_t dk, int64_t dv, int64_t nh, int64_t nr, int64_t past, std::vector<int32_t> n_tokens, std::array<int32_t, 3> window, ggml_type type_K,
-                    ggml_type type_V, float softcap = 0.0f, bool sinks = false)
-        : dk(dk), dv(dv), nh(nh), nr(nr), past(past), n_tokens(std::move(n_tokens)), window(window), type_K(type_K), type_V(type_V), softcap(softcap), sinks(sinks) {}
+                    ggml_type type_V, float softcap = 0.0f, bool sinks = false, bool rotated = false)
+        : dk(dk), dv(dv), nh(nh), nr(nr), past(past), n_tokens(std::move(n_tokens)), window(window), type_K(type_K), type_V(type_V), softcap(softcap), sinks(sinks),
+          rotated(rotated) {}
 
     // Heads take turns: one sees every key, one has a ring, one keeps every key and sees a window.
     static bool sees_all(int64_t head) { return head % 3 == 0; }
@@ -76,6 +78,8 @@ struct test_mixed_attn : public test_case {
         p.n_ctx          = int32_t(n_ctx());
         p.max_seq_tokens = *std::max_element(n_tokens.begin(), n_tokens.end());
         p.n_rows         = n_rows;
+        p.rotation_k     = rotated && ggml_is_quantized(type_K) ? int32_t(dk & -dk) : 0; // as llama.cpp chooses
+        p.rotation_v     = rotated && ggml_is_quantized(type_V) ? 64 : 0;
         ggml_tensor * out = ggml_mixed_attn(ctx, q, k, v, k_cache, v_cache, tokens, heads, scores, p);
         ggml_set_name(out, "out");
         return out;
@@ -148,6 +152,16 @@ static void add_mixed_attn_cases(std::vector<std::unique_ptr<test_case>> & cases
         add(64, 64, 3, 8, 300, n, usual, GGML_TYPE_F16, GGML_TYPE_F16, 0.0f, true);
         add(64, 64, 3, 8, 300, n, usual, GGML_TYPE_Q8_0, GGML_TYPE_Q8_0, 0.0f, true);
         add(40, 40, 3, 2, 300, n, usual, GGML_TYPE_F32, GGML_TYPE_F32, 0.0f, true);
+    }
+    // rotated rows: prefill in one part and in several, decode of one sequence and of several, a mix
+    for (const tokens & n : { tokens { 1 }, tokens { 40 }, tokens { 600 }, tokens { 1, 1, 1, 1 }, tokens { 1, 40, 1 } }) {
+        for (const int64_t d : { 64, 128, 192, 256, 512 }) {
+            add(d, d, 3, 4, 300, n, usual, GGML_TYPE_Q4_0, GGML_TYPE_Q4_0, 0.0f, false, true);
+        }
+        add(128, 128, 3, 4, 300, n, usual, GGML_TYPE_Q8_0, GGML_TYPE_Q5_1, 0.0f, false, true);
+        add(128, 128, 3, 4, 300, n, usual, GGML_TYPE_F16, GGML_TYPE_Q8_0, 0.0f, false, true);
+        add(192, 64, 3, 4, 300, n, usual, GGML_TYPE_IQ4_NL, GGML_TYPE_F16, 0.0f, false, true);
+        add(64, 192, 3, 4, 300, n, usual, GGML_TYPE_Q8_0, GGML_TYPE_Q8_0, 0.0f, false, true);
     }
     // a soft cap; many segments
     add(64, 64, 3, 4, 300, tokens { 1 },  usual, GGML_TYPE_F16, GGML_TYPE_F16, 20.0f);

@@ -18,6 +18,7 @@
 #include "cache-rows.h"
 #include "mixed-attention.h"
 #include "reference.h"
+#include "rotation.h"
 #include "simd.h"
 #include "visibility.h"
 
@@ -160,14 +161,21 @@ struct scratch {
 
 // --- storing ---
 
-void store(const op & o, int ith, int nth) {
+void store(const op & o, const scratch & s, int ith, int nth) {
+    const auto put = [](const ggml_tensor * cache, int64_t row, const float * src, int32_t rotation, float * mem) {
+        if (rotation != 0) {
+            rotate(src, mem, cache->ne[0], rotation);
+            src = mem;
+        }
+        duo::store_row(cache, row, src);
+    };
     const int64_t n = o.n_tokens * o.n_head_kv;
     for (int64_t i = n * ith / nth; i < n * (ith + 1) / nth; ++i) {
         const int64_t t   = i / o.n_head_kv;
         const int64_t h   = i % o.n_head_kv;
         const int64_t row = o.row(o.stream(t), h, o.position(t));
-        duo::store_row(o.src.k_cache, row, (const float *) o.src.k->data + i * o.dk);
-        duo::store_row(o.src.v_cache, row, (const float *) o.src.v->data + i * o.dv);
+        put(o.src.k_cache, row, (const float *) o.src.k->data + i * o.dk, o.p.rotation_k, s.k);
+        put(o.src.v_cache, row, (const float *) o.src.v->data + i * o.dv, o.p.rotation_v, s.v);
     }
 }
 
@@ -350,8 +358,13 @@ void sum_segment(const op & o, const scratch & s, const tile & t, int64_t h, int
 void load_queries(const op & o, const scratch & s, const tile & t, int64_t h) {
     for (int64_t r = 0; r < t.n_tokens * o.group; ++r) {
         const float * src = (const float *) o.src.q->data + ((t.token + r / o.group) * o.n_head + h * o.group + r % o.group) * o.dk;
+        float * q = s.q + r * o.ldk;
+        if (o.p.rotation_k != 0) {
+            rotate(src, q, o.dk, o.p.rotation_k);
+            src = q;
+        }
         for (int64_t d = 0; d < o.dk; ++d) {
-            s.q[r * o.ldk + d] = src[d] * o.p.scale;
+            q[d] = src[d] * o.p.scale;
         }
     }
 }
@@ -364,6 +377,9 @@ void write_row(const op & o, ggml_tensor * dst, const partial & p, int64_t r, in
     const float sum   = sink == neg_inf ? p.sum[r] : std::fma(p.sum[r], scale, expf(sink - max));
     for (int64_t d = 0; d < o.dv; ++d) {
         out[d] = p.acc[r * o.ldv + d] * scale / sum;
+    }
+    if (o.p.rotation_v != 0) {
+        rotate(out, out, o.dv, o.p.rotation_v);
     }
 }
 
@@ -451,8 +467,10 @@ void compute_reference(const op & o, int64_t token, int64_t head, ggml_tensor * 
             load_rows(o.src.v_cache, row, 1, values[j].data(), o.dv);
         }
     }
-    const float * q = (const float *) o.src.q->data + (token * o.n_head + head) * o.dk;
-    const std::vector<double> out = reference_attention(q, o.dk, keys, values, visible, o.p.scale, o.p.softcap, o.sink_score(head));
+    const std::vector<double> rotated = reference_rotation((const float *) o.src.q->data + (token * o.n_head + head) * o.dk, o.dk, o.p.rotation_k);
+    const std::vector<float> q(rotated.begin(), rotated.end());
+    std::vector<double> out = reference_attention(q.data(), o.dk, keys, values, visible, o.p.scale, o.p.softcap, o.sink_score(head));
+    out = reference_rotation(out.data(), o.dv, o.p.rotation_v);
     std::copy(out.begin(), out.end(), (float *) dst->data + (token * o.n_head + head) * o.dv);
 }
 
@@ -474,7 +492,7 @@ void ggml_compute_forward_mixed_attn(const ggml_compute_params * params, ggml_te
     const scratch s(o, mem + scratch::floats(o) * ith);
 
     if (o.src.k) {
-        store(o, ith, nth);
+        store(o, s, ith, nth);
     }
     if (ith == 0) {
         ggml_threadpool_chunk_set(params->threadpool, nth);

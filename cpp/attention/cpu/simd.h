@@ -177,6 +177,31 @@ static inline void simd_transpose_quarters(simd (&v)[4]) {
     }
 }
 
+// The product with Sylvester's Hadamard matrix of simd_width rows, unscaled: sums and differences of lanes 1, 2, 4... apart.
+static inline simd simd_hadamard(simd x) {
+    const auto combine = [&](int apart, simd other) {
+        simd sign;
+        for (int i = 0; i < simd_width; ++i) {
+            sign[i] = i & apart ? -1.0f : 1.0f;
+        }
+        x = simd_fma(x, sign, other);
+    };
+#if defined(__AVX512F__)
+    combine(1, DUO_SHUFFLE(x, x,  1,  0,  3,  2,  5,  4,  7,  6,  9,  8, 11, 10, 13, 12, 15, 14));
+    combine(2, DUO_SHUFFLE(x, x,  2,  3,  0,  1,  6,  7,  4,  5, 10, 11,  8,  9, 14, 15, 12, 13));
+    combine(4, DUO_SHUFFLE(x, x,  4,  5,  6,  7,  0,  1,  2,  3, 12, 13, 14, 15,  8,  9, 10, 11));
+    combine(8, DUO_SHUFFLE(x, x,  8,  9, 10, 11, 12, 13, 14, 15,  0,  1,  2,  3,  4,  5,  6,  7));
+#elif defined(__AVX__)
+    combine(1, DUO_SHUFFLE(x, x, 1, 0, 3, 2, 5, 4, 7, 6));
+    combine(2, DUO_SHUFFLE(x, x, 2, 3, 0, 1, 6, 7, 4, 5));
+    combine(4, DUO_SHUFFLE(x, x, 4, 5, 6, 7, 0, 1, 2, 3));
+#else
+    combine(1, DUO_SHUFFLE(x, x, 1, 0, 3, 2));
+    combine(2, DUO_SHUFFLE(x, x, 2, 3, 0, 1));
+#endif
+    return x;
+}
+
 #undef DUO_LOWER
 #undef DUO_UPPER
 #undef DUO_LOWER_PAIR

@@ -337,6 +337,13 @@ batch_kernel(const __grid_constant__ AttentionParams p, const __grid_constant__ 
                 }
             }
         }
+        if (whole && rotates_values<V>(p)) { // where it lies, since a warp has but some of a rotation's dimensions
+            sync_team();
+            for (int i = member; i < n_columns * (D / 4); i += Config::TEAM_THREADS) {
+                float4 & at = reinterpret_cast<float4 *>(destination<D>(p, s, i / (D / 4)))[i % (D / 4)];
+                at = rotated_back<V>(p, at);
+            }
+        }
     };
 
     // Operand b of a step of 16 values.

@@ -3,6 +3,7 @@
 
 #include "decode-plan.cuh"
 #include "merge.cuh"
+#include "rotation.cuh"
 
 namespace duo::cuda {
 
@@ -141,7 +142,8 @@ static __device__ __forceinline__ void join_parts(const AttentionParams & p, con
                 joined.add(ptx::exp2(norm[w].x - m), norm[w].y, x[w]);
             }
             if (whole) {
-                reinterpret_cast<float4 *>(destination<D>(p, s, column))[item % VECTORS] = joined.over(denominator(p, head_of(s, column), m, joined.sum));
+                const float4 result = joined.over(denominator(p, head_of(s, column), m, joined.sum));
+                reinterpret_cast<float4 *>(destination<D>(p, s, column))[item % VECTORS] = rotated_back<Config::V>(p, result);
             } else {
                 reinterpret_cast<float4 *>(part)[item] = joined.out;
                 if (item % VECTORS == 0) {
@@ -223,7 +225,8 @@ static __device__ __forceinline__ void join_parts(const AttentionParams & p, con
                 const float2 norm = norms[group * COLUMNS + column];
                 joined.add(ptx::exp2(norm.x - m), norm.y, sums[group * items + item]);
             }
-            reinterpret_cast<float4 *>(destination<D>(p, s, column))[item % VECTORS] = joined.over(denominator(p, head_of(s, column), m, joined.sum));
+            const float4 result = joined.over(denominator(p, head_of(s, column), m, joined.sum));
+            reinterpret_cast<float4 *>(destination<D>(p, s, column))[item % VECTORS] = rotated_back<Config::V>(p, result);
         }
         __syncthreads();
     }
@@ -301,7 +304,8 @@ decode_merge_kernel(const __grid_constant__ AttentionParams p, const __grid_cons
         for (int w = 0; w < WARPS; ++w) {
             all.add(ptx::exp2(norms[w].x - top), norms[w].y, sums[w][lane]);
         }
-        reinterpret_cast<float4 *>(p.dst + int64_t(blockIdx.x) * D)[blockIdx.y * 32 + lane] = all.over(denominator(p, head, top, all.sum));
+        const float4 result = all.over(denominator(p, head, top, all.sum));
+        reinterpret_cast<float4 *>(p.dst + int64_t(blockIdx.x) * D)[blockIdx.y * 32 + lane] = rotated_back<Config::V>(p, result);
     }
 }
 

@@ -12,6 +12,7 @@
 
 #include "decode-common.cuh"
 #include "fragments.cuh"
+#include "rotation.cuh"
 
 namespace duo::cuda {
 
@@ -271,6 +272,8 @@ decode_kernel(const __grid_constant__ AttentionParams p, const __grid_constant__
         }
     };
 
+    // Where a column's query was, until it went to registers.
+    const auto query_at = [&](int column) { return reinterpret_cast<float *>(queries + column * Config::Q_STRIDE); };
     // Ends the segment at hand: to the destination where this team had all of it, else as a part.
     const auto finish_segment = [&]() {
         const bool whole    = team_begin <= tiles_begin(current) && tiles_end(current) <= team_end;
@@ -287,7 +290,7 @@ decode_kernel(const __grid_constant__ AttentionParams p, const __grid_constant__
                 x += __shfl_xor_sync(~0u, x, 16);
                 const int column = 8 * n + 2 * t + c;
                 if (column < n_columns) {
-                    float * const to = (whole ? destination<D>(p, s, column) : part + column * D) + slice * SLICE;
+                    float * const to = (!whole ? part + column * D : rotates_values<V>(p) ? query_at(column) : destination<D>(p, s, column)) + slice * SLICE;
                     const float norm = whole ? 1.0f / denominator(p, head_of(s, column), maximum[n][c], x) : 1.0f;
                     with_type<V>(p.type_v, [&](auto type) {
                         constexpr CacheType TYPE = decltype(type)::value;
@@ -304,6 +307,14 @@ decode_kernel(const __grid_constant__ AttentionParams p, const __grid_constant__
                     }
                 }
             }
+        }
+        if (whole && rotates_values<V>(p)) { // all of its dimensions at once
+            sync_team();
+            for (int i = member; i < n_columns * (D / 4); i += Config::TEAM_THREADS) {
+                const int column = i / (D / 4), at = i % (D / 4);
+                reinterpret_cast<float4 *>(destination<D>(p, s, column))[at] = rotated_back<V>(p, reinterpret_cast<const float4 *>(query_at(column))[at]);
+            }
+            sync_team(); // before the next queries come
         }
     };
 

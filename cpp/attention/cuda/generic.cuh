@@ -3,6 +3,7 @@
 
 #include "cells.cuh"
 #include "merge.cuh"
+#include "rotation.cuh"
 #include "rows.cuh"
 
 namespace duo::cuda {
@@ -65,17 +66,31 @@ generic_kernel(const __grid_constant__ AttentionParams p, int64_t k_row_bytes, i
     }
     __syncthreads();
 
-    for (int i = threadIdx.x; i < p.head_size_v; i += blockDim.x) {
-        float top = NO_KEY, sum = 0.0f, out = 0.0f;
-        for (int w = 0; w < GENERIC_WARPS; ++w) {
-            top = fmaxf(top, parts[w][MAX_HEAD_SIZE]);
+    float top = NO_KEY, sum = 0.0f;
+    for (int w = 0; w < GENERIC_WARPS; ++w) {
+        top = fmaxf(top, parts[w][MAX_HEAD_SIZE]);
+    }
+    for (int w = 0; w < GENERIC_WARPS; ++w) {
+        sum += ptx::exp2(parts[w][MAX_HEAD_SIZE] - top) * parts[w][MAX_HEAD_SIZE + 1];
+    }
+    for (int first = VALUE_ROTATION * warp; first < p.head_size_v; first += VALUE_ROTATION * GENERIC_WARPS) {
+        float out[VALUE_ROTATION / 32] = {};
+#pragma unroll
+        for (int i = 0; i < VALUE_ROTATION / 32; ++i) {
+            for (int w = 0; w < GENERIC_WARPS; ++w) {
+                out[i] += ptx::exp2(parts[w][MAX_HEAD_SIZE] - top) * parts[w][first + 32 * i + lane];
+            }
+            out[i] /= denominator(p, head, top, sum);
         }
-        for (int w = 0; w < GENERIC_WARPS; ++w) {
-            const float weight = ptx::exp2(parts[w][MAX_HEAD_SIZE] - top);
-            sum += weight * parts[w][MAX_HEAD_SIZE + 1];
-            out += weight * parts[w][i];
+        if (p.rotation_v != 0) {
+            rotate<1, 32>(out, VALUE_ROTATION);
         }
-        p.dst[column * p.head_size_v + i] = out / denominator(p, head, top, sum);
+#pragma unroll
+        for (int i = 0; i < VALUE_ROTATION / 32; ++i) {
+            if (first + 32 * i + lane < p.head_size_v) {
+                p.dst[column * p.head_size_v + first + 32 * i + lane] = out[i];
+            }
+        }
     }
 }
 

@@ -37,9 +37,11 @@ static bool cache_type(ggml_type type, CacheType & out) {
 
 bool ggml_cuda_mixed_attn_supported(int device, const ggml_tensor * dst) {
     const ggml_tensor * k_cache = ggml_mixed_attn_get_sources(dst).k_cache, * v_cache = ggml_mixed_attn_get_sources(dst).v_cache;
+    const int32_t rotation_v = ggml_mixed_attn_get_params(dst).rotation_v;
     CacheType type;
     return ggml_cuda_info().devices[device].cc >= GGML_CUDA_CC_AMPERE && GGML_CUDA_CC_IS_NVIDIA(ggml_cuda_info().devices[device].cc) &&
-           cache_type(k_cache->type, type) && cache_type(v_cache->type, type) && k_cache->ne[0] <= duo::cuda::MAX_HEAD_SIZE && v_cache->ne[0] <= duo::cuda::MAX_HEAD_SIZE;
+           cache_type(k_cache->type, type) && cache_type(v_cache->type, type) && k_cache->ne[0] <= duo::cuda::MAX_HEAD_SIZE && v_cache->ne[0] <= duo::cuda::MAX_HEAD_SIZE &&
+           (rotation_v == 0 || (rotation_v == duo::cuda::VALUE_ROTATION && ggml_is_quantized(v_cache->type)));
 }
 
 // What decides which kernels a layer takes.
@@ -67,8 +69,13 @@ static size_t scratch_offset(const ggml_tensor * dst) {
     return GGML_PAD(ggml_nbytes(dst), 128);
 }
 
+// The same, up to where rotated queries begin.
+static size_t queries_offset(int device, const ggml_tensor * dst) {
+    return GGML_PAD(scratch_offset(dst) + duo::cuda::attention_workspace(layer_params(dst), ggml_cuda_info().devices[device].nsm), 128);
+}
+
 size_t ggml_cuda_mixed_attn_get_alloc_size(int device, const ggml_tensor * dst) {
-    return scratch_offset(dst) + duo::cuda::attention_workspace(layer_params(dst), ggml_cuda_info().devices[device].nsm);
+    return queries_offset(device, dst) + (ggml_mixed_attn_get_params(dst).rotation_k != 0 ? ggml_nbytes(ggml_mixed_attn_get_sources(dst).q) : 0);
 }
 
 // Counters of a stream's launches: zero at first, and every launch leaves zeros. They live as long as the process, 16 KB each.
@@ -97,11 +104,17 @@ void ggml_cuda_mixed_attn(ggml_backend_cuda_context & ctx, ggml_tensor * dst) {
     layout.sink     = p.sink;
     layout.chunk    = p.chunk;
 
-    if (s.k) {
+    float * const q_rotated = (float *) ((char *) dst->data + queries_offset(ctx.device, dst));
+    if (s.k || p.rotation_k != 0) {
         duo::cuda::StoreParams store = {};
         store.layout      = layout;
-        store.k           = (const float *) s.k->data;
-        store.v           = (const float *) s.v->data;
+        store.k           = s.k ? (const float *) s.k->data : nullptr;
+        store.v           = s.v ? (const float *) s.v->data : nullptr;
+        store.q           = (const float *) s.q->data;
+        store.q_rotated   = q_rotated;
+        store.n_head      = attention.n_head;
+        store.rotation_k  = p.rotation_k;
+        store.rotation_v  = p.rotation_v;
         store.k_cache     = s.k_cache->data;
         store.v_cache     = s.v_cache->data;
         store.head_size_k = attention.head_size_k;
@@ -111,7 +124,7 @@ void ggml_cuda_mixed_attn(ggml_backend_cuda_context & ctx, ggml_tensor * dst) {
         CUDA_CHECK(duo::cuda::store(store, ctx.stream()));
     }
 
-    attention.q              = (const float *) s.q->data;
+    attention.q              = p.rotation_k != 0 ? q_rotated : (const float *) s.q->data;
     attention.k_cache        = s.k_cache->data;
     attention.v_cache        = s.v_cache->data;
     attention.sinks          = s.sinks ? (const float *) s.sinks->data : nullptr;
@@ -121,5 +134,6 @@ void ggml_cuda_mixed_attn(ggml_backend_cuda_context & ctx, ggml_tensor * dst) {
     attention.max_seq_tokens = p.max_seq_tokens;
     attention.scale          = p.scale;
     attention.softcap        = p.softcap;
+    attention.rotation_v     = p.rotation_v;
     CUDA_CHECK(duo::cuda::attention(attention, ctx.stream()));
 }

@@ -116,12 +116,12 @@ size_t attention_workspace(const AttentionParams & params, int n_multiprocessors
 }
 
 cudaError_t store(const StoreParams & params, cudaStream_t stream) {
-    const int64_t n_rows = 2 * int64_t(params.layout.n_tokens) * params.layout.n_head_kv;
+    const int64_t n_rows = n_store_rows(params);
     if (n_rows == 0) {
         return cudaSuccess;
     }
     return launch_early(current_device(), store_kernel, uint32_t((n_rows + STORE_WARPS - 1) / STORE_WARPS), STORE_WARPS * 32, 0, stream,
-        params, int64_t(row_bytes(params.type_k, params.head_size_k)), int64_t(row_bytes(params.type_v, params.head_size_v)));
+        params, n_rows, int64_t(row_bytes(params.type_k, params.head_size_k)), int64_t(row_bytes(params.type_v, params.head_size_v)));
 }
 
 } // namespace duo::cuda

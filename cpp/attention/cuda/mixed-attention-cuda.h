@@ -16,7 +16,7 @@ const char * slow_reason(const AttentionParams & params);
 // Bytes of AttentionParams::partials that attention() may use on a device of so many multiprocessors. The same for any tokens and positions.
 size_t attention_workspace(const AttentionParams & params, int n_multiprocessors);
 
-// Writes keys and values to their cells.
+// Writes keys and values to their cells, rotated as rows are; and rotated queries, where rows are rotated.
 cudaError_t store(const StoreParams & params, cudaStream_t stream);
 
 // For tests: from now on, as if a block of the current device had no more shared memory than this, as on other cards. Not while another thread launches.

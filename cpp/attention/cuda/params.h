@@ -59,9 +59,11 @@ struct Layout {
     int32_t         chunk;
 };
 
+constexpr int VALUE_ROTATION = 64; // the one side of a matrix that V's rows may be rotated by, where they are quantised
+
 struct AttentionParams {
     Layout       layout;
-    const float * q;            // [n_tokens][n_head][head_size_k]
+    const float * q;            // [n_tokens][n_head][head_size_k], rotated where K's rows are
     const void  * k_cache;      // [n_rows * n_stream][head_size_k] of type_k
     const void  * v_cache;      // [n_rows * n_stream][head_size_v] of type_v
     const float * sinks;        // [n_head] learned sinks, or null: exp(sinks[head]) more in the denominator
@@ -76,14 +78,20 @@ struct AttentionParams {
     CacheType    type_v;
     float        scale;         // multiplies q . k
     float        softcap;       // 0: none; else scores become softcap * tanh(score / softcap)
+    int32_t      rotation_v;    // of V's rows, which the output is rotated back by: VALUE_ROTATION; 0: none
 };
 
 struct StoreParams {
     Layout        layout;
-    const float * k;            // [n_tokens][n_head_kv][head_size_k]
+    const float * k;            // [n_tokens][n_head_kv][head_size_k], or null: keys and values are stored already
     const float * v;            // [n_tokens][n_head_kv][head_size_v]
     void        * k_cache;
     void        * v_cache;
+    const float * q;            // [n_tokens][n_head][head_size_k]
+    float       * q_rotated;    // the same, where K's rows are rotated
+    int32_t       n_head;
+    int32_t       rotation_k;   // of keys and queries: a power of two that divides the head size, 64 at least; 0: none
+    int32_t       rotation_v;   // of values
     int32_t       head_size_k;
     int32_t       head_size_v;
     CacheType     type_k;

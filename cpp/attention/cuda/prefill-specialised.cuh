@@ -480,6 +480,10 @@ specialised_prefill_kernel(const __grid_constant__ AttentionParams p, const __gr
                 n_before += n_tiles;
             }
 
+            if (rotates_values<V>(p) && shape.n_splits == 1) {
+                rotate_back(out);
+            }
+
             // Results of this stream's rows.
             float * const part = p.partials + int64_t(blockIdx.x) * Config::PART_FLOATS;
 #pragma unroll

@@ -14,6 +14,7 @@
 #include "cells.cuh"
 #include "fragments.cuh"
 #include "merge.cuh"
+#include "rotation.cuh"
 #include "wgmma.cuh"
 
 namespace duo::cuda {
@@ -590,6 +591,13 @@ prefill_kernel(const __grid_constant__ AttentionParams p, const __grid_constant_
         }
         ptx::cp_async_wait<0>();
 
+        if (rotates_values<V>(p) && shape.n_splits == 1) {
+#pragma unroll
+            for (int m = 0; m < M_TILES; ++m) {
+                rotate_back(out[m]);
+            }
+        }
+
         // Results of this stream's rows.
 #pragma unroll
         for (int m = 0; m < M_TILES; ++m) {
@@ -660,6 +668,9 @@ static __global__ void prefill_merge_kernel(const __grid_constant__ AttentionPar
     const int query_head = head * shape.ratio + row % shape.ratio;
     const float norm = 1.0f / denominator(p, query_head, top, sum);
     float * const to = p.dst + (int64_t(token) * p.n_head + query_head) * D;
+    if (rotates_values<Config::V>(p)) {
+        rotate<1, 32>(out, VALUE_ROTATION);
+    }
 #pragma unroll
     for (int i = 0; i < (D + 31) / 32; ++i) {
         if (32 * i + lane < D) {
