@@ -909,7 +909,7 @@ static void time_rotation() {
     constexpr int N_LAYERS = 32, D = 128, N_HEAD = 32, N_HEAD_KV = 8, SINK = 64, RECENT = 256;
     const Device device { multiprocessors(), 0, true };
     printf("%-28s %10s %10s %10s\n", "us a layer", "none", "launches", "operator");
-    for (const CacheType type : { CacheType::q8_0, CacheType::q4_0 }) {
+    for (const CacheType type : { CacheType::f16, CacheType::q8_0, CacheType::q4_0 }) { // of f16, no rotation, to compare with
         for (const std::pair<int, int> at : { std::pair<int, int> { 0, 1 }, { 4096, 1 }, { 131072, 1 }, { 4096, 4 }, { 0, 512 }, { 4096, 512 } }) {
             const int depth = at.first, n_tokens = at.second, n_ctx = (depth + n_tokens + 63) / 64 * 64, ring = (SINK + RECENT + 1 + 512 + 63) / 64 * 64 - SINK;
             const int64_t n_rows = N_HEAD_KV / 2 * int64_t(n_ctx + SINK + ring), row = row_bytes(type, D);
@@ -946,7 +946,7 @@ static void time_rotation() {
             enum { none, launches, by_operator };
             double best[3] = { 1e9, 1e9, 1e9 };
             for (int i = 0; i < 9; ++i) { // in turns
-                const int how = i % 3;
+                const int how = is_block_type(type) ? i % 3 : none;
                 const double ms = time_graph([&](cudaStream_t stream) {
                     for (int layer = 0; layer < N_LAYERS; ++layer) {
                         const std::integral_constant<int, 128> of_k;
@@ -968,7 +968,11 @@ static void time_rotation() {
                 best[how] = std::min(best[how], ms);
             }
             const std::string name = std::string(type_name(type)) + " " + std::to_string(n_tokens) + " at " + std::to_string(depth);
-            printf("%-28s %10.2f %10.2f %10.2f\n", name.c_str(), best[0] * 1e3 / N_LAYERS, best[1] * 1e3 / N_LAYERS, best[2] * 1e3 / N_LAYERS);
+            printf("%-28s %10.2f", name.c_str(), best[none] * 1e3 / N_LAYERS);
+            if (is_block_type(type)) {
+                printf(" %10.2f %10.2f", best[launches] * 1e3 / N_LAYERS, best[by_operator] * 1e3 / N_LAYERS);
+            }
+            printf("\n");
             fflush(stdout);
         }
     }

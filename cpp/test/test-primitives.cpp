@@ -454,6 +454,35 @@ void test_sequences(const char * arch) {
     CHECK(worst <= bar);
 }
 
+// Whoever rotates quantised rows, they are the same: a state goes from one kind of context to the other, to which rows rotated otherwise would be noise.
+void test_rotated_states() {
+    random_model_params p = model_params();
+    p.head_size = 128; // K is rotated by 128, V by 64
+    const models m(p);
+    const auto tokens = random_tokens(220, m.n_vocab(), fresh_seed());
+    const auto gates  = random_gates(m.cpu.get(), fresh_seed());
+    for (const ggml_type type : { GGML_TYPE_Q8_0, GGML_TYPE_Q4_0 }) {
+        const auto params = duo(type, type, 0.5f, gates.c_str());
+        double worst = 0;
+        for (const bool from_operator : { true, false }) {
+            const auto from = from_operator ? with_operator(m, params) : with_primitives(m, params);
+            const auto to   = from_operator ? with_primitives(m, params) : with_operator(m, params);
+            std::vector<float> logits, want, found;
+            CHECK_EQ(decode(from.get(), tokens.data(), 200, 0, false, logits), 0);
+            std::vector<uint8_t> state(llama_state_seq_get_size(from.get(), 0));
+            CHECK_EQ(llama_state_seq_get_data(from.get(), state.data(), state.size(), 0), state.size());
+            CHECK_EQ(llama_state_seq_set_data(to.get(), state.data(), state.size(), 0), state.size());
+            for (int i = 200; i < 220; ++i) {
+                CHECK_EQ(decode(from.get(), tokens.data() + i, 1, i, true, want), 0);
+                CHECK_EQ(decode(to.get(), tokens.data() + i, 1, i, true, found), 0);
+            }
+            worst = worse(worst, relative(found, want));
+        }
+        printf("rotated rows of %s in a state: %.1e from the context that wrote it\n", ggml_type_name(type), worst);
+        CHECK(worst <= 0.1);
+    }
+}
+
 // A graph serves many tokens: it is built anew only where the positions reach the next 256.
 void test_reuse() {
     const models m(model_params());
@@ -514,6 +543,7 @@ int main(int argc, char ** argv) {
     if (argc > 2) {
         test_model(argv[2]);
     }
+    test_rotated_states();
     test_reuse();
     test_cache_types();
     test_sequences("llama");

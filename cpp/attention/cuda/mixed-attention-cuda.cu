@@ -120,8 +120,10 @@ cudaError_t store(const StoreParams & params, cudaStream_t stream) {
     if (n_rows == 0) {
         return cudaSuccess;
     }
-    return launch_early(current_device(), store_kernel, uint32_t((n_rows + STORE_WARPS - 1) / STORE_WARPS), STORE_WARPS * 32, 0, stream,
-        params, n_rows, int64_t(row_bytes(params.type_k, params.head_size_k)), int64_t(row_bytes(params.type_v, params.head_size_v)));
+    const int     n_parts  = n_store_parts(params);
+    const int64_t n_blocks = (n_rows * n_parts + STORE_WARPS - 1) / STORE_WARPS;
+    return launch_early(current_device(), store_kernel, uint32_t(n_blocks), STORE_WARPS * 32, 0, stream, params, n_rows, n_parts,
+        int64_t(row_bytes(params.type_k, params.head_size_k)), int64_t(row_bytes(params.type_v, params.head_size_v)));
 }
 
 } // namespace duo::cuda

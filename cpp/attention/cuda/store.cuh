@@ -5,6 +5,7 @@
 #include "rotation.cuh"
 #include "rows.cuh"
 
+#include <algorithm>
 #include <type_traits>
 
 namespace duo::cuda {
@@ -16,11 +17,18 @@ static inline int64_t n_store_rows(const StoreParams & p) {
     return int64_t(p.layout.n_tokens) * ((p.k ? 2 * p.layout.n_head_kv : 0) + (p.rotation_k ? p.n_head : 0));
 }
 
+// Warps of a row. All of them load and rotate it, and each writes every n_parts-th block of 32 values: a warp's blocks come one after another, which where rows
+// are few is the time that all take.
+static inline int n_store_parts(const StoreParams & p) {
+    return n_store_rows(p) <= 1024 ? std::max(1, std::max(p.head_size_k, p.head_size_v) / 32) : 1;
+}
+
 // Bytes of rows are given, so that the kernel needs no switch for them.
-static __global__ void store_kernel(const __grid_constant__ StoreParams p, int64_t n_rows, int64_t k_row_bytes, int64_t v_row_bytes) {
+static __global__ void store_kernel(const __grid_constant__ StoreParams p, int64_t n_rows, int n_parts, int64_t k_row_bytes, int64_t v_row_bytes) {
     __shared__ float values[STORE_WARPS][MAX_HEAD_SIZE]; // each lane's own
     const Layout & layout = p.layout;
-    const int64_t item = int64_t(blockIdx.x) * STORE_WARPS + threadIdx.x / 32;
+    const int64_t warp = int64_t(blockIdx.x) * STORE_WARPS + threadIdx.x / 32, item = warp / n_parts;
+    const int     part = int(warp - item * n_parts);
     const int64_t n    = p.k ? int64_t(layout.n_tokens) * layout.n_head_kv : 0;
     if (item >= n_rows) {
         return;
@@ -72,10 +80,10 @@ static __global__ void store_kernel(const __grid_constant__ StoreParams p, int64
     } else {
         load(std::integral_constant<int, MAX_HEAD_SIZE / 32>());
     }
-    for (int block = 0; block < size / 32; ++block) {
+    for (int block = part; block < size / 32; block += n_parts) {
         store_block(type, out, block, mine[32 * block + lane]);
     }
-    if (const int i = size / 32 * 32 + lane; i < size) { // a head size that is no multiple of 32 has no quantised type
+    if (const int i = size / 32 * 32 + lane; i < size && part == 0) { // a head size that is no multiple of 32 has no quantised type
         if (type == CacheType::f32) {
             reinterpret_cast<float *>(out)[i] = mine[i];
         } else if (type == CacheType::f16) {
