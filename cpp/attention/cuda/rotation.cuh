@@ -50,9 +50,8 @@ static __device__ __forceinline__ bool rotates_values(const AttentionParams & p)
 template <int N>
 static __device__ __forceinline__ void rotate_back(float (&out)[N][4]) {
     constexpr int TILES = VALUE_ROTATION / 8;
-    static_assert(N % TILES == 0);
 #pragma unroll
-    for (int first = 0; first < N; first += TILES) {
+    for (int first = 0; first + TILES <= N; first += TILES) {
 #pragma unroll
         for (int row = 0; row < 2; ++row) {
             float x[2 * TILES];
