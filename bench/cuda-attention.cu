@@ -292,6 +292,7 @@ struct Case {
     bool knows_streams = true;     // tells the kernel how many tokens a stream has at most, else that one may have all
     CacheType type_v = CacheType(-1);
     int head_size_v = 0;
+    int spare_cells = 0; // of a head, never used: the launch of a prompt chooses a kernel by how many there are
     bool rotated = false;          // V's rows are, so the output is rotated back
 
     std::string name() const {
@@ -301,6 +302,7 @@ struct Case {
         if (by_head) s += " windows by head";
         if (type_v != CacheType(-1)) s += std::string(" v ") + type_name(type_v);
         if (softcap != 0) s += " softcap";
+        if (spare_cells != 0) s += " spare cells";
         if (rotated) s += " rotated";
         if (q_scale != 1) s += " q*" + std::to_string(q_scale);
         for (size_t i = 0; i < sequences.size() && i < 4; ++i) {
@@ -361,6 +363,7 @@ static double run_case(const Case & c, bool verbose) {
             }
         }
     }
+    n_rows += int64_t(c.spare_cells) * c.n_head_kv;
     std::vector<float> sinks(c.n_head);
     for (int h = 0; h < c.n_head; ++h) {
         sinks[h] = h % 3 == 0 ? 15.0f : h % 3 == 1 ? -2.0f : 1.5f; // far above the scores, below, and among them
@@ -560,6 +563,16 @@ static int check(bool quick, const char * filter) {
         add([&](Case & c) { c.sequences = { { 0, n } }, c.chunk = 16; });
         add([&](Case & c) { c.sequences = { { 50, n }, { 310, n } }, c.sink = 60, c.recent = 250; });
     }
+    for (const int n : { 3, 6, 7, 11, 12, 16 }) { // columns that fill the products of batch.cuh and those that do not
+        add([&](Case & c) { c.sequences = { { 319, n } }, c.ring = 1024; });
+        add([&](Case & c) { c.sequences = { { 1080, n }, { 0, 1 }, { 4000, n / 2 } }, c.ring = 1024, c.kinds = { 0, 1, 2 }, c.n_head = 12, c.n_head_kv = 3; });
+        add([&](Case & c) { c.sequences = { { 20000, n } }, c.n_head = 32, c.n_head_kv = 8; });
+        add([&](Case & c) { c.sequences = { { 60, n } }, c.sink = 5, c.recent = 13, c.chunk = 7, c.softcap = 20; });
+    }
+    for (const int ratio : { 1, 3, 5, 7, 16, 20 }) {
+        add([&](Case & c) { c.sequences = { { 2000, 3 }, { 7000, 2 } }, c.n_head_kv = 2, c.n_head = 2 * ratio, c.sinks = true; });
+    }
+    add([&](Case & c) { c.sequences = { { 20000, 4 }, { 5000, 4 }, { 100, 3 }, { 0, 4 } }, c.n_head = 32, c.n_head_kv = 8; });
     add([&](Case & c) { c.sequences = { { 3000, 1 } }, c.softcap = 30, c.q_scale = 4; });
     add([&](Case & c) { c.sequences = { { 3000, 5 } }, c.softcap = 30, c.q_scale = 4; });
     for (const float scale : { 1e-6f, 1e-37f }) { // of the second, a query times 2^127 is still small
@@ -588,6 +601,8 @@ static int check(bool quick, const char * filter) {
         // A million keys, of equal and of unequal weight.
         add([&](Case & c) { c.sequences = { { (1 << 20) - 1, 1 } }, c.q_scale = 0; });
         add([&](Case & c) { c.sequences = { { (1 << 20) - 1, 1 } }; });
+        add([&](Case & c) { c.sequences = { { 1 << 20, 8 } }, c.q_scale = 0; });
+        add([&](Case & c) { c.sequences = { { 1 << 20, 8 } }; });
         add([&](Case & c) { c.sequences = { { 1 << 20, 40 } }, c.q_scale = 0; });
         add([&](Case & c) { c.sequences = { { 1 << 20, 40 } }; });
         add([&](Case & c) { c.sequences = { { 131072, 1 } }, c.n_head = 32, c.n_head_kv = 8; });
@@ -623,6 +638,14 @@ static int check(bool quick, const char * filter) {
         }
     }
 
+    // Prompts by both of the kernels that there may be for them.
+    for (size_t i = 0, n = cases.size(); i < n; ++i) {
+        Case c = cases[i];
+        if (max_seq_tokens(c) * (c.n_head / c.n_head_kv) > 32 && c.sequences[0].position < 100000) {
+            c.spare_cells = 4096;
+            cases.push_back(c);
+        }
+    }
     for (size_t i = 0, n = cases.size(); i < n; ++i) { // quantised values also rotated
         Case c = cases[i];
         if (is_block_type(c.type_v == CacheType(-1) ? c.type : c.type_v) && (c.head_size_v ? c.head_size_v : c.head_size) % VALUE_ROTATION == 0) {
@@ -1027,8 +1050,15 @@ int main(int argc, char ** argv) {
         { "speculative 4 f16 half", CacheType::f16,  131072, 4, 1, 0.5, 0 },
         { "speculative 4 q8_0 half", CacheType::q8_0, 131072, 4, 1, 0.5, 0 },
         { "speculative 4 q4_0 half", CacheType::q4_0, 131072, 4, 1, 0.5, 0 },
+        { "speculative 2 q8_0 half", CacheType::q8_0, 131072, 2, 1, 0.5, 0 },
         { "speculative 8 f16 half", CacheType::f16,  131072, 8, 1, 0.5, 0 },
+        { "speculative 8 q8_0 half", CacheType::q8_0, 131072, 8, 1, 0.5, 0 },
         { "speculative 8 q4_0 half", CacheType::q4_0, 131072, 8, 1, 0.5, 0 },
+        { "speculative 16 f16 half", CacheType::f16, 131072, 16, 1, 0.5, 0 },
+        { "speculative 16 q8_0 half", CacheType::q8_0, 131072, 16, 1, 0.5, 0 },
+        { "speculative 16 q4_0 half", CacheType::q4_0, 131072, 16, 1, 0.5, 0 },
+        { "speculative 4 q8_0 half 32K x4", CacheType::q8_0, 32768, 16, 4, 0.5, 0 },
+        { "speculative 4 q4_0 half 32K x4", CacheType::q4_0, 32768, 16, 4, 0.5, 0 },
         { "prefill 32 f16 half",    CacheType::f16,  65536, 32, 1, 0.5, 0 },
         { "prefill 512 f16 half",   CacheType::f16,  65536, 512, 1, 0.5, 0 },
         { "prefill 2048 f16 full",  CacheType::f16,  65536, 2048, 1, 0.0, 0 },
@@ -1053,6 +1083,15 @@ int main(int argc, char ** argv) {
         timings.push_back({ name("prefill 2048" + full + "512 32/4"), type, 32768, 2048, 1, 0.0, 0, 512, 32, 4 });
         timings.push_back({ name("prefill 512" + full + "512 32/4"),  type, 32768, 512, 1, 0.0, 0, 512, 32, 4 });
         timings.push_back({ name("prefill 2048" + full + "256 32/4"), type, 32768, 2048, 1, 0.0, 0, 256, 32, 4 });
+    }
+    // Speculative steps of other heads, and groups of 16.
+    for (const CacheType type : { CacheType::f16, CacheType::q8_0, CacheType::q4_0 }) {
+        for (const int n : { 4, 8 }) {
+            const std::string tokens = std::to_string(n) + " " + type_name(type) + " half";
+            timings.push_back({ name("speculative 64 32/8 " + tokens),  type, 131072, n, 1, 0.5, 0, 64, 32, 8 });
+            timings.push_back({ name("speculative 256 16/4 " + tokens), type, 131072, n, 1, 0.5, 0, 256, 16, 4 });
+        }
+        timings.push_back({ name(std::string("decode ") + type_name(type) + " full 128 32/2"), type, 131072, 1, 1, 0.0, 0, 128, 32, 2 });
     }
     // Two types, and the types that share a kernel.
     for (const std::pair<CacheType, CacheType> pair : std::vector<std::pair<CacheType, CacheType>> {
@@ -1087,7 +1126,7 @@ int main(int argc, char ** argv) {
         const int64_t n_rows = int64_t(n_full) * n_ctx + int64_t(n_head_kv - n_full) * (sink + ring);
         const int64_t k_row = row_bytes(t.type, D), v_row = row_bytes(type_v, D);
         // Layers of their own where they fit, and in any case far more than the L2 cache.
-        const bool prefill = t.n_tokens / t.n_sequences > 8;
+        const bool prefill = t.n_tokens / t.n_sequences > 16;
         const int n_layers = prefill ? 2 : D != 128 || t.type_v != CacheType(-1) ? 8 : 32;
         const int n_buffers = prefill ? 2 : int(std::min<int64_t>(n_layers, (int64_t(60) << 30) / (n_rows * (k_row + v_row) * t.n_sequences)));
         std::vector<int32_t> tokens;

@@ -14,7 +14,7 @@ import Table from 'cli-table3';
 import { loadModel } from '../dist/index.js';
 import { calibrationSamples } from '../dist/synthetic/samples.js';
 import { sampleKinds } from '../dist/gates/sample-kinds.js';
-import { hasChatTurns } from '../dist/synthetic/turns.js';
+import { ownTurns } from '../dist/synthetic/turns.js';
 import { root } from '../scripts/places.mjs';
 import { runMain, SetupError } from '../scripts/tools.mjs';
 
@@ -48,7 +48,7 @@ runMain(async () => {
     contextSize: Number(values.ctx),
     questions: 6,
     kinds: sampleKinds,
-    chat: await hasChatTurns(model),
+    turns: await ownTurns(model),
     sink,
     recent: windows.at(-1) ?? 0,
     seed: Number(values.seed),

@@ -32,7 +32,7 @@ export function sharedBatches(tasks: readonly SharingTask[], model: Model, optio
     const words = random.shuffle(keys);
     const questions = asked.map(({ fact, depth }, hand) => {
       const own = words.filter((_, at) => at % asked.length === hand);
-      const { statements, question, expected } = fact(random, own);
+      const { statements, question, expected } = fact(random, own, frame);
       return { statements, expected, depth, tokens: writer.question(question), maxTokens: answerTokens(writer, options, expected) };
     });
     // The haystack is as long as the question with the longest answer lets it be.

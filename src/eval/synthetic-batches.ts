@@ -48,7 +48,7 @@ export function syntheticBatches(name: string, task: SyntheticTask, model: Model
   const { frame, sight, lengths, depths, samples, seed } = options;
   const writer = new PromptWriter(model, frame, sight);
   const item = (length: number, depth: number | null, index: number): Item => {
-    const { expected, write } = task.sketch(new Random(seed, name, length, depth ?? 'any', index));
+    const { expected, write } = task.sketch(new Random(seed, name, length, depth ?? 'any', index), frame);
     const maxTokens = answerTokens(writer, options, expected);
     return asking(write(writer, roomForPrompt(length, maxTokens), depth), { expected, maxTokens, depth }, options);
   };

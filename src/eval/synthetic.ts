@@ -11,13 +11,13 @@ export type Sketch = { expected: Expected; write: (writer: PromptWriter, length:
 export type Fact = { statements: readonly string[]; question: Question; expected: Expected };
 
 /** A fact made of some of these words. */
-export type FactMaker = (random: Random, words: readonly string[]) => Fact;
+export type FactMaker = (random: Random, words: readonly string[], frame: { chat: boolean }) => Fact;
 
 /** A task whose prompts are made up: one of RULER's families (arXiv 2404.06654), DuoAttention's passkeys (arXiv 2410.10819), or a look-up in source code. */
 export type SyntheticTask = {
   /** Whether its one needle is put at given depths. */
   hasDepth: boolean;
-  sketch: (random: Random) => Sketch;
+  sketch: (random: Random, frame: { chat: boolean }) => Sketch;
   /** Makes a fact that can lie in a haystack beside those of other tasks. None where the question is about all of the text, or would be about others' facts, too. */
   fact?: FactMaker;
 };
@@ -37,8 +37,8 @@ export const syntheticTasks: Readonly<Record<string, SyntheticTask>> = {
 
 /** A task of one fact in a haystack. */
 function hidden(fact: FactMaker, { hasDepth = false } = {}): SyntheticTask & { fact: FactMaker } {
-  const sketch = (random: Random): Sketch => {
-    const { statements, question, expected } = fact(random, keys);
+  const sketch: SyntheticTask['sketch'] = (random, frame) => {
+    const { statements, question, expected } = fact(random, keys, frame);
     return { expected, write: (writer, length, depth) => writer.withStatements(length, question, statements, depth, random) };
   };
   return { hasDepth, sketch, fact };
@@ -50,8 +50,8 @@ type Needle = { name: string; value: string };
 
 /** Needles with different keys; `asked` of them are asked for. */
 function needles(task: string): FactMaker {
-  return (random, words) => {
-    const t = texts(task);
+  return (random, words, frame) => {
+    const t = texts(task, frame);
     const all = random.sample(words, t.needles).map((key): Needle => ({ name: key, value: value(random) }));
     const asked = random.sample(all, t.asked);
     return inHaystack(t, all.map(statement(t)), asked, { key: asked[0]?.name ?? '', keys: list(asked.map(({ name }) => name)) });
@@ -59,21 +59,21 @@ function needles(task: string): FactMaker {
 }
 
 /** Several values of one key, all asked for. */
-function multiValue(random: Random, words: readonly string[]): Fact {
-  const t = texts('multi-value');
+function multiValue(random: Random, words: readonly string[], frame: { chat: boolean }): Fact {
+  const t = texts('multi-value', frame);
   const name = random.pick(words);
   const all = different(t.needles, () => value(random)).map((value): Needle => ({ name, value }));
   return inHaystack(t, all.map(statement(t)), all, { key: name });
 }
 
-function passkey(random: Random): Fact {
-  const t = texts('passkey');
+function passkey(random: Random, _: readonly string[], frame: { chat: boolean }): Fact {
+  const t = texts('passkey', frame);
   const all = [{ name: '', value: value(random) }];
   return inHaystack(t, all.map(statement(t)), all, {});
 }
 
-function multiPasskey(random: Random): Fact {
-  const t = texts('multi-passkey');
+function multiPasskey(random: Random, _: readonly string[], frame: { chat: boolean }): Fact {
+  const t = texts('multi-passkey', frame);
   const all = t.names.slice(0, t.needles).map((name): Needle => ({ name, value: value(random) }));
   return inHaystack(t, all.map(statement(t)), all, { name: all[0]?.name ?? '' });
 }
@@ -101,8 +101,8 @@ function question(t: TaskTexts, slots: Readonly<Record<string, string>>): Questi
 
 // --- variable tracking: chains of statements ---
 
-function variableTracking(random: Random, words: readonly string[]): Fact {
-  const t = texts('variable-tracking');
+function variableTracking(random: Random, words: readonly string[], frame: { chat: boolean }): Fact {
+  const t = texts('variable-tracking', frame);
   const names = random.sample(words, t.chains * (t.hops + 1));
   const values = different(t.chains, () => value(random));
   const chains = values.map((value, chain) => ({ value, variables: names.slice(chain * (t.hops + 1), (chain + 1) * (t.hops + 1)) }));
@@ -124,8 +124,8 @@ function variableTracking(random: Random, words: readonly string[]): Fact {
 
 // --- an argument of a call in source code ---
 
-function codeArgument(random: Random): Sketch {
-  const t = texts('code-argument');
+function codeArgument(random: Random, frame: { chat: boolean }): Sketch {
+  const t = texts('code-argument', frame);
   const asked = codeFunction(random);
   const filler = { join: '\n\n', unit: (random: Random) => codeFunction(random, asked.name).text };
   return {
@@ -136,8 +136,8 @@ function codeArgument(random: Random): Sketch {
 
 // --- words that come most often in a list ---
 
-function commonWords(random: Random): Sketch {
-  const t = texts('common-words');
+function commonWords(random: Random, frame: { chat: boolean }): Sketch {
+  const t = texts('common-words', frame);
   const shuffled = random.shuffle(keys);
   const common = shuffled.slice(0, t.common);
   const others = shuffled.slice(t.common);
@@ -150,8 +150,8 @@ function commonWords(random: Random): Sketch {
   return inList(t, common, occurrences, others, random);
 }
 
-function frequentWords(random: Random): Sketch {
-  const t = texts('frequent-words');
+function frequentWords(random: Random, frame: { chat: boolean }): Sketch {
+  const t = texts('frequent-words', frame);
   const ranked = random.shuffle(keys);
   const weights = ranked.map((_, index) => (index + 1) ** -t.alpha);
   const sum = weights.reduce((total, weight) => total + weight, 0);

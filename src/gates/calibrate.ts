@@ -6,7 +6,7 @@ import { basename } from 'node:path';
 import type { BuildInfo } from '../core/build-info.ts';
 import type { GatePatternJson } from '../core/duo.ts';
 import { calibrationSamples } from '../synthetic/samples.ts';
-import { hasChatTurns } from '../synthetic/turns.ts';
+import { chatTurns, ownTurns, plainTurns } from '../synthetic/turns.ts';
 import { ContextError, OptionError } from '../errors.ts';
 import type { Handle, Native } from '../ffi/native.ts';
 import { GatePattern } from './pattern.ts';
@@ -41,7 +41,7 @@ export async function calibrate(native: Native, model: CoreModel, handle: () => 
   const { samples: count = defaultSamples(model), text, masks, threads, onProgress, signal } = options;
   // Every head streams, which needs no gates.
   await requireMixedHeads(model, { duo: { sparsity: 1 } }, 'There is nothing to calibrate: it runs with full heads.');
-  const chat = options.chat ?? (await hasChatTurns(model));
+  const turns = options.chat === undefined ? await ownTurns(model) : options.chat ? await chatTurns(model) : plainTurns(model);
   const partial = options.partial === undefined ? undefined : absolutePath('partial', options.partial);
   const byWindows = method === 'windows';
   const asked = options.windows ?? (options.recent === undefined ? undefined : [options.recent]);
@@ -49,7 +49,12 @@ export async function calibrate(native: Native, model: CoreModel, handle: () => 
   const windows = byWindows ? (asked ?? ladder(contextSize)) : undefined;
   checkLadder(windows, contextSize);
   const hidden = windows?.at(-1) ?? recent;
-  const samples = await calibrationSamples(model, count, { contextSize, questions, kinds, chat, sink, recent: hidden, seed, text }, signal);
+  const samples = await calibrationSamples(
+    model,
+    count,
+    { contextSize, questions, kinds, turns, sink, recent: hidden, seed, text },
+    signal,
+  );
   const began = performance.now();
   const modelSha256 = await sha256Of(model.info.path, signal);
 
@@ -81,7 +86,7 @@ export async function calibrate(native: Native, model: CoreModel, handle: () => 
       contextSize,
       questions,
       kinds,
-      chat,
+      chat: turns.chat,
       strict,
       ...(method === 'masks' && { masks: found.passes - 1 }),
       ...(method === 'bosch' && { masks }),

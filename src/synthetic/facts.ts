@@ -15,39 +15,40 @@ const kinds = {
 
 export type SampleKind = keyof typeof kinds;
 
-/** What is hidden in a context, in this order, and what asks for it: the question, the answer's first words, then answers, each with what leads to it. */
-export type Fact = { statements: string[]; question: string; opening: string; answers: { lead: string; text: string }[] };
+/** What is hidden in a context, in this order, and what asks for it: the question, the answer's first words, then answers, each with what leads to it, and what ends the last. */
+export type Fact = { statements: string[]; question: string; opening: string; answers: { lead: string; text: string }[]; stop: string };
 
 /** So many facts, of these kinds in turn. */
-export function factsOf(count: number, wanted: readonly SampleKind[], random: Random): Fact[] {
+export function factsOf(count: number, wanted: readonly SampleKind[], random: Random, { chat }: { chat: boolean }): Fact[] {
   const words = random.shuffle(keys);
   const names = random.shuffle(texts('multi-passkey').names);
   const makers = wanted.flatMap((kind) => kinds[kind]);
-  return Array.from({ length: count }, (_, index) => (makers[index % makers.length] ?? number)({ words, names, random }));
+  return Array.from({ length: count }, (_, index) => (makers[index % makers.length] ?? number)({ words, names, random, chat }));
 }
 
-/** Words and names that no other fact of the sample has. */
-type Unused = { words: string[]; names: string[]; random: Random };
+/** Words and names that no other fact of the sample has, and whether answers are said in a chat. */
+type Unused = { words: string[]; names: string[]; random: Random; chat: boolean };
 
 function take(items: string[]): string {
   return items.pop() ?? '';
 }
 
 /** A number that goes with a word. */
-function number({ words, random }: Unused): Fact {
-  const t = texts('multi-key');
+function number({ words, random, chat }: Unused): Fact {
+  const t = texts('multi-key', { chat });
   const slots = { key: take(words), value: value(random) };
   return {
     statements: [fill(t.needle, slots)],
     question: fill(t.question, slots),
     opening: fill(t.answer, slots),
     answers: [{ lead: '', text: fill(t.expected, slots) }],
+    stop: t.stop,
   };
 }
 
 /** A passkey, told apart by a word that running text has, too. */
-function passkey({ names, words, random }: Unused): Fact {
-  const t = texts('multi-passkey');
+function passkey({ names, words, random, chat }: Unused): Fact {
+  const t = texts('multi-passkey', { chat });
   const slots = { name: take(names) || take(words), value: value(random) };
   const question = fill(texts('passkey').question.replace(/\?$/, ` {name}?`), slots);
   return {
@@ -55,22 +56,28 @@ function passkey({ names, words, random }: Unused): Fact {
     question,
     opening: fill(t.answer, slots),
     answers: [{ lead: '', text: fill(t.expected, slots) }],
+    stop: t.stop,
   };
 }
 
 /** The numbers of two words, in one answer. */
-function severalKeys({ words, random }: Unused): Fact {
-  const t = texts('multi-query');
+function severalKeys({ words, random, chat }: Unused): Fact {
+  const t = texts('multi-query', { chat });
   const all = Array.from({ length: t.asked }, () => ({ key: take(words), value: value(random) }));
-  const question = fill(t.question, { keys: list(all.map(({ key }) => key)) });
-  const opening = fill(t.answer, { key: all[0]?.key ?? '' });
+  const asked = { key: all[0]?.key ?? '', keys: list(all.map(({ key }) => key)) };
   const answers = all.map((slots, index) => ({ lead: index === 0 ? '' : fill(t.join, slots), text: fill(t.expected, slots) }));
-  return { statements: random.shuffle(all).map((slots) => fill(t.needle, slots)), question, opening, answers };
+  return {
+    statements: random.shuffle(all).map((slots) => fill(t.needle, slots)),
+    question: fill(t.question, asked),
+    opening: fill(t.answer, asked),
+    answers,
+    stop: t.stop,
+  };
 }
 
 /** The two numbers of one word, in the order of the text. */
-function severalValues({ words, random }: Unused): Fact {
-  const t = texts('multi-value');
+function severalValues({ words, random, chat }: Unused): Fact {
+  const t = texts('multi-value', { chat });
   const key = take(words);
   const all = Array.from({ length: t.needles }, () => ({ key, value: value(random) }));
   const answers = all.map((slots, index) => ({ lead: index === 0 ? '' : fill(t.join, slots), text: fill(t.expected, slots) }));
@@ -79,12 +86,13 @@ function severalValues({ words, random }: Unused): Fact {
     question: fill(t.question, { key }),
     opening: fill(t.answer, { key }),
     answers,
+    stop: t.stop,
   };
 }
 
 /** A number that was given to a variable, and that variable to others in turn: each link of the way back is an answer. */
-function chain({ words, random }: Unused): Fact {
-  const t = texts('variable-tracking');
+function chain({ words, random, chat }: Unused): Fact {
+  const t = texts('variable-tracking', { chat });
   const variables = Array.from({ length: t.hops + 1 }, () => take(words));
   const slots = { value: value(random), variable: variables.at(-1) ?? '' };
   const statements = variables.map((variable, hop) =>
@@ -92,14 +100,14 @@ function chain({ words, random }: Unused): Fact {
   );
   const way = variables.slice(0, -1).reverse();
   const answers = [...way.map((variable) => fill(t.hop, { variable })), fill(t.expected, slots)].map((text) => ({ lead: '', text }));
-  return { statements, question: fill(t.question, slots), opening: fill(t.answer, slots), answers };
+  return { statements, question: fill(t.question, slots), opening: fill(t.answer, slots), answers, stop: t.stop };
 }
 
 /**
  * Two functions that call a third, of which one is asked for: only the function's name tells which arguments are meant. The texts are no task's, and not of
  * language.json, from which the needle model's tokenizer is made.
  */
-function call({ words, random }: Unused): Fact {
+function call({ words, random, chat }: Unused): Fact {
   const callee = take(words);
   const callers = Array.from({ length: 2 }, () => ({ caller: take(words), first: ` ${value(random)}`, second: ` ${take(words)}` }));
   const statements = callers.map(({ caller, first, second }) => `\ndef ${caller}(self):\n    return ${callee}(self,${first},${second})\n`);
@@ -107,10 +115,11 @@ function call({ words, random }: Unused): Fact {
   return {
     statements,
     question: `\nQuestion: how does ${caller} call ${callee}?`,
-    opening: `\nAnswer: ${callee}(self,`,
+    opening: `${chat ? `${caller} calls` : '\nAnswer:'} ${callee}(self,`,
     answers: [
       { lead: '', text: first },
       { lead: ',', text: second },
     ],
+    stop: chat ? ')' : '',
   };
 }

@@ -1,6 +1,7 @@
 // Imports, so that bundlers take the files along.
 import code from './code.json' with { type: 'json' };
 import language from './language.json' with { type: 'json' };
+import said from './said.json' with { type: 'json' };
 import type { Random } from './random.ts';
 
 /** The texts of one synthetic task: language.json says what each part is. A task has those that it needs. */
@@ -26,6 +27,8 @@ export type TaskTexts = {
   item: string;
   separator: string;
   end: string;
+  /** What ends an answer's sentence: nothing in a plain text. */
+  stop: string;
 };
 
 type LanguageJson = {
@@ -38,16 +41,18 @@ type LanguageJson = {
 const json: LanguageJson = language;
 const tasks: LanguageJson['tasks'] = { ...json.tasks, ...code.tasks };
 
+const inChat: LanguageJson['tasks'] = said.tasks;
+
 const haystackWords = new Map(Object.entries(json.haystack.words).map(([name, lines]) => [name, words(lines)]));
 
 /** Words that are never in the haystack: keys of needles, variables and items of lists. */
 export const keys: readonly string[] = words(json.keys);
 
-/** A task's texts. */
-export function texts(task: string): TaskTexts {
+/** A task's texts, as they are in a plain text or in a chat. */
+export function texts(task: string, { chat }: { chat: boolean } = { chat: false }): TaskTexts {
   const found = tasks[task];
   if (!found) throw new Error(`There are no texts of a task ${task}`);
-  return { ...found, names: words(found.names ?? []) } as TaskTexts;
+  return { stop: '', ...found, ...(chat ? inChat[task] : {}), names: words(found.names ?? []) } as TaskTexts;
 }
 
 /** Functions of source code, with slots. */

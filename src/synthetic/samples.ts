@@ -4,7 +4,7 @@ import { factsOf, type Fact, type SampleKind } from './facts.ts';
 import { haystackSteps } from './haystack.ts';
 import { sentence, texts } from './language.ts';
 import { Random } from './random.ts';
-import { chatTurns, plainTurns, type Turns } from './turns.ts';
+import type { Turns } from './turns.ts';
 import type { CoreModel } from '../core/model.ts';
 import { inSlices } from '../core/slices.ts';
 
@@ -23,8 +23,8 @@ export type SampleOptions = {
   /** Questions of a sample, of these kinds in turn. */
   questions: number;
   kinds: readonly SampleKind[];
-  /** Whether the model's chat template stands around the text and the first question, around each answer, and around each further question. */
-  chat: boolean;
+  /** What stands around the text and the first question, around each answer, and around each further question. */
+  turns: Turns;
   /** What a streaming head sees: no answer lies there when it is asked for. */
   sink: number;
   recent: number;
@@ -36,22 +36,19 @@ export type SampleOptions = {
 /**
  * Samples of one size. The same options always give the same. The event loop goes on meanwhile.
  *
- * @throws ContextError where the model was trained for fewer tokens, OptionError where the size has no room for what it should hold, or there is no chat template
- * that could be used; `signal.reason`
+ * @throws ContextError where the model was trained for fewer tokens, OptionError where the size has no room for what it should hold; `signal.reason`
  */
 export async function calibrationSamples(
-  model: Pick<CoreModel, 'tokenize' | 'info' | 'chatPrompt'>,
+  model: Pick<CoreModel, 'tokenize' | 'info'>,
   count: number,
   options: SampleOptions,
   signal?: AbortSignal,
 ): Promise<CalibrationSample[]> {
-  const turns = options.chat ? await chatTurns(model) : plainTurns(model);
-  return inSlices(sampling(model, turns, count, options), signal);
+  return inSlices(sampling(model, count, options), signal);
 }
 
 function* sampling(
   model: Pick<CoreModel, 'tokenize' | 'info'>,
-  turns: Turns,
   count: number,
   options: SampleOptions,
 ): Generator<void, CalibrationSample[], void> {
@@ -65,20 +62,19 @@ function* sampling(
   const running = options.text === undefined ? undefined : yield* sentencesOf(options.text);
   const samples: CalibrationSample[] = [];
   for (let index = 0; index < count; index++) {
-    samples.push(yield* sample(encoder, turns, running, options, new Random(options.seed, 'calibration', index)));
+    samples.push(yield* sample(encoder, running, options, new Random(options.seed, 'calibration', index)));
   }
   return samples;
 }
 
 function* sample(
   encoder: Encoder,
-  turns: Turns,
   running: string[] | undefined,
   options: SampleOptions,
   random: Random,
 ): Generator<void, CalibrationSample, void> {
-  const { contextSize, questions, kinds, sink, recent } = options;
-  const facts = random.shuffle(factsOf(questions, kinds, random));
+  const { contextSize, questions, kinds, turns, sink, recent } = options;
+  const facts = random.shuffle(factsOf(questions, kinds, random, turns));
   const statements = random.interleave(facts.map((fact) => fact.statements)).map((statement) => encoder.next(spaced(statement)));
   const head = [...turns.before, ...encoder.opening(texts('multi-key').intro + sentence(random))];
 
@@ -89,7 +85,7 @@ function* sample(
     const first = tail.length;
     for (const { lead, text } of fact.answers) tail.push(...encoder.next(lead + text));
     // That an answer goes on, and where it ends, is lost before what it says: models with too few heads name one of two numbers, or none.
-    tail.push(...turns.ending);
+    tail.push(...encoder.next(fact.stop), ...turns.ending);
     answers.push([first, tail.length]);
   }
 

@@ -44,13 +44,12 @@ export async function chatTurns(model: Pick<CoreModel, 'tokenize' | 'info' | 'ch
   };
 }
 
-/** Whether {@link chatTurns} has turns for a model. */
-export async function hasChatTurns(model: Pick<CoreModel, 'tokenize' | 'info' | 'chatPrompt'>): Promise<boolean> {
+/** Those of {@link chatTurns} where the model has them, else one plain text. */
+export async function ownTurns(model: Pick<CoreModel, 'tokenize' | 'info' | 'chatPrompt'>): Promise<Turns> {
   try {
-    await chatTurns(model);
-    return true;
+    return await chatTurns(model);
   } catch (error) {
-    if (error instanceof OptionError || error instanceof TemplateError) return false;
+    if (error instanceof OptionError || error instanceof TemplateError) return plainTurns(model);
     throw error;
   }
 }

@@ -53,7 +53,7 @@ test.each(trained)('%s', (task) => {
 
 /** A prompt as `llama-duo eval` asks it, without the token that begins a text. */
 function promptOf(task: string): Prompt {
-  const sketch = syntheticTasks[task]?.sketch(new Random(1, task));
+  const sketch = syntheticTasks[task]?.sketch(new Random(1, task), { chat: false });
   if (!sketch) throw new Error(task);
   const frame = rawFrame(model);
   const writer = new PromptWriter(model, frame, sightOf({ sink: 64, recent: 256, chunk: 1 }));

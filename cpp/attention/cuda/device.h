@@ -10,6 +10,7 @@ namespace duo::cuda {
 struct Device {
     int    n_multiprocessors;
     size_t shared_bytes;   // at most, of one block
+    bool   has_wgmma;      // and the kernels have code for it
     bool   starts_early;   // has programmatic dependent launch, and the kernels were compiled with it
 };
 

@@ -5,6 +5,7 @@
 #include "fast-kernels.h"
 #include "generic.cuh"
 #include "store.cuh"
+#include "wgmma.cuh"
 
 #include <algorithm>
 #include <cstdlib>
@@ -16,7 +17,12 @@ namespace duo::cuda {
 template <CacheType K, CacheType V>
 cudaError_t launch_decode(const AttentionParams & params, const Device & device, cudaStream_t stream);
 template <CacheType K, CacheType V>
+cudaError_t launch_batch(const AttentionParams & params, const Device & device, cudaStream_t stream);
+template <CacheType K, CacheType V>
 cudaError_t launch_prefill(const AttentionParams & params, const Device & device, cudaStream_t stream);
+
+// Tells the host by its attributes whether the code for this device has warpgroup products.
+static __global__ void __launch_bounds__(HAS_WGMMA ? 128 : 32) tells_wgmma() {}
 
 static Device & current_device() {
     constexpr int MAX_DEVICES = 64;
@@ -33,6 +39,7 @@ static Device & current_device() {
         // GGML_CUDA_PDL=0 turns early starts off, as it does in ggml. Code compiled for an older architecture has no waiting in it.
         const char * wish = getenv("GGML_CUDA_PDL");
         cudaFuncAttributes attributes = {};
+        device.has_wgmma    = cudaFuncGetAttributes(&attributes, tells_wgmma) == cudaSuccess && attributes.maxThreadsPerBlock == 128;
         device.starts_early = cudaFuncGetAttributes(&attributes, store_kernel) == cudaSuccess && attributes.ptxVersion >= 90 && (!wish || atoi(wish) != 0);
     });
     return device;
@@ -69,11 +76,20 @@ cudaError_t attention(const AttentionParams & params, cudaStream_t stream) {
     }
     if (!slow_reason(params)) {
         const Device & device = current_device();
-        // The decode kernel reads the cache once for every 16 query heads of a KV head; beyond twice, the prefill kernel's 128 rows are worth filling.
-        if (params.max_seq_tokens * (params.n_head / params.layout.n_head_kv) > 32) {
+        const int columns = params.max_seq_tokens * (params.n_head / params.layout.n_head_kv);
+        // The batch kernel reads the cache once, where the decode kernel does for every 16 query heads of a KV head.
+        if (device.has_wgmma && columns > MIN_BATCH_COLUMNS && columns <= MAX_BATCH_COLUMNS) {
+            cudaError_t error = cudaErrorNotSupported;
+            BatchTypePairs::dispatch(params.type_k, params.type_v, [&](auto pair) { error = launch_batch<decltype(pair)::K, decltype(pair)::V>(params, device, stream); });
+            if (error != cudaErrorNotSupported) { // as where a block has too little shared memory
+                return error;
+            }
+        }
+        // Beyond twice, the prefill kernel's 128 rows are worth filling.
+        if (columns > 32) {
             cudaError_t error = cudaErrorNotSupported;
             FastTypePairs::dispatch(params.type_k, params.type_v, [&](auto pair) { error = launch_prefill<decltype(pair)::K, decltype(pair)::V>(params, device, stream); });
-            if (error != cudaErrorNotSupported) { // as where a block has too little shared memory
+            if (error != cudaErrorNotSupported) {
                 return error;
             }
         }
@@ -93,8 +109,9 @@ size_t attention_workspace(const AttentionParams & params, int n_multiprocessors
     if (slow_reason(params)) {
         return 0;
     }
-    // Decode: a part of each of 8 teams and 2 of the block, of at most 16 columns, on each multiprocessor. Prefill: four parts of 128 rows.
-    const size_t n_columns = std::max(10 * 16, 4 * 128);
+    // Decode: a part of each of 8 teams and 2 of the block, of at most 16 columns, on each multiprocessor; of 3 teams and 32 columns. Prefill: four parts
+    // of 128 rows.
+    const size_t n_columns = std::max({ 10 * 16, 5 * 32, 4 * 128 });
     return n_multiprocessors * n_columns * (params.head_size_v + 2) * sizeof(float);
 }
 

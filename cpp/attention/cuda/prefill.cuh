@@ -19,12 +19,6 @@
 
 namespace duo::cuda {
 
-#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
-constexpr bool HAS_WGMMA = true;
-#else
-constexpr bool HAS_WGMMA = false;
-#endif
-
 // KEYS_: of a tile.
 template <CacheType K_, CacheType V_, int D_, int KEYS_>
 struct PrefillConfig {
@@ -99,8 +93,7 @@ static __device__ __forceinline__ void convert_piece(uint4 (&to)[N], const uint8
         const uint32_t words[4] = { raw.x, raw.y, raw.z, raw.w };
 #pragma unroll
         for (int i = 0; i < 4; ++i) {
-            const half2 x = __floats2half2_rn(__uint_as_float(words[i] << 16), __uint_as_float(words[i] & 0xffff0000)), most = __float2half2_rn(65504.0f);
-            out[i] = bits(__hmax2(__hmin2(x, most), __hneg2(most)));
+            out[i] = ptx::saturated_halves(__uint_as_float(words[i] << 16), __uint_as_float(words[i] & 0xffff0000));
         }
     } else if constexpr (TYPE == CacheType::q8_0 || TYPE == CacheType::q4_0) {
         constexpr int WORDS = TYPE == CacheType::q8_0 ? 8 : 4; // of a block's quants
@@ -600,18 +593,8 @@ prefill_kernel(const __grid_constant__ AttentionParams p, const __grid_constant_
 
         if (rotates_values<V>(p) && shape.n_splits == 1) {
 #pragma unroll
-            for (int piece = 0; piece < 2 * M_TILES * (SLICE / VALUE_ROTATION); ++piece) {
-                const int m = piece / 2 % M_TILES, r = piece % 2, first = piece / (2 * M_TILES) * (VALUE_ROTATION / 8);
-                float x[VALUE_ROTATION / 4];
-#pragma unroll
-                for (int i = 0; i < VALUE_ROTATION / 4; ++i) {
-                    x[i] = out[m][first + i / 2][2 * r + i % 2];
-                }
-                rotate<2, 4>(x, VALUE_ROTATION);
-#pragma unroll
-                for (int i = 0; i < VALUE_ROTATION / 4; ++i) {
-                    out[m][first + i / 2][2 * r + i % 2] = x[i];
-                }
+            for (int m = 0; m < M_TILES; ++m) {
+                rotate_back(out[m]);
             }
         }
 

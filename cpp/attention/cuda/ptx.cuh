@@ -73,6 +73,12 @@ static __device__ __forceinline__ void barrier(int id) {
     asm volatile("bar.sync %0, %1;" :: "r"(id), "n"(N_THREADS) : "memory");
 }
 
+// Counts the threads of this warp as arrived there, without waiting.
+template <int N_THREADS>
+static __device__ __forceinline__ void barrier_arrive(int id) {
+    asm volatile("bar.arrive %0, %1;" :: "r"(id), "n"(N_THREADS) : "memory");
+}
+
 // For kernels of launch_early: returns when the kernel before this one has ended and its writes can be read. Until then only what is older may be read,
 // and nothing written. Whole blocks may leave without it, but not all of them.
 static __device__ __forceinline__ void wait_for_previous_kernel() {
@@ -88,6 +94,15 @@ static __device__ __forceinline__ void let_next_kernel_start() {
 #endif
 }
 
+// As barrier; whether x holds for any of the threads.
+template <int N_THREADS>
+static __device__ __forceinline__ bool barrier_any(int id, bool x) {
+    int32_t any;
+    asm volatile("{\n .reg .pred mine, any;\n setp.ne.s32 mine, %1, 0;\n bar.red.or.pred any, %2, %3, mine;\n selp.s32 %0, 1, 0, any;\n}"
+                 : "=r"(any) : "r"(int32_t(x)), "r"(id), "n"(N_THREADS) : "memory");
+    return any != 0;
+}
+
 static __device__ __forceinline__ float exp2(float x) {
     float y;
     asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
@@ -97,6 +112,13 @@ static __device__ __forceinline__ float exp2(float x) {
 static __device__ __forceinline__ float tanh(float x) {
     // 1 - 2 / (e^2x + 1): absolute error below 1e-6, which tanh.approx (2^-11) does not give.
     return 1.0f - __fdividef(2.0f, ptx::exp2(x * 2.885390082f) + 1.0f);
+}
+
+// Two halves, x below; what is beyond their range becomes 65504 or -65504.
+static __device__ __forceinline__ uint32_t saturated_halves(float x, float y) {
+    uint32_t d = 0;
+    DUO_FROM_SM_80(asm("cvt.rn.satfinite.f16x2.f32 %0, %1, %2;" : "=r"(d) : "f"(y), "f"(x)));
+    return d;
 }
 
 // (a & mask) ^ bits in one instruction.
@@ -116,6 +138,18 @@ static __device__ __forceinline__ void mbarrier_arrive_expect_tx(uint32_t barrie
     asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" :: "r"(barrier), "r"(bytes) : "memory");
 }
 
+static __device__ __forceinline__ void mbarrier_arrive(uint32_t barrier) {
+    asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" :: "r"(barrier) : "memory");
+}
+
+static __device__ __forceinline__ bool mbarrier_test(uint32_t barrier, uint32_t parity) {
+    uint32_t done;
+    asm volatile("{\n .reg .pred done;\n"
+                 "mbarrier.test_wait.parity.shared::cta.b64 done, [%1], %2;\n"
+                 "selp.u32 %0, 1, 0, done;\n}" : "=r"(done) : "r"(barrier), "r"(parity) : "memory");
+    return done != 0;
+}
+
 static __device__ __forceinline__ void mbarrier_wait(uint32_t barrier, uint32_t parity) {
     asm volatile("{\n .reg .pred done;\n"
                  "again:\n mbarrier.try_wait.parity.shared::cta.b64 done, [%0], %1;\n"
@@ -127,11 +161,27 @@ static __device__ __forceinline__ void fence_async() {
     asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
 }
 
+// Four 8x8 matrices of 16-bit elements, held as ldmatrix_x4 leaves them, each transposed; lane 8i + r gives the address of row r of what matrix i becomes.
+static __device__ __forceinline__ void stmatrix_x4_trans(uint32_t address, const uint32_t (&r)[4]) {
+    asm volatile("stmatrix.sync.aligned.m8n8.x4.trans.shared.b16 [%0], {%1, %2, %3, %4};" :: "r"(address), "r"(r[0]), "r"(r[1]), "r"(r[2]), "r"(r[3]) : "memory");
+}
+
 // Any multiple of 16 bytes from global to shared memory by the copy engine; the barrier counts the bytes. Needs sm_90.
 static __device__ __forceinline__ void bulk_copy(uint32_t shared, const void * global, uint32_t bytes, uint32_t barrier) {
     asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];"
                  :: "r"(shared), "l"(global), "r"(bytes), "r"(barrier) : "memory");
 }
+
+#endif
+
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
+
+// Moves registers between the warpgroups of a block: for all warps of one, N a multiple of 8. Those that take wait until others have given.
+template <int N>
+static __device__ __forceinline__ void take_registers() { asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" :: "n"(N)); }
+
+template <int N>
+static __device__ __forceinline__ void give_registers() { asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" :: "n"(N)); }
 
 #endif
 

@@ -46,6 +46,28 @@ static __device__ __forceinline__ bool rotates_values(const AttentionParams & p)
     return is_quantised<V> && p.rotation_v != 0;
 }
 
+// Rotates back two rows of an output that lie as products leave them: [dimension / 8], two values of a row and two of the row 8 further on.
+template <int N>
+static __device__ __forceinline__ void rotate_back(float (&out)[N][4]) {
+    constexpr int TILES = VALUE_ROTATION / 8;
+#pragma unroll
+    for (int first = 0; first + TILES <= N; first += TILES) {
+#pragma unroll
+        for (int row = 0; row < 2; ++row) {
+            float x[2 * TILES];
+#pragma unroll
+            for (int i = 0; i < 2 * TILES; ++i) {
+                x[i] = out[first + i / 2][2 * row + i % 2];
+            }
+            rotate<2, 4>(x, VALUE_ROTATION);
+#pragma unroll
+            for (int i = 0; i < 2 * TILES; ++i) {
+                out[first + i / 2][2 * row + i % 2] = x[i];
+            }
+        }
+    }
+}
+
 // Four values of an output, of which 16 consecutive lanes hold VALUE_ROTATION, rotated back if need be.
 template <CacheType V>
 static __device__ __forceinline__ float4 rotated_back(const AttentionParams & p, const float4 & out) {

@@ -19,10 +19,10 @@ function setUp(options: { chunk?: number; chat?: boolean } = {}) {
   return { tokenizer, writer: new PromptWriter(tokenizer, own, sightOf({ sink: 16, recent: 64, chunk: options.chunk ?? 1 })) };
 }
 
-function sketch(task: string, seed = 1) {
+function sketch(task: string, seed = 1, chat = false) {
   const found = syntheticTasks[task];
   if (!found) throw new Error(task);
-  return found.sketch(new Random(seed, task));
+  return found.sketch(new Random(seed, task), { chat });
 }
 
 describe('random numbers', () => {
@@ -115,8 +115,8 @@ describe.each(Object.keys(syntheticTasks))('%s', (task) => {
     expect(text(1)).not.toBe(text(2));
   });
 
-  test('its own answer is right, an empty one is wrong', () => {
-    const { expected } = sketch(task);
+  test.each([false, true])('its own answer is right, an empty one is wrong (in a chat: %s)', (chat) => {
+    const { expected } = sketch(task, 1, chat);
     const vocabulary = new Set(keys);
     expect(scoreAnswer(expected, expected.text, vocabulary)).toBe(1);
     expect(scoreAnswer(expected, '', vocabulary)).toBe(0);
@@ -125,10 +125,11 @@ describe.each(Object.keys(syntheticTasks))('%s', (task) => {
 
   test('goes into a chat template with the first words of the answer after it', () => {
     const { tokenizer, writer } = setUp({ chat: true });
-    const prompt = sketch(task).write(writer, 700, null);
+    const prompt = sketch(task, 1, true).write(writer, 700, null);
     expect([...prompt.slice(0, 2)]).toEqual([1_000_000, 1_000_001]);
     const end = prompt.indexOf(1_000_002);
-    expect(tokenizer.detokenize(prompt.slice(end + 1))).toMatch(/^Answer:/);
+    // A sentence that is not over yet.
+    expect(tokenizer.detokenize(prompt.slice(end + 1))).toMatch(/^\w+( \w+)* (is|are|to|number)$/);
     expect(tokenizer.detokenize(prompt.slice(2, end))).toMatch(/\nQuestion: .*\?$|\nQuestion: .*\.$/s);
   });
 });

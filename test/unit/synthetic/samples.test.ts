@@ -2,7 +2,7 @@ import { describe, expect, test } from 'vitest';
 
 import { sampleKinds } from '../../../src/gates/sample-kinds.ts';
 import { calibrationSamples, type SampleOptions } from '../../../src/synthetic/samples.ts';
-import { hasChatTurns } from '../../../src/synthetic/turns.ts';
+import { chatTurns, ownTurns, plainTurns } from '../../../src/synthetic/turns.ts';
 import { ContextError, OptionError } from '../../../src/errors.ts';
 import type { Model } from '../../../src/gates/model.ts';
 
@@ -26,7 +26,15 @@ const modelWith = (changes: object): Model => Object.assign({}, model, changes);
 
 const textOf = (tokens: readonly number[]): string => tokens.map((token) => vocabulary[token - 1] ?? '').join('');
 
-const options: SampleOptions = { contextSize: 600, questions: 6, kinds: sampleKinds, chat: false, sink: 20, recent: 100, seed: 3 };
+const options: SampleOptions = {
+  contextSize: 600,
+  questions: 6,
+  kinds: sampleKinds,
+  turns: plainTurns(model),
+  sink: 20,
+  recent: 100,
+  seed: 3,
+};
 
 const samples = await calibrationSamples(model, 3, options);
 
@@ -160,28 +168,27 @@ describe('a chat', () => {
 
   test('has the text and the first question in its first turn, and a turn for each answer and further question', async () => {
     const turns = chatting(([text = '', answer = '', next = '']) => `<user>${text}<bot>${answer} <end><user>${next}<bot>`);
-    const [sample] = await calibrationSamples(turns, 1, { ...options, chat: true });
+    const [sample] = await calibrationSamples(turns, 1, { ...options, turns: await chatTurns(turns) });
     const { tokens = [], context = 0, answers = [] } = sample ?? {};
     expect(tokens).toHaveLength(600);
     expect(textOf(tokens)).toMatch(/^<user>[A-Z]/);
     const [first = '', ...rest] = textOf(tokens.slice(context)).split('<user>');
     expect(rest).toHaveLength(5);
-    expect(first).toMatch(/^\nQuestion: [^<>]+<bot>Answer: [^<>]+<end>$/);
-    for (const turn of rest) expect(turn).toMatch(/^Question: [^<>]+<bot>Answer: [^<>]+<end>$/);
+    expect(first).toMatch(/^\nQuestion: [^<>]+<bot>[^<>:]+[.)] ?<end>$/);
+    for (const turn of rest) expect(turn).toMatch(/^Question: [^<>]+<bot>[^<>:]+[.)] ?<end>$/);
     expect(answers).toHaveLength(6);
-    for (const [from, to] of answers) expect(textOf(tokens.slice(from, to))).toMatch(/^ ?(\d{5}|[a-z]+)[^<>]* <end>$/);
+    for (const [from, to] of answers) expect(textOf(tokens.slice(from, to))).toMatch(/^ ?(\d{5}|[a-z]+)[^<>]*[.)] ?<end>$/);
   });
 
   test('is to be had where a template shows messages as they are', async () => {
-    expect(await hasChatTurns(chatting(([text = '', answer = '', next = '']) => `<user>${text}<bot>${answer}<user>${next}<bot>`))).toBe(
-      true,
-    );
-    expect(await hasChatTurns(chatting(([text = '']) => text))).toBe(false);
-    expect(await hasChatTurns(modelWith({ info: { ...model.info, chatTemplate: null } }))).toBe(false);
+    const shown = chatting(([text = '', answer = '', next = '']) => `<user>${text}<bot>${answer}<user>${next}<bot>`);
+    expect(await ownTurns(shown)).toEqual(await chatTurns(shown));
+    expect(await ownTurns(chatting(([text = '']) => text))).toEqual(plainTurns(model));
+    expect(await ownTurns(modelWith({ info: { ...model.info, chatTemplate: null } }))).toEqual(plainTurns(model));
   });
 
   test('needs a template that shows messages as they are', async () => {
-    const made = (turns: Model) => calibrationSamples(turns, 1, { ...options, chat: true });
+    const made = async (turns: Model) => calibrationSamples(turns, 1, { ...options, turns: await chatTurns(turns) });
     await expect(made(modelWith({ info: { ...model.info, chatTemplate: null } }))).rejects.toThrow('no template');
     await expect(made(chatting((contents) => contents.join('').toUpperCase()))).rejects.toThrow('as it is');
     await expect(made(chatting(([text = '']) => text))).rejects.toThrow(OptionError);
