@@ -1,4 +1,4 @@
-// Writes a ubatch's keys and values to the cells of their positions, in the cache's type, and rotates them and the queries before: one launch, one warp a row.
+// Writes a ubatch's keys and values to the cells of their positions, in the cache's type, and rotates them and the queries before, in one launch.
 #pragma once
 
 #include "cells.cuh"
