@@ -292,7 +292,6 @@ struct Case {
     bool knows_streams = true;     // tells the kernel how many tokens a stream has at most, else that one may have all
     CacheType type_v = CacheType(-1);
     int head_size_v = 0;
-    int spare_cells = 0; // of a head, never used: the launch of a prompt chooses a kernel by how many there are
     bool rotated = false;          // V's rows are, so the output is rotated back
 
     std::string name() const {
@@ -302,7 +301,6 @@ struct Case {
         if (by_head) s += " windows by head";
         if (type_v != CacheType(-1)) s += std::string(" v ") + type_name(type_v);
         if (softcap != 0) s += " softcap";
-        if (spare_cells != 0) s += " spare cells";
         if (rotated) s += " rotated";
         if (q_scale != 1) s += " q*" + std::to_string(q_scale);
         for (size_t i = 0; i < sequences.size() && i < 4; ++i) {
@@ -363,7 +361,6 @@ static double run_case(const Case & c, bool verbose) {
             }
         }
     }
-    n_rows += int64_t(c.spare_cells) * c.n_head_kv;
     std::vector<float> sinks(c.n_head);
     for (int h = 0; h < c.n_head; ++h) {
         sinks[h] = h % 3 == 0 ? 15.0f : h % 3 == 1 ? -2.0f : 1.5f; // far above the scores, below, and among them
@@ -635,22 +632,6 @@ static int check(bool quick, const char * filter) {
             Case heads;
             heads.type = CacheType::f16, heads.head_size = 64, heads.n_head_kv = n_head_kv, heads.n_head = n_head_kv * ratio, heads.sequences = { { 500, 1 } };
             cases.push_back(heads);
-        }
-    }
-
-    // Prompts by both of the kernels that there may be for them.
-    for (size_t i = 0, n = cases.size(); i < n; ++i) {
-        Case c = cases[i];
-        if (max_seq_tokens(c) * (c.n_head / c.n_head_kv) > 32 && c.sequences[0].position < 100000) {
-            c.spare_cells = 4096;
-            cases.push_back(c);
-        }
-    }
-    for (size_t i = 0, n = cases.size(); i < n; ++i) { // quantised values also rotated
-        Case c = cases[i];
-        if (is_block_type(c.type_v == CacheType(-1) ? c.type : c.type_v) && (c.head_size_v ? c.head_size_v : c.head_size) % VALUE_ROTATION == 0) {
-            c.rotated = true;
-            cases.push_back(c);
         }
     }
 

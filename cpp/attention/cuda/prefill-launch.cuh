@@ -40,27 +40,14 @@ static cudaError_t launch_prefill_tiled(const AttentionParams & params, const De
     return launch_prefill_kernel<Config>(prefill_kernel<Config>, Config::WARPS * 32, device.n_multiprocessors * Config::BLOCKS, params, device, stream);
 }
 
-// Whether the code in this binary is for the card's own kind, sm_90a.
-template <typename Config>
-static bool is_compiled() {
-    cudaFuncAttributes attributes = {};
-    return cudaFuncGetAttributes(&attributes, specialised_prefill_kernel<Config>) == cudaSuccess && attributes.maxThreadsPerBlock >= Config::THREADS;
-}
-
-// cudaErrorNotSupported where there is no code for the card, a block has too little shared memory, or the work of blocks is too short.
+// cudaErrorNotSupported where the card has no warpgroup products, or a block has too little shared memory.
 template <typename Config>
 static cudaError_t launch_prefill_specialised(const AttentionParams & params, const Device & device, cudaStream_t stream) {
-    // With few cells a head (as where all heads stream) the start of a block counts, which two blocks on a multiprocessor hide from each other.
-    constexpr int64_t LEAST_CELLS = 3072;
-    if (params.layout.n_rows < LEAST_CELLS * params.layout.n_head_kv || !is_compiled<Config>()) {
+    if (!device.has_wgmma) {
         return cudaErrorNotSupported;
     }
     return launch_prefill_kernel<Config>(specialised_prefill_kernel<Config>, Config::THREADS, device.n_multiprocessors, params, device, stream);
 }
-
-// The types and head sizes that the kernel has been checked and timed with.
-template <CacheType K, CacheType V, int D>
-constexpr bool IS_SPECIALISED = K == V && ((D == 128 && K != ANY_QUANTISED) || ((D == 64 || D == 256) && (K == CacheType::f16 || K == CacheType::q8_0)));
 
 template <CacheType K, CacheType V>
 cudaError_t launch_prefill(const AttentionParams & params, const Device & device, cudaStream_t stream) {
@@ -69,7 +56,7 @@ cudaError_t launch_prefill(const AttentionParams & params, const Device & device
         // Tiles of half the keys for cards whose blocks have less shared memory: 99 KB at least, since sm_80.
         constexpr int LEAST = D >= 128 ? KEYS / 2 : KEYS;
         static_assert(PrefillConfig<K, V, D, LEAST>::SHARED <= 99 << 10);
-        if constexpr (IS_SPECIALISED<K, V, D>) {
+        if constexpr (SpecialisedHeadSizes::contain(D)) {
             if (const cudaError_t error = launch_prefill_specialised<SpecialisedConfig<K, V, D>>(params, device, stream); error != cudaErrorNotSupported) {
                 return error;
             }

@@ -9,6 +9,8 @@
 
 namespace duo::cuda {
 
+using SpecialisedHeadSizes = HeadSizes<64, 128, 256>;
+
 template <CacheType K_, CacheType V_, int D_>
 struct SpecialisedConfig {
     static constexpr CacheType K      = K_, V = V_;
@@ -49,9 +51,8 @@ struct PrefillControl {
     TileSight tiles[Config::STAGES];
 };
 
-// Where code has no warpgroup products, the bounds forbid the launch: is_compiled (prefill-launch.cuh) asks for them.
 template <typename Config>
-static __global__ void __launch_bounds__(HAS_WGMMA ? Config::THREADS : 32, 1)
+static __global__ void __launch_bounds__(Config::THREADS, 1)
 specialised_prefill_kernel(const __grid_constant__ AttentionParams p, const __grid_constant__ PrefillShape shape) {
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
     constexpr CacheType K = Config::K, V = Config::V;
@@ -93,8 +94,11 @@ specialised_prefill_kernel(const __grid_constant__ AttentionParams p, const __gr
     const auto each_stream = [&](auto work) {
         for (int begin = first_token, end; begin < end_token; begin = end) {
             const int stream = layout.tokens[2 * begin + 1];
-            for (end = begin + 1; end < end_token && layout.tokens[2 * end + 1] == stream; ++end) {
+            uint32_t others = 0;
+            for (end = begin; others == 0 && end < end_token; end += 32) {
+                others = __ballot_sync(~0u, end + lane < end_token && layout.tokens[2 * (end + lane) + 1] != stream);
             }
+            end = others == 0 ? end_token : end - 32 + __ffs(others) - 1;
             const Cells cells(layout, what, layout.tokens[2 * begin], layout.tokens[2 * (end - 1)]);
             int n_all = 0;
 #pragma unroll
@@ -163,17 +167,24 @@ specialised_prefill_kernel(const __grid_constant__ AttentionParams p, const __gr
                 constexpr CacheType TYPE = decltype(constant)::value;
                 constexpr int PIECES = D / 64;
                 with_type<TYPE>(at_hand, [&](auto type) {
+                    const uint32_t swizzle = lane % 8 * 16;
 #pragma unroll 1
-                    for (int i = lane; i < Config::RAW_ROWS * PIECES; i += 32) {
+                    for (int i = 0; i < Config::RAW_ROWS * PIECES / 32; ++i) {
                         // 8 rows at a time, which lie in banks of their own.
-                        const int row = i / 8 / PIECES * 8 + i % 8, piece = i / 8 % PIECES, key = warp * Config::RAW_ROWS + row;
-                        uint4 x[8] = {};
+                        const int group = i * 4 + lane / 8, row = group / PIECES * 8 + lane % 8, piece = group % PIECES, key = warp * Config::RAW_ROWS + row;
+                        const uint32_t at = ptx::shared_address(to) + piece * (KEYS * 128) + key * 128; // as tile_offset, which takes more instructions
                         if (key >= begin && key < end) {
+                            uint4 x[8];
                             convert_piece<decltype(type)::value>(x, from + row * row_bytes + piece * (row_bytes / PIECES));
-                        }
 #pragma unroll
-                        for (int v = 0; v < 8; ++v) {
-                            *reinterpret_cast<uint4 *>(to + tile_offset<Config, KEYS>(key, piece * 128 + v * 16)) = x[v];
+                            for (int v = 0; v < 8; ++v) {
+                                ptx::store_shared(at | (swizzle ^ v * 16), x[v]);
+                            }
+                        } else {
+#pragma unroll
+                            for (int v = 0; v < 8; ++v) {
+                                ptx::store_shared(at | (swizzle ^ v * 16), make_uint4(0, 0, 0, 0));
+                            }
                         }
                     }
                 });
@@ -221,18 +232,20 @@ specialised_prefill_kernel(const __grid_constant__ AttentionParams p, const __gr
             if constexpr (is_quantised<V>) {
                 fetch_raw(1);
             }
-            int awaited = -1; // a tile of 16-bit rows under way: 2 n of keys, 2 n + 1 of values
-            const auto land = [&](auto n_pending) {
-                if (awaited >= 0) {
-                    ptx::cp_async_wait<decltype(n_pending)::value>();
-                    const int n = awaited / 2;
-                    if (awaited % 2 == 0) {
-                        convert_16(TypeConstant<K>(), keys + n % STAGES * TILE);
-                    } else {
-                        convert_16(TypeConstant<V>(), values + n % STAGES * TILE);
-                    }
-                    produced(awaited % 2, n);
-                    awaited = -1;
+            int issued = 0, landed = 0; // tiles of 16-bit rows: keys and values in turn, or keys alone
+            const auto land = [&](auto n_left) { // all but the last n_left
+                constexpr int LEFT = decltype(n_left)::value;
+                if (issued - landed > LEFT) {
+                    ptx::cp_async_wait<LEFT>();
+                    do {
+                        const int side = is_quantised<V> ? 0 : landed % 2, n = n_before + (is_quantised<V> ? landed : landed / 2);
+                        if (side == 0) {
+                            convert_16(TypeConstant<K>(), keys + n % STAGES * TILE);
+                        } else {
+                            convert_16(TypeConstant<V>(), values + n % STAGES * TILE);
+                        }
+                        produced(side, n);
+                    } while (issued - ++landed > LEFT);
                 }
             };
             for (int tile = 0; tile < n_tiles; ++tile) {
@@ -258,8 +271,8 @@ specialised_prefill_kernel(const __grid_constant__ AttentionParams p, const __gr
                     } else {
                         copy_16(cache, to, at_run, at_cell);
                         ptx::cp_async_commit();
+                        ++issued;
                         land(std::integral_constant<int, 1>());
-                        awaited = 2 * n + side;
                     }
                     if (side == 0 && threadIdx.x == 0) {
                         const int first = at_cell + at_run.offset;
@@ -272,7 +285,7 @@ specialised_prefill_kernel(const __grid_constant__ AttentionParams p, const __gr
                         if (tile + 1 < n_tiles) {
                             fetch_raw(side);
                         }
-                        land(std::integral_constant<int, 0>()); // of a pair of types
+                        land(std::integral_constant<int, 0>()); // keys that are not quantised
                     }
                 };
                 bring(TypeConstant<K>(), 0, p.type_k, p.k_cache, k_row, keys   + n % STAGES * TILE);
@@ -289,8 +302,8 @@ specialised_prefill_kernel(const __grid_constant__ AttentionParams p, const __gr
         // Queries, with the scale and log2(e) in them.
         const float q_factor = p.softcap != 0.0f ? p.scale / p.softcap : p.scale * 1.44269504f;
         uint8_t * const my_queries = queries + group * 64 * 2 * D;
-#pragma unroll 4
-        for (int i = thread; i < 64 * (D / 4); i += 128) {
+#pragma unroll 16
+        for (int i = thread; i < 64 * (D / 4); i += 128) { // with many loads at once
             const int row = i / (D / 4), block_row = group * 64 + row, token = first_token + block_row / shape.ratio;
             float4 x = make_float4(0, 0, 0, 0);
             if (token < end_token) {

@@ -17,6 +17,10 @@ static __device__ __forceinline__ uint32_t shared_address(const void * p) {
     return uint32_t(__cvta_generic_to_shared(p));
 }
 
+static __device__ __forceinline__ void store_shared(uint32_t address, const uint4 & x) {
+    asm volatile("st.shared.v4.u32 [%0], {%1, %2, %3, %4};" :: "r"(address), "r"(x.x), "r"(x.y), "r"(x.z), "r"(x.w) : "memory");
+}
+
 // Four 8x8 matrices of 16-bit elements; lane 8i + r gives the address of row r of matrix i. Lane l receives elements 2(l % 4), 2(l % 4) + 1
 // of row l / 4 of each matrix.
 static __device__ __forceinline__ void ldmatrix_x4(uint32_t (&r)[4], uint32_t address) {
