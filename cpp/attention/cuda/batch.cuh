@@ -1,10 +1,11 @@
 // Attention of a few tokens of one sequence over many keys, as when several drafted tokens are verified: 32 query columns for one reading of the cache.
 //
-// As decode.cuh, but a team is four warps, and its products are those of a warpgroup (wgmma.cuh) with 64 keys, then dimensions, as rows in registers:
+// As decode.cuh, but a team is four warps, which share the products, with 64 keys, then dimensions, as rows in registers:
 //   scores  S^T[64 keys][columns] = K[64 keys][D] Q^T[D][columns]          warp w has keys 16 w .. 16 w + 15
 //   output  O^T[D][columns]       = V^T[D][64 keys] P^T[64 keys][columns]  warp w has D / 4 dimensions
 // So each quant is unpacked once, whatever the number of columns, and a warp holds a quarter of the output. Queries and probabilities lie in shared memory
-// as the products want them: eight columns with eight of their values each are 128 bytes.
+// as the products want them: eight columns with eight of their values each are 128 bytes. At 32 columns the products are those of a warpgroup (wgmma.cuh), at
+// 16 each warp's own.
 //
 // Keys: quants stay integers, as subnormal halves, and a block's scale multiplies its products. What makes quants non-negative is taken off by
 // one more product, of the scales and the sums of the queries' values, high and low halves. Values are multiplied by their scale and rounded, once;
@@ -24,12 +25,13 @@ struct BatchConfig {
     static constexpr int D           = D_;
     static constexpr int COLUMNS     = COLUMNS_;
     static constexpr int N_TILES     = COLUMNS / 8;
+    static constexpr bool WARPGROUPS = COLUMNS > 16;           // products of four warps each, which are slower at 16 columns and faster at 32
     static constexpr int V_TILES     = D / 64;                 // of 16 dimensions, of a warp
     static constexpr int N_BLOCKS    = D / BLOCK_VALUES;       // of a quantised row
     static constexpr bool BULK       = is_quantised<K>;        // tiles come by the copy engine, see decode.cuh
     static constexpr int TILE        = 64;                     // cells
     static constexpr int N_STAGES    = 2;                      // tiles of a team under way; three are not faster
-    static constexpr int MAX_TEAMS   = BULK && D <= 128 ? 3 : 2; // with four, registers spill
+    static constexpr int MAX_TEAMS   = !BULK || D > 128 ? 2 : COLUMNS <= 16 ? 4 : 3; // more spill registers, of 16 bits have no place
     static constexpr int OVERHEAD    = 1;                      // price of starting a segment, in tiles
     static constexpr int K_STRIDE    = ROW_STRIDE<K, D>, V_STRIDE = ROW_STRIDE<V, D>; // bytes of a row in shared memory
     static constexpr int K_STAGE     = TILE * K_STRIDE;
@@ -37,16 +39,16 @@ struct BatchConfig {
     static constexpr int PART_FLOATS = COLUMNS * (D + 2);      // output [column][D], maximum and sum [column]
     static constexpr int PIPELINE_BYTES = N_STAGES * STAGE > PART_FLOATS * 4 ? N_STAGES * STAGE : (PART_FLOATS * 4 + 127) / 128 * 128;
     // Then, of each team, halves in groups of eight: queries [D / 8][column][8], sums of their blocks [2][column][8], probabilities [TILE / 8][column][8];
-    // and of each column four numbers, of its warps' maxima or sums, its factor, and what it sees: its position and the begin of its window.
+    // and of each column four numbers, of its warps' maxima or sums, and what it sees: its position and the begin of its window.
     static constexpr int GROUP       = COLUMNS * 16;           // bytes of eight values of all columns
     static constexpr int SUMS_AT     = PIPELINE_BYTES + D / 8 * GROUP;
     static constexpr int P_AT        = SUMS_AT + (is_quantised<K> ? 2 * GROUP : 0);
     static constexpr int TOPS_AT     = P_AT + TILE / 8 * GROUP;
-    static constexpr int FACTORS_AT  = TOPS_AT + COLUMNS * 16;
-    static constexpr int SIGHT_AT    = FACTORS_AT + COLUMNS * 4;
-    static constexpr int TEAM_BYTES  = SIGHT_AT + COLUMNS * 8;
+    static constexpr int SIGHT_AT    = TOPS_AT + COLUMNS * 16;
+    static constexpr int CURSOR_AT   = SIGHT_AT + COLUMNS * 8;
+    static constexpr int TEAM_BYTES  = CURSOR_AT + 128;
     static constexpr int TEAM_THREADS = 128;
-    static constexpr bool MERGES_APART = true;                 // one block would take 16 us longer over 33 parts of 32 columns than a second launch
+    static constexpr bool MERGES_APART = true;                 // one block would take longer over 33 parts than a second launch, by 16 us at 32 columns
     static constexpr float HEADROOM = 5.0f, SLACK = 3.0f;      // see decode.cuh
 };
 
@@ -86,7 +88,8 @@ static __device__ __forceinline__ void key_pair(uint32_t (&a)[2][2][4], uint32_t
     }
 }
 
-// Values of 16 keys as operands a: 16 dimensions of a block, those of value_dim's tile `tile`, or all of it, N = 2. The blocks lie at `rows`, STRIDE bytes apart.
+// Values of 16 keys as operands a: 16 dimensions of a block, those of value_dim's tile `tile`, or all of it, N = 2. The blocks lie at `rows`, STRIDE bytes
+// apart.
 template <CacheType TYPE, int STRIDE, int N>
 static __device__ __forceinline__ void value_operands(uint32_t (&a)[N][4], const uint8_t * rows, int tile, int g, int t) {
 #pragma unroll
@@ -131,7 +134,7 @@ batch_kernel(const __grid_constant__ AttentionParams p, const __grid_constant__ 
     uint8_t * const pipeline = pipelines + team * Config::TEAM_BYTES;
     uint8_t * const queries  = pipeline + Config::PIPELINE_BYTES, * const sums = pipeline + Config::SUMS_AT, * const weights = pipeline + Config::P_AT;
     float   * const tops     = reinterpret_cast<float *>(pipeline + Config::TOPS_AT);    // [warp][column]
-    float   * const factors  = reinterpret_cast<float *>(pipeline + Config::FACTORS_AT); // [column]
+    float   * const highs    = reinterpret_cast<float *>(pipeline + Config::CURSOR_AT + 112); // of the queries, [warp]
     int2    * const sight    = reinterpret_cast<int2 *>(pipeline + Config::SIGHT_AT);    // [column]
     const auto sync_team = [&]() { ptx::barrier<128>(1 + team); };
 
@@ -156,16 +159,25 @@ batch_kernel(const __grid_constant__ AttentionParams p, const __grid_constant__ 
     const auto tiles_end   = [&](int32_t index) { return plan.begin[index + 1]; };
     float * const team_parts = p.partials + int64_t(blockIdx.x) * Config::MAX_TEAMS * Config::PART_FLOATS;
 
-    TileCursor<Config> cursor;
-    cursor.unit = team_begin, cursor.unit_end = team_end;
-    if (!cursor.done()) {
-        cursor.enter(plan, layout, shape, plan.segment_at(team_begin));
+    // The copy engine needs one thread, of a warp in which other teams have none; its cursor is in shared memory, so that no registers are kept for it.
+    const bool notes = Config::BULK ? warp == team % 4 && lane == 0 : member == 0;
+    TileCursor<Config> own;
+    TileCursor<Config> & cursor = Config::BULK ? *reinterpret_cast<TileCursor<Config> *>(pipeline + Config::CURSOR_AT) : own;
+    static_assert(sizeof(own) <= 112);
+    if (!Config::BULK || notes) {
+        cursor.unit = team_begin, cursor.unit_end = team_end;
+        if (!cursor.done()) {
+            cursor.enter(plan, layout, shape, plan.segment_at(team_begin));
+        }
+        if (notes) {
+            control.note[team][0].segment = cursor.done() ? -1 : cursor.segment; // for all to know, and as the first tile's note says again
+        }
     }
+    sync_team();
 
-    // Sends the next tile, if there is one, on its way. For the warp that does, a team's own so that they share that work, or all threads.
-    const bool fetches = !Config::BULK || warp == team % 4, notes = Config::BULK ? warp == team % 4 && lane == 0 : member == 0;
+    // Sends the next tile, if there is one, on its way.
     const auto fetch = [&](int stage) {
-        if (!fetches) {
+        if (Config::BULK && !notes) {
             return;
         }
         if (cursor.done()) {
@@ -205,7 +217,8 @@ batch_kernel(const __grid_constant__ AttentionParams p, const __grid_constant__ 
 
     // The state of the segment at hand. Lanes hold columns 2t, 2t + 1 of each tile of 8.
     float   out[V_TILES][N_TILES][4];
-    float   factor[N_TILES][2], maximum[N_TILES][2], sum[N_TILES][2]; // the factor is that of capped scores, if they are
+    float   maximum[N_TILES][2], sum[N_TILES][2];
+    float   query_factor = 0.0f, factor = 0.0f; // of scores, and of what becomes of them where they are capped
     const bool caps = p.softcap != 0.0f;
     int32_t current = -1, n_columns = 0, first_position = 0;
     bool    sees_window = false; // sinks and recent keys only
@@ -233,22 +246,27 @@ batch_kernel(const __grid_constant__ AttentionParams p, const __grid_constant__ 
                 fetch(i);
             }
         }
-        sync_team(); // all are done with the queries before
+        float top = 0.0f;
+#pragma unroll
+        for (int i = 0; i < COLUMNS / 4 * VALUES; ++i) {
+            top = fmaxf(top, fabsf(raw[i / VALUES][i % VALUES]));
+        }
+#pragma unroll
+        for (int i = 16; i > 0; i /= 2) {
+            top = fmaxf(top, __shfl_xor_sync(~0u, top, i));
+        }
+        if (lane == 0) {
+            highs[warp] = top;
+        }
+        sync_team(); // all are done with the queries before, too
+        // Near 2^8, as in decode.cuh, but the largest of all columns: they have one factor.
+        const int exponent = 8 - ilogbf(fmaxf(fmaxf(fmaxf(highs[0], highs[1]), fmaxf(highs[2], highs[3])), 0x1p-119f));
+        const float lift = scalbnf(1.0f, exponent);
+        query_factor = scalbnf(q_factor, -exponent);
+        factor = caps ? 1.0f : query_factor;
 #pragma unroll
         for (int k = 0; k < COLUMNS / 4; ++k) {
             const int column = 4 * k + warp;
-            float top = 0.0f;
-#pragma unroll
-            for (int i = 0; i < VALUES; ++i) {
-                top = fmaxf(top, fabsf(raw[k][i]));
-            }
-#pragma unroll
-            for (int i = 16; i > 0; i /= 2) {
-                top = fmaxf(top, __shfl_xor_sync(~0u, top, i));
-            }
-            // Near 2^8, as in decode.cuh.
-            const int exponent = 8 - ilogbf(fmaxf(top, 0x1p-119f));
-            const float lift = scalbnf(1.0f, exponent);
             float block_sum = 0.0f;
 #pragma unroll
             for (int i = 0; i < VALUES; i += 2) {
@@ -274,7 +292,6 @@ batch_kernel(const __grid_constant__ AttentionParams p, const __grid_constant__ 
             if (lane == 0) {
                 const int32_t position = plan.position[s.first_token + min(column / s.n_heads, s.n_tokens - 1)];
                 sight[column]   = make_int2(position, sees_window ? window_begin(layout, s.recent, position) : -1);
-                factors[column] = scalbnf(q_factor, -exponent);
             }
         }
         ptx::fence_async(); // warpgroup products read shared memory past the ordinary path
@@ -283,7 +300,6 @@ batch_kernel(const __grid_constant__ AttentionParams p, const __grid_constant__ 
         for (int n = 0; n < N_TILES; ++n) {
 #pragma unroll
             for (int c = 0; c < 2; ++c) {
-                factor[n][c]  = caps ? 1.0f : factors[8 * n + 2 * t + c];
                 maximum[n][c] = NO_KEY;
                 sum[n][c]     = 0.0f;
             }
@@ -347,11 +363,30 @@ batch_kernel(const __grid_constant__ AttentionParams p, const __grid_constant__ 
     };
 
     // Operand b of a step of 16 values.
-    const auto operand = [&](const uint8_t * groups, int step) { return ptx::wgmma_descriptor_plain(ptx::shared_address(groups), step * 2 * GROUP, GROUP, 128); };
-    const uint32_t p_address = ptx::shared_address(weights) + (2 * warp + lane / 8 % 2) * GROUP + (8 * (lane / 16) + lane % 8) * 16;
+    const auto operand = [&](const uint8_t * groups, int step) {
+        return ptx::wgmma_descriptor_plain(ptx::shared_address(groups), step * 2 * GROUP, GROUP, 128);
+    };
+    // Where this lane finds, or puts, its row of four matrices of 8 columns: two groups of each of two tiles.
+    const uint32_t of_lane = lane / 8 % 2 * GROUP + (8 * (lane / 16) + lane % 8) * 16;
+    const uint32_t q_address = ptx::shared_address(queries) + of_lane, s_address = ptx::shared_address(sums) + of_lane;
+    const uint32_t p_address = ptx::shared_address(weights) + of_lane;
+    // product[n] += a times 16 values of each column
+    const auto multiply = [&](float (&product)[N_TILES][4], const uint32_t (&a)[4], uint32_t address, int step) {
+#pragma unroll
+        for (int n = 0; n < N_TILES; n += 2) {
+            uint32_t b[4];
+            ptx::ldmatrix_x4(b, address + step * 2 * GROUP + n * 128);
+            ptx::mma_f16(product[n], a, b[0], b[1]);
+            ptx::mma_f16(product[n + 1], a, b[2], b[3]);
+        }
+    };
 
-    // The scores of 16 keys of this warp's, and, by the other warps of the team, of the others.
+    // The scores of this warp's 16 keys.
     const auto key_scores = [&](float (&score)[N_TILES][4], const uint8_t * keys) {
+#pragma unroll
+        for (int i = 0; i < 4 * N_TILES; ++i) {
+            score[i / 4][i % 4] = 0.0f;
+        }
         if constexpr (!is_quantised<K>) {
             const uint32_t address = ptx::shared_address(keys) + (16 * warp + lane % 16) * Config::K_STRIDE + lane / 16 * 16;
             uint32_t a[D / 16][4];
@@ -359,14 +394,21 @@ batch_kernel(const __grid_constant__ AttentionParams p, const __grid_constant__ 
             for (int step = 0; step < D / 16; ++step) {
                 ptx::ldmatrix_x4(a[step], address + 32 * step);
             }
-            ptx::wgmma_fence();
+            if constexpr (Config::WARPGROUPS) {
+                ptx::wgmma_fence();
 #pragma unroll
-            for (int step = 0; step < D / 16; ++step) {
-                ptx::wgmma_by_columns(score, a[step], operand(queries, step), step == 0);
+                for (int step = 0; step < D / 16; ++step) {
+                    ptx::wgmma_by_columns(score, a[step], operand(queries, step), step == 0);
+                }
+                ptx::wgmma_commit();
+                ptx::wgmma_wait<0>();
+                ptx::wgmma_hold(score);
+            } else {
+#pragma unroll
+                for (int step = 0; step < D / 16; ++step) {
+                    multiply(score, a[step], q_address, step);
+                }
             }
-            ptx::wgmma_commit();
-            ptx::wgmma_wait<0>();
-            ptx::wgmma_hold(score);
         } else {
             constexpr int PAIRS = D / 64, PAIR = 2 * BLOCK_BYTES<K>;
             const uint8_t * const rows = keys + (16 * warp + g) * Config::K_STRIDE;
@@ -385,40 +427,58 @@ batch_kernel(const __grid_constant__ AttentionParams p, const __grid_constant__ 
                     offset[r + 2] = offset[r];
                 }
             }
-            float c[2][N_TILES][4]; // of each block
+            // score += the products of a block times its scale
+            const auto add = [&](const float (&product)[N_TILES][4], const float (&scale)[2]) {
+#pragma unroll
+                for (int i = 0; i < 4 * N_TILES; ++i) {
+                    score[i / 4][i % 4] += scale[i % 4 / 2] * product[i / 4][i % 4];
+                }
+            };
+            float product[2][N_TILES][4], scale[2][2]; // of each block; [block][row]
             unpack(0);
+            if constexpr (!Config::WARPGROUPS) {
+                multiply(score, offset, s_address, 0);
+            }
 #pragma unroll
             for (int pair = 0; pair < PAIRS; ++pair) {
-                ptx::wgmma_fence();
-                if (pair == 0) {
-                    ptx::wgmma_by_columns(score, offset, operand(sums, 0), true);
-                }
+                if constexpr (Config::WARPGROUPS) {
+                    ptx::wgmma_fence();
+                    if (pair == 0) {
+                        ptx::wgmma_by_columns(score, offset, operand(sums, 0), true);
+                    }
 #pragma unroll
-                for (int i = 0; i < 4; ++i) {
-                    ptx::wgmma_by_columns(c[i / 2], a[i / 2][i % 2], operand(queries, 4 * pair + i), i % 2 == 0);
+                    for (int i = 0; i < 4; ++i) {
+                        ptx::wgmma_by_columns(product[i / 2], a[i / 2][i % 2], operand(queries, 4 * pair + i), i % 2 == 0);
+                    }
+                    ptx::wgmma_commit();
+                } else {
+#pragma unroll
+                    for (int i = 0; i < 8 * N_TILES; ++i) {
+                        product[i / (4 * N_TILES)][i / 4 % N_TILES][i % 4] = 0.0f;
+                    }
+#pragma unroll
+                    for (int i = 0; i < 4; ++i) {
+                        multiply(product[i / 2], a[i / 2][i % 2], q_address, 4 * pair + i);
+                    }
                 }
-                ptx::wgmma_commit();
-                float scale[2][2]; // [block][row]
 #pragma unroll
                 for (int r = 0; r < 2; ++r) {
-                    scale[0][r] = __low2float(halves(scales[r])) * float(1 << 24);
-                    scale[1][r] = __high2float(halves(scales[r])) * float(1 << 24);
+                    scale[0][r] = __low2float(halves(scales[r])) / KEY_UNIT<K>;
+                    scale[1][r] = __high2float(halves(scales[r])) / KEY_UNIT<K>;
                 }
                 if (pair + 1 < PAIRS) {
                     unpack(pair + 1);
                 }
-                ptx::wgmma_wait<0>();
-                if (pair == 0) {
-                    ptx::wgmma_hold(score);
-                }
-#pragma unroll
-                for (int b = 0; b < 2; ++b) {
-                    ptx::wgmma_hold(c[b]);
-#pragma unroll
-                    for (int i = 0; i < N_TILES * 4; ++i) {
-                        score[i / 4][i % 4] += scale[b][i % 4 / 2] * c[b][i / 4][i % 4];
+                if constexpr (Config::WARPGROUPS) {
+                    ptx::wgmma_wait<0>();
+                    ptx::wgmma_hold(product[0]);
+                    ptx::wgmma_hold(product[1]);
+                    if (pair == 0) {
+                        ptx::wgmma_hold(score);
                     }
                 }
+                add(product[0], scale[0]);
+                add(product[1], scale[1]);
             }
         }
     };
@@ -433,7 +493,7 @@ batch_kernel(const __grid_constant__ AttentionParams p, const __grid_constant__ 
         if (caps) {
 #pragma unroll
             for (int i = 0; i < 4 * N_TILES; ++i) {
-                score[i / 4][i % 4] = p.softcap * 1.44269504f * ptx::tanh(score[i / 4][i % 4] * factors[i / 4 * 8 + 2 * t + i % 2]);
+                score[i / 4][i % 4] = p.softcap * 1.44269504f * ptx::tanh(score[i / 4][i % 4] * query_factor);
             }
         }
         if (edge) { // of what somebody sees
@@ -459,7 +519,7 @@ batch_kernel(const __grid_constant__ AttentionParams p, const __grid_constant__ 
         for (int n = 0; n < N_TILES; ++n) {
 #pragma unroll
             for (int c = 0; c < 2; ++c) {
-                grows |= fmaxf(score[n][c], score[n][c + 2]) * factor[n][c] - maximum[n][c] > Config::HEADROOM + Config::SLACK;
+                grows |= fmaxf(score[n][c], score[n][c + 2]) * factor - maximum[n][c] > Config::HEADROOM + Config::SLACK;
             }
         }
         if (ptx::barrier_any<128>(1 + team, grows)) {
@@ -467,7 +527,7 @@ batch_kernel(const __grid_constant__ AttentionParams p, const __grid_constant__ 
             for (int n = 0; n < N_TILES; ++n) {
 #pragma unroll
                 for (int c = 0; c < 2; ++c) {
-                    float x = fmaxf(score[n][c], score[n][c + 2]) * factor[n][c];
+                    float x = fmaxf(score[n][c], score[n][c + 2]) * factor;
                     x = fmaxf(x, __shfl_xor_sync(~0u, x, 4));
                     x = fmaxf(x, __shfl_xor_sync(~0u, x, 8));
                     x = fmaxf(x, __shfl_xor_sync(~0u, x, 16));
@@ -502,21 +562,21 @@ batch_kernel(const __grid_constant__ AttentionParams p, const __grid_constant__ 
 #pragma unroll
             for (int i = 0; i < 4; ++i) {
                 const int tile = n + i / 2, row = i % 2;
-                packed[i] = bits(__floats2half2_rn(ptx::exp2(score[tile][2 * row] * factor[tile][0] - maximum[tile][0]),
-                                                   ptx::exp2(score[tile][2 * row + 1] * factor[tile][1] - maximum[tile][1])));
+                packed[i] = bits(__floats2half2_rn(ptx::exp2(score[tile][2 * row] * factor - maximum[tile][0]),
+                                                   ptx::exp2(score[tile][2 * row + 1] * factor - maximum[tile][1])));
                 // The sum of what is multiplied, as in decode.cuh.
                 const float2 rounded = __half22float2(halves(packed[i]));
                 sum[tile][0] += rounded.x;
                 sum[tile][1] += rounded.y;
             }
-            ptx::stmatrix_x4_trans(p_address + 8 * n * 16, packed);
+            ptx::stmatrix_x4_trans(p_address + 2 * warp * GROUP + n * 128, packed);
         }
 
-        uint32_t a[TILE / 16][V_TILES][4];
         if (partial) { // of its own dimensions alone
             constexpr int CLEARED = is_quantised<V> && D < 128 ? 32 : D / 4; // two warps may share a block, and clear it both
             clear_values<V, CLEARED, Config::V_STRIDE, TILE>(values + warp * (D / 4) / CLEARED * ROW_BYTES<V, CLEARED>, begin, end, lane);
         }
+        uint32_t a[TILE / 16][V_TILES][4];
 #pragma unroll
         for (int k = 0; k < TILE / 16; ++k) {
             if constexpr (is_quantised<V>) {
@@ -535,26 +595,44 @@ batch_kernel(const __grid_constant__ AttentionParams p, const __grid_constant__ 
                 }
             }
         }
-        ptx::fence_async(); // probabilities, and values that were cleared where the copy engine writes next
-        sync_team();        // now the tile is in registers, too
-        fetch(stage);
-#pragma unroll
-        for (int tile = 0; tile < V_TILES; ++tile) {
-            ptx::wgmma_hold(out[tile]);
+        if (Config::WARPGROUPS || partial) {
+            ptx::fence_async(); // probabilities, and values that were cleared where the copy engine writes next
         }
-        ptx::wgmma_fence();
-#pragma unroll
-        for (int k = 0; k < TILE / 16; ++k) {
+        sync_team(); // now the tile is in registers, too
+        fetch(stage);
+        if constexpr (Config::WARPGROUPS) {
 #pragma unroll
             for (int tile = 0; tile < V_TILES; ++tile) {
-                ptx::wgmma_by_columns(out[tile], a[k][tile], operand(weights, k), false);
+                ptx::wgmma_hold(out[tile]);
             }
-        }
-        ptx::wgmma_commit();
-        ptx::wgmma_wait<0>();
+            ptx::wgmma_fence();
 #pragma unroll
-        for (int tile = 0; tile < V_TILES; ++tile) {
-            ptx::wgmma_hold(out[tile]);
+            for (int k = 0; k < TILE / 16; ++k) {
+#pragma unroll
+                for (int tile = 0; tile < V_TILES; ++tile) {
+                    ptx::wgmma_by_columns(out[tile], a[k][tile], operand(weights, k), false);
+                }
+            }
+            ptx::wgmma_commit();
+            ptx::wgmma_wait<0>();
+#pragma unroll
+            for (int tile = 0; tile < V_TILES; ++tile) {
+                ptx::wgmma_hold(out[tile]);
+            }
+        } else {
+#pragma unroll
+            for (int k = 0; k < TILE / 16; ++k) {
+#pragma unroll
+                for (int n = 0; n < N_TILES; n += 2) {
+                    uint32_t b[4];
+                    ptx::ldmatrix_x4(b, p_address + k * 2 * GROUP + n * 128);
+#pragma unroll
+                    for (int tile = 0; tile < V_TILES; ++tile) {
+                        ptx::mma_f16(out[tile][n], a[k][tile], b[0], b[1]);
+                        ptx::mma_f16(out[tile][n + 1], a[k][tile], b[2], b[3]);
+                    }
+                }
+            }
         }
     };
 
@@ -574,7 +652,7 @@ batch_kernel(const __grid_constant__ AttentionParams p, const __grid_constant__ 
 
     // The share of this team, segment by segment, while the next N_STAGES tiles are on their way.
     int stage = 0, parity = 0;
-    for (int32_t index = cursor.done() ? -1 : cursor.segment, first = true; index >= 0; first = false) {
+    for (int32_t index = control.note[team][0].segment, first = true; index >= 0; first = false) {
         start_segment(index, first);
         do {
             const TileNote note = control.note[team][stage];

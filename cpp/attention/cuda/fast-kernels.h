@@ -58,11 +58,11 @@ struct TypePairs {
 using FastTypePairs = TypePairs<TypePair<CacheType::f16, CacheType::f16>, TypePair<CacheType::bf16, CacheType::bf16>, TypePair<CacheType::q8_0, CacheType::q8_0>,
                                 TypePair<CacheType::q4_0, CacheType::q4_0>, TypePair<CacheType::f16, ANY_QUANTISED>, TypePair<ANY_QUANTISED, ANY_QUANTISED>>;
 
-// What has a batch kernel, for query columns (tokens by query heads of a KV head) from more than MIN to MAX. Fewer are as fast in the decode kernel, which
-// reads the cache once for 16; more in the prefill kernel.
+// What has a batch kernel, for several tokens of a sequence and query columns (tokens by query heads of a KV head) from more than MIN to MAX. For fewer the
+// decode kernel does the same; for more the prefill kernel is as fast.
 using BatchTypePairs = TypePairs<TypePair<CacheType::f16, CacheType::f16>, TypePair<CacheType::q8_0, CacheType::q8_0>, TypePair<CacheType::q4_0, CacheType::q4_0>>;
 using BatchHeadSizes = HeadSizes<128>;
-constexpr int MIN_BATCH_COLUMNS = 16, MAX_BATCH_COLUMNS = 32;
+constexpr int MIN_BATCH_COLUMNS = 8, MAX_BATCH_COLUMNS = 32;
 
 // As FastHeadSizes::dispatch, of the sizes that are fast for the types.
 template <typename Pair, typename Launch>

@@ -77,8 +77,8 @@ cudaError_t attention(const AttentionParams & params, cudaStream_t stream) {
     if (!slow_reason(params)) {
         const Device & device = current_device();
         const int columns = params.max_seq_tokens * (params.n_head / params.layout.n_head_kv);
-        // The batch kernel reads the cache once, where the decode kernel does for every 16 query heads of a KV head.
-        if (device.has_wgmma && columns > MIN_BATCH_COLUMNS && columns <= MAX_BATCH_COLUMNS) {
+        // The batch kernel reads the cache once, where the decode kernel does for every 16 query heads of a KV head, and shares its tiles among more warps.
+        if (device.has_wgmma && params.max_seq_tokens > 1 && columns > MIN_BATCH_COLUMNS && columns <= MAX_BATCH_COLUMNS) {
             cudaError_t error = cudaErrorNotSupported;
             BatchTypePairs::dispatch(params.type_k, params.type_v, [&](auto pair) { error = launch_batch<decltype(pair)::K, decltype(pair)::V>(params, device, stream); });
             if (error != cudaErrorNotSupported) { // as where a block has too little shared memory
