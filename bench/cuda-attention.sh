@@ -7,7 +7,7 @@ mkdir -p "$build"
 arch=${ARCH:--gencode=arch=compute_90a,code=sm_90a}
 pids=()
 for source in bench/cuda-attention.cu cpp/attention/cuda/mixed-attention-cuda.cu cpp/attention/cuda/instances/*.cu; do
-    ${NVCC:-nvcc} -std=c++17 -O3 -lineinfo $arch "$@" -c "$source" -o "$build/$(basename "$source" .cu).o" &
+    ${NVCC:-nvcc} -std=c++17 -O3 -use_fast_math -lineinfo $arch "$@" -c "$source" -o "$build/$(basename "$source" .cu).o" &
     pids+=($!)
 done
 for pid in "${pids[@]}"; do wait "$pid"; done

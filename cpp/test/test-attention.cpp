@@ -550,6 +550,7 @@ void test_rotated() {
             step({ 1, 1 });
         }
         step({ 1, 32 });
+        step({ 7, 2 });
         step({ 3, 0 });
         step({ 3, 0 }, false);
         step({ 0, 1 });

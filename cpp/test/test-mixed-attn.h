@@ -141,6 +141,14 @@ static void add_mixed_attn_cases(std::vector<std::unique_ptr<test_case>> & cases
             add(128, 128, 3, nr, 200, n, usual, GGML_TYPE_F16, GGML_TYPE_F16);
         }
     }
+    // a few tokens of a sequence: 12 to 32 query heads together
+    for (const tokens & n : { tokens { 3 }, tokens { 4 }, tokens { 8 }, tokens { 6, 1 } }) {
+        for (const ggml_type type : { GGML_TYPE_F16, GGML_TYPE_Q8_0, GGML_TYPE_Q4_0 }) {
+            for (const bool rotated : { false, true }) {
+                add(128, 128, 3, 4, 200, n, usual, type, type, 0.0f, false, rotated && type != GGML_TYPE_F16);
+            }
+        }
+    }
     // windows, from an empty cache on as well
     for (const sizes & window : { sizes { 0, 0, 1 }, sizes { 0, 8, 1 }, sizes { 4, 0, 16 }, sizes { 64, 64, 7 }, sizes { 130, 70, 64 } }) {
         for (const int64_t past : { 0, 1, 129, 1000 }) {

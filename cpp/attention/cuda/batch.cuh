@@ -1,4 +1,4 @@
-// Attention of a few tokens of one sequence over many keys, as when several drafted tokens are verified: 32 query columns for one reading of the cache.
+// Attention of a few tokens of one sequence over many keys, as when several drafted tokens are verified: up to 32 query columns for one reading of the cache.
 //
 // As decode.cuh, but a team is four warps, which share the products, with 64 keys, then dimensions, as rows in registers:
 //   scores  S^T[64 keys][columns] = K[64 keys][D] Q^T[D][columns]          warp w has keys 16 w .. 16 w + 15
@@ -259,8 +259,9 @@ batch_kernel(const __grid_constant__ AttentionParams p, const __grid_constant__ 
             highs[warp] = top;
         }
         sync_team(); // all are done with the queries before, too
-        // Near 2^8, as in decode.cuh, but the largest of all columns: they have one factor.
-        const int exponent = 8 - ilogbf(fmaxf(fmaxf(fmaxf(highs[0], highs[1]), fmaxf(highs[2], highs[3])), 0x1p-119f));
+        // Near 2^8, as in decode.cuh, but the largest of all columns: they have one factor. Of smaller ones than 2^-100 the factor would be 0 where those that
+        // are no normal numbers are, and the masked scores, -infinity, no numbers.
+        const int exponent = 8 - ilogbf(fmaxf(fmaxf(fmaxf(highs[0], highs[1]), fmaxf(highs[2], highs[3])), 0x1p-100f));
         const float lift = scalbnf(1.0f, exponent);
         query_factor = scalbnf(q_factor, -exponent);
         factor = caps ? 1.0f : query_factor;
@@ -640,19 +641,14 @@ batch_kernel(const __grid_constant__ AttentionParams p, const __grid_constant__ 
     if (team_begin < team_end && member == 0) {
         control.last_segment[team] = plan.segment_at(team_end - 1);
     }
-    if (thread % 32 == 0 && thread < 64) {
-        // Only the first and the last segment of a block's share can lie in other blocks too.
-        const int which = thread / 32;
-        const int32_t first = plan.segment_at(block_begin), last = plan.segment_at(block_end - 1), index = which == 0 ? first : last;
-        const bool mine = max(tiles_begin(index), block_begin) < min(tiles_end(index), block_end) && (which == 0 || last > first);
-        control.first_block[which] = blocks.taker(tiles_begin(index));
-        control.n_blocks[which]    = mine ? blocks.taker(tiles_end(index) - 1) - control.first_block[which] + 1 : 0;
-        control.first_segment      = first;
+    if (thread == 0) {
+        control.first_segment = plan.segment_at(block_begin);
     }
 
     // The share of this team, segment by segment, while the next N_STAGES tiles are on their way.
     int stage = 0, parity = 0;
-    for (int32_t index = control.note[team][0].segment, first = true; index >= 0; first = false) {
+    bool first = true;
+    for (int32_t index = control.note[team][0].segment; index >= 0; first = false) {
         start_segment(index, first);
         do {
             const TileNote note = control.note[team][stage];

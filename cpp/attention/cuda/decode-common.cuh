@@ -240,6 +240,7 @@ template <typename Config>
 static __global__ void __launch_bounds__(DECODE_MERGE_WARPS * 32)
 decode_merge_kernel(const __grid_constant__ AttentionParams p, const __grid_constant__ DecodeShape shape) {
     constexpr int D = Config::D, WARPS = DECODE_MERGE_WARPS, LANES = D < 128 ? D / 4 : 32; // that have values
+    static_assert(D <= 128 || D % 128 == 0);
     __shared__ DecodePlan plan;
     __shared__ float4 sums[WARPS][32];
     __shared__ float2 norms[WARPS]; // maximum, sum

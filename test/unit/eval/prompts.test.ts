@@ -134,6 +134,18 @@ describe.each(Object.keys(syntheticTasks))('%s', (task) => {
   });
 });
 
+test.each([
+  ['multi-query', /^The numbers that go with (\w+) and (\w+) are \d{5} and \d{5}$/],
+  ['multi-value', /^The numbers that go with (\w+) are \d{5} and \d{5}$/],
+  ['variable-tracking', /^(\w+) was set to (\w+), which was set to (\w+), which was set to \d{5}$/],
+  ['multi-passkey', /^Passkey one is \d{5}, passkey two is \d{5}, passkey three is \d{5}, passkey four is \d{5}$/],
+])('%s is answered in a sentence in a chat', (task, sentence) => {
+  const { tokenizer, writer } = setUp({ chat: true });
+  const { expected, write } = sketch(task, 1, true);
+  const prompt = write(writer, 700, null);
+  expect(tokenizer.detokenize(prompt.slice(prompt.indexOf(1_000_002) + 1)) + expected.text).toMatch(sentence);
+});
+
 describe('what is asked for', () => {
   const statements = ['needle', 'multi-key', 'multi-value', 'multi-query', 'passkey', 'multi-passkey', 'variable-tracking'];
 
