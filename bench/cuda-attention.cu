@@ -324,12 +324,13 @@ static uint64_t g_seed = 1;
 
 static double run_case(const Case & c, bool verbose) {
     // An error of the query's rounding (2^-12) grows with the scores it makes.
-    // Prefill rounds quantised keys and values to f16 too: four roundings instead of two, as stock does.
+    // Prefill rounds quantised keys and values to f16 too: four roundings instead of two, as stock does. Of a million heads eight are above 1.5e-3 by that alone
+    // (simulated in float64), and a check has half a million.
     const CacheType type_v = c.type_v == CacheType(-1) ? c.type : c.type_v;
     const bool rounds_cache = max_seq_tokens(c) * (c.n_head / c.n_head_kv) > 32 && (is_block_type(c.type) || is_block_type(type_v));
     // Values with a minimum are the sum of two rounded products, each larger than they are.
     const bool adds_minimum = type_v == CacheType::q4_1 || type_v == CacheType::q5_1;
-    const double limit = (adds_minimum ? 2e-3 : rounds_cache ? 1.5e-3 : 1e-3) * std::max(1.0f, c.q_scale);
+    const double limit = (adds_minimum || rounds_cache ? 2e-3 : 1e-3) * std::max(1.0f, c.q_scale);
 
     const int size_v = c.head_size_v ? c.head_size_v : c.head_size;
     const uint64_t seed = mix(g_seed++);
