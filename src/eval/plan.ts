@@ -10,6 +10,7 @@ import { readGates } from '../gates/read.ts';
 import type { Model } from '../gates/model.ts';
 import { codingBatch, codingBenchmarks, codingSource } from './coding.ts';
 import { chatFrame, rawFrame } from './frame.ts';
+import { inChat } from '../synthetic/language.ts';
 import { sidecarPath } from '../gates/own.ts';
 import type { Batch } from './item.ts';
 import { longBenchBatches, longBenchSources } from './longbench.ts';
@@ -181,6 +182,7 @@ export async function planEvaluation(model: Model, options: EvaluationOptions): 
     chat: options.chat,
     // Of the same model, but not of the same day where its template tells the date.
     frame: digest(JSON.stringify(frame)),
+    ...(options.chat && tasks.some(syntheticTask) && { answers: digest(JSON.stringify(inChat)) }),
     file: options.file === undefined ? 'none' : digest(readText(options.file)),
     data: sources.length === 0 ? 'none' : contentsDigest(sources),
     context: options.plan,

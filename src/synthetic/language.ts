@@ -41,7 +41,8 @@ type LanguageJson = {
 const json: LanguageJson = language;
 const tasks: LanguageJson['tasks'] = { ...json.tasks, ...code.tasks };
 
-const inChat: LanguageJson['tasks'] = said.tasks;
+/** What replaces a task's texts in a chat. */
+export const inChat: LanguageJson['tasks'] = said.tasks;
 
 const haystackWords = new Map(Object.entries(json.haystack.words).map(([name, lines]) => [name, words(lines)]));
 

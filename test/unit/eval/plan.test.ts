@@ -122,6 +122,15 @@ describe('the settings that --resume compares', () => {
     expect(await chat('DATE: MESSAGE')).not.toEqual(await chat('MESSAGE'));
     await expect(chat('no place for it')).rejects.toThrow('does not show a message once');
   });
+
+  test('have the sentences that answers begin with in a chat, where prompts are made up', async () => {
+    const chat = async (over: Partial<EvaluationOptions>): Promise<Settings> =>
+      (await planEvaluation(fakeModel('MESSAGE'), { ...options, chat: true, ...over })).settings;
+    expect(await chat({})).toHaveProperty('answers');
+    for (const path of ['dev/law_dev.csv', 'test/law_test.csv']) write(path, 'Old?,one,two,three,four,A');
+    expect(await chat({ tasks: ['mmlu/law'], data: folder })).not.toHaveProperty('answers');
+    expect(await settings()).not.toHaveProperty('answers');
+  });
 });
 
 describe('what has no room is told before anything is run', () => {
