@@ -23,6 +23,7 @@ struct BatchConfig {
     static constexpr CacheType K     = K_, V = V_;
     static_assert(K == V && (K == CacheType::f16 || K == CacheType::q8_0 || K == CacheType::q4_0));
     static constexpr int D           = D_;
+    static_assert(D == 128);
     static constexpr int COLUMNS     = COLUMNS_;
     static constexpr int N_TILES     = COLUMNS / 8;
     static constexpr bool WARPGROUPS = COLUMNS > 16;           // products of four warps each, which are slower at 16 columns and faster at 32
@@ -31,7 +32,7 @@ struct BatchConfig {
     static constexpr bool BULK       = is_quantised<K>;        // tiles come by the copy engine, see decode.cuh
     static constexpr int TILE        = 64;                     // cells
     static constexpr int N_STAGES    = 2;                      // tiles of a team under way; three are not faster
-    static constexpr int MAX_TEAMS   = !BULK || D > 128 ? 2 : COLUMNS <= 16 ? 4 : 3; // more spill registers, of 16 bits have no place
+    static constexpr int MAX_TEAMS   = !BULK ? 2 : COLUMNS <= 16 ? 4 : 3; // more spill registers, of 16 bits have no place
     static constexpr int OVERHEAD    = 1;                      // price of starting a segment, in tiles
     static constexpr int K_STRIDE    = ROW_STRIDE<K, D>, V_STRIDE = ROW_STRIDE<V, D>; // bytes of a row in shared memory
     static constexpr int K_STAGE     = TILE * K_STRIDE;
@@ -88,18 +89,17 @@ static __device__ __forceinline__ void key_pair(uint32_t (&a)[2][2][4], uint32_t
     }
 }
 
-// Values of 16 keys as operands a: 16 dimensions of a block, those of value_dim's tile `tile`, or all of it, N = 2. The blocks lie at `rows`, STRIDE bytes
-// apart.
-template <CacheType TYPE, int STRIDE, int N>
-static __device__ __forceinline__ void value_operands(uint32_t (&a)[N][4], const uint8_t * rows, int tile, int g, int t) {
+// Values of 16 keys as operands a: of each tile of value_dim's, the 16 dimensions of a block that are its. The blocks lie at `rows`, STRIDE bytes apart.
+template <CacheType TYPE, int STRIDE>
+static __device__ __forceinline__ void value_operands(uint32_t (&a)[2][4], const uint8_t * rows, int g, int t) {
 #pragma unroll
     for (int h = 0; h < 2; ++h) {
         const uint8_t * x = rows + (2 * t + 8 * h) * STRIDE, * y = x + STRIDE;
         const half2 scale = halves(__byte_perm(load16(x), load16(y), 0x5410));
-        const auto quants = [&](int at) { return __byte_perm(load16(x + at + 2 * g), load16(y + at + 2 * g), 0x5410) >> (N == 1 ? tile % 2 * 8 : 0); };
+        const auto quants = [&](int at) { return __byte_perm(load16(x + at + 2 * g), load16(y + at + 2 * g), 0x5410); };
         const uint32_t low = quants(2), high = TYPE == CacheType::q8_0 ? quants(18) : 0;
 #pragma unroll
-        for (int i = 0; i < N; ++i) {
+        for (int i = 0; i < 2; ++i) {
             if constexpr (TYPE == CacheType::q8_0) { // see value_product
                 const half2 offset = __float2half2_rn(1152.0f);
                 a[i][2 * h]     = bits((halves(ptx::and_xor(low >> 8 * i,  0x00ff00ff, 0x64806480)) - offset) * scale);
@@ -424,9 +424,6 @@ batch_kernel(const __grid_constant__ AttentionParams p, const __grid_constant__ 
             for (int r = 0; r < 2; ++r) {
                 const uint8_t * const row = rows + t % PAIRS * PAIR + 8 * r * Config::K_STRIDE;
                 offset[r] = bits(halves(__byte_perm(load32(row), load32(row + PAIR / 2 - 2), 0x7610)) * __float2half2_rn(-QUANT_OFFSET<K>));
-                if constexpr (N_BLOCKS > 4) {
-                    offset[r + 2] = offset[r];
-                }
             }
             // score += the products of a block times its scale
             const auto add = [&](const float (&product)[N_TILES][4], const float (&scale)[2]) {
@@ -574,20 +571,14 @@ batch_kernel(const __grid_constant__ AttentionParams p, const __grid_constant__ 
         }
 
         if (partial) { // of its own dimensions alone
-            constexpr int CLEARED = is_quantised<V> && D < 128 ? 32 : D / 4; // two warps may share a block, and clear it both
-            clear_values<V, CLEARED, Config::V_STRIDE, TILE>(values + warp * (D / 4) / CLEARED * ROW_BYTES<V, CLEARED>, begin, end, lane);
+            clear_values<V, D / 4, Config::V_STRIDE, TILE>(values + warp * ROW_BYTES<V, D / 4>, begin, end, lane);
         }
         uint32_t a[TILE / 16][V_TILES][4];
 #pragma unroll
         for (int k = 0; k < TILE / 16; ++k) {
             if constexpr (is_quantised<V>) {
-                constexpr int N = V_TILES == 1 ? 1 : 2;
-#pragma unroll
-                for (int tile = 0; tile < V_TILES; tile += N) {
-                    auto & operands = reinterpret_cast<uint32_t (&)[N][4]>(a[k][tile]);
-                    const int first = warp * V_TILES + tile;
-                    value_operands<V, Config::V_STRIDE>(operands, values + 16 * k * Config::V_STRIDE + first / 2 * BLOCK_BYTES<V>, first, g, t);
-                }
+                static_assert(V_TILES == 2); // a block of each warp's own
+                value_operands<V, Config::V_STRIDE>(a[k], values + 16 * k * Config::V_STRIDE + warp * BLOCK_BYTES<V>, g, t);
             } else {
                 const uint32_t address = ptx::shared_address(values) + (16 * k + lane % 8 + lane / 16 * 8) * Config::V_STRIDE + lane / 8 % 2 * 16;
 #pragma unroll

@@ -60,6 +60,30 @@ struct Cells {
              : i == 1 ? Run { cell, min(cell + n, ring_end), from - cell }
                       : Run { sink, sink + max(0, cell + n - ring_end), ring_end - cell + (from - sink) };
     }
+
+    // Tiles of n cells of all runs, one run after another.
+    __device__ int32_t n_tiles(const Layout & layout, int32_t ring, int32_t n) const {
+        int32_t sum = 0;
+#pragma unroll
+        for (int i = 0; i < MAX_RUNS; ++i) {
+            sum += run(layout, ring, i).n_tiles(n);
+        }
+        return sum;
+    }
+
+    // The run of one of them, and its first cell.
+    __device__ void find_tile(const Layout & layout, int32_t ring, int32_t n, int index, Run & found, int & first_cell) const {
+#pragma unroll 1
+        for (int i = 0; i < MAX_RUNS; ++i) {
+            found = run(layout, ring, i);
+            const int n_tiles = found.n_tiles(n);
+            if (index < n_tiles) {
+                first_cell = found.first_cell() + index * n;
+                return;
+            }
+            index -= n_tiles;
+        }
+    }
 };
 
 } // namespace duo::cuda

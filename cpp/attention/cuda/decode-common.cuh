@@ -239,8 +239,8 @@ constexpr int DECODE_MERGE_WARPS = 8;
 template <typename Config>
 static __global__ void __launch_bounds__(DECODE_MERGE_WARPS * 32)
 decode_merge_kernel(const __grid_constant__ AttentionParams p, const __grid_constant__ DecodeShape shape) {
-    constexpr int D = Config::D, WARPS = DECODE_MERGE_WARPS, LANES = D < 128 ? D / 4 : 32; // that have values
-    static_assert(D <= 128 || D % 128 == 0);
+    constexpr int D = Config::D, WARPS = DECODE_MERGE_WARPS;
+    static_assert(D % 128 == 0);
     __shared__ DecodePlan plan;
     __shared__ float4 sums[WARPS][32];
     __shared__ float2 norms[WARPS]; // maximum, sum
@@ -276,7 +276,7 @@ decode_merge_kernel(const __grid_constant__ AttentionParams p, const __grid_cons
         for (int k = 0; k < BATCH; ++k) {
             const int part = min(first + k, end - 1);
             const float * const x = block_part<Config>(p, shape.n_blocks, first_block + part, part == 0);
-            y[k]    = __ldcg(reinterpret_cast<const float4 *>(x + column * D) + blockIdx.y * 32 + min(lane, LANES - 1));
+            y[k]    = __ldcg(reinterpret_cast<const float4 *>(x + column * D) + blockIdx.y * 32 + lane);
             norm[k] = __ldcg(reinterpret_cast<const float2 *>(x + Config::COLUMNS * D) + column);
         }
 #pragma unroll
@@ -296,7 +296,7 @@ decode_merge_kernel(const __grid_constant__ AttentionParams p, const __grid_cons
         norms[warp] = make_float2(m, joined.sum);
     }
     __syncthreads();
-    if (warp == 0 && lane < LANES) {
+    if (warp == 0) {
         Joined all;
         float  top = NO_KEY;
         for (int w = 0; w < WARPS; ++w) {

@@ -47,7 +47,7 @@ static cudaError_t launch_shares(Kernel kernel, const AttentionParams & params, 
         cudaError_t error = launch_early(device, kernel, shape.n_blocks, n_teams * Config::TEAM_THREADS, shared, stream, part, shape);
         if constexpr (Config::MERGES_APART) {
             if (error == cudaSuccess) {
-                const dim3 grid(part.layout.n_tokens * part.n_head, std::max(1, Config::D / 128));
+                const dim3 grid(part.layout.n_tokens * part.n_head, Config::D / 128);
                 error = launch_early(device, decode_merge_kernel<Config>, grid, DECODE_MERGE_WARPS * 32, 0, stream, part, shape);
             }
         }

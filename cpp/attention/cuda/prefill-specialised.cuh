@@ -100,11 +100,7 @@ specialised_prefill_kernel(const __grid_constant__ AttentionParams p, const __gr
             }
             end = others == 0 ? end_token : end - 32 + __ffs(others) - 1;
             const Cells cells(layout, what, layout.tokens[2 * begin], layout.tokens[2 * (end - 1)]);
-            int n_all = 0;
-#pragma unroll
-            for (int r = 0; r < MAX_RUNS; ++r) {
-                n_all += cells.run(layout, what.ring, r).n_tiles(KEYS);
-            }
+            const int n_all = cells.n_tiles(layout, what.ring, KEYS);
             const int first = int(int64_t(n_all) * split / shape.n_splits);
             work(begin, end, stream, cells, first, int(int64_t(n_all) * (split + 1) / shape.n_splits) - first);
         }
@@ -136,18 +132,7 @@ specialised_prefill_kernel(const __grid_constant__ AttentionParams p, const __gr
 
             Run run;
             int cell;
-            const auto find_tile = [&](int index) {
-#pragma unroll 1
-                for (int r = 0; r < MAX_RUNS; ++r) {
-                    run = cells.run(layout, what.ring, r);
-                    const int n = run.n_tiles(KEYS);
-                    if (index < n) {
-                        cell = run.first_cell() + index * KEYS;
-                        return;
-                    }
-                    index -= n;
-                }
-            };
+            const auto find_tile = [&](int index) { cells.find_tile(layout, what.ring, KEYS, index, run, cell); };
 
             // This warp's rows of a quantised tile.
             const auto fetch_raw = [&](int side) {

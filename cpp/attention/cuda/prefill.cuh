@@ -257,26 +257,11 @@ prefill_kernel(const __grid_constant__ AttentionParams p, const __grid_constant_
 
         // This split's tiles of all those of the runs, one after another.
         const Cells cells(layout, what, first_position, last_position);
-        int n_all = 0;
-#pragma unroll
-        for (int r = 0; r < MAX_RUNS; ++r) {
-            n_all += cells.run(layout, what.ring, r).n_tiles(KEYS);
-        }
+        const int n_all = cells.n_tiles(layout, what.ring, KEYS);
         const int tile_begin = int(int64_t(n_all) * split / shape.n_splits), n_tiles = int(int64_t(n_all) * (split + 1) / shape.n_splits) - tile_begin;
         Run run;
         int cell;
-        const auto find_tile = [&](int index) {
-#pragma unroll 1
-            for (int r = 0; r < MAX_RUNS; ++r) {
-                run = cells.run(layout, what.ring, r);
-                const int n = run.n_tiles(KEYS);
-                if (index < n) {
-                    cell = run.first_cell() + index * KEYS;
-                    return;
-                }
-                index -= n;
-            }
-        };
+        const auto find_tile = [&](int index) { cells.find_tile(layout, what.ring, KEYS, index, run, cell); };
 
         const auto fetch = [&](int stage) {
             const uint32_t to = ptx::shared_address(stages + stage * STAGE);
