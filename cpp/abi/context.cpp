@@ -168,6 +168,7 @@ static json describe(const duo_kv_size & kv) {
         { "fullBytes",      kv.full_bytes },
         { "typeK",          ggml_type_name(kv.type_k) },
         { "typeV",          ggml_type_name(kv.type_v) },
+        { "finerK",         kv.finer_layers.empty() ? json() : json { { "type", ggml_type_name(kv.finer_k) }, { "layers", kv.finer_layers } } },
         { "expectedLoss",   kv.expected_loss < 0 ? json() : json(kv.expected_loss) },
         { "retrievalHeads", kv.n_retrieval },
         { "streamingHeads", kv.n_streaming },

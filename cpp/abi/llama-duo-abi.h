@@ -192,7 +192,7 @@ LLAMA_DUO_API int32_t llama_duo_calibrate(uint32_t model, const void * json, int
 // Result: { "context": handle, "contextSize", "sequences", "contextPerSequence", "batchSize", "ubatchSize", "threads", "threadsBatch",
 //   "typeK", "typeV", "kv": KV, "draftKv": KV | null (of the draft model's context), "devices": [DEVICE] (with what that takes), "warnings": WARNINGS }
 // DEVICE: { "name", "description", "type": "cpu" | "gpu", "totalBytes", "freeBytes", "weightsBytes", "contextBytes", "computeBytes" }
-// KV: { "retrievalBytes", "streamingBytes", "windowedBytes", "recurrentBytes" (of states: not in the sums), "totalBytes", "fullBytes", "typeK", "typeV", "expectedLoss": number | null (of a budget's choice, in the unit of
+// KV: { "retrievalBytes", "streamingBytes", "windowedBytes", "recurrentBytes" (of states: not in the sums), "totalBytes", "fullBytes", "typeK", "typeV", "finerK": { "type", "layers": [integer] } | null (layers whose K rows are of a finer type than typeK), "expectedLoss": number | null (of a budget's choice, in the unit of
 //   the pattern's losses), "retrievalHeads", "streamingHeads", "retrievalCells",
 //   "streamingCells", "windowedHeads", "windowedCells" (of layers with the model's own sliding windows),
 //   "sequences", "sink", "recent", "chunk" }

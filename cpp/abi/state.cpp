@@ -86,6 +86,7 @@ json identity_of(llama_context * ctx, const model & m, const std::vector<used_lo
     const llama_cparams & cparams = ctx->get_cparams();
     json cache = { { "typeK", ggml_type_name(type_k) }, { "typeV", ggml_type_name(type_v) } };
     if (const duo_config * duo = cparams.duo.get()) {
+        cache["typeK"] = duo->type_k_name();
         uint64_t h = duo::fnv1a(nullptr, 0);
         for (const duo_layer & l : duo->layers) {
             h = duo::fnv1a(l.recent.data(), l.recent.size() * sizeof(int32_t), h);

@@ -19,7 +19,7 @@ namespace duo {
 
 static constexpr size_t n_ubatch = 512; // as a context's default: a pass of one piece for most samples
 
-calibration_passes::calibration_passes(llama_model * model, const calibration_params & params, ggml_type type_k, ggml_type type_v) : model(model), params(params) {
+calibration_passes::calibration_passes(llama_model * model, const calibration_params & params, const cache_row_types & types) : model(model), params(params) {
     size_t longest = 0, longest_tail = 0;
     for (const auto & s : params.samples) {
         const size_t n = params.method == calibration_method::kvzip ? std::max(s.tokens.size(), 2 * s.n_context) : s.tokens.size();
@@ -36,14 +36,17 @@ calibration_passes::calibration_passes(llama_model * model, const calibration_pa
     p.n_threads       = params.n_threads;
     p.n_threads_batch = params.n_threads;
     p.offload_kqv     = params.offload;
-    p.type_k          = type_k;
-    p.type_v          = type_v;
+    p.type_k          = types.k;
+    p.type_v          = types.v;
     p.flash_attn_type = LLAMA_FLASH_ATTN_TYPE_ENABLED; // stock code wants it beside a quantised V; the operator takes its place
     p.duo             = llama_duo_default_params();
     p.duo.enabled     = true;
     p.duo.sparsity    = 0; // all rows are kept, so heads can be windowed and tails taken back
     p.duo.sink        = params.sink;
     p.duo.recent      = params.recent;
+    p.duo.finer_k        = types.finer_k;
+    p.duo.finer_layers   = types.finer_layers.data();
+    p.duo.n_finer_layers = types.finer_layers.size();
     p.duo.operator_only = true; // on_node looks at it, and heads are windowed
     p.n_rs_seq        = llm_arch_is_hybrid(model->arch) ? 0 : uint32_t(longest_tail); // what sliding windows of the model's own let one take back
     p.cb_eval         = [](ggml_tensor * t, bool ask, void * self) { return static_cast<calibration_passes *>(self)->on_node(t, ask); };

@@ -1,11 +1,13 @@
 #include "calibration.h"
 
+#include "budget-selection.h"
 #include "calibration-attention.h"
 #include "calibration-bosch.h"
 #include "calibration-passes.h"
 #include "calibration-ranks.h"
 #include "calibration-record.h"
 #include "calibration-regression.h"
+#include "calibration-rounding.h"
 #include "duo-config.h"
 #include "fnv1a.h"
 #include "mixed-attention.h"
@@ -39,7 +41,11 @@ private:
     static constexpr size_t n_rounds = 4; // of method greedy
 
     scores ladder();
-    void   measure_types(double noise);
+    void   measure_types();
+    void   measure_finer_layers(const std::vector<int32_t> & layers);
+
+    // Those that store rows, first the ones whose scores rounding of K disturbs most.
+    std::vector<int32_t> layers_by_rounding();
     scores ablation(bool typical);
     scores greedy();
     scores random_masks();
@@ -50,7 +56,7 @@ private:
     calibration_loss loss(const head_windows & windows);
 
     // Of rows of these types, every head seeing everything.
-    calibration_loss type_loss(ggml_type type_k, ggml_type type_v);
+    calibration_loss type_loss(const cache_row_types & types);
 
     // From the record, or measured; n_tokens: what measuring reads.
     calibration_loss recorded(const std::string & key, size_t n_tokens, const std::function<calibration_passes::outputs()> & measure);
@@ -65,6 +71,15 @@ private:
     size_t tokens_of(calibration_method method) const;
 
     size_t n_masks(size_t a_head) const { return params.n_masks > 0 ? size_t(params.n_masks) : a_head * heads.size(); }
+
+    // How often a type that breaks the model is measured with some layers of a finer one: with 1, 2, 4 ... up to half of them.
+    size_t n_finer_layers() const {
+        size_t n = 0;
+        for (size_t layers = 1; !params.types.empty() && layers <= n_head_kv.size() / 2; layers *= 2) {
+            n++;
+        }
+        return n;
+    }
 
     bosch_params make_bosch_params() const;
 
@@ -92,7 +107,7 @@ private:
     // Computes what a loss needs.
     void prepare();
 
-    std::unique_ptr<calibration_passes> make_passes(ggml_type type_k = GGML_TYPE_F16, ggml_type type_v = GGML_TYPE_F16);
+    std::unique_ptr<calibration_passes> make_passes(const cache_row_types & types = {});
 
     void report(size_t n_tokens);
 
@@ -138,7 +153,7 @@ std::string describe(const calibration_params & p) {
     for (const ggml_type t : p.types) {
         types += (types.empty() ? "" : "/") + std::string(ggml_type_name(t));
     }
-    return record_magic + std::string("5, model ") + p.model_id + ", samples " + samples + ", method " + calibration_method_names()[size_t(p.method)] + ", sink " +
+    return record_magic + std::string("6, model ") + p.model_id + ", samples " + samples + ", method " + calibration_method_names()[size_t(p.method)] + ", sink " +
            std::to_string(p.sink) + ", recent " + std::to_string(p.recent) + ", strict " + std::to_string(p.strict) + ", masks " +
            std::to_string(p.n_masks) + ", seed " + std::to_string(p.seed) + ", windows " + (windows.empty() ? "-" : windows) + ", types " + (types.empty() ? "-" : types);
 }
@@ -203,7 +218,7 @@ calibration::calibration(llama_model * model, const calibration_params & params)
 
 void calibration::report(size_t n_tokens) {
     n_done += n_tokens;
-    if (params.progress) {
+    if (params.progress && n_tokens > 0) {
         params.progress(std::min(1.0, double(n_done) / double(std::max<size_t>(1, n_total))));
     }
 }
@@ -213,7 +228,7 @@ size_t calibration::tokens_of(calibration_method method) const {
         case calibration_method::windows: {
             const size_t n_smaller = params.windows.size() - 1; // each measured for every head, and for those of the first rounds together
             return tokens_of_losses(losses_of_rounds() + n_rounds + 1 + n_smaller * (heads.size() + 1 + n_rounds / 2), n_rounds + (n_smaller > 0) + n_smaller * n_rounds / 2) +
-                   2 * params.types.size() * (result.n_context + n_tail);
+                   (2 * params.types.size() + n_finer_layers()) * (result.n_context + n_tail) + (params.types.empty() ? 0 : n_tail);
         }
         case calibration_method::combined: return tokens_of(calibration_method::typical) + tokens_of(calibration_method::mass);
         case calibration_method::typical:
@@ -228,10 +243,10 @@ size_t calibration::tokens_of(calibration_method method) const {
     return 0;
 }
 
-std::unique_ptr<calibration_passes> calibration::make_passes(ggml_type type_k, ggml_type type_v) {
+std::unique_ptr<calibration_passes> calibration::make_passes(const cache_row_types & types) {
     passes.reset(); // there is memory for one
     contexts_in_cache.clear();
-    auto p = std::make_unique<calibration_passes>(model, params, type_k, type_v);
+    auto p = std::make_unique<calibration_passes>(model, params, types);
     p->on_tokens = [this](size_t n) { report(n); };
     return p;
 }
@@ -283,13 +298,16 @@ calibration_loss calibration::loss(const head_windows & windows) {
     });
 }
 
-calibration_loss calibration::type_loss(ggml_type type_k, ggml_type type_v) {
-    const std::string key = std::string("types-") + ggml_type_name(type_k) + "-" + ggml_type_name(type_v);
+calibration_loss calibration::type_loss(const cache_row_types & types) {
+    std::string key = std::string("types-") + ggml_type_name(types.k) + "-" + ggml_type_name(types.v);
+    for (const int32_t il : types.finer_layers) {
+        key += (il == types.finer_layers[0] ? std::string("-") + ggml_type_name(types.finer_k) : "") + "-" + std::to_string(il);
+    }
     return recorded(key, result.n_context + n_tail, [&] {
         if (full.logp.empty()) {
             prepare(); // what is compared with
         }
-        passes = make_passes(type_k, type_v);
+        passes = make_passes(types);
         passes->read_contexts(none);
         const auto out = passes->read_tails(none);
         passes.reset();
@@ -299,11 +317,11 @@ calibration_loss calibration::type_loss(ggml_type type_k, ggml_type type_v) {
 
 calibration_loss calibration::recorded(const std::string & key, size_t n_tokens, const std::function<calibration_passes::outputs()> & measure) {
     bool measured = false;
-    const std::vector<double> v = record.get(key, 5, [&]() -> std::vector<double> {
+    const std::vector<double> v = record.get(key, 6, [&]() -> std::vector<double> {
         measured = true;
         const auto out = measure();
         const size_t n = out.logp.size(), n_embd = out.hidden.size() / n;
-        std::vector<double> sums(5);
+        std::vector<double> sums(6);
         for (size_t i = 0; i < n; ++i) {
             double squares = 0;
             for (size_t j = i * n_embd; j < (i + 1) * n_embd; ++j) {
@@ -316,6 +334,7 @@ calibration_loss calibration::recorded(const std::string & key, size_t n_tokens,
             sums[2] += double(full.logp[i]) - out.logp[i];
             sums[3] += out.correct[i];
             sums[4] += std::fabs(double(full.logp[i]) - out.logp[i]);
+            sums[5] += std::max(0.0, std::exp(double(full.logp[i])) - std::exp(double(out.logp[i])));
         }
         for (double & x : sums) {
             x /= double(n);
@@ -329,7 +348,7 @@ calibration_loss calibration::recorded(const std::string & key, size_t n_tokens,
     if (!measured) {
         report(n_tokens);
     }
-    return { v[0], v[1], v[2], v[3], v[4] };
+    return { v[0], v[1], v[2], v[3], v[4], v[5] };
 }
 
 // --- methods that measure losses ---
@@ -337,10 +356,12 @@ calibration_loss calibration::recorded(const std::string & key, size_t n_tokens,
 // What a typical token loses: the geometric mean of its squared difference.
 static double typical(const calibration_loss & l) { return std::exp(l.log_mse); }
 
-// Each head's loss at each window, as it adds to what is lost already, and that of each cache type, in nats: by how much the log-probability of an answer's token changes.
+// Each head's loss at each window, as it adds to what is lost already, and that of each cache type: how much of its probability an answer's token loses. Probabilities
+// tell a few tokens that come out wrong, as where a head does not see what is asked for, from all tokens being a little disturbed, as by a cache type, which takes
+// nothing from a token that stays almost certain; log-probabilities count the second like the first.
 //
 // First the largest window, in rounds after each of which the quarter of the heads that loses least keeps it for good: what a head is worth depends on which
-// others still see. A round's heads share what their going together was measured to change, in proportion to what each typically loses: a head's own change of a
+// others still see. A round's heads share what their going together was measured to lose, in proportion to what each typically loses: a head's own loss of a
 // few tokens says little, the typical loss ranks but has no unit that a cache type, which disturbs all tokens a little, shares. No loss is less than that of heads
 // that went in an earlier round, so that whoever adds up losses takes the heads in the same order. Then the smaller windows in the same manner, beside the half that
 // has the largest.
@@ -352,23 +373,19 @@ calibration::scores calibration::ladder() {
     std::vector<size_t> left(heads.size());
     std::iota(left.begin(), left.end(), 0);
     head_windows windows = none, half = none;
-    double noise = 0; // what rounding alone changes, from the first layer on
-    std::vector<double> changed(n_rounds + 1); // after so many rounds
+    std::vector<double> lost(n_rounds + 1); // after so many rounds
     std::vector<std::vector<std::pair<double, size_t>>> gone(n_rounds); // typical losses of the heads that went, rising
     for (size_t round = 0; round < n_rounds; ++round) {
         set_contexts(windows);
         const calibration_loss before = loss(windows);
-        changed[round] = std::max(0.0, before.change - noise);
+        lost[round] = before.lost;
         std::vector<double> d;
-        double least = INFINITY;
         for (const size_t i : left) {
             const calibration_loss l = loss(with(windows, heads[i], largest));
             d.push_back(typical(l) - (round == 0 ? 0 : typical(before)));
-            least = heads[i].il == heads[0].il ? std::min(least, l.change) : least;
         }
         if (round == 0) {
-            noise = least;
-            d     = beyond_rounding(d, n_head_kv);
+            d = beyond_rounding(d, n_head_kv);
         }
         std::vector<std::pair<double, size_t>> by_loss;
         for (size_t k = 0; k < left.size(); ++k) {
@@ -392,17 +409,17 @@ calibration::scores calibration::ladder() {
         }
     }
     set_contexts(windows);
-    changed[n_rounds] = std::max(0.0, loss(windows).change - noise);
+    lost[n_rounds] = loss(windows).lost;
 
     constexpr double order_step = 1e-7; // keeps heads apart that lose nothing that can be measured
     std::vector<double> at_largest(heads.size()), order(heads.size());
     double floor = 0, next = 0;
     for (size_t round = 0; round < n_rounds; ++round) {
-        const double change = std::max(0.0, changed[round + 1] - changed[round]);
+        const double more = std::max(0.0, lost[round + 1] - lost[round]);
         const double sum = std::accumulate(gone[round].begin(), gone[round].end(), 0.0, [](double s, const auto & g) { return s + g.first; });
         double most = floor;
         for (const auto & [d, i] : gone[round]) {
-            at_largest[i] = std::max(floor, sum > 0 ? change * d / sum : 0.0) + order_step * (1 + next);
+            at_largest[i] = std::max(floor, sum > 0 ? more * d / sum : 0.0) + order_step * (1 + next);
             order[i]      = next++;
             most          = std::max(most, at_largest[i]);
         }
@@ -418,8 +435,8 @@ calibration::scores calibration::ladder() {
         loss_at(i, n_windows - 1) = float(at_largest[i]);
     }
 
-    // Smaller windows: heads of the first rounds share what their going together was measured to change, in proportion to what each typically loses besides. A head of
-    // a later round, which sees everything here, has no measured share: its typical loss becomes nats by the ratio that all heads of the first rounds showed.
+    // Smaller windows: heads of the first rounds share what their going together was measured to lose, in proportion to what each typically loses besides. A head of
+    // a later round, which sees everything here, has no measured share: its typical loss becomes one by the ratio that all heads of the first rounds showed.
     std::vector<std::vector<double>> alone(n_windows - 1);
     double before = 0; // typical loss of the half
     for (size_t w = 0; w + 1 < n_windows; ++w) {
@@ -431,7 +448,7 @@ calibration::scores calibration::ladder() {
     }
     for (size_t w = n_windows - 1; w-- > 0;) {
         head_windows together = half;
-        double so_far = changed[n_rounds / 2], sum_alone = before;
+        double so_far = lost[n_rounds / 2], sum_alone = before;
         std::vector<double> besides(heads.size(), NAN);
         for (size_t round = 0; round < n_rounds / 2; ++round) {
             double sum = 0;
@@ -440,7 +457,7 @@ calibration::scores calibration::ladder() {
                 sum += alone[w][i];
             }
             set_contexts(together); // what the heads do to the context's rows counts
-            const double now = std::max(so_far, loss(together).change - noise);
+            const double now = std::max(so_far, loss(together).lost);
             for (const auto & [d, i] : gone[round]) {
                 besides[i] = (now - so_far) * (sum > 0 ? alone[w][i] / sum : 1.0 / double(gone[round].size()));
             }
@@ -450,32 +467,75 @@ calibration::scores calibration::ladder() {
         for (size_t i = 0; i < heads.size(); ++i) {
             const bool   early = !std::isnan(besides[i]);
             const double d     = early ? at_largest[i] + besides[i] : alone[w][i] * std::max(so_far, order_step) / sum_alone;
-            loss_at(i, w) = std::max(loss_at(i, w + 1), float(d));
+            loss_at(i, w) = std::max(loss_at(i, w + 1), float(std::min(1.0, d)));
         }
     }
 
-    measure_types(noise);
+    measure_types();
     return order;
 }
 
-// Each cache type's, for K and for V, beyond what rounding changes.
-void calibration::measure_types(double noise) {
+// Each cache type's, for K and for V.
+void calibration::measure_types() {
+    if (params.types.empty()) {
+        return;
+    }
+    const std::vector<int32_t> layers = layers_by_rounding(); // while the contexts' rows are f16
     set_contexts(none);
     for (const bool of_v : { false, true }) {
         auto & types = of_v ? result.pattern.v_types : result.pattern.k_types;
-        if (!params.types.empty()) {
-            types.push_back({ ggml_type_name(GGML_TYPE_F16), 0.0f, float(result.correct) });
-        }
+        types.push_back({ ggml_type_name(GGML_TYPE_F16), 0.0f, float(result.correct) });
         for (const ggml_type t : params.types) {
             llama_context_params context = llama_context_default_params();
             (of_v ? context.type_v : context.type_k) = t;
             if (!duo_unsupported(model, context).empty()) {
                 continue; // its blocks don't divide the model's heads
             }
-            const auto l = type_loss(context.type_k, context.type_v);
-            types.push_back({ ggml_type_name(t), float(std::max(0.0, l.change - noise)), float(l.correct) });
+            const auto l = type_loss({ context.type_k, context.type_v });
+            types.push_back({ ggml_type_name(t), float(l.lost), float(l.correct) });
         }
     }
+    measure_finer_layers(layers);
+    report(n_total - std::min(n_done, n_total)); // where no type breaks the model, or few layers do
+}
+
+std::vector<int32_t> calibration::layers_by_rounding() {
+    const auto errors = record.get("rounding", n_head_kv.size(), [&] {
+        prepare();
+        return score_errors(*passes, none);
+    });
+    std::vector<int32_t> layers;
+    for (size_t il = 0; il < errors.size(); ++il) {
+        if (errors[il] > 0) {
+            layers.push_back(int32_t(il));
+        }
+    }
+    std::stable_sort(layers.begin(), layers.end(), [&](int32_t a, int32_t b) { return errors[a] > errors[b]; });
+    return layers;
+}
+
+// A type of K that breaks the model may do so by a few layers alone: Qwen2.5's first layers have keys so long that 4 bits tell none from another. So it is measured
+// again with 1, 2, 4 ... layers' rows of the coarsest type that does not break the model: those whose scores rounding disturbs most.
+void calibration::measure_finer_layers(const std::vector<int32_t> & layers) {
+    auto & types = result.pattern.k_types;
+    std::vector<cache_type_loss> measured;
+    const cache_type_loss * finer = nullptr;
+    const auto row = [](const cache_type_loss & l) { return ggml_row_size(duo_type_named(l.type), 256); }; // which every type's blocks divide
+    for (const cache_type_loss & l : types) {
+        finer = breaks_model(types, l) || (finer && row(*finer) <= row(l)) ? finer : &l;
+    }
+    for (const cache_type_loss & l : types) {
+        if (!breaks_model(types, l)) {
+            continue;
+        }
+        for (size_t n = 1; n <= layers.size() / 2; n *= 2) {
+            cache_row_types mixed = { duo_type_named(l.type), GGML_TYPE_F16, duo_type_named(finer->type), { layers.begin(), layers.begin() + n } };
+            std::sort(mixed.finer_layers.begin(), mixed.finer_layers.end());
+            const auto found = type_loss(mixed);
+            measured.push_back({ l.type, float(found.lost), float(found.correct), finer->type, mixed.finer_layers });
+        }
+    }
+    types.insert(types.end(), measured.begin(), measured.end());
 }
 
 // A few tokens where windowing any head changes much can outweigh all others in a mean of squares, and other texts have other such tokens. The mean of
@@ -581,7 +641,7 @@ calibration::scores calibration::bosch() {
     };
     bosch_params p = make_bosch_params();
     p.settle = [&](const windowed_heads & windowed) { set_contexts(windows_of(windowed)); };
-    p.loss   = [&](const windowed_heads & windowed) { return loss(windows_of(windowed)).change; };
+    p.loss   = [&](const windowed_heads & windowed) { return loss(windows_of(windowed)).lost; };
     const scores order = bosch_order(p);
     report(n_total - std::min(n_done, n_total)); // a ratio whose layers give all or nothing has nothing to search for
     return order;

@@ -81,6 +81,7 @@ struct calibration_loss {
     double drop    = 0; // of the tokens' log-probability, in nats
     double correct = 0; // share of the tokens that are still the likeliest
     double change  = 0; // of the tokens' log-probability, either way, in nats
+    double lost    = 0; // of the tokens' probability, where it falls
 };
 
 struct calibration_result {

@@ -23,11 +23,6 @@ struct step {
     double loss_per_byte() const { return (to.loss - from.loss) / double(from.bytes - to.bytes); }
 };
 
-double type_loss(const std::vector<cache_type_loss> & types, const std::string & type) {
-    const auto it = std::find_if(types.begin(), types.end(), [&](const cache_type_loss & l) { return l.type == type; });
-    return it == types.end() ? 0.0 : double(it->loss);
-}
-
 // Everything, and each window that was measured, as bytes fall.
 std::vector<option> options_of(const gate_pattern & pattern, const cache_cost & cost, size_t i_types, int32_t il, int32_t ih) {
     std::vector<option> options = { { every_key, cost.head_bytes(i_types, il, every_key), 0.0 } };
@@ -57,7 +52,7 @@ std::optional<budget_selection> select_with_types(const gate_pattern & pattern, 
     budget_selection s;
     s.i_types  = i_types;
     s.measured = true;
-    s.loss     = type_loss(pattern.k_types, cost.types[i_types].first) + type_loss(pattern.v_types, cost.types[i_types].second);
+    s.loss     = cost.types[i_types].loss;
     s.bytes    = cost.other_bytes(i_types);
 
     std::vector<step> steps;
@@ -103,9 +98,13 @@ gate_error too_small(const gate_pattern & pattern, uint64_t budget, const std::s
 
 } // namespace
 
-bool breaks_model(const std::vector<cache_type_loss> & types, const std::string & type) {
-    const auto it = std::find_if(types.begin(), types.end(), [&](const cache_type_loss & l) { return l.type == type; });
-    return it != types.end() && it->correct < 0.9f * types[0].correct;
+bool breaks_model(const std::vector<cache_type_loss> & types, const cache_type_loss & type) {
+    return type.correct < 0.9f * types[0].correct;
+}
+
+const cache_type_loss * find_type(const std::vector<cache_type_loss> & types, const std::string & type) {
+    const auto it = std::find_if(types.begin(), types.end(), [&](const cache_type_loss & l) { return l.type == type && l.finer_layers.empty(); });
+    return it == types.end() ? nullptr : &*it;
 }
 
 budget_selection select_by_budget(const gate_pattern & pattern, const cache_cost & cost, uint64_t budget) {
@@ -138,7 +137,7 @@ budget_selection select_by_rank(const gate_pattern & pattern, const cache_cost &
         s.bytes += cost.head_bytes(0, h->il, s.windows[h->il][h->ih]) - cost.head_bytes(0, h->il, every_key); // unsigned, and so right where it falls
     }
     if (s.bytes > budget) {
-        throw too_small(pattern, budget, "with K rows of " + cost.types[0].first + ", V rows of " + cost.types[0].second + " and every head streaming", s.bytes);
+        throw too_small(pattern, budget, "with K rows of " + cost.types[0].k + ", V rows of " + cost.types[0].v + " and every head streaming", s.bytes);
     }
     return s;
 }

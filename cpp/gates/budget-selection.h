@@ -19,8 +19,12 @@ constexpr int32_t every_key = 0x3fffffff;
 struct cache_cost {
     std::vector<int32_t> n_head_kv; // [n_layer], those that have a gate
 
-    // Types of K and V to choose from, ggml's names. Where losses are equal the earlier ones are taken.
-    std::vector<std::pair<std::string, std::string>> types;
+    // Types of rows to choose from, as ggml names them. Where losses are equal the earlier ones are taken.
+    struct row_types {
+        std::string k, v;
+        double      loss = 0; // what rows of them lose, in the unit of the pattern's losses
+    };
+    std::vector<row_types> types;
 
     std::function<uint64_t(size_t i_types, int32_t il, int32_t window)> head_bytes; // of a head that sees so many recent keys, or every_key
     std::function<uint64_t(size_t i_types)>                             other_bytes; // of heads that have no gate
@@ -34,8 +38,11 @@ struct budget_selection {
     bool     measured = false; // the loss was; else gates have only ranked
 };
 
-// A type that leaves fewer than 9 of 10 of the answers right that f16 gets right breaks the model, whatever it saves.
-bool breaks_model(const std::vector<cache_type_loss> & types, const std::string & type);
+// A type that leaves fewer than 9 of 10 of the answers right that f16, the first of them, gets right breaks the model, whatever it saves.
+bool breaks_model(const std::vector<cache_type_loss> & types, const cache_type_loss & type);
+
+// What all rows being of a type loses; null where that was not measured.
+const cache_type_loss * find_type(const std::vector<cache_type_loss> & types, const std::string & type);
 
 // What loses least of what fits. Each head takes one of the windows that losses were measured with, or sees everything. Of heads and windows the
 // choice is greedy by loss a byte on each head's convex hull, which is within one head's step of the least loss that fits. Throws gate_error where the

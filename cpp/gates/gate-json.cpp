@@ -265,25 +265,56 @@ void read_losses(const json_text & doc, gate_pattern & pattern) {
     });
 }
 
-std::vector<cache_type_loss> read_type_losses(const json_text & doc, const json & types, const std::string & name) {
+// n_keys: those that the object may have.
+cache_type_loss read_type_loss(const json_text & doc, const json & value, const std::string & name, const std::string & type, size_t n_keys) {
+    const auto number = [&](const char * key, double most) {
+        const bool known = value.is_object() && value.size() == n_keys && value.contains(key) && value[key].is_number();
+        const float x = known ? value[key].get<float>() : NAN;
+        if (!(x >= 0 && x <= most)) {
+            doc.fail(value, name + " is " + doc.describe(value) + "; expected { \"loss\": a number of at least 0, \"correct\": a number from 0 to 1 }");
+        }
+        return x;
+    };
+    return { type, number("loss", std::numeric_limits<float>::max()), number("correct", 1) };
+}
+
+// The same type with some layers' rows of a finer one, a few times.
+void read_finer(const json_text & doc, const json & value, const std::string & name, const std::string & type, int32_t n_layer, std::vector<cache_type_loss> & losses) {
+    if (!value.is_array() || value.empty() || value.size() > max_loss_types) {
+        doc.fail(value, name + " is " + doc.describe(value) + "; expected an array of 1 to " + std::to_string(max_loss_types) + " objects");
+    }
+    for (size_t i = 0; i < value.size(); ++i) {
+        const std::string at = name + "[" + std::to_string(i) + "]";
+        cache_type_loss l = read_type_loss(doc, value[i], at, type, 4);
+        const json & finer = value[i].contains("type") ? value[i]["type"] : json(), & layers = value[i].contains("layers") ? value[i]["layers"] : json();
+        if (!finer.is_string() || !layers.is_array() || layers.empty()) {
+            doc.fail(value[i], at + " is " + doc.describe(value[i]) + "; expected the keys \"type\", the name of a cache type, and \"layers\", an array of the layers whose rows are of it");
+        }
+        l.finer = finer.get<std::string>();
+        for (size_t j = 0; j < layers.size(); ++j) {
+            const int32_t least = j == 0 ? 0 : l.finer_layers.back() + 1; // they rise
+            l.finer_layers.push_back(doc.integer(layers[j], at + ".layers[" + std::to_string(j) + "]", least, n_layer - 1));
+        }
+        losses.push_back(std::move(l));
+    }
+}
+
+// n_layer: 0 where no layers of a finer type are expected.
+std::vector<cache_type_loss> read_type_losses(const json_text & doc, const json & types, const std::string & name, int32_t n_layer) {
     if (!types.is_object() || !types.contains("f16") || types.size() > max_loss_types) {
         doc.fail(types, name + " is " + doc.describe(types) + "; expected an object with \"f16\" and other cache types, at most " + std::to_string(max_loss_types));
     }
     std::vector<cache_type_loss> losses;
     for (const auto & [type, value] : types.items()) {
-        const auto number = [&](const char * key, double most) {
-            const bool known = value.is_object() && value.size() == 2 && value.contains(key) && value[key].is_number();
-            const float x = known ? value[key].get<float>() : NAN;
-            if (!(x >= 0 && x <= most)) {
-                doc.fail(value, name + "." + excerpt(type) + " is " + doc.describe(value) + "; expected { \"loss\": a number of at least 0, \"correct\": a number from 0 to 1 }");
-            }
-            return x;
-        };
-        losses.push_back({ type, number("loss", std::numeric_limits<float>::max()), number("correct", 1) });
+        const bool mixed = n_layer > 0 && value.is_object() && value.contains("finer");
+        losses.push_back(read_type_loss(doc, value, name + "." + excerpt(type), type, 2 + mixed));
+        if (mixed) {
+            read_finer(doc, value["finer"], name + "." + excerpt(type) + ".finer", type, n_layer, losses);
+        }
     }
     // f16 is what the others are compared with, so it comes first; the others as their losses rise
     std::sort(losses.begin(), losses.end(), [](const cache_type_loss & a, const cache_type_loss & b) {
-        return std::make_tuple(a.type != "f16", a.loss, a.type) < std::make_tuple(b.type != "f16", b.loss, b.type);
+        return std::make_tuple(a.type != "f16", a.loss, a.type, a.finer_layers) < std::make_tuple(b.type != "f16", b.loss, b.type, b.finer_layers);
     });
     return losses;
 }
@@ -311,8 +342,8 @@ void read_windows(const json_text & doc, gate_pattern & pattern) {
         if (!types.is_object() || types.size() != 2 || !types.contains("k") || !types.contains("v")) {
             doc.fail(types, "\"cacheTypes\" is " + doc.describe(types) + "; expected an object with \"k\" and \"v\" and nothing else");
         }
-        pattern.k_types = read_type_losses(doc, types["k"], "cacheTypes.k");
-        pattern.v_types = read_type_losses(doc, types["v"], "cacheTypes.v");
+        pattern.k_types = read_type_losses(doc, types["k"], "cacheTypes.k", pattern.n_layer);
+        pattern.v_types = read_type_losses(doc, types["v"], "cacheTypes.v", 0);
     }
 }
 
@@ -419,9 +450,19 @@ std::string gate_pattern_to_json(const gate_pattern & pattern) {
 
     if (!pattern.k_types.empty()) {
         const auto types = [&](const std::vector<cache_type_loss> & losses) {
+            const auto measured = [&](const cache_type_loss & l) { return "\"loss\": " + json_f32(l.loss).dump() + ", \"correct\": " + json_f32(l.correct).dump(); };
             std::string text;
             for (const cache_type_loss & l : losses) {
-                text += (text.empty() ? "{ " : ", ") + json(l.type).dump() + ": { \"loss\": " + json_f32(l.loss).dump() + ", \"correct\": " + json_f32(l.correct).dump() + " }";
+                if (!l.finer_layers.empty()) {
+                    continue;
+                }
+                std::string finer;
+                for (const cache_type_loss & m : losses) {
+                    if (m.type == l.type && !m.finer_layers.empty()) {
+                        finer += (finer.empty() ? ", \"finer\": [" : ", ") + ("{ \"type\": " + json(m.finer).dump()) + ", \"layers\": " + json(m.finer_layers).dump() + ", " + measured(m) + " }";
+                    }
+                }
+                text += (text.empty() ? "{ " : ", ") + json(l.type).dump() + ": { " + measured(l) + finer + (finer.empty() ? "" : "]") + " }";
             }
             return text + " }";
         };

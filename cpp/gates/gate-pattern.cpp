@@ -117,11 +117,15 @@ gate_pattern load_gate_pattern(const std::string & path) {
 // Patterns made elsewhere
 // ---------------------------------------------------------------------------------------------------------------------
 
-static void check_cache_types(const std::vector<cache_type_loss> & types, const std::string & name, const std::function<void(const std::string & problem)> & fail) {
+static void check_cache_types(const std::vector<cache_type_loss> & types, const std::string & name, int32_t n_layer, const std::function<void(const std::string & problem)> & fail) {
     if (types.size() > max_loss_types || (!types.empty() && types[0].type != "f16")) {
         fail(name + " has " + std::to_string(types.size()) + " types; expected at most " + std::to_string(max_loss_types) + ", the first of them f16");
     }
     for (const cache_type_loss & l : types) {
+        const bool rising = std::adjacent_find(l.finer_layers.begin(), l.finer_layers.end(), std::greater_equal<>()) == l.finer_layers.end();
+        if (!rising || (!l.finer_layers.empty() && (l.finer_layers.front() < 0 || l.finer_layers.back() >= n_layer))) {
+            fail(name + "." + printable(l.type) + " has finer layers that don't rise from 0 to " + std::to_string(n_layer - 1));
+        }
         if (!std::isfinite(l.loss) || l.loss < 0 || !(l.correct >= 0 && l.correct <= 1)) {
             fail(name + "." + printable(l.type) + " has a loss of " + std::to_string(l.loss) + " with " + std::to_string(l.correct) + " correct; expected at least 0, and 0 to 1");
         }
@@ -199,8 +203,11 @@ void check_gate_pattern(const gate_pattern & pattern) {
     if (pattern.k_types.empty() != pattern.v_types.empty()) {
         fail("there are losses of cache types for K or for V alone; expected both, or none");
     }
-    check_cache_types(pattern.k_types, "cacheTypes.k", fail);
-    check_cache_types(pattern.v_types, "cacheTypes.v", fail);
+    check_cache_types(pattern.k_types, "cacheTypes.k", pattern.n_layer, fail);
+    check_cache_types(pattern.v_types, "cacheTypes.v", pattern.n_layer, fail);
+    if (std::any_of(pattern.v_types.begin(), pattern.v_types.end(), [](const cache_type_loss & l) { return !l.finer_layers.empty(); })) {
+        fail("cacheTypes.v has layers of a finer type; expected them in cacheTypes.k alone");
+    }
 }
 
 } // namespace duo

@@ -30,6 +30,10 @@ struct cache_type_loss {
     std::string type;        // ggml's name of it
     float       loss    = 0; // in the unit of a head's losses
     float       correct = 0; // share of the answers' tokens that are the likeliest
+
+    // Of K: layers whose rows are of a finer type, without which the type would break the model. None: no layer's.
+    std::string          finer        = {};
+    std::vector<int32_t> finer_layers = {}; // rising
 };
 
 struct gate_pattern {

@@ -1,7 +1,10 @@
 // What a caller asks of a context with mixed heads. Plain C, because llama.h includes it: a llama_context_params carries one of these.
 #pragma once
 
+#include "ggml.h"
+
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #ifdef __cplusplus
@@ -33,13 +36,19 @@ struct llama_duo_params {
     int32_t recent;   // keys before the query's chunk
     int32_t chunk;    // the window moves in steps of this many positions
 
+    // K rows of these layers are of another type than type_k, as where a coarse type breaks a model by a few layers alone; none: no layer's. A budget that chooses
+    // types chooses these, too.
+    const int32_t * finer_layers; // [n_finer_layers], each below the model's number of layers; need outlive llama_init_from_model only
+    size_t          n_finer_layers;
+    enum ggml_type  finer_k;
+
     // Attention is GGML_OP_MIXED_ATTN in every layer, on the CPU where a device lacks it, and never other operators: for what looks at it.
     bool operator_only;
 };
 
 // Every field "not given", enabled = false.
 static inline struct llama_duo_params llama_duo_default_params(void) {
-    struct llama_duo_params p = { false, 0, -1.0f, -1.0f, -1.0, -1, -1, -1, false };
+    struct llama_duo_params p = { false, 0, -1.0f, -1.0f, -1.0, -1, -1, -1, 0, 0, GGML_TYPE_F16, false };
     return p;
 }
 

@@ -81,6 +81,9 @@ static void check_params(const llama_duo_params & p) {
     check(!std::isnan(p.sparsity) && p.sparsity <= 1.0f, "duo sparsity", p.sparsity, "0 to 1");
     check(!std::isnan(p.threshold), "duo threshold", p.threshold, "a number");
     check(p.chunk != 0, "duo chunk", p.chunk, "1 or more");
+    for (size_t i = 0; i < p.n_finer_layers; ++i) {
+        check(p.finer_layers[i] >= (i == 0 ? 0 : p.finer_layers[i - 1] + 1), "a layer of finer K rows", p.finer_layers[i], "numbers that rise from 0 on");
+    }
     check(!std::isnan(p.budget) && p.budget != 0, "duo budget", p.budget, "a share of a full f16 cache up to 1, or bytes");
     if (p.budget > 0 && (p.sparsity >= 0.0f || p.threshold >= 0.0f)) {
         throw std::runtime_error(format("a duo budget (%g) is given beside a %s; each says which heads stream: give one", p.budget, p.sparsity >= 0.0f ? "sparsity" : "threshold"));
@@ -92,6 +95,14 @@ static void check_params(const llama_duo_params & p) {
 
 // Sizes beyond this would overflow 32-bit cell arithmetic; no model has such a context.
 static constexpr int64_t max_window = 1 << 29;
+
+std::string duo_config::type_k_name() const {
+    std::string name = ggml_type_name(type_k), layers;
+    for (const uint32_t il : finer_layers) {
+        layers += (layers.empty() ? "" : ", ") + std::to_string(il);
+    }
+    return layers.empty() ? name : name + ", " + ggml_type_name(finer_k) + (finer_layers.size() == 1 ? " in layer " : " in layers ") + layers;
+}
 
 int64_t duo_config::n_cells(const duo_layer & layer, int32_t recent) const {
     return GGML_PAD(int64_t(layer.sink) + recent + layer.chunk + n_ubatch + rollback, int64_t(64));
@@ -156,30 +167,50 @@ static void drop_rows_without_gates(duo::gate_pattern & pattern, const llama_hpa
 
 static_assert(duo::every_key == GGML_MIXED_ATTN_ALL);
 
-static ggml_type type_named(const std::string & name) {
-    for (int t = 0; t < GGML_TYPE_COUNT; ++t) {
-        if (ggml_type_name(ggml_type(t)) && name == ggml_type_name(ggml_type(t))) {
-            return ggml_type(t);
-        }
+// Types of a cache's rows, as a configuration has them.
+struct row_types {
+    ggml_type             k, v;
+    ggml_type             finer_k = GGML_TYPE_COUNT;
+    std::vector<uint32_t> finer_layers = {};
+    double                loss = 0;
+
+    void give(duo_config & config) const {
+        config.type_k       = k;
+        config.type_v       = v;
+        config.finer_k      = finer_k;
+        config.finer_layers = finer_layers;
     }
-    return GGML_TYPE_COUNT;
+};
+
+// What the context is asked for.
+static row_types given_types(const duo::gate_pattern & pattern, const llama_context_params & params) {
+    const auto loss = [](const std::vector<duo::cache_type_loss> & types, ggml_type type) {
+        const duo::cache_type_loss * l = duo::find_type(types, ggml_type_name(type));
+        return l ? double(l->loss) : 0.0;
+    };
+    const llama_duo_params & p = params.duo;
+    return { params.type_k, params.type_v, p.finer_k, { p.finer_layers, p.finer_layers + p.n_finer_layers }, loss(pattern.k_types, params.type_k) + loss(pattern.v_types, params.type_v) };
 }
 
 // The types that a budget chooses from: those that were measured and don't break the model, unless other than f16 is asked for.
-static std::vector<std::pair<ggml_type, ggml_type>> types_to_choose_from(const duo::gate_pattern & pattern, const llama_model & model, const llama_context_params & params) {
-    std::vector<std::pair<ggml_type, ggml_type>> types = { { params.type_k, params.type_v } };
+static std::vector<row_types> types_to_choose_from(const duo::gate_pattern & pattern, const llama_model & model, const llama_context_params & params) {
+    std::vector<row_types> types = { given_types(pattern, params) };
     if (params.type_k != GGML_TYPE_F16 || params.type_v != GGML_TYPE_F16) {
         return types;
     }
-    for (const auto & k : pattern.k_types) {
-        for (const auto & v : pattern.v_types) {
-            const ggml_type type_k = type_named(k.type), type_v = type_named(v.type);
-            const bool known = type_k != GGML_TYPE_COUNT && type_v != GGML_TYPE_COUNT && (type_k != GGML_TYPE_F16 || type_v != GGML_TYPE_F16);
-            llama_context_params typed = params;
-            typed.type_k = type_k;
-            typed.type_v = type_v;
-            if (known && !duo::breaks_model(pattern.k_types, k.type) && !duo::breaks_model(pattern.v_types, v.type) && duo_unsupported(&model, typed).empty()) {
-                types.push_back({ type_k, type_v });
+    const auto fit = [&](ggml_type k, ggml_type v) {
+        llama_context_params typed = params;
+        typed.type_k = k;
+        typed.type_v = v;
+        return k != GGML_TYPE_COUNT && v != GGML_TYPE_COUNT && duo_unsupported(&model, typed).empty();
+    };
+    for (const duo::cache_type_loss & k : pattern.k_types) {
+        for (const duo::cache_type_loss & v : pattern.v_types) {
+            row_types t = { duo_type_named(k.type), duo_type_named(v.type), k.finer_layers.empty() ? GGML_TYPE_COUNT : duo_type_named(k.finer),
+                            { k.finer_layers.begin(), k.finer_layers.end() }, double(k.loss) + double(v.loss) };
+            const bool is_given = t.k == GGML_TYPE_F16 && t.v == GGML_TYPE_F16 && t.finer_layers.empty();
+            if (!is_given && !duo::breaks_model(pattern.k_types, k) && !duo::breaks_model(pattern.v_types, v) && fit(t.k, t.v) && (t.finer_layers.empty() || fit(t.finer_k, t.v))) {
+                types.push_back(std::move(t));
             }
         }
     }
@@ -191,17 +222,18 @@ static std::vector<std::pair<ggml_type, ggml_type>> types_to_choose_from(const d
 static void choose_for_budget(duo_config & config, const duo::gate_pattern & pattern, const llama_model & model, const llama_context_params & params, uint32_t n_ctx_seq, uint32_t n_seq) {
     const auto & hparams = model.hparams;
     const bool own_windows = params.duo.recent < 0 && !pattern.windows.empty(), by_loss = params.duo.recent < 0 && !pattern.loss_windows.empty();
-    const auto types = by_loss ? types_to_choose_from(pattern, model, params) : std::vector { std::pair { params.type_k, params.type_v } };
-    const auto bytes_of = [&](const duo_layer & l, uint32_t il, ggml_type type_k, ggml_type type_v, int32_t window) {
-        const int64_t cells = window == GGML_MIXED_ATTN_ALL ? n_ctx_seq : std::min<int64_t>(config.n_cells(l, window), n_ctx_seq);
-        return uint64_t(cells) * n_seq * (ggml_row_size(type_k, hparams.n_embd_head_k(il)) + ggml_row_size(type_v, hparams.n_embd_head_v(il)));
+    const auto types = by_loss ? types_to_choose_from(pattern, model, params) : std::vector { given_types(pattern, params) };
+    const auto bytes_of = [&](uint32_t il, const row_types & t, int32_t window) {
+        const bool    finer = std::binary_search(t.finer_layers.begin(), t.finer_layers.end(), il);
+        const int64_t cells = window == GGML_MIXED_ATTN_ALL ? n_ctx_seq : std::min<int64_t>(config.n_cells(config.layers[il], window), n_ctx_seq);
+        return uint64_t(cells) * n_seq * (ggml_row_size(finer ? t.finer_k : t.k, hparams.n_embd_head_k(il)) + ggml_row_size(t.v, hparams.n_embd_head_v(il)));
     };
-    const auto bytes_without_gates = [&](ggml_type type_k, ggml_type type_v) {
+    const auto bytes_without_gates = [&](const row_types & t) {
         uint64_t bytes = 0;
         for (uint32_t il = 0; il < config.layers.size(); ++il) {
             const duo_layer & l = config.layers[il];
             for (const int32_t recent : l.recent) {
-                bytes += l.windowed && l.stored_by == il ? bytes_of(l, il, type_k, type_v, recent) : 0;
+                bytes += l.windowed && l.stored_by == il ? bytes_of(il, t, recent) : 0;
             }
         }
         return bytes;
@@ -209,24 +241,25 @@ static void choose_for_budget(duo_config & config, const duo::gate_pattern & pat
 
     duo::cache_cost cost;
     cost.n_head_kv = config.heads.n_head_kv;
-    for (const auto & [k, v] : types) {
-        cost.types.push_back({ ggml_type_name(k), ggml_type_name(v) });
+    for (const row_types & t : types) {
+        cost.types.push_back({ ggml_type_name(t.k), ggml_type_name(t.v), t.loss });
     }
-    cost.head_bytes  = [&](size_t i, int32_t il, int32_t window) { return bytes_of(config.layers[il], uint32_t(il), types[i].first, types[i].second, window); };
-    cost.other_bytes = [&](size_t i) { return bytes_without_gates(types[i].first, types[i].second); };
+    cost.head_bytes  = [&](size_t i, int32_t il, int32_t window) { return bytes_of(uint32_t(il), types[i], window); };
+    cost.other_bytes = [&](size_t i) { return bytes_without_gates(types[i]); };
 
     double budget = params.duo.budget;
     if (budget <= 1) {
-        uint64_t full = bytes_without_gates(GGML_TYPE_F16, GGML_TYPE_F16);
+        const row_types f16 = { GGML_TYPE_F16, GGML_TYPE_F16 };
+        uint64_t full = bytes_without_gates(f16);
         for (uint32_t il = 0; il < config.layers.size(); ++il) {
-            full += uint64_t(config.heads.n_head_kv[il]) * bytes_of(config.layers[il], il, GGML_TYPE_F16, GGML_TYPE_F16, GGML_MIXED_ATTN_ALL);
+            full += uint64_t(config.heads.n_head_kv[il]) * bytes_of(il, f16, GGML_MIXED_ATTN_ALL);
         }
         budget *= double(full);
     }
     const auto window = [&](int32_t il, int32_t ih) { return own_windows ? pattern.window(il, ih) : config.recent; };
     const uint64_t bytes = uint64_t(std::min(budget, 0x1p63));
     const duo::budget_selection s = by_loss ? duo::select_by_budget(pattern, cost, bytes) : duo::select_by_rank(pattern, cost, window, bytes);
-    std::tie(config.type_k, config.type_v) = types[s.i_types];
+    types[s.i_types].give(config);
     config.expected_loss = s.measured ? s.loss : -1;
     for (size_t il = 0; il < s.windows.size(); ++il) {
         for (size_t h = 0; h < s.windows[il].size(); ++h) {
@@ -238,7 +271,7 @@ static void choose_for_budget(duo_config & config, const duo::gate_pattern & pat
             }
         }
     }
-    LLAMA_LOG_INFO("%s: for %.2f MiB: K (%s), V (%s), %u heads keep everything, %u have windows, %.2f MiB%s\n", __func__, budget / 1024 / 1024, ggml_type_name(config.type_k),
+    LLAMA_LOG_INFO("%s: for %.2f MiB: K (%s), V (%s), %u heads keep everything, %u have windows, %.2f MiB%s\n", __func__, budget / 1024 / 1024, config.type_k_name().c_str(),
             ggml_type_name(config.type_v), config.heads.n_retrieval(), config.heads.n_streaming(), double(s.bytes) / 1024 / 1024,
             s.measured ? format(", expected loss %.3g", s.loss).c_str() : "");
 }
@@ -246,12 +279,15 @@ static void choose_for_budget(duo_config & config, const duo::gate_pattern & pat
 // A type that measurements of this model found to break it is used where it is asked for, and said.
 static void warn_of_types(const duo::gate_pattern & pattern, const duo_config & config) {
     const auto warn = [&](const char * what, const std::vector<duo::cache_type_loss> & types, ggml_type type) {
-        if (duo::breaks_model(types, ggml_type_name(type))) {
+        const duo::cache_type_loss * l = duo::find_type(types, ggml_type_name(type));
+        if (l && duo::breaks_model(types, *l)) {
             LLAMA_LOG_WARN("%s: %s rows of type %s break this model: when it was calibrated they left so few answers right that no budget would choose them; q8_0 or f16 is safer\n",
                     "duo_init_cparams", what, ggml_type_name(type));
         }
     };
-    warn("K", pattern.k_types, config.type_k);
+    if (config.finer_layers.empty()) { // else a few layers have what they need
+        warn("K", pattern.k_types, config.type_k);
+    }
     warn("V", pattern.v_types, config.type_v);
 }
 
@@ -298,8 +334,7 @@ void duo_init_cparams(llama_cparams & cparams, const llama_model & model, const 
     auto config = std::make_shared<duo_config>();
     config->by_budget = by_budget;
     config->heads    = by_budget ? duo::select_all(n_gated, false) : select_heads(p, p.gates ? &pattern : nullptr, n_gated);
-    config->type_k   = params.type_k;
-    config->type_v   = params.type_v;
+    given_types(pattern, params).give(*config);
     if (p.gates) {
         config->pattern    = pattern.source;
         config->provenance = pattern.provenance;

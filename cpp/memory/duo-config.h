@@ -7,6 +7,7 @@
 
 #include "ggml.h"
 
+#include <algorithm>
 #include <cstdint>
 #include <string>
 #include <vector>
@@ -36,9 +37,16 @@ struct duo_config {
     std::string pattern;
     std::string provenance;
 
-    // Of the cache's rows: what the context was asked for, or what a budget has chosen.
-    ggml_type type_k;
-    ggml_type type_v;
+    // Of the cache's rows: what the context was asked for, or what a budget has chosen. K rows of some layers may be of a finer type.
+    ggml_type             type_k;
+    ggml_type             type_v;
+    ggml_type             finer_k = GGML_TYPE_COUNT;
+    std::vector<uint32_t> finer_layers; // rising
+
+    ggml_type type_k_of(uint32_t il) const { return std::binary_search(finer_layers.begin(), finer_layers.end(), il) ? finer_k : type_k; }
+
+    // In words: "q4_0", or "q4_0, q8_0 in layers 0, 1".
+    std::string type_k_name() const;
 
     bool by_budget = false; // that chose types, heads and windows
 

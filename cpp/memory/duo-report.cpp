@@ -24,6 +24,8 @@ duo_kv_size duo_kv_sizes(
     size.type_k    = type_k;
     size.type_v    = type_v;
     if (config) {
+        size.finer_k       = config->finer_k;
+        size.finer_layers  = config->finer_layers;
         size.expected_loss = config->expected_loss;
         size.sink   = config->sink;
         size.recent = config->recent;
@@ -34,7 +36,7 @@ duo_kv_size duo_kv_sizes(
         if (!hparams.has_kv(il) || !duo_attends(model, il)) {
             continue;
         }
-        const uint64_t row = (ggml_row_size(type_k, hparams.n_embd_head_k(il)) + ggml_row_size(type_v, hparams.n_embd_head_v(il))) * n_seq;
+        const uint64_t row = (ggml_row_size(config ? config->type_k_of(il) : type_k, hparams.n_embd_head_k(il)) + ggml_row_size(type_v, hparams.n_embd_head_v(il))) * n_seq;
         // what a budget is a share of
         const uint64_t full_row = !config || !config->by_budget ? row : (ggml_row_size(GGML_TYPE_F16, hparams.n_embd_head_k(il)) + ggml_row_size(GGML_TYPE_F16, hparams.n_embd_head_v(il))) * n_seq;
         for (uint32_t h = 0; h < (layout ? layout->layers[il].heads.size() : hparams.n_head_kv(il)); ++h) {

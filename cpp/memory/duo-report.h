@@ -7,6 +7,7 @@
 
 #include <cstdint>
 #include <string>
+#include <vector>
 
 struct duo_config;
 
@@ -27,6 +28,8 @@ struct duo_kv_size {
     uint32_t n_seq             = 0;  // sequences
     ggml_type type_k           = GGML_TYPE_F16;
     ggml_type type_v           = GGML_TYPE_F16;
+    ggml_type finer_k          = GGML_TYPE_COUNT; // of K rows in these layers; none: type_k is all layers'
+    std::vector<uint32_t> finer_layers;
     double   expected_loss     = -1; // of a budget's choice, in the unit of the pattern's losses; negative: not known
     int32_t  sink              = 0;  // what a streaming head sees; the most, where heads differ
     int32_t  recent            = 0;

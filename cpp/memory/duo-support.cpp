@@ -47,6 +47,12 @@ const std::vector<ggml_type> & duo_cache_types() {
     return types;
 }
 
+ggml_type duo_type_named(const std::string & name) {
+    const auto & types = duo_cache_types();
+    const auto it = std::find_if(types.begin(), types.end(), [&](ggml_type t) { return name == ggml_type_name(t); });
+    return it == types.end() ? GGML_TYPE_COUNT : *it;
+}
+
 static std::string type_reason(const char * what, ggml_type type, uint32_t head_size) {
     const auto & types = duo_cache_types();
     if (std::find(types.begin(), types.end(), type) == types.end()) {
@@ -125,7 +131,8 @@ std::string duo_unsupported(const llama_model * model, const llama_context_param
                 return format("layer %u has heads of size 0", il);
             }
         }
-        for (const std::string & reason : { type_reason("K", params.type_k, hparams.n_embd_head_k(il)),
+        const bool finer = std::count(params.duo.finer_layers, params.duo.finer_layers + params.duo.n_finer_layers, int32_t(il)) > 0;
+        for (const std::string & reason : { type_reason("K", finer ? params.duo.finer_k : params.type_k, hparams.n_embd_head_k(il)),
                                             type_reason("V", params.type_v, hparams.n_embd_head_v(il)) }) {
             if (!reason.empty()) {
                 return reason;

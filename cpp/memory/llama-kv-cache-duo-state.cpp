@@ -30,7 +30,7 @@ struct llama_kv_cache_duo::state_header {
     uint32_t partial;  // 1: not the rows of heads that keep every token
     uint32_t n_stream; // streams that follow
     uint32_t reserved;
-    uint64_t rows;     // a hash of the sizes of rows and of how they are rotated
+    uint64_t rows;     // a hash of the layers' types of K, of the sizes of rows, and of how they are rotated
     uint64_t windows;  // a hash of what each head sees
     uint64_t n_held;   // bytes of what the streams hold
     uint64_t check;    // a hash of all above and of those bytes
@@ -45,7 +45,7 @@ llama_kv_cache_duo::state_header llama_kv_cache_duo::make_state_header(llama_seq
     }
     state_header h = {};
     h.magic    = 0x6f756475; // "uduo"
-    h.version  = 5;
+    h.version  = 6;
     h.n_layer  = layers.size();
     h.type_k   = type_k;
     h.type_v   = type_v;
@@ -54,7 +54,7 @@ llama_kv_cache_duo::state_header llama_kv_cache_duo::make_state_header(llama_seq
     h.rows     = h.windows = duo::fnv1a(nullptr, 0);
     for (size_t il = 0; il < layers.size(); ++il) {
         const layer & l = layers[il];
-        const int64_t sizes[] = { l.k ? l.k->ne[0] : 0, l.v ? l.v->ne[0] : 0, l.rotation_k, l.rotation_v };
+        const int64_t sizes[] = { l.k ? int64_t(l.k->type) : 0, l.k ? l.k->ne[0] : 0, l.v ? l.v->ne[0] : 0, l.rotation_k, l.rotation_v };
         h.rows = duo::fnv1a(sizes, sizeof(sizes), h.rows);
         for (const duo_layout::head & head : layout.layers[il].heads) {
             int32_t window[] = { GGML_MIXED_ATTN_ALL, 0, 0 };

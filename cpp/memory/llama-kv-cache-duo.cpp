@@ -90,6 +90,7 @@ llama_kv_cache_duo::llama_kv_cache_duo(const llama_model & model, const llama_cp
         by_primitives[il] = placement.primitives;
         const bool on_host = ggml_backend_dev_type(placement.dev) == GGML_BACKEND_DEVICE_TYPE_CPU;
 
+        const ggml_type type_k = config.type_k_of(il);
         ggml_context * ctx = ctx_for(on_host ? ggml_backend_cpu_buffer_type() : ggml_backend_dev_buffer_type(placement.dev));
         l.k     = ggml_new_tensor_2d(ctx, type_k, hparams.n_embd_head_k(il), rows.n_rows * streams.size());
         l.v     = ggml_new_tensor_2d(ctx, type_v, hparams.n_embd_head_v(il), rows.n_rows * streams.size());
@@ -143,7 +144,7 @@ llama_kv_cache_duo::llama_kv_cache_duo(const llama_model & model, const llama_cp
 
     const duo_kv_size s = size();
     LLAMA_LOG_INFO("%s: %u retrieval heads x %u cells, %u streaming heads x %u cells (sink %d, recent %d, chunk %d), %u seqs, K (%s), V (%s)\n",
-            __func__, s.n_retrieval, s.n_ctx_seq, s.n_streaming, s.n_cells_streaming, s.sink, s.recent, s.chunk, s.n_seq, ggml_type_name(type_k), ggml_type_name(type_v));
+            __func__, s.n_retrieval, s.n_ctx_seq, s.n_streaming, s.n_cells_streaming, s.sink, s.recent, s.chunk, s.n_seq, config.type_k_name().c_str(), ggml_type_name(type_v));
     if (s.n_windowed > 0) {
         LLAMA_LOG_INFO("%s: %u heads of the model's own sliding windows x %u cells\n", __func__, s.n_windowed, s.n_cells_windowed);
     }
@@ -170,7 +171,7 @@ void llama_kv_cache_duo::upload_heads(uint32_t il) {
 
 ggml_mixed_attn_shape llama_kv_cache_duo::attn_shape(uint32_t il) const {
     const auto & hparams = model.hparams;
-    return { hparams.n_embd_head_k(il), hparams.n_embd_head_v(il), hparams.n_head(il), hparams.n_head_kv(il), type_k, type_v };
+    return { hparams.n_embd_head_k(il), hparams.n_embd_head_v(il), hparams.n_head(il), hparams.n_head_kv(il), config.type_k_of(config.layers[il].stored_by), type_v };
 }
 
 bool llama_kv_cache_duo::has_primitives(ggml_backend_dev_t dev, uint32_t il) const {

@@ -150,15 +150,15 @@ attention_work work_of(const llama_context * ctx, ggml_type type_k, ggml_type ty
     const auto & hparams = model.hparams;
     const auto & cparams = ctx->get_cparams();
     const duo_config * duo = cparams.duo.get();
-    if (duo) { // whose budget may have chosen other types
-        type_k = duo->type_k;
-        type_v = duo->type_v;
-    }
     const uint64_t n_seq = cparams.kv_unified ? 1 : cparams.n_seq_max;
     attention_work work;
     for (uint32_t il = 0; il < hparams.n_layer(); ++il) {
         if (!duo_attends(model, il)) {
             continue;
+        }
+        if (duo) { // whose budget may have chosen other types
+            type_k = duo->type_k_of(duo->layers[il].stored_by);
+            type_v = duo->type_v;
         }
         const uint64_t row = ggml_row_size(type_k, hparams.n_embd_head_k(il)) + ggml_row_size(type_v, hparams.n_embd_head_v(il));
         for (uint32_t h = 0; h < hparams.n_head_kv(il); ++h) {

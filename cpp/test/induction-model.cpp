@@ -137,6 +137,9 @@ private:
             for (int64_t h = 0; h < p.n_head; ++h) {
                 if (il == 0 && h == 0) {
                     look_near(a, h, 1.0, 40.0);
+                    for (int64_t d = rest; p.key_bias != 0 && d < head_size; ++d) {
+                        a.k.at(h * head_size + d, slot_one) = p.key_bias * (rng() % 2 ? 1.0f : -1.0f);
+                    }
                     copy_token(a, h, slot_before, 1.0f);
                 } else if (il == p.layer && h == p.retrieval) {
                     for (int64_t t = 0; t < p.n_vocab; ++t) {

@@ -14,6 +14,7 @@ struct induction_model {
 
     int32_t  retrieval = 2; // which head of that layer
     uint64_t seed      = 1; // of the noise
+    float    key_bias  = 0; // keys of layer 0, head 0 have this in each number that no query looks at, with a sign of its own: no score changes, and rounding suffers
 };
 
 llama_model_ptr_t make_induction_model(const induction_model & params);

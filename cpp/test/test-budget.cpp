@@ -38,10 +38,14 @@ gate_pattern random_pattern(std::mt19937 & rng) {
 
 uint64_t row_bytes(const std::string & type) { return type == "f16" ? 64 : type == "q8_0" ? 34 : 18; }
 
-cache_cost cost_of(std::vector<std::pair<std::string, std::string>> types) {
+double type_loss(const std::vector<cache_type_loss> & types, const std::string & name) { return find_type(types, name)->loss; }
+
+cache_cost cost_of(const gate_pattern & p, const std::vector<std::pair<std::string, std::string>> & types) {
     cache_cost c;
-    c.n_head_kv   = { 2, 3 };
-    c.types       = types;
+    c.n_head_kv = { 2, 3 };
+    for (const auto & [k, v] : types) {
+        c.types.push_back({ k, v, type_loss(p.k_types, k) + type_loss(p.v_types, v) });
+    }
     c.head_bytes  = [types](size_t i, int32_t, int32_t window) {
         return std::min<uint64_t>(n_ctx, window == every_key ? n_ctx : uint64_t(window) + 64) * (row_bytes(types[i].first) + row_bytes(types[i].second));
     };
@@ -49,16 +53,12 @@ cache_cost cost_of(std::vector<std::pair<std::string, std::string>> types) {
     return c;
 }
 
-double type_loss(const std::vector<cache_type_loss> & types, const std::string & name) {
-    return std::find_if(types.begin(), types.end(), [&](const cache_type_loss & t) { return t.type == name; })->loss;
-}
-
 // Calls see(bytes, loss) for each way to give heads windows.
 void for_each_choice(const gate_pattern & p, const cache_cost & c, size_t i_types, const std::function<void(uint64_t, double)> & see) {
     const std::vector<std::pair<int32_t, int32_t>> heads = { { 0, 0 }, { 0, 1 }, { 1, 0 }, { 1, 1 }, { 1, 2 } };
     for (int code = 0; code < 4 * 4 * 4 * 4 * 4; ++code) {
         uint64_t bytes = c.other_bytes(i_types);
-        double   loss  = type_loss(p.k_types, c.types[i_types].first) + type_loss(p.v_types, c.types[i_types].second);
+        double   loss  = c.types[i_types].loss;
         for (size_t h = 0, rest = size_t(code); h < heads.size(); ++h, rest /= 4) {
             const auto [il, ih] = heads[h];
             const size_t w = rest % 4;
@@ -75,7 +75,7 @@ void test_against_all_choices() {
     double worst = 0;
     for (int round = 0; round < 200; ++round) {
         const gate_pattern p = random_pattern(rng);
-        const cache_cost   c = cost_of({ { "f16", "f16" }, { "q8_0", "q8_0" }, { "q8_0", "q4_0" }, { "q4_0", "q4_0" } });
+        const cache_cost   c = cost_of(p, { { "f16", "f16" }, { "q8_0", "q8_0" }, { "q8_0", "q4_0" }, { "q4_0", "q4_0" } });
         const uint64_t full = c.other_bytes(0) + 5 * c.head_bytes(0, 0, every_key);
         const uint64_t budget = uint64_t(double(full) * std::uniform_real_distribution<double>(0, round % 20 == 0 ? 0.005 : 1.1)(rng)); // some are too small
         uint64_t least = UINT64_MAX;
@@ -97,7 +97,7 @@ void test_against_all_choices() {
         const budget_selection s = select_by_budget(p, c, budget);
         // what is said of it is so
         uint64_t bytes = c.other_bytes(s.i_types);
-        double   loss  = type_loss(p.k_types, c.types[s.i_types].first) + type_loss(p.v_types, c.types[s.i_types].second);
+        double   loss  = c.types[s.i_types].loss;
         for (int32_t il = 0; il < 2; ++il) {
             CHECK_EQ(int32_t(s.windows[il].size()), p.n_head(il));
             for (int32_t ih = 0; ih < p.n_head(il); ++ih) {
@@ -127,7 +127,7 @@ void test_all_fits() {
     std::mt19937 rng(check::seed() + 1);
     for (int round = 0; round < 20; ++round) {
         const gate_pattern p = random_pattern(rng);
-        const cache_cost   c = cost_of({ { "f16", "f16" } });
+        const cache_cost   c = cost_of(p, { { "f16", "f16" } });
         const uint64_t full = c.other_bytes(0) + 5 * c.head_bytes(0, 0, every_key);
         CHECK_EQ(select_by_budget(p, c, full).loss, 0.0);
         CHECK_EQ(select_by_budget(p, c, full).bytes, full);
@@ -145,7 +145,7 @@ void test_by_rank() {
         gate_pattern p = random_pattern(rng);
         std::shuffle(p.gates.begin() + 3, p.gates.end(), rng);
         p.gates[1] = p.gates[3]; // equal gates have an order, too
-        const cache_cost c = cost_of({ { "q8_0", "q4_0" }, { "q4_0", "q4_0" } });
+        const cache_cost c = cost_of(p, { { "q8_0", "q4_0" }, { "q4_0", "q4_0" } });
         const window_of & window = windows[round % 2];
         const auto lowest = [&](size_t n) { return select_by_sparsity(p, c.n_head_kv, (double(n) - 0.5) / 4); };
         const auto bytes_with = [&](size_t n_streaming) {
@@ -185,15 +185,16 @@ void test_by_rank() {
 
     gate_pattern p = random_pattern(rng);
     p.n_head_layer = { 2, 2 };
-    CHECK_THROWS(select_by_rank(p, cost_of({ { "f16", "f16" } }), windows[0], 1), gate_error, "layer 1 has 2 in the pattern and 3 in the model");
+    CHECK_THROWS(select_by_rank(p, cost_of(p, { { "f16", "f16" } }), windows[0], 1), gate_error, "layer 1 has 2 in the pattern and 3 in the model");
 }
 
 void test_breaking_types() {
-    const std::vector<cache_type_loss> types = { { "f16", 0, 0.8f }, { "q8_0", 0.1f, 0.79f }, { "q4_0", 0.2f, 0.7f } };
-    CHECK(!breaks_model(types, "f16"));
-    CHECK(!breaks_model(types, "q8_0"));
-    CHECK(breaks_model(types, "q4_0"));
-    CHECK(!breaks_model(types, "q5_1")); // nobody looked
+    const std::vector<cache_type_loss> types = { { "f16", 0, 0.8f }, { "q8_0", 0.1f, 0.79f }, { "q4_0", 0.2f, 0.7f }, { "q4_0", 0.1f, 0.75f, "q8_0", { 1 } } };
+    CHECK(!breaks_model(types, *find_type(types, "f16")));
+    CHECK(!breaks_model(types, *find_type(types, "q8_0")));
+    CHECK(breaks_model(types, *find_type(types, "q4_0")));
+    CHECK(!breaks_model(types, types[3]));
+    CHECK(find_type(types, "q5_1") == nullptr); // nobody looked
 }
 
 } // namespace

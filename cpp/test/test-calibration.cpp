@@ -1,5 +1,6 @@
 // Calibration, on a model of which one knows which head retrieves.
 #include "architectures.h"
+#include "budget-selection.h"
 #include "check.h"
 #include "contexts.h"
 #include "induction-model.h"
@@ -144,8 +145,8 @@ void test_windows(uint64_t seed) {
             }
         }
     }
-    CHECK_EQ(g.k_types.size(), size_t(3));
     for (const auto & types : { g.k_types, g.v_types }) {
+        CHECK(types.size() >= 3); // and q4_0 again, beside finer layers, where it breaks this model
         CHECK_EQ(types[0].type, "f16");
         CHECK_EQ(types[0].loss, 0.0f);
         CHECK_EQ(types[0].correct, 1.0f);
@@ -185,6 +186,47 @@ void test_windows(uint64_t seed) {
     params.duo.budget = 0.3;
     params.type_k = params.type_v = GGML_TYPE_Q8_0;
     CHECK(duo_kv_size_for(model.get(), params).type_k == GGML_TYPE_Q8_0);
+}
+
+// Keys so long that 4 bits tell none from another break a model by their layer alone: with that layer's rows in a finer type the others are right in 4 bits.
+void test_finer_layers(uint64_t seed) {
+    induction_model built;
+    built.seed     = seed;
+    built.key_bias = 30;
+    const auto model = make_induction_model(built);
+    const auto p = make_params(calibration_method::windows, seed);
+    const auto r = duo::calibrate(model.get(), p);
+    CHECK_EQ(r.correct, 1.0);
+    const auto & types = r.pattern.k_types;
+    for (const auto & t : types) {
+        printf("%s%s: %.3g, %.2f correct\n", t.type.c_str(), t.finer_layers.empty() ? "" : " beside finer layers", t.loss, t.correct);
+    }
+    const duo::cache_type_loss & coarse = *duo::find_type(types, "q4_0"), & fine = *duo::find_type(types, "q8_0");
+    CHECK(duo::breaks_model(types, coarse) && !duo::breaks_model(types, fine));
+    CHECK_EQ(types.size(), size_t(4));
+    const duo::cache_type_loss & mixed = types.back();
+    CHECK_EQ(mixed.type, "q4_0");
+    CHECK_EQ(mixed.finer, "q8_0");
+    CHECK(mixed.finer_layers == std::vector<int32_t> { 0 });
+    CHECK(!duo::breaks_model(types, mixed) && mixed.loss < coarse.loss);
+    for (const auto & t : r.pattern.v_types) {
+        CHECK(t.finer_layers.empty());
+    }
+
+    // where windows lose, a budget that 8-bit keys are too large for takes it, and says so
+    duo::gate_pattern pattern = r.pattern;
+    std::fill(pattern.losses.begin(), pattern.losses.end(), 1.0f);
+    const std::string gates = duo::gate_pattern_to_json(pattern);
+    llama_context_params params = duo_params(GGML_TYPE_F16, 2048, -1.0f, gates.c_str());
+    params.n_ubatch   = 64;
+    params.duo.budget = 0.36; // between 34% and 41%: all heads full with q4_0 but in one layer of two, and with q8_0, V being q4_0
+    const duo_kv_size plan = duo_kv_size_for(model.get(), params);
+    CHECK_EQ(std::string(ggml_type_name(plan.type_k)), "q4_0");
+    CHECK(plan.finer_k == GGML_TYPE_Q8_0 && plan.finer_layers == std::vector<uint32_t> { 0 });
+    CHECK_EQ(plan.n_streaming, 0u);
+    const auto ctx = make_context(model.get(), params);
+    CHECK_EQ(duo_kv_size_of(ctx.get()).total_bytes, plan.total_bytes);
+    CHECK(duo_kv_size_of(ctx.get()).finer_layers == plan.finer_layers);
 }
 
 void test_strict(uint64_t seed) {
@@ -700,6 +742,7 @@ int main() {
     const uint64_t seed = check::seed();
     test_retrieval_head_ranks_first(seed);
     test_windows(seed);
+    test_finer_layers(seed);
     test_strict(seed);
     test_unequal_samples(seed);
     test_architectures(seed);

@@ -18,6 +18,7 @@
 #include <cmath>
 #include <cstring>
 #include <map>
+#include <numeric>
 #include <random>
 #include <string>
 #include <vector>
@@ -280,6 +281,56 @@ void test_bytes() {
     }
 }
 
+// K rows of some layers in a finer type: bytes are theirs, and with all layers so the finer type is all there is.
+void test_finer_layers() {
+    const random_model_params p = model_params(shapes[1]);
+    const auto model = make_random_model(p);
+    const auto gates = random_gates(model.get(), fresh_seed());
+    std::vector<int32_t> layers(size_t(p.n_layer));
+    std::iota(layers.begin(), layers.end(), 0);
+    const auto finer_params = [&](ggml_type type_k, ggml_type finer, const std::vector<int32_t> & finer_layers) {
+        llama_context_params params = duo(type_k, 0.5f, gates.c_str());
+        params.type_v = GGML_TYPE_F16;
+        params.duo.finer_k        = finer;
+        params.duo.finer_layers   = finer_layers.data();
+        params.duo.n_finer_layers = finer_layers.size();
+        return params;
+    };
+    const auto tokens = random_tokens(300, p.n_vocab, fresh_seed());
+    const auto logits = [&](const llama_context_params & params) {
+        const auto ctx = make_context(model, params);
+        std::vector<float> out;
+        CHECK_EQ(decode(ctx.get(), tokens.data(), int(tokens.size()), 0, true, out), 0);
+        return out;
+    };
+    CHECK(logits(finer_params(GGML_TYPE_Q4_0, GGML_TYPE_F16, layers)) == logits(finer_params(GGML_TYPE_F16, GGML_TYPE_F16, {})));
+
+    const std::vector<int32_t> last = { int32_t(p.n_layer) - 1 };
+    const auto some = finer_params(GGML_TYPE_Q4_0, GGML_TYPE_Q8_0, last);
+    const auto ctx = make_context(model, some);
+    const auto * kv = static_cast<const llama_kv_cache_duo *>(ctx->get_memory());
+    uint64_t tensors = 0;
+    for (int il = 0; il < p.n_layer; ++il) {
+        CHECK(kv->get_layer(il).k->type == (il == last[0] ? GGML_TYPE_Q8_0 : GGML_TYPE_Q4_0));
+        tensors += ggml_nbytes(kv->get_layer(il).k) + ggml_nbytes(kv->get_layer(il).v);
+    }
+    CHECK_EQ(duo_kv_size_for(model.get(), some).total_bytes, tensors);
+    CHECK_EQ(duo_kv_size_of(ctx.get()).total_bytes, tensors);
+    CHECK(logits(some) != logits(finer_params(GGML_TYPE_Q4_0, GGML_TYPE_Q8_0, {})));
+
+    // a state goes where rows are alike, and nowhere else
+    std::vector<float> unused;
+    CHECK_EQ(decode(ctx.get(), tokens.data(), int(tokens.size()), 0, false, unused), 0);
+    std::vector<uint8_t> state(llama_state_seq_get_size(ctx.get(), 0));
+    CHECK_EQ(llama_state_seq_get_data(ctx.get(), state.data(), state.size(), 0), state.size());
+    CHECK_EQ(llama_state_seq_set_data(make_context(model, some).get(), state.data(), state.size(), 0), state.size());
+    CHECK_EQ(llama_state_seq_set_data(make_context(model, finer_params(GGML_TYPE_Q4_0, GGML_TYPE_Q8_0, { 0 })).get(), state.data(), state.size(), 0), size_t(0));
+
+    for (const std::vector<int32_t> & wrong : { std::vector<int32_t> { -1 }, { 1, 1 }, { 1, 0 } }) {
+        CHECK_THROWS(duo_kv_size_for(model.get(), finer_params(GGML_TYPE_Q4_0, GGML_TYPE_Q8_0, wrong)), std::runtime_error, "a layer of finer K rows is");
+    }
+}
+
 // What each layer's operator was given and what it gave: [layer][position].
 struct recorded {
     struct token { std::vector<float> q, k, v, out; };
@@ -497,6 +548,7 @@ int main() {
     test_against_forgetful_stock();
     test_pieces();
     test_bytes();
+    test_finer_layers();
     test_windows();
     test_refusals();
     return check::result();

@@ -30,7 +30,7 @@ static gate_pattern parse(const std::string & text) { return parse_gate_pattern(
 
 static bool same(const std::vector<cache_type_loss> & a, const std::vector<cache_type_loss> & b) {
     return std::equal(a.begin(), a.end(), b.begin(), b.end(), [](const cache_type_loss & x, const cache_type_loss & y) {
-        return x.type == y.type && x.loss == y.loss && x.correct == y.correct;
+        return x.type == y.type && x.loss == y.loss && x.correct == y.correct && x.finer == y.finer && x.finer_layers == y.finer_layers;
     });
 }
 
@@ -310,7 +310,31 @@ static void test_windows() {
     CHECK_EQ(parse("{\"llamaDuoPattern\":2,\"layers\":1,\"kvHeads\":1,\"gates\":[[1]]}").windows.size(), 0u);
 
     const auto with = [](const std::string & rest) { return "{\"llamaDuoPattern\":2,\"layers\":2,\"kvHeads\":2,\"gates\":[[1,0],[1]],\n" + rest + "}"; };
+    const auto k_types = [&](const std::string & q4_0) {
+        return with("\"cacheTypes\":{\"k\":{\"f16\":{\"loss\":0,\"correct\":1},\"q4_0\":" + q4_0 + "},\"v\":{\"f16\":{\"loss\":0,\"correct\":1}}}");
+    };
+    const auto finer = [&](const std::string & finer) { return k_types("{\"loss\":9,\"correct\":0,\"finer\":" + finer + "}"); };
+    const gate_pattern mixed = parse_gate_pattern(finer(R"([{"type":"q8_0","layers":[0],"loss":0.5,"correct":0.9},{"type":"q8_0","layers":[0,1],"loss":0.25,"correct":1}])"), "mixed");
+    CHECK_EQ(mixed.k_types.size(), size_t(4)); // as losses rise
+    CHECK(mixed.k_types[1].type == "q4_0" && mixed.k_types[1].finer == "q8_0" && mixed.k_types[1].finer_layers == std::vector<int32_t>({ 0, 1 }) && mixed.k_types[1].loss == 0.25f);
+    CHECK(mixed.k_types[2].finer_layers == std::vector<int32_t> { 0 } && mixed.k_types[2].correct == 0.9f);
+    CHECK(mixed.k_types[3].finer_layers.empty() && mixed.k_types[3].loss == 9);
+    CHECK_EQ(gate_pattern_to_json(parse_gate_pattern(gate_pattern_to_json(mixed), "again")), gate_pattern_to_json(mixed));
+    gate_pattern wrong = mixed;
+    wrong.v_types.push_back(wrong.k_types[1]);
+    CHECK_THROWS(check_gate_pattern(wrong), gate_error, "cacheTypes.v has layers of a finer type");
+    wrong = mixed;
+    wrong.k_types[1].finer_layers = { 0, 2 };
+    CHECK_THROWS(check_gate_pattern(wrong), gate_error, "finer layers that don't rise from 0 to 1");
+
     const struct { std::string text, where, what; } cases[] = {
+        { finer("[]"),                           "",                    "cacheTypes.k.q4_0.finer is an array; expected an array of 1 to 64 objects" },
+        { finer("{}"),                           "",                    "cacheTypes.k.q4_0.finer is an object; expected an array" },
+        { finer(R"([{"type":"q8_0","loss":0,"correct":1}])"), "",       "cacheTypes.k.q4_0.finer[0] is an object; expected" },
+        { finer(R"([{"type":8,"layers":[0],"loss":0,"correct":1}])"), "", "expected the keys \"type\", the name of a cache type, and \"layers\"" },
+        { finer(R"([{"type":"q8_0","layers":[2],"loss":0,"correct":1}])"), "", "cacheTypes.k.q4_0.finer[0].layers[0] is 2; expected a whole number from 0 to 1" },
+        { finer(R"([{"type":"q8_0","layers":[1,0],"loss":0,"correct":1}])"), "", "cacheTypes.k.q4_0.finer[0].layers[1] is 0; expected a whole number from 2 to 1" },
+        { k_types("{\"loss\":9,\"correct\":0,\"coarser\":[]}"), "",    "cacheTypes.k.q4_0 is an object; expected { \"loss\"" },
         { with("\"windos\":[]"),                 "line 2, column 1: ",  "unknown key \"windos\"; expected llamaDuoPattern, layers, kvHeads, sink, recent, gates or provenance, windows, sinks, losses or cacheTypes" },
         { with("\"windows\":[[1,2]]"),           "line 2, column 11: ", "windows is an array of 1; expected an array of 2 rows, because \"layers\" is 2" },
         { with("\"windows\":[[1,2],[1,2]]"),     "line 2, column 18: ", "windows[1] is an array of 2; expected an array of 1 values, because gates[1] has as many" },

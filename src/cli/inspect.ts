@@ -3,7 +3,7 @@ import { basename } from 'node:path';
 import type { TopLevelSpec } from 'vega-lite';
 
 import { preparePictures, writePictures } from '../eval/pictures.ts';
-import { GatesError, readGates, type DuoOptions, type Model, type PlanOptions } from '../index.ts';
+import { GatesError, readGates, type CacheType, type DuoOptions, type FinerLayers, type Model, type PlanOptions } from '../index.ts';
 import type { Command } from './command.ts';
 import { contextFlags, duoOptions, loadGiven, planOptions } from './context-flags.ts';
 import { parseFlags, type Flags } from './flags.ts';
@@ -195,6 +195,16 @@ function gatesInWords({ gatedHeads, kvHeadsTotal, gatedLayers, layers }: Report[
   return gatedHeads === kvHeadsTotal ? `all${where}` : `${formatCount(gatedHeads)}${where}`;
 }
 
+/** As in q8_0, q8_0/q4_0, or q4_0+q8_0/q4_0, where K rows of some layers are of a finer type. */
+function rowTypes({ typeK, typeV, finerK }: TradeOff): string {
+  const k = finerK ? `${typeK}+${finerK.type}` : typeK;
+  return k === typeV ? k : `${k}/${typeV}`;
+}
+
+function finerInWords(typeK: CacheType, { type, layers }: FinerLayers): string {
+  return `  ${typeK}+${type}: K rows of layer${layers.length === 1 ? '' : 's'} ${layers.join(', ')} are ${type}, the others' ${typeK}`;
+}
+
 function lossInWords({ expectedLoss, breaks }: TradeOff): string {
   const loss = expectedLoss === null ? 'not measured' : expectedLoss.toPrecision(3);
   return breaks === null ? loss : `${loss}, breaks the model: keeps ${(100 * breaks).toFixed(0)}% of answers`;
@@ -239,12 +249,14 @@ function render(report: Report): string {
       row.choice,
       formatBytes(row.bytes),
       `${(100 * row.share).toFixed(0)}%`,
-      row.typeK === row.typeV ? row.typeK : `${row.typeK}/${row.typeV}`,
+      rowTypes(row),
       `${row.retrievalHeads} + ${row.streamingHeads}`,
       lossInWords(row),
     ]);
     const title = heading(`What ${formatCount(contextSize)} tokens can be had for`);
-    sections.push(`${title}\n${table(['choice', 'KV cache', 'of f16', 'K/V', 'full + windowed heads', 'expected loss'], rows)}`);
+    const notes = [...new Set(choices.flatMap(({ typeK, finerK }) => (finerK ? [finerInWords(typeK, finerK)] : [])))];
+    const choiceTable = table(['choice', 'KV cache', 'of f16', 'K/V', 'full + windowed heads', 'expected loss'], rows);
+    sections.push([title, choiceTable, ...notes].join('\n'));
   }
   if (report.rings.length > 0) {
     const rows = report.rings.map((ring) => [formatCount(ring.ubatchSize), formatCount(ring.cells), formatBytes(ring.streamingBytes)]);

@@ -1,5 +1,5 @@
 import type { CacheType } from '../core/cache-types.ts';
-import type { DuoOptions, GatePattern, Model, PlanOptions } from '../index.ts';
+import type { DuoOptions, FinerLayers, GatePattern, Model, PlanOptions } from '../index.ts';
 
 /** What a cache keeps, what it takes, and what calibration says that it loses. */
 export type TradeOff = {
@@ -11,6 +11,8 @@ export type TradeOff = {
   share: number;
   typeK: CacheType;
   typeV: CacheType;
+  /** Layers whose K rows are of a finer type than `typeK`; null: none. */
+  finerK: FinerLayers | null;
   retrievalHeads: number;
   streamingHeads: number;
   /** In the unit of the pattern's losses; null where gates only rank, or a window was given that replaces theirs. */
@@ -49,9 +51,9 @@ export async function tradeOffs(
   ): Promise<void> => {
     const kv = await sizeOf(model, { ...plan, ...types }, duo).catch(() => null); // a budget may be too small for this context
     if (!kv) return;
-    const { totalBytes: bytes, typeK, typeV, retrievalHeads, streamingHeads, expectedLoss } = kv;
+    const { totalBytes: bytes, typeK, typeV, finerK, retrievalHeads, streamingHeads, expectedLoss } = kv;
     const share = bytes / full.totalBytes;
-    rows.push({ choice, kind, bytes, share, typeK, typeV, retrievalHeads, streamingHeads, expectedLoss, breaks: null, ...known });
+    rows.push({ choice, kind, bytes, share, typeK, typeV, finerK, retrievalHeads, streamingHeads, expectedLoss, breaks: null, ...known });
   };
   // What is asked for, where it is something else than f16, leaves budgets no choice of types.
   const own = { typeK: plan.typeK ?? 'f16', typeV: plan.typeV ?? 'f16' };

@@ -7,7 +7,7 @@ import { Chat } from './chat.ts';
 import { absolutePath, checkOptions, nativeOptions, toJson } from './check-options.ts';
 import type { DeviceMemory } from './devices.ts';
 import { budgetNumber } from './budget.ts';
-import { refuseBeside, refuseBoth } from './duo.ts';
+import { refuseBeside, refuseBoth, type FinerLayers } from './duo.ts';
 import { Generation, type GenerationSource } from './generation.ts';
 import { infillPrompt, type Gap } from './infill.ts';
 import { nativeLoras } from './lora.ts';
@@ -46,6 +46,8 @@ export type MemoryReport = {
   /** Types of the rows: what was asked for, or what a budget has chosen. */
   typeK: CacheType;
   typeV: CacheType;
+  /** Layers whose K rows a budget has given a finer type than `typeK`; null: none. */
+  finerK: FinerLayers | null;
   /** What a budget's choice is expected to lose, in the unit of the pattern's losses; null where there is no budget, or nothing was measured. */
   expectedLoss: number | null;
   /** KV heads of each kind, over all layers. */

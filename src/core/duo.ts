@@ -34,7 +34,15 @@ export type WindowLosses = {
 };
 
 /** What rows of a cache type lose where every head sees everything: the loss in the unit of a head's, and the share of the answers' tokens that are right. */
-export type CacheTypeLoss = { loss: number; correct: number };
+export type CacheTypeLoss = {
+  loss: number;
+  correct: number;
+  /** Of a type of K that breaks the model: the same where rows of some layers are of a finer type. */
+  finer?: (FinerLayers & { loss: number; correct: number })[];
+};
+
+/** Layers whose K rows are of a finer type than the others'. */
+export type FinerLayers = { type: CacheType; layers: number[] };
 
 /** By type, f16 among them, for K and for V. */
 export type CacheTypeLosses = Record<'k' | 'v', Partial<Record<CacheType, CacheTypeLoss>>>;

@@ -85,6 +85,31 @@ test.each<[string, object, number | string]>([
   );
 });
 
+test('a type that breaks the model by one layer serves the others', async () => {
+  const { loss, correct } = { loss: 0.001, correct: 1 };
+  const q4 = { loss: 4, correct: 0.1, finer: [{ type: 'q8_0' as const, layers: [1], loss, correct }] };
+  const types = measured.cacheTypes ?? { k: {}, v: {} };
+  const mixed: GatePatternJson = { ...measured, cacheTypes: { k: { ...types.k, q4_0: q4 }, v: { ...types.v, q4_0: { loss, correct } } } };
+  expect((await parseGates(JSON.stringify(mixed))).cacheTypes).toEqual(mixed.cacheTypes);
+  const duo = { gates: mixed, budget: 0.31 };
+  const { kv } = await model.planContext({ ...options, duo });
+  expect(kv).toMatchObject({ typeK: 'q4_0', typeV: 'q4_0', finerK: { type: 'q8_0', layers: [1] }, streamingHeads: 0 });
+  await using context = await model.createContext({ ...options, duo });
+  expect(context.memory()).toEqual(kv);
+  // All heads in 18 bytes a 32 values, but K of one layer in 34.
+  const layers = mixed.layers;
+  expect(kv?.totalBytes).toBe((kv?.fullBytes ?? 0) * ((18 + (16 / layers) * 0.5) / 64));
+
+  // A saved sequence goes where rows are alike, and says why it goes nowhere else.
+  const sequence = await context.sequence();
+  await sequence.append('Remember: zebra 31.');
+  const state = await sequence.save();
+  await using same = await model.createContext({ ...options, duo });
+  await (await same.sequence()).load(state);
+  await using other = await model.createContext({ ...options, typeK: 'q4_0', typeV: 'q4_0', duo: { sparsity: 0 } });
+  await expect((await other.sequence()).load(state)).rejects.toThrow(/typeK "q4_0, q8_0 in layer 1", and this is "q4_0"/);
+});
+
 test('what cannot be is said', async () => {
   await expect(model.planContext({ ...options, duo: { gates: measured, budget: 0.001 } })).rejects.toThrow(
     /too small for this context: .* at least \d+/,

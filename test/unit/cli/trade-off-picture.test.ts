@@ -31,6 +31,7 @@ function choice(
     share: bytes / 2 ** 28,
     typeK: 'f16',
     typeV: 'f16',
+    finerK: null,
     retrievalHeads: 2,
     streamingHeads: 2,
     expectedLoss,

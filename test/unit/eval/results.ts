@@ -12,6 +12,7 @@ export const kv: MemoryReport = {
   streamingHeads: 12,
   typeK: 'f16',
   typeV: 'f16',
+  finerK: null,
   expectedLoss: null,
   retrievalCells: 1024,
   streamingCells: 320,
