@@ -24,6 +24,7 @@ struct SpecialisedConfig {
     static constexpr bool CONVERTS    = is_quantised<K> || is_quantised<V>;
     static constexpr int  CONSUMER_REGISTERS = CONVERTS ? 208 : 216, PRODUCER_REGISTERS = CONVERTS ? 88 : 72;
     static_assert(CONSUMERS * CONSUMER_REGISTERS + PRODUCER_REGISTERS <= (1 + CONSUMERS) * 168);
+    static constexpr bool BY_BLOCKS   = K == V && (K == CacheType::q8_0 || K == CacheType::q4_0) && D % 128 == 0; // rows are converted by convert_block
     static constexpr bool WARPGROUPS  = true;                   // for tile_offset
     static constexpr int  STRIDE      = 0;                      // likewise: rows have no padding
     static constexpr int  TILE        = KEYS * 2 * D;
@@ -50,6 +51,36 @@ struct PrefillControl {
     uint64_t  raw[2][4];                                         // of what each of the producer's warps has ordered
     TileSight tiles[Config::STAGES];
 };
+
+// The block of q8_0 or q4_0 that begins at half word `at`, with its scale, as f16. A scale of zero makes the zeros of a key that does not exist: quants are finite
+// whatever a row holds. store(i, values 8 i .. 8 i + 7)
+template <CacheType TYPE, int N, typename Store>
+static __device__ __forceinline__ void convert_block(const uint32_t (&words)[N], int at, bool exists, Store store) {
+    const half2 scale = !exists ? __float2half2_rn(0.0f) : at % 2 ? __high2half2(halves(words[at / 2])) : __low2half2(halves(words[at / 2]));
+    const auto two_quants = [&](int i) { // of half word i after the scale; a byte x below 0x64 is the half 1024 + x
+        const int half_word = at + 1 + i;
+        const uint32_t word = words[half_word / 2];
+        return __byte_perm(TYPE == CacheType::q8_0 ? word ^ 0x80808080 : word, 0x64, half_word % 2 ? 0x4342 : 0x4140); // q8_0: plus 128
+    };
+#pragma unroll
+    for (int i = 0; i < BLOCK_BYTES<TYPE> / 8; ++i) {
+        uint32_t lower[4], upper[4];
+#pragma unroll
+        for (int k = 0; k < 4; ++k) {
+            const uint32_t x = two_quants(4 * i + k);
+            if constexpr (TYPE == CacheType::q8_0) {
+                lower[k] = bits((halves(x) - __float2half2_rn(1152.0f)) * scale);
+            } else { // upper nibbles are 16 times larger
+                lower[k] = bits((halves(x & 0xff0fff0f) - __float2half2_rn(1032.0f)) * scale);
+                upper[k] = bits(__hfma2(halves(x & 0xfff0fff0), __float2half2_rn(1.0f / 16), __float2half2_rn(-72.0f)) * scale);
+            }
+        }
+        store(i, make_uint4(lower[0], lower[1], lower[2], lower[3]));
+        if constexpr (TYPE == CacheType::q4_0) {
+            store(i + 2, make_uint4(upper[0], upper[1], upper[2], upper[3]));
+        }
+    }
+}
 
 template <typename Config>
 static __global__ void __launch_bounds__(Config::THREADS, 1)
@@ -175,6 +206,37 @@ specialised_prefill_kernel(const __grid_constant__ AttentionParams p, const __gr
                 });
             };
 
+            // The same in fewer instructions, a block at a time. A lane takes four of a row: they start at an even word, so that words are loaded by two.
+            // read(): when the rows are needed no longer.
+            const auto convert_blocks = [&](const uint8_t * rows, uint8_t * to, int begin, int end, auto read) {
+                if constexpr (Config::BY_BLOCKS) {
+                    constexpr int BLOCK = BLOCK_BYTES<K>, FOURS = D / 128;
+                    // 8 rows at a time, which lie in banks of their own.
+                    const int row = lane / (8 * FOURS) * 8 + lane % 8, four = lane / 8 % FOURS, key = warp * Config::RAW_ROWS + row;
+                    const uint8_t * const from = rows + row * ROW_BYTES<K, D> + four * 4 * BLOCK;
+                    const uint32_t at = ptx::shared_address(to) + four * 2 * (KEYS * 128) + key * 128 + lane % 8 * 16;
+                    const bool exists = key >= begin && key < end;
+#pragma unroll
+                    for (int pair = 0; pair < 2; ++pair) {
+                        uint32_t words[BLOCK / 2 + 1]; // from an even one on: the first block begins 2 pair half words later
+#pragma unroll
+                        for (int i = 0; i < BLOCK / 2 + 1; i += 2) {
+                            const uint2 two = *reinterpret_cast<const uint2 *>(from + pair * (2 * BLOCK - 4) + 4 * i);
+                            words[i] = two.x, words[i + 1] = two.y;
+                        }
+                        if (pair == 1) {
+                            read();
+                        }
+#pragma unroll
+                        for (int b = 0; b < 2; ++b) {
+                            convert_block<K>(words, 2 * pair + b * (BLOCK / 2), exists, [&](int i, const uint4 & x) {
+                                ptx::store_shared((at + pair * (KEYS * 128)) ^ (b * 4 + i) * 16, x);
+                            });
+                        }
+                    }
+                }
+            };
+
             // A tile of 16-bit rows: each thread copies the same pieces of every few rows.
             constexpr int PIECES = D / 8, STEP = 128 / PIECES;
             static_assert(STEP % 4 == 0 && KEYS % STEP == 0);
@@ -251,8 +313,18 @@ specialised_prefill_kernel(const __grid_constant__ AttentionParams p, const __gr
                         ptx::mbarrier_wait(empty, parity_of(n) ^ 1);
                     }
                     if constexpr (is_quantised<TYPE>) {
+                        const uint8_t * const rows = raw + warp * (Config::K_RAW + Config::V_RAW) + side * Config::K_RAW;
                         ptx::mbarrier_wait(ptx::shared_address(&control.raw[side][warp]), n & 1);
-                        convert(constant, at_hand, raw + warp * (Config::K_RAW + Config::V_RAW) + side * Config::K_RAW, row_bytes, to, begin, end);
+                        if constexpr (Config::BY_BLOCKS) {
+                            convert_blocks(rows, to, begin, end, [&]() { // the next come while the last are converted
+                                __syncwarp();
+                                if (tile + 1 < n_tiles) {
+                                    fetch_raw(side);
+                                }
+                            });
+                        } else {
+                            convert(constant, at_hand, rows, row_bytes, to, begin, end);
+                        }
                     } else {
                         copy_16(cache, to, at_run, at_cell);
                         ptx::cp_async_commit();
@@ -267,7 +339,7 @@ specialised_prefill_kernel(const __grid_constant__ AttentionParams p, const __gr
                     }
                     if constexpr (is_quantised<TYPE>) {
                         produced(side, n);
-                        if (tile + 1 < n_tiles) {
+                        if (!Config::BY_BLOCKS && tile + 1 < n_tiles) {
                             fetch_raw(side);
                         }
                         land(std::integral_constant<int, 0>()); // keys that are not quantised
