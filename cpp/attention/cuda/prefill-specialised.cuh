@@ -1,8 +1,9 @@
 // Attention of many queries on sm_90a: as prefill.cuh, with one block on a multiprocessor, whose warpgroups specialise.
 //
-// A producer brings tiles of keys and values to a ring in shared memory, and makes them f16 on the way. Two consumers of 64 rows each multiply. They take
-// turns at the tensor cores: while the products of one are made, the other takes exponentials. The products of a tile's keys are under way together with those
-// of the values of the tile before it. (Both as in FlashAttention-3, arXiv 2407.08608.)
+// A producer brings tiles of keys and values to a ring in shared memory, and makes them f16 on the way. Of q8_0 and q4_0, where that is most of the work, keys
+// and values have a producer each. Two consumers of 64 rows each multiply. They take turns at the tensor cores: while the products of one are made, the other
+// takes exponentials. The products of a tile's keys are under way together with those of the values of the tile before it. (Both as in FlashAttention-3,
+// arXiv 2407.08608.)
 #pragma once
 
 #include "prefill.cuh"
@@ -16,19 +17,21 @@ struct SpecialisedConfig {
     static constexpr CacheType K      = K_, V = V_;
     static constexpr int  D           = D_;
     static constexpr int  KEYS        = D <= 128 ? 128 : 64;    // of a tile
-    static constexpr int  CONSUMERS   = 2;                      // warpgroups, after that of the producer
-    static constexpr int  THREADS     = 128 * (1 + CONSUMERS);
+    static constexpr bool BY_BLOCKS   = K == V && (K == CacheType::q8_0 || K == CacheType::q4_0) && D % 128 == 0; // rows are converted by convert_block
+    static constexpr int  PRODUCERS   = BY_BLOCKS ? 2 : 1;      // warpgroups: of keys and of values, or of both
+    static constexpr int  CONSUMERS   = 2;                      // warpgroups, after them
+    static constexpr int  THREADS     = 128 * (PRODUCERS + CONSUMERS);
     static constexpr int  ROWS        = 64 * CONSUMERS;
     static constexpr int  STAGES      = 2;                      // of keys, and of values
-    // Of a thread. The launch gives 168 to all, which are shared out anew: a consumer holds 64 x D of the output, 64 x KEYS scores and as many probabilities.
+    // Of a thread. The launch gives 168 or 128 to all, which are shared out anew: a consumer holds 64 x D of the output, 64 x KEYS scores and as many
+    // probabilities.
     static constexpr bool CONVERTS    = is_quantised<K> || is_quantised<V>;
-    static constexpr int  CONSUMER_REGISTERS = CONVERTS ? 208 : 216, PRODUCER_REGISTERS = CONVERTS ? 88 : 72;
-    static_assert(CONSUMERS * CONSUMER_REGISTERS + PRODUCER_REGISTERS <= (1 + CONSUMERS) * 168);
-    static constexpr bool BY_BLOCKS   = K == V && (K == CacheType::q8_0 || K == CacheType::q4_0) && D % 128 == 0; // rows are converted by convert_block
+    static constexpr int  CONSUMER_REGISTERS = CONVERTS ? 208 : 216, PRODUCER_REGISTERS = BY_BLOCKS ? 48 : CONVERTS ? 88 : 72;
+    static_assert(CONSUMERS * CONSUMER_REGISTERS + PRODUCERS * PRODUCER_REGISTERS <= (PRODUCERS + CONSUMERS) * (PRODUCERS == 1 ? 168 : 128));
     static constexpr bool WARPGROUPS  = true;                   // for tile_offset
     static constexpr int  STRIDE      = 0;                      // likewise: rows have no padding
     static constexpr int  TILE        = KEYS * 2 * D;
-    static constexpr int  RAW_ROWS    = KEYS / 4;               // of a quantised tile, brought and converted by one of the producer's warps
+    static constexpr int  RAW_ROWS    = KEYS / 4;               // of a quantised tile, brought and converted by one warp of its producer
     static constexpr int  K_RAW       = is_quantised<K> ? RAW_ROWS * ROW_BYTES<K, D> : 0, V_RAW = is_quantised<V> ? RAW_ROWS * ROW_BYTES<V, D> : 0;
     static constexpr int  Q_BYTES     = ROWS * 2 * D;
     static constexpr int  POSITIONS_AT = Q_BYTES + 2 * STAGES * TILE + 4 * (K_RAW + V_RAW);
@@ -48,7 +51,7 @@ struct TileSight {
 template <typename Config>
 struct PrefillControl {
     uint64_t  full[2][Config::STAGES], empty[2][Config::STAGES]; // barriers, of keys and of values
-    uint64_t  raw[2][4];                                         // of what each of the producer's warps has ordered
+    uint64_t  raw[2][4];                                         // of what each warp of a producer has ordered
     TileSight tiles[Config::STAGES];
 };
 
@@ -94,7 +97,7 @@ specialised_prefill_kernel(const __grid_constant__ AttentionParams p, const __gr
     uint8_t * const queries = shared;                       // [consumer][64 rows] f16
     uint8_t * const keys    = queries + Config::Q_BYTES;    // [STAGES] f16
     uint8_t * const values  = keys + STAGES * TILE;
-    uint8_t * const raw     = values + STAGES * TILE;       // [producer's warp] rows of keys, then of values, as they arrive
+    uint8_t * const raw     = values + STAGES * TILE;       // [warp of a producer] rows of keys, then of values, as they arrive
     int32_t * const positions = reinterpret_cast<int32_t *>(shared + Config::POSITIONS_AT); // of each row; -1: none
     auto & control = *reinterpret_cast<PrefillControl<Config> *>(shared + Config::CONTROL_AT);
 
@@ -140,9 +143,9 @@ specialised_prefill_kernel(const __grid_constant__ AttentionParams p, const __gr
     const auto parity_of  = [](int n) { return uint32_t(n / STAGES) & 1; };
 
     int n_before = 0; // tiles of the streams before
-    if (warpgroup == 0) {
+    if (warpgroup == 0 || warpgroup == Config::PRODUCERS - 1) {
         ptx::give_registers<Config::PRODUCER_REGISTERS>();
-        const int warp = threadIdx.x / 32;
+        const int my_side = Config::PRODUCERS == 2 ? warpgroup : 0, warp = threadIdx.x / 32 - 4 * my_side;
 
         const auto produced = [&](int side, int n) {
             ptx::fence_async(); // products read shared memory past the ordinary path
@@ -217,22 +220,19 @@ specialised_prefill_kernel(const __grid_constant__ AttentionParams p, const __gr
                     const uint32_t at = ptx::shared_address(to) + four * 2 * (KEYS * 128) + key * 128 + lane % 8 * 16;
                     const bool exists = key >= begin && key < end;
 #pragma unroll
-                    for (int pair = 0; pair < 2; ++pair) {
-                        uint32_t words[BLOCK / 2 + 1]; // from an even one on: the first block begins 2 pair half words later
+                    for (int b = 0; b < 4; ++b) {
+                        uint32_t words[BLOCK / 4 + 2]; // from an even one on: the block begins b half words later
 #pragma unroll
-                        for (int i = 0; i < BLOCK / 2 + 1; i += 2) {
-                            const uint2 two = *reinterpret_cast<const uint2 *>(from + pair * (2 * BLOCK - 4) + 4 * i);
+                        for (int i = 0; i < BLOCK / 4 + 2; i += 2) {
+                            const uint2 two = *reinterpret_cast<const uint2 *>(from + b * (BLOCK - 2) + 4 * i);
                             words[i] = two.x, words[i + 1] = two.y;
                         }
-                        if (pair == 1) {
+                        if (b == 3) {
                             read();
                         }
-#pragma unroll
-                        for (int b = 0; b < 2; ++b) {
-                            convert_block<K>(words, 2 * pair + b * (BLOCK / 2), exists, [&](int i, const uint4 & x) {
-                                ptx::store_shared((at + pair * (KEYS * 128)) ^ (b * 4 + i) * 16, x);
-                            });
-                        }
+                        convert_block<K>(words, b, exists, [&](int i, const uint4 & x) {
+                            ptx::store_shared((at + b / 2 * (KEYS * 128)) ^ (b % 2 * 4 + i) * 16, x);
+                        });
                     }
                 }
             };
@@ -273,11 +273,15 @@ specialised_prefill_kernel(const __grid_constant__ AttentionParams p, const __gr
             };
 
             find_tile(tile_begin);
-            if constexpr (is_quantised<K>) {
-                fetch_raw(0);
-            }
-            if constexpr (is_quantised<V>) {
-                fetch_raw(1);
+            if constexpr (Config::PRODUCERS == 2) {
+                fetch_raw(my_side);
+            } else {
+                if constexpr (is_quantised<K>) {
+                    fetch_raw(0);
+                }
+                if constexpr (is_quantised<V>) {
+                    fetch_raw(1);
+                }
             }
             int issued = 0, landed = 0; // tiles of 16-bit rows: keys and values in turn, or keys alone
             const auto land = [&](auto n_left) { // all but the last n_left
@@ -345,15 +349,19 @@ specialised_prefill_kernel(const __grid_constant__ AttentionParams p, const __gr
                         land(std::integral_constant<int, 0>()); // keys that are not quantised
                     }
                 };
-                bring(TypeConstant<K>(), 0, p.type_k, p.k_cache, k_row, keys   + n % STAGES * TILE);
-                bring(TypeConstant<V>(), 1, p.type_v, p.v_cache, v_row, values + n % STAGES * TILE);
+                if constexpr (Config::PRODUCERS == 2) {
+                    bring(TypeConstant<K>(), my_side, K, nullptr, k_row, keys + (my_side * STAGES + n % STAGES) * TILE); // V is of the same type
+                } else {
+                    bring(TypeConstant<K>(), 0, p.type_k, p.k_cache, k_row, keys   + n % STAGES * TILE);
+                    bring(TypeConstant<V>(), 1, p.type_v, p.v_cache, v_row, values + n % STAGES * TILE);
+                }
             }
             land(std::integral_constant<int, 0>());
             n_before += n_tiles;
         });
     } else {
         ptx::take_registers<Config::CONSUMER_REGISTERS>();
-        const int group = warpgroup - 1, thread = threadIdx.x % 128, warp = thread / 32, g = lane / 4, t = lane % 4;
+        const int group = warpgroup - Config::PRODUCERS, thread = threadIdx.x % 128, warp = thread / 32, g = lane / 4, t = lane % 4;
         const int my_row = group * 64 + warp * 16 + g; // and 8 below it
 
         // Queries, with the scale and log2(e) in them.
