@@ -1,8 +1,9 @@
 // Attention of many queries on sm_90a: as prefill.cuh, with one block on a multiprocessor, whose warpgroups specialise.
 //
-// A producer brings tiles of keys and values to a ring in shared memory, and makes them f16 on the way. Two consumers of 64 rows each multiply. They take
-// turns at the tensor cores: while the products of one are made, the other takes exponentials. The products of a tile's keys are under way together with those
-// of the values of the tile before it. (Both as in FlashAttention-3, arXiv 2407.08608.)
+// A producer brings tiles of keys and values to a ring in shared memory, and makes them f16 on the way. Of q8_0 and q4_0, where that is most of the work, keys
+// and values have a producer each. Two consumers of 64 rows each multiply. They take turns at the tensor cores: while the products of one are made, the other
+// takes exponentials. The products of a tile's keys are under way together with those of the values of the tile before it. (Both as in FlashAttention-3,
+// arXiv 2407.08608.)
 #pragma once
 
 #include "prefill.cuh"
@@ -16,18 +17,21 @@ struct SpecialisedConfig {
     static constexpr CacheType K      = K_, V = V_;
     static constexpr int  D           = D_;
     static constexpr int  KEYS        = D <= 128 ? 128 : 64;    // of a tile
-    static constexpr int  CONSUMERS   = 2;                      // warpgroups, after that of the producer
-    static constexpr int  THREADS     = 128 * (1 + CONSUMERS);
+    static constexpr bool BY_BLOCKS   = K == V && (K == CacheType::q8_0 || K == CacheType::q4_0) && D % 128 == 0; // rows are converted by convert_block
+    static constexpr int  PRODUCERS   = BY_BLOCKS ? 2 : 1;      // warpgroups: of keys and of values, or of both
+    static constexpr int  CONSUMERS   = 2;                      // warpgroups, after them
+    static constexpr int  THREADS     = 128 * (PRODUCERS + CONSUMERS);
     static constexpr int  ROWS        = 64 * CONSUMERS;
     static constexpr int  STAGES      = 2;                      // of keys, and of values
-    // Of a thread. The launch gives 168 to all, which are shared out anew: a consumer holds 64 x D of the output, 64 x KEYS scores and as many probabilities.
+    // Of a thread. The launch gives 168 or 128 to all, which are shared out anew: a consumer holds 64 x D of the output, 64 x KEYS scores and as many
+    // probabilities.
     static constexpr bool CONVERTS    = is_quantised<K> || is_quantised<V>;
-    static constexpr int  CONSUMER_REGISTERS = CONVERTS ? 208 : 216, PRODUCER_REGISTERS = CONVERTS ? 88 : 72;
-    static_assert(CONSUMERS * CONSUMER_REGISTERS + PRODUCER_REGISTERS <= (1 + CONSUMERS) * 168);
+    static constexpr int  CONSUMER_REGISTERS = CONVERTS ? 208 : 216, PRODUCER_REGISTERS = BY_BLOCKS ? 48 : CONVERTS ? 88 : 72;
+    static_assert(CONSUMERS * CONSUMER_REGISTERS + PRODUCERS * PRODUCER_REGISTERS <= (PRODUCERS + CONSUMERS) * (PRODUCERS == 1 ? 168 : 128));
     static constexpr bool WARPGROUPS  = true;                   // for tile_offset
     static constexpr int  STRIDE      = 0;                      // likewise: rows have no padding
     static constexpr int  TILE        = KEYS * 2 * D;
-    static constexpr int  RAW_ROWS    = KEYS / 4;               // of a quantised tile, brought and converted by one of the producer's warps
+    static constexpr int  RAW_ROWS    = KEYS / 4;               // of a quantised tile, brought and converted by one warp of its producer
     static constexpr int  K_RAW       = is_quantised<K> ? RAW_ROWS * ROW_BYTES<K, D> : 0, V_RAW = is_quantised<V> ? RAW_ROWS * ROW_BYTES<V, D> : 0;
     static constexpr int  Q_BYTES     = ROWS * 2 * D;
     static constexpr int  POSITIONS_AT = Q_BYTES + 2 * STAGES * TILE + 4 * (K_RAW + V_RAW);
@@ -47,9 +51,39 @@ struct TileSight {
 template <typename Config>
 struct PrefillControl {
     uint64_t  full[2][Config::STAGES], empty[2][Config::STAGES]; // barriers, of keys and of values
-    uint64_t  raw[2][4];                                         // of what each of the producer's warps has ordered
+    uint64_t  raw[2][4];                                         // of what each warp of a producer has ordered
     TileSight tiles[Config::STAGES];
 };
+
+// The block of q8_0 or q4_0 that begins at half word `at`, with its scale, as f16. A scale of zero makes the zeros of a key that does not exist: quants are finite
+// whatever a row holds. store(i, values 8 i .. 8 i + 7)
+template <CacheType TYPE, int N, typename Store>
+static __device__ __forceinline__ void convert_block(const uint32_t (&words)[N], int at, bool exists, Store store) {
+    const half2 scale = !exists ? __float2half2_rn(0.0f) : at % 2 ? __high2half2(halves(words[at / 2])) : __low2half2(halves(words[at / 2]));
+    const auto two_quants = [&](int i) { // of half word i after the scale; a byte x below 0x64 is the half 1024 + x
+        const int half_word = at + 1 + i;
+        const uint32_t word = words[half_word / 2];
+        return __byte_perm(TYPE == CacheType::q8_0 ? word ^ 0x80808080 : word, 0x64, half_word % 2 ? 0x4342 : 0x4140); // q8_0: plus 128
+    };
+#pragma unroll
+    for (int i = 0; i < BLOCK_BYTES<TYPE> / 8; ++i) {
+        uint32_t lower[4], upper[4];
+#pragma unroll
+        for (int k = 0; k < 4; ++k) {
+            const uint32_t x = two_quants(4 * i + k);
+            if constexpr (TYPE == CacheType::q8_0) {
+                lower[k] = bits((halves(x) - __float2half2_rn(1152.0f)) * scale);
+            } else { // upper nibbles are 16 times larger
+                lower[k] = bits((halves(x & 0xff0fff0f) - __float2half2_rn(1032.0f)) * scale);
+                upper[k] = bits(__hfma2(halves(x & 0xfff0fff0), __float2half2_rn(1.0f / 16), __float2half2_rn(-72.0f)) * scale);
+            }
+        }
+        store(i, make_uint4(lower[0], lower[1], lower[2], lower[3]));
+        if constexpr (TYPE == CacheType::q4_0) {
+            store(i + 2, make_uint4(upper[0], upper[1], upper[2], upper[3]));
+        }
+    }
+}
 
 template <typename Config>
 static __global__ void __launch_bounds__(Config::THREADS, 1)
@@ -63,7 +97,7 @@ specialised_prefill_kernel(const __grid_constant__ AttentionParams p, const __gr
     uint8_t * const queries = shared;                       // [consumer][64 rows] f16
     uint8_t * const keys    = queries + Config::Q_BYTES;    // [STAGES] f16
     uint8_t * const values  = keys + STAGES * TILE;
-    uint8_t * const raw     = values + STAGES * TILE;       // [producer's warp] rows of keys, then of values, as they arrive
+    uint8_t * const raw     = values + STAGES * TILE;       // [warp of a producer] rows of keys, then of values, as they arrive
     int32_t * const positions = reinterpret_cast<int32_t *>(shared + Config::POSITIONS_AT); // of each row; -1: none
     auto & control = *reinterpret_cast<PrefillControl<Config> *>(shared + Config::CONTROL_AT);
 
@@ -109,9 +143,9 @@ specialised_prefill_kernel(const __grid_constant__ AttentionParams p, const __gr
     const auto parity_of  = [](int n) { return uint32_t(n / STAGES) & 1; };
 
     int n_before = 0; // tiles of the streams before
-    if (warpgroup == 0) {
+    if (warpgroup == 0 || warpgroup == Config::PRODUCERS - 1) {
         ptx::give_registers<Config::PRODUCER_REGISTERS>();
-        const int warp = threadIdx.x / 32;
+        const int my_side = Config::PRODUCERS == 2 ? warpgroup : 0, warp = threadIdx.x / 32 - 4 * my_side;
 
         const auto produced = [&](int side, int n) {
             ptx::fence_async(); // products read shared memory past the ordinary path
@@ -175,6 +209,34 @@ specialised_prefill_kernel(const __grid_constant__ AttentionParams p, const __gr
                 });
             };
 
+            // The same in fewer instructions, a block at a time. A lane takes four of a row: they start at an even word, so that words are loaded by two.
+            // read(): when the rows are needed no longer.
+            const auto convert_blocks = [&](const uint8_t * rows, uint8_t * to, int begin, int end, auto read) {
+                if constexpr (Config::BY_BLOCKS) {
+                    constexpr int BLOCK = BLOCK_BYTES<K>, FOURS = D / 128;
+                    // 8 rows at a time, which lie in banks of their own.
+                    const int row = lane / (8 * FOURS) * 8 + lane % 8, four = lane / 8 % FOURS, key = warp * Config::RAW_ROWS + row;
+                    const uint8_t * const from = rows + row * ROW_BYTES<K, D> + four * 4 * BLOCK;
+                    const uint32_t at = ptx::shared_address(to) + four * 2 * (KEYS * 128) + key * 128 + lane % 8 * 16;
+                    const bool exists = key >= begin && key < end;
+#pragma unroll
+                    for (int b = 0; b < 4; ++b) {
+                        uint32_t words[BLOCK / 4 + 2]; // from an even one on: the block begins b half words later
+#pragma unroll
+                        for (int i = 0; i < BLOCK / 4 + 2; i += 2) {
+                            const uint2 two = *reinterpret_cast<const uint2 *>(from + b * (BLOCK - 2) + 4 * i);
+                            words[i] = two.x, words[i + 1] = two.y;
+                        }
+                        if (b == 3) {
+                            read();
+                        }
+                        convert_block<K>(words, b, exists, [&](int i, const uint4 & x) {
+                            ptx::store_shared((at + b / 2 * (KEYS * 128)) ^ (b % 2 * 4 + i) * 16, x);
+                        });
+                    }
+                }
+            };
+
             // A tile of 16-bit rows: each thread copies the same pieces of every few rows.
             constexpr int PIECES = D / 8, STEP = 128 / PIECES;
             static_assert(STEP % 4 == 0 && KEYS % STEP == 0);
@@ -211,11 +273,15 @@ specialised_prefill_kernel(const __grid_constant__ AttentionParams p, const __gr
             };
 
             find_tile(tile_begin);
-            if constexpr (is_quantised<K>) {
-                fetch_raw(0);
-            }
-            if constexpr (is_quantised<V>) {
-                fetch_raw(1);
+            if constexpr (Config::PRODUCERS == 2) {
+                fetch_raw(my_side);
+            } else {
+                if constexpr (is_quantised<K>) {
+                    fetch_raw(0);
+                }
+                if constexpr (is_quantised<V>) {
+                    fetch_raw(1);
+                }
             }
             int issued = 0, landed = 0; // tiles of 16-bit rows: keys and values in turn, or keys alone
             const auto land = [&](auto n_left) { // all but the last n_left
@@ -251,8 +317,18 @@ specialised_prefill_kernel(const __grid_constant__ AttentionParams p, const __gr
                         ptx::mbarrier_wait(empty, parity_of(n) ^ 1);
                     }
                     if constexpr (is_quantised<TYPE>) {
+                        const uint8_t * const rows = raw + warp * (Config::K_RAW + Config::V_RAW) + side * Config::K_RAW;
                         ptx::mbarrier_wait(ptx::shared_address(&control.raw[side][warp]), n & 1);
-                        convert(constant, at_hand, raw + warp * (Config::K_RAW + Config::V_RAW) + side * Config::K_RAW, row_bytes, to, begin, end);
+                        if constexpr (Config::BY_BLOCKS) {
+                            convert_blocks(rows, to, begin, end, [&]() { // the next come while the last are converted
+                                __syncwarp();
+                                if (tile + 1 < n_tiles) {
+                                    fetch_raw(side);
+                                }
+                            });
+                        } else {
+                            convert(constant, at_hand, rows, row_bytes, to, begin, end);
+                        }
                     } else {
                         copy_16(cache, to, at_run, at_cell);
                         ptx::cp_async_commit();
@@ -267,21 +343,25 @@ specialised_prefill_kernel(const __grid_constant__ AttentionParams p, const __gr
                     }
                     if constexpr (is_quantised<TYPE>) {
                         produced(side, n);
-                        if (tile + 1 < n_tiles) {
+                        if (!Config::BY_BLOCKS && tile + 1 < n_tiles) {
                             fetch_raw(side);
                         }
                         land(std::integral_constant<int, 0>()); // keys that are not quantised
                     }
                 };
-                bring(TypeConstant<K>(), 0, p.type_k, p.k_cache, k_row, keys   + n % STAGES * TILE);
-                bring(TypeConstant<V>(), 1, p.type_v, p.v_cache, v_row, values + n % STAGES * TILE);
+                if constexpr (Config::PRODUCERS == 2) {
+                    bring(TypeConstant<K>(), my_side, K, nullptr, k_row, keys + (my_side * STAGES + n % STAGES) * TILE); // V is of the same type
+                } else {
+                    bring(TypeConstant<K>(), 0, p.type_k, p.k_cache, k_row, keys   + n % STAGES * TILE);
+                    bring(TypeConstant<V>(), 1, p.type_v, p.v_cache, v_row, values + n % STAGES * TILE);
+                }
             }
             land(std::integral_constant<int, 0>());
             n_before += n_tiles;
         });
     } else {
         ptx::take_registers<Config::CONSUMER_REGISTERS>();
-        const int group = warpgroup - 1, thread = threadIdx.x % 128, warp = thread / 32, g = lane / 4, t = lane % 4;
+        const int group = warpgroup - Config::PRODUCERS, thread = threadIdx.x % 128, warp = thread / 32, g = lane / 4, t = lane % 4;
         const int my_row = group * 64 + warp * 16 + g; // and 8 below it
 
         // Queries, with the scale and log2(e) in them.
