@@ -42,7 +42,15 @@ private:
 
     scores ladder();
     void   measure_types();
-    void   measure_finer_layers(const std::vector<int32_t> & layers);
+
+    // A type of rows that was measured, and how much it disturbs a typical token.
+    struct measured_type {
+        cache_type_loss loss;
+        double          disturbance; // root of the typical loss
+    };
+
+    measured_type measure_type(const cache_row_types & types, ggml_type type);
+    void          measure_finer_layers(std::vector<measured_type> & k_types, const std::vector<int32_t> & layers);
 
     // Those that store rows, first the ones whose scores rounding of K disturbs most.
     std::vector<int32_t> layers_by_rounding();
@@ -72,10 +80,10 @@ private:
 
     size_t n_masks(size_t a_head) const { return params.n_masks > 0 ? size_t(params.n_masks) : a_head * heads.size(); }
 
-    // How often a type that breaks the model is measured with some layers of a finer one: with 1, 2, 4 ... up to half of them.
+    // How often a type that breaks the model is measured with some layers of a finer one: with 1, 2, 4 ... of them, but not with all.
     size_t n_finer_layers() const {
         size_t n = 0;
-        for (size_t layers = 1; !params.types.empty() && layers <= n_head_kv.size() / 2; layers *= 2) {
+        for (size_t layers = 1; !params.types.empty() && layers < n_head_kv.size(); layers *= 2) {
             n++;
         }
         return n;
@@ -482,21 +490,48 @@ void calibration::measure_types() {
     }
     const std::vector<int32_t> layers = layers_by_rounding(); // while the contexts' rows are f16
     set_contexts(none);
+    std::vector<measured_type> measured[2]; // of K, of V
     for (const bool of_v : { false, true }) {
-        auto & types = of_v ? result.pattern.v_types : result.pattern.k_types;
-        types.push_back({ ggml_type_name(GGML_TYPE_F16), 0.0f, float(result.correct) });
+        measured[of_v].push_back({ { ggml_type_name(GGML_TYPE_F16), 0.0f, float(result.correct) }, 0.0 });
         for (const ggml_type t : params.types) {
             llama_context_params context = llama_context_default_params();
             (of_v ? context.type_v : context.type_k) = t;
-            if (!duo_unsupported(model, context).empty()) {
-                continue; // its blocks don't divide the model's heads
+            if (duo_unsupported(model, context).empty()) { // else its blocks don't divide the model's heads
+                measured[of_v].push_back(measure_type({ context.type_k, context.type_v }, t));
             }
-            const auto l = type_loss({ context.type_k, context.type_v });
-            types.push_back({ ggml_type_name(t), float(l.lost), float(l.correct) });
         }
     }
-    measure_finer_layers(layers);
-    report(n_total - std::min(n_done, n_total)); // where no type breaks the model, or few layers do
+    measure_finer_layers(measured[false], layers);
+    report(n_total - std::min(n_done, n_total)); // where no type breaks the model
+
+    // What a type that does not break the model loses of the tokens' probability is little, and told by a few of them. How much it disturbs a typical token is told by all.
+    // So such types lose in proportion to that, at the rate that they show together (least squares).
+    double lost = 0, squares = 0;
+    const auto each_bearable = [&](const std::function<void(measured_type &)> & see) {
+        for (auto & types : measured) {
+            const float right = types[0].loss.correct;
+            for (measured_type & t : types) {
+                if (!breaks_model({ { "f16", 0.0f, right } }, t.loss)) {
+                    see(t);
+                }
+            }
+        }
+    };
+    each_bearable([&](measured_type & t) {
+        lost    += t.loss.loss * t.disturbance;
+        squares += t.disturbance * t.disturbance;
+    });
+    each_bearable([&](measured_type & t) { t.loss.loss = float(squares > 0 ? lost / squares * t.disturbance : 0.0); });
+    for (const bool of_v : { false, true }) {
+        for (const measured_type & t : measured[of_v]) {
+            (of_v ? result.pattern.v_types : result.pattern.k_types).push_back(t.loss);
+        }
+    }
+}
+
+calibration::measured_type calibration::measure_type(const cache_row_types & types, ggml_type type) {
+    const calibration_loss l = type_loss(types);
+    return { { ggml_type_name(type), float(l.lost), float(l.correct) }, std::sqrt(typical(l)) };
 }
 
 std::vector<int32_t> calibration::layers_by_rounding() {
@@ -516,26 +551,26 @@ std::vector<int32_t> calibration::layers_by_rounding() {
 
 // A type of K that breaks the model may do so by a few layers alone: Qwen2.5's first layers have keys so long that 4 bits tell none from another. So it is measured
 // again with 1, 2, 4 ... layers' rows of the coarsest type that does not break the model: those whose scores rounding disturbs most.
-void calibration::measure_finer_layers(const std::vector<int32_t> & layers) {
-    auto & types = result.pattern.k_types;
-    std::vector<cache_type_loss> measured;
-    const cache_type_loss * finer = nullptr;
-    const auto row = [](const cache_type_loss & l) { return ggml_row_size(duo_type_named(l.type), 256); }; // which every type's blocks divide
-    for (const cache_type_loss & l : types) {
-        finer = breaks_model(types, l) || (finer && row(*finer) <= row(l)) ? finer : &l;
-    }
-    for (const cache_type_loss & l : types) {
-        if (!breaks_model(types, l)) {
-            continue;
+void calibration::measure_finer_layers(std::vector<measured_type> & k_types, const std::vector<int32_t> & layers) {
+    std::vector<ggml_type> breaking;
+    ggml_type finer = GGML_TYPE_F16;
+    for (const measured_type & t : k_types) {
+        const ggml_type type = duo_type_named(t.loss.type);
+        if (breaks_model({ k_types[0].loss }, t.loss)) {
+            breaking.push_back(type);
+        } else if (ggml_row_size(type, 256) < ggml_row_size(finer, 256)) { // 256: every type's blocks divide it
+            finer = type;
         }
-        for (size_t n = 1; n <= layers.size() / 2; n *= 2) {
-            cache_row_types mixed = { duo_type_named(l.type), GGML_TYPE_F16, duo_type_named(finer->type), { layers.begin(), layers.begin() + n } };
+    }
+    for (const ggml_type type : breaking) {
+        for (size_t n = 1; n < layers.size(); n *= 2) {
+            cache_row_types mixed = { type, GGML_TYPE_F16, finer, { layers.begin(), layers.begin() + n } };
             std::sort(mixed.finer_layers.begin(), mixed.finer_layers.end());
-            const auto found = type_loss(mixed);
-            measured.push_back({ l.type, float(found.lost), float(found.correct), finer->type, mixed.finer_layers });
+            k_types.push_back(measure_type(mixed, type));
+            k_types.back().loss.finer        = ggml_type_name(finer);
+            k_types.back().loss.finer_layers = mixed.finer_layers;
         }
     }
-    types.insert(types.end(), measured.begin(), measured.end());
 }
 
 // A few tokens where windowing any head changes much can outweigh all others in a mean of squares, and other texts have other such tokens. The mean of

@@ -4,6 +4,7 @@
 #include "head-selection.h"
 
 #include <algorithm>
+#include <numeric>
 #include <optional>
 
 namespace duo {
@@ -110,11 +111,15 @@ const cache_type_loss * find_type(const std::vector<cache_type_loss> & types, co
 budget_selection select_by_budget(const gate_pattern & pattern, const cache_cost & cost, uint64_t budget) {
     check_gate_shape(pattern, cost.n_head_kv);
 
+    std::vector<size_t> order(cost.types.size()); // as what types lose by themselves rises
+    std::iota(order.begin(), order.end(), size_t(0));
+    std::stable_sort(order.begin(), order.end(), [&](size_t a, size_t b) { return cost.types[a].loss < cost.types[b].loss; });
+
     std::optional<budget_selection> best;
     uint64_t least = UINT64_MAX;
-    for (size_t i = 0; i < cost.types.size(); ++i) {
+    for (const size_t i : order) {
         const auto s = select_with_types(pattern, cost, i, budget, least);
-        if (s && (!best || s->loss < best->loss)) {
+        if (s && (!best || s->loss < worth_coarser_types * best->loss)) {
             best = s;
         }
     }

@@ -112,9 +112,9 @@ void test_against_all_choices() {
         CHECK_NEAR(s.loss, loss, 1e-5);
         CHECK(s.measured);
         CHECK(bytes <= budget);
-        CHECK(loss <= best + largest_step); // a head's step at most
+        CHECK(loss <= best / worth_coarser_types + largest_step); // a head's step at most, and what tells types apart
         worst = std::max(worst, loss - best);
-        n_best += loss <= best + 1e-6;
+        n_best += loss <= best / worth_coarser_types + 1e-6;
         n_chosen++;
     }
     printf("%d choices, %d of them the best there is, the worst %.3f above it; %d refused\n", n_chosen, n_best, worst, n_refused);

@@ -16,6 +16,7 @@ generic_kernel(const __grid_constant__ AttentionParams p, int64_t k_row_bytes, i
     __shared__ float q[MAX_HEAD_SIZE];
     __shared__ float parts[GENERIC_WARPS][MAX_HEAD_SIZE + 2]; // output, maximum, sum
 
+    ptx::wait_for_previous_kernel();
     const Layout & layout = p.layout;
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
     const int token = blockIdx.x / p.n_head, head = blockIdx.x % p.n_head, head_kv = head / (p.n_head / layout.n_head_kv);

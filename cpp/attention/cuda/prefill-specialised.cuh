@@ -101,6 +101,7 @@ specialised_prefill_kernel(const __grid_constant__ AttentionParams p, const __gr
     int32_t * const positions = reinterpret_cast<int32_t *>(shared + Config::POSITIONS_AT); // of each row; -1: none
     auto & control = *reinterpret_cast<PrefillControl<Config> *>(shared + Config::CONTROL_AT);
 
+    ptx::wait_for_previous_kernel();
     const Layout & layout = p.layout;
     const int warpgroup = __shfl_sync(~0u, int(threadIdx.x) / 128, 0), lane = threadIdx.x % 32;
     const int split = blockIdx.x % shape.n_splits, item = blockIdx.x / shape.n_splits;

@@ -192,6 +192,7 @@ prefill_kernel(const __grid_constant__ AttentionParams p, const __grid_constant_
     int2    * const sight   = reinterpret_cast<int2 *>(shared + Config::SHARED - Config::ROWS * 8); // of each row: position, begin of the recent window
     float4  * const slices  = reinterpret_cast<float4 *>(shared + Config::SHARED - Config::ROWS * 8 - Config::SCORE_BYTES); // of scores, by slice and warp
 
+    ptx::wait_for_previous_kernel();
     const Layout & layout = p.layout;
     const int thread = threadIdx.x, lane = thread % 32, warp = thread / 32, g = lane / 4, t = lane % 4;
     const int slice = SLICES == 1 ? 0 : warp / Config::ROW_WARPS, row_warp = SLICES == 1 ? warp : warp % Config::ROW_WARPS;
@@ -613,6 +614,7 @@ prefill_kernel(const __grid_constant__ AttentionParams p, const __grid_constant_
 template <typename Config>
 static __global__ void prefill_merge_kernel(const __grid_constant__ AttentionParams p, const __grid_constant__ PrefillShape shape) {
     constexpr int D = Config::D;
+    ptx::wait_for_previous_kernel();
     const int lane = threadIdx.x % 32, row = blockIdx.y * (blockDim.x / 32) + threadIdx.x / 32, item = blockIdx.x;
     const int head = head_of_rank(p.layout, item / shape.n_token_blocks);
     const int first_token = (shape.n_token_blocks - 1 - item % shape.n_token_blocks) * shape.block_tokens;

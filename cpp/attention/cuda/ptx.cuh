@@ -84,7 +84,8 @@ static __device__ __forceinline__ void barrier_arrive(int id) {
 }
 
 // For kernels of launch_early: returns when the kernel before this one has ended and its writes can be read. Until then only what is older may be read,
-// and nothing written. Whole blocks may leave without it, but not all of them.
+// and nothing written. Whole blocks may leave without it, but not all of them. Kernels that are launched in the ordinary way call it, too, before anything else: where
+// a CUDA graph is updated in place, the edge to a node may still be that of a kernel of launch_early that was there before. Without such an edge it does nothing.
 static __device__ __forceinline__ void wait_for_previous_kernel() {
 #if __CUDA_ARCH__ >= 900
     asm volatile("griddepcontrol.wait;" ::: "memory");
