@@ -53,7 +53,16 @@ export type { Calibration } from './gates/calibrate.ts';
 export { calibrationMethods, type CalibrationMethod } from './gates/calibration-methods.ts';
 export { sampleKinds, type SampleKind } from './gates/sample-kinds.ts';
 
-export type { CacheTypeLoss, CacheTypeLosses, FinerLayers, GatePatternJson, GatePatternLike, Gates, HeadChoice, WindowLosses } from './core/duo.ts';
+export type {
+  CacheTypeLoss,
+  CacheTypeLosses,
+  FinerLayers,
+  GatePatternJson,
+  GatePatternLike,
+  Gates,
+  HeadChoice,
+  WindowLosses,
+} from './core/duo.ts';
 export { parseGates, readGates } from './gates/read.ts';
 export type { PatternComparison } from './gates/compare.ts';
 export type { GatePattern, HeadSelection } from './gates/pattern.ts';

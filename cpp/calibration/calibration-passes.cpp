@@ -19,7 +19,7 @@ namespace duo {
 
 static constexpr size_t n_ubatch = 512; // as a context's default: a pass of one piece for most samples
 
-calibration_passes::calibration_passes(llama_model * model, const calibration_params & params, const cache_row_types & types) : model(model), params(params) {
+calibration_passes::calibration_passes(llama_model * model, const calibration_params & params, const duo_row_types & types) : model(model), params(params) {
     size_t longest = 0, longest_tail = 0;
     for (const auto & s : params.samples) {
         const size_t n = params.method == calibration_method::kvzip ? std::max(s.tokens.size(), 2 * s.n_context) : s.tokens.size();
@@ -36,8 +36,8 @@ calibration_passes::calibration_passes(llama_model * model, const calibration_pa
     p.n_threads       = params.n_threads;
     p.n_threads_batch = params.n_threads;
     p.offload_kqv     = params.offload;
-    p.type_k          = types.k;
-    p.type_v          = types.v;
+    p.type_k          = types.type_k;
+    p.type_v          = types.type_v;
     p.flash_attn_type = LLAMA_FLASH_ATTN_TYPE_ENABLED; // stock code wants it beside a quantised V; the operator takes its place
     p.duo             = llama_duo_default_params();
     p.duo.enabled     = true;

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "calibration.h"
+#include "duo-row-types.h"
 
 #include "ggml.h"
 #include "llama-cpp.h"
@@ -17,18 +18,10 @@ namespace duo {
 
 using head_windows = std::vector<std::vector<int32_t>>; // [n_layer][n_head_kv]: recent keys that a head sees beside the sinks; GGML_MIXED_ATTN_ALL: every key
 
-// Types of a cache's rows. K rows of some layers may be of another type than the others'.
-struct cache_row_types {
-    ggml_type            k = GGML_TYPE_F16;
-    ggml_type            v = GGML_TYPE_F16;
-    ggml_type            finer_k = GGML_TYPE_F16;
-    std::vector<int32_t> finer_layers = {};
-};
-
 class calibration_passes {
 public:
     // Every sample has a sequence of its own in one context, whose cache has rows of these types. Throws calibration_error where there can be none.
-    calibration_passes(llama_model * model, const calibration_params & params, const cache_row_types & types = {});
+    calibration_passes(llama_model * model, const calibration_params & params, const duo_row_types & types = {});
     ~calibration_passes();
     calibration_passes(const calibration_passes &) = delete;
 

@@ -49,7 +49,7 @@ private:
         double          disturbance; // root of the typical loss
     };
 
-    measured_type measure_type(const cache_row_types & types, ggml_type type);
+    measured_type measure_type(const duo_row_types & types, ggml_type type);
     void          measure_finer_layers(std::vector<measured_type> & k_types, const std::vector<int32_t> & layers);
 
     // Those that store rows, first the ones whose scores rounding of K disturbs most.
@@ -64,7 +64,7 @@ private:
     calibration_loss loss(const head_windows & windows);
 
     // Of rows of these types, every head seeing everything.
-    calibration_loss type_loss(const cache_row_types & types);
+    calibration_loss type_loss(const duo_row_types & types);
 
     // From the record, or measured; n_tokens: what measuring reads.
     calibration_loss recorded(const std::string & key, size_t n_tokens, const std::function<calibration_passes::outputs()> & measure);
@@ -83,7 +83,7 @@ private:
     // How often a type that breaks the model is measured with some layers of a finer one: with 1, 2, 4 ... of them, but not with all.
     size_t n_finer_layers() const {
         size_t n = 0;
-        for (size_t layers = 1; !params.types.empty() && layers < n_head_kv.size(); layers *= 2) {
+        for (size_t layers = 1; layers < n_head_kv.size(); layers *= 2) {
             n++;
         }
         return n;
@@ -115,7 +115,7 @@ private:
     // Computes what a loss needs.
     void prepare();
 
-    std::unique_ptr<calibration_passes> make_passes(const cache_row_types & types = {});
+    std::unique_ptr<calibration_passes> make_passes(const duo_row_types & types = {});
 
     void report(size_t n_tokens);
 
@@ -161,7 +161,7 @@ std::string describe(const calibration_params & p) {
     for (const ggml_type t : p.types) {
         types += (types.empty() ? "" : "/") + std::string(ggml_type_name(t));
     }
-    return record_magic + std::string("6, model ") + p.model_id + ", samples " + samples + ", method " + calibration_method_names()[size_t(p.method)] + ", sink " +
+    return record_magic + std::string("7, model ") + p.model_id + ", samples " + samples + ", method " + calibration_method_names()[size_t(p.method)] + ", sink " +
            std::to_string(p.sink) + ", recent " + std::to_string(p.recent) + ", strict " + std::to_string(p.strict) + ", masks " +
            std::to_string(p.n_masks) + ", seed " + std::to_string(p.seed) + ", windows " + (windows.empty() ? "-" : windows) + ", types " + (types.empty() ? "-" : types);
 }
@@ -236,7 +236,7 @@ size_t calibration::tokens_of(calibration_method method) const {
         case calibration_method::windows: {
             const size_t n_smaller = params.windows.size() - 1; // each measured for every head, and for those of the first rounds together
             return tokens_of_losses(losses_of_rounds() + n_rounds + 1 + n_smaller * (heads.size() + 1 + n_rounds / 2), n_rounds + (n_smaller > 0) + n_smaller * n_rounds / 2) +
-                   (2 * params.types.size() + n_finer_layers()) * (result.n_context + n_tail) + (params.types.empty() ? 0 : n_tail);
+                   (2 + n_finer_layers()) * params.types.size() * (result.n_context + n_tail) + (params.types.empty() ? 0 : result.n_context + n_tail);
         }
         case calibration_method::combined: return tokens_of(calibration_method::typical) + tokens_of(calibration_method::mass);
         case calibration_method::typical:
@@ -251,7 +251,7 @@ size_t calibration::tokens_of(calibration_method method) const {
     return 0;
 }
 
-std::unique_ptr<calibration_passes> calibration::make_passes(const cache_row_types & types) {
+std::unique_ptr<calibration_passes> calibration::make_passes(const duo_row_types & types) {
     passes.reset(); // there is memory for one
     contexts_in_cache.clear();
     auto p = std::make_unique<calibration_passes>(model, params, types);
@@ -306,8 +306,8 @@ calibration_loss calibration::loss(const head_windows & windows) {
     });
 }
 
-calibration_loss calibration::type_loss(const cache_row_types & types) {
-    std::string key = std::string("types-") + ggml_type_name(types.k) + "-" + ggml_type_name(types.v);
+calibration_loss calibration::type_loss(const duo_row_types & types) {
+    std::string key = std::string("types-") + ggml_type_name(types.type_k) + "-" + ggml_type_name(types.type_v);
     for (const int32_t il : types.finer_layers) {
         key += (il == types.finer_layers[0] ? std::string("-") + ggml_type_name(types.finer_k) : "") + "-" + std::to_string(il);
     }
@@ -325,11 +325,11 @@ calibration_loss calibration::type_loss(const cache_row_types & types) {
 
 calibration_loss calibration::recorded(const std::string & key, size_t n_tokens, const std::function<calibration_passes::outputs()> & measure) {
     bool measured = false;
-    const std::vector<double> v = record.get(key, 6, [&]() -> std::vector<double> {
+    const std::vector<double> v = record.get(key, 4, [&]() -> std::vector<double> {
         measured = true;
         const auto out = measure();
         const size_t n = out.logp.size(), n_embd = out.hidden.size() / n;
-        std::vector<double> sums(6);
+        std::vector<double> sums(4);
         for (size_t i = 0; i < n; ++i) {
             double squares = 0;
             for (size_t j = i * n_embd; j < (i + 1) * n_embd; ++j) {
@@ -339,10 +339,8 @@ calibration_loss calibration::recorded(const std::string & key, size_t n_tokens,
             const double mse = squares / double(n_embd);
             sums[0] += mse;
             sums[1] += std::log(mse + least_mse);
-            sums[2] += double(full.logp[i]) - out.logp[i];
-            sums[3] += out.correct[i];
-            sums[4] += std::fabs(double(full.logp[i]) - out.logp[i]);
-            sums[5] += std::max(0.0, std::exp(double(full.logp[i])) - std::exp(double(out.logp[i])));
+            sums[2] += out.correct[i];
+            sums[3] += std::max(0.0, std::exp(double(full.logp[i])) - std::exp(double(out.logp[i])));
         }
         for (double & x : sums) {
             x /= double(n);
@@ -356,7 +354,7 @@ calibration_loss calibration::recorded(const std::string & key, size_t n_tokens,
     if (!measured) {
         report(n_tokens);
     }
-    return { v[0], v[1], v[2], v[3], v[4], v[5] };
+    return { v[0], v[1], v[2], v[3] };
 }
 
 // --- methods that measure losses ---
@@ -488,8 +486,8 @@ void calibration::measure_types() {
     if (params.types.empty()) {
         return;
     }
-    const std::vector<int32_t> layers = layers_by_rounding(); // while the contexts' rows are f16
     set_contexts(none);
+    const std::vector<int32_t> layers = layers_by_rounding();
     std::vector<measured_type> measured[2]; // of K, of V
     for (const bool of_v : { false, true }) {
         measured[of_v].push_back({ { ggml_type_name(GGML_TYPE_F16), 0.0f, float(result.correct) }, 0.0 });
@@ -509,9 +507,8 @@ void calibration::measure_types() {
     double lost = 0, squares = 0;
     const auto each_bearable = [&](const std::function<void(measured_type &)> & see) {
         for (auto & types : measured) {
-            const float right = types[0].loss.correct;
             for (measured_type & t : types) {
-                if (!breaks_model({ { "f16", 0.0f, right } }, t.loss)) {
+                if (!breaks_model(types[0].loss, t.loss)) {
                     see(t);
                 }
             }
@@ -529,7 +526,7 @@ void calibration::measure_types() {
     }
 }
 
-calibration::measured_type calibration::measure_type(const cache_row_types & types, ggml_type type) {
+calibration::measured_type calibration::measure_type(const duo_row_types & types, ggml_type type) {
     const calibration_loss l = type_loss(types);
     return { { ggml_type_name(type), float(l.lost), float(l.correct) }, std::sqrt(typical(l)) };
 }
@@ -556,15 +553,18 @@ void calibration::measure_finer_layers(std::vector<measured_type> & k_types, con
     ggml_type finer = GGML_TYPE_F16;
     for (const measured_type & t : k_types) {
         const ggml_type type = duo_type_named(t.loss.type);
-        if (breaks_model({ k_types[0].loss }, t.loss)) {
+        if (breaks_model(k_types[0].loss, t.loss)) {
             breaking.push_back(type);
         } else if (ggml_row_size(type, 256) < ggml_row_size(finer, 256)) { // 256: every type's blocks divide it
             finer = type;
         }
     }
     for (const ggml_type type : breaking) {
+        if (ggml_row_size(type, 256) >= ggml_row_size(finer, 256)) {
+            continue; // a coarser one does not break the model
+        }
         for (size_t n = 1; n < layers.size(); n *= 2) {
-            cache_row_types mixed = { type, GGML_TYPE_F16, finer, { layers.begin(), layers.begin() + n } };
+            duo_row_types mixed = { type, GGML_TYPE_F16, finer, { layers.begin(), layers.begin() + n } };
             std::sort(mixed.finer_layers.begin(), mixed.finer_layers.end());
             k_types.push_back(measure_type(mixed, type));
             k_types.back().loss.finer        = ggml_type_name(finer);

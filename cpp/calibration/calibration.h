@@ -78,10 +78,8 @@ struct calibration_error : std::runtime_error {
 struct calibration_loss {
     double mse     = 0; // squared difference of the final normalised hidden states that foretell the tokens: DuoAttention's objective
     double log_mse = 0; // the mean of its logarithm: what it typically is
-    double drop    = 0; // of the tokens' log-probability, in nats
     double correct = 0; // share of the tokens that are still the likeliest
-    double change  = 0; // of the tokens' log-probability, either way, in nats
-    double lost    = 0; // of the tokens' probability, where it falls
+    double lost    = 0; // of the tokens' probability, where it falls; any disturbance counts, that of rounding as well
 };
 
 struct calibration_result {

@@ -4,7 +4,6 @@
 #include "head-selection.h"
 
 #include <algorithm>
-#include <numeric>
 #include <optional>
 
 namespace duo {
@@ -99,8 +98,8 @@ gate_error too_small(const gate_pattern & pattern, uint64_t budget, const std::s
 
 } // namespace
 
-bool breaks_model(const std::vector<cache_type_loss> & types, const cache_type_loss & type) {
-    return type.correct < 0.9f * types[0].correct;
+bool breaks_model(const cache_type_loss & f16, const cache_type_loss & type) {
+    return type.correct < 0.9f * f16.correct;
 }
 
 const cache_type_loss * find_type(const std::vector<cache_type_loss> & types, const std::string & type) {
@@ -111,15 +110,11 @@ const cache_type_loss * find_type(const std::vector<cache_type_loss> & types, co
 budget_selection select_by_budget(const gate_pattern & pattern, const cache_cost & cost, uint64_t budget) {
     check_gate_shape(pattern, cost.n_head_kv);
 
-    std::vector<size_t> order(cost.types.size()); // as what types lose by themselves rises
-    std::iota(order.begin(), order.end(), size_t(0));
-    std::stable_sort(order.begin(), order.end(), [&](size_t a, size_t b) { return cost.types[a].loss < cost.types[b].loss; });
-
     std::optional<budget_selection> best;
     uint64_t least = UINT64_MAX;
-    for (const size_t i : order) {
+    for (size_t i = 0; i < cost.types.size(); ++i) {
         const auto s = select_with_types(pattern, cost, i, budget, least);
-        if (s && (!best || s->loss < worth_coarser_types * best->loss)) {
+        if (s && (!best || s->loss < best->loss)) {
             best = s;
         }
     }

@@ -7,7 +7,6 @@
 #include <cstdint>
 #include <functional>
 #include <string>
-#include <utility>
 #include <vector>
 
 namespace duo {
@@ -19,7 +18,7 @@ constexpr int32_t every_key = 0x3fffffff;
 struct cache_cost {
     std::vector<int32_t> n_head_kv; // [n_layer], those that have a gate
 
-    // Types of rows to choose from, as ggml names them. Of those that lose the same the earlier ones are taken.
+    // Types of rows to choose from, as ggml names them. Where losses are equal the earlier ones are taken.
     struct row_types {
         std::string k, v;
         double      loss = 0; // what rows of them lose, in the unit of the pattern's losses
@@ -38,17 +37,13 @@ struct budget_selection {
     bool     measured = false; // the loss was; else gates have only ranked
 };
 
-// A type that leaves fewer than 9 of 10 of the answers right that f16, the first of them, gets right breaks the model, whatever it saves.
-bool breaks_model(const std::vector<cache_type_loss> & types, const cache_type_loss & type);
+// A type that leaves fewer than 9 of 10 of the answers right that f16 gets right breaks the model, whatever it saves.
+bool breaks_model(const cache_type_loss & f16, const cache_type_loss & type);
 
 // What all rows being of a type loses; null where that was not measured.
 const cache_type_loss * find_type(const std::vector<cache_type_loss> & types, const std::string & type);
 
-// Coarser types have to lose less than this share of what finer ones lose: a few hundred tokens of answers do not tell nearer losses apart, and rounding touches all that
-// a model does, where a window hides what is far from some heads.
-constexpr double worth_coarser_types = 0.9;
-
-// What loses least of what fits, but for types that are hardly better than finer ones. Each head takes one of the windows that losses were measured with, or sees everything. Of heads and windows the
+// What loses least of what fits. Each head takes one of the windows that losses were measured with, or sees everything. Of heads and windows the
 // choice is greedy by loss a byte on each head's convex hull, which is within one head's step of the least loss that fits. Throws gate_error where the
 // shape is not the model's, or nothing fits.
 budget_selection select_by_budget(const gate_pattern & pattern, const cache_cost & cost, uint64_t budget);

@@ -265,13 +265,13 @@ void read_losses(const json_text & doc, gate_pattern & pattern) {
     });
 }
 
-// n_keys: those that the object may have.
-cache_type_loss read_type_loss(const json_text & doc, const json & value, const std::string & name, const std::string & type, size_t n_keys) {
+// An object of these two keys and n_more others.
+cache_type_loss read_type_loss(const json_text & doc, const json & value, const std::string & name, const std::string & type, size_t n_more, const std::string & more) {
     const auto number = [&](const char * key, double most) {
-        const bool known = value.is_object() && value.size() == n_keys && value.contains(key) && value[key].is_number();
+        const bool known = value.is_object() && value.size() == 2 + n_more && value.contains(key) && value[key].is_number();
         const float x = known ? value[key].get<float>() : NAN;
         if (!(x >= 0 && x <= most)) {
-            doc.fail(value, name + " is " + doc.describe(value) + "; expected { \"loss\": a number of at least 0, \"correct\": a number from 0 to 1 }");
+            doc.fail(value, name + " is " + doc.describe(value) + "; expected { \"loss\": a number of at least 0, \"correct\": a number from 0 to 1" + more + " }");
         }
         return x;
     };
@@ -285,15 +285,19 @@ void read_finer(const json_text & doc, const json & value, const std::string & n
     }
     for (size_t i = 0; i < value.size(); ++i) {
         const std::string at = name + "[" + std::to_string(i) + "]";
-        cache_type_loss l = read_type_loss(doc, value[i], at, type, 4);
-        const json & finer = value[i].contains("type") ? value[i]["type"] : json(), & layers = value[i].contains("layers") ? value[i]["layers"] : json();
-        if (!finer.is_string() || !layers.is_array() || layers.empty()) {
-            doc.fail(value[i], at + " is " + doc.describe(value[i]) + "; expected the keys \"type\", the name of a cache type, and \"layers\", an array of the layers whose rows are of it");
+        const std::string keys = ", \"type\": the name of a cache type, \"layers\": an array of the layers whose rows are of it";
+        cache_type_loss l = read_type_loss(doc, value[i], at, type, 2, keys);
+        const bool named = value[i].contains("type") && value[i]["type"].is_string() && value[i].contains("layers");
+        const json & layers = named ? value[i]["layers"] : value[i];
+        if (!named || !layers.is_array() || layers.empty()) {
+            doc.fail(value[i], at + " is " + doc.describe(value[i]) + "; expected { \"loss\", \"correct\"" + keys + " }");
         }
-        l.finer = finer.get<std::string>();
+        l.finer = value[i]["type"].get<std::string>();
         for (size_t j = 0; j < layers.size(); ++j) {
-            const int32_t least = j == 0 ? 0 : l.finer_layers.back() + 1; // they rise
-            l.finer_layers.push_back(doc.integer(layers[j], at + ".layers[" + std::to_string(j) + "]", least, n_layer - 1));
+            l.finer_layers.push_back(doc.integer(layers[j], at + ".layers[" + std::to_string(j) + "]", 0, n_layer - 1));
+            if (j > 0 && l.finer_layers[j] <= l.finer_layers[j - 1]) {
+                doc.fail(layers[j], at + ".layers[" + std::to_string(j) + "] is " + doc.describe(layers[j]) + "; expected layers that rise, and " + std::to_string(l.finer_layers[j - 1]) + " is before it");
+            }
         }
         losses.push_back(std::move(l));
     }
@@ -306,11 +310,14 @@ std::vector<cache_type_loss> read_type_losses(const json_text & doc, const json 
     }
     std::vector<cache_type_loss> losses;
     for (const auto & [type, value] : types.items()) {
-        const bool mixed = n_layer > 0 && value.is_object() && value.contains("finer");
-        losses.push_back(read_type_loss(doc, value, name + "." + excerpt(type), type, 2 + mixed));
+        const bool mixed = n_layer > 0 && type != "f16" && value.is_object() && value.contains("finer"); // nothing is finer than what others are compared with
+        losses.push_back(read_type_loss(doc, value, name + "." + excerpt(type), type, mixed, ""));
         if (mixed) {
             read_finer(doc, value["finer"], name + "." + excerpt(type) + ".finer", type, n_layer, losses);
         }
+    }
+    if (losses.size() > max_loss_types) {
+        doc.fail(types, name + " has " + std::to_string(losses.size()) + " losses; expected at most " + std::to_string(max_loss_types));
     }
     // f16 is what the others are compared with, so it comes first; the others as their losses rise
     std::sort(losses.begin(), losses.end(), [](const cache_type_loss & a, const cache_type_loss & b) {

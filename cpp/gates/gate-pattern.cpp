@@ -122,6 +122,10 @@ static void check_cache_types(const std::vector<cache_type_loss> & types, const 
         fail(name + " has " + std::to_string(types.size()) + " types; expected at most " + std::to_string(max_loss_types) + ", the first of them f16");
     }
     for (const cache_type_loss & l : types) {
+        const auto plain = std::find_if(types.begin(), types.end(), [&](const cache_type_loss & p) { return p.type == l.type && p.finer_layers.empty(); });
+        if (l.finer.empty() != l.finer_layers.empty() || plain == types.end() || (l.type == "f16" && !l.finer.empty())) {
+            fail(name + "." + printable(l.type) + " has " + (l.finer.empty() ? "no" : "a") + " finer type for " + std::to_string(l.finer_layers.size()) + " layers; expected both or neither, beside a loss of all layers alike, and none for f16");
+        }
         const bool rising = std::adjacent_find(l.finer_layers.begin(), l.finer_layers.end(), std::greater_equal<>()) == l.finer_layers.end();
         if (!rising || (!l.finer_layers.empty() && (l.finer_layers.front() < 0 || l.finer_layers.back() >= n_layer))) {
             fail(name + "." + printable(l.type) + " has finer layers that don't rise from 0 to " + std::to_string(n_layer - 1));
@@ -203,11 +207,11 @@ void check_gate_pattern(const gate_pattern & pattern) {
     if (pattern.k_types.empty() != pattern.v_types.empty()) {
         fail("there are losses of cache types for K or for V alone; expected both, or none");
     }
-    check_cache_types(pattern.k_types, "cacheTypes.k", pattern.n_layer, fail);
-    check_cache_types(pattern.v_types, "cacheTypes.v", pattern.n_layer, fail);
     if (std::any_of(pattern.v_types.begin(), pattern.v_types.end(), [](const cache_type_loss & l) { return !l.finer_layers.empty(); })) {
         fail("cacheTypes.v has layers of a finer type; expected them in cacheTypes.k alone");
     }
+    check_cache_types(pattern.k_types, "cacheTypes.k", pattern.n_layer, fail);
+    check_cache_types(pattern.v_types, "cacheTypes.v", pattern.n_layer, fail);
 }
 
 } // namespace duo

@@ -96,14 +96,6 @@ static void check_params(const llama_duo_params & p) {
 // Sizes beyond this would overflow 32-bit cell arithmetic; no model has such a context.
 static constexpr int64_t max_window = 1 << 29;
 
-std::string duo_config::type_k_name() const {
-    std::string name = ggml_type_name(type_k), layers;
-    for (const uint32_t il : finer_layers) {
-        layers += (layers.empty() ? "" : ", ") + std::to_string(il);
-    }
-    return layers.empty() ? name : name + ", " + ggml_type_name(finer_k) + (finer_layers.size() == 1 ? " in layer " : " in layers ") + layers;
-}
-
 int64_t duo_config::n_cells(const duo_layer & layer, int32_t recent) const {
     return GGML_PAD(int64_t(layer.sink) + recent + layer.chunk + n_ubatch + rollback, int64_t(64));
 }
@@ -167,34 +159,35 @@ static void drop_rows_without_gates(duo::gate_pattern & pattern, const llama_hpa
 
 static_assert(duo::every_key == GGML_MIXED_ATTN_ALL);
 
-// Types of a cache's rows, as a configuration has them.
-struct row_types {
-    ggml_type             k, v;
-    ggml_type             finer_k = GGML_TYPE_COUNT;
-    std::vector<uint32_t> finer_layers = {};
-    double                loss = 0;
+// What the context is asked for.
+static duo_row_types given_types(const llama_context_params & params) {
+    const llama_duo_params & p = params.duo;
+    return { params.type_k, params.type_v, p.finer_k, { p.finer_layers, p.finer_layers + p.n_finer_layers } };
+}
 
-    void give(duo_config & config) const {
-        config.type_k       = k;
-        config.type_v       = v;
-        config.finer_k      = finer_k;
-        config.finer_layers = finer_layers;
-    }
+// What was measured of such rows; null: nothing was.
+static const duo::cache_type_loss * measured_k(const duo::gate_pattern & pattern, const duo_row_types & t) {
+    const auto & types = pattern.k_types;
+    const auto it = std::find_if(types.begin(), types.end(), [&](const duo::cache_type_loss & l) {
+        return l.type == ggml_type_name(t.type_k) && l.finer_layers == t.finer_layers && (l.finer_layers.empty() || l.finer == ggml_type_name(t.finer_k));
+    });
+    return it == types.end() ? nullptr : &*it;
+}
+
+// Types that a budget may choose, and what they lose.
+struct row_types_loss : duo_row_types {
+    double loss = 0;
 };
 
-// What the context is asked for.
-static row_types given_types(const duo::gate_pattern & pattern, const llama_context_params & params) {
-    const auto loss = [](const std::vector<duo::cache_type_loss> & types, ggml_type type) {
-        const duo::cache_type_loss * l = duo::find_type(types, ggml_type_name(type));
-        return l ? double(l->loss) : 0.0;
-    };
-    const llama_duo_params & p = params.duo;
-    return { params.type_k, params.type_v, p.finer_k, { p.finer_layers, p.finer_layers + p.n_finer_layers }, loss(pattern.k_types, params.type_k) + loss(pattern.v_types, params.type_v) };
+static row_types_loss given_types_loss(const duo::gate_pattern & pattern, const llama_context_params & params) {
+    const duo_row_types t = given_types(params);
+    const duo::cache_type_loss * k = measured_k(pattern, t), * v = duo::find_type(pattern.v_types, ggml_type_name(t.type_v));
+    return { t, (k ? double(k->loss) : 0.0) + (v ? double(v->loss) : 0.0) };
 }
 
 // The types that a budget chooses from: those that were measured and don't break the model, unless other than f16 is asked for.
-static std::vector<row_types> types_to_choose_from(const duo::gate_pattern & pattern, const llama_model & model, const llama_context_params & params) {
-    std::vector<row_types> types = { given_types(pattern, params) };
+static std::vector<row_types_loss> types_to_choose_from(const duo::gate_pattern & pattern, const llama_model & model, const llama_context_params & params) {
+    std::vector<row_types_loss> types = { given_types_loss(pattern, params) };
     if (params.type_k != GGML_TYPE_F16 || params.type_v != GGML_TYPE_F16) {
         return types;
     }
@@ -206,10 +199,10 @@ static std::vector<row_types> types_to_choose_from(const duo::gate_pattern & pat
     };
     for (const duo::cache_type_loss & k : pattern.k_types) {
         for (const duo::cache_type_loss & v : pattern.v_types) {
-            row_types t = { duo_type_named(k.type), duo_type_named(v.type), k.finer_layers.empty() ? GGML_TYPE_COUNT : duo_type_named(k.finer),
-                            { k.finer_layers.begin(), k.finer_layers.end() }, double(k.loss) + double(v.loss) };
-            const bool is_given = t.k == GGML_TYPE_F16 && t.v == GGML_TYPE_F16 && t.finer_layers.empty();
-            if (!is_given && !duo::breaks_model(pattern.k_types, k) && !duo::breaks_model(pattern.v_types, v) && fit(t.k, t.v) && (t.finer_layers.empty() || fit(t.finer_k, t.v))) {
+            const bool mixed = !k.finer_layers.empty();
+            row_types_loss t = { { duo_type_named(k.type), duo_type_named(v.type), mixed ? duo_type_named(k.finer) : GGML_TYPE_F16, k.finer_layers }, double(k.loss) + double(v.loss) };
+            const bool is_given = t.type_k == GGML_TYPE_F16 && t.type_v == GGML_TYPE_F16 && !mixed;
+            if (!is_given && !duo::breaks_model(pattern.k_types[0], k) && !duo::breaks_model(pattern.v_types[0], v) && fit(t.type_k, t.type_v) && (!mixed || fit(t.finer_k, t.type_v))) {
                 types.push_back(std::move(t));
             }
         }
@@ -222,13 +215,12 @@ static std::vector<row_types> types_to_choose_from(const duo::gate_pattern & pat
 static void choose_for_budget(duo_config & config, const duo::gate_pattern & pattern, const llama_model & model, const llama_context_params & params, uint32_t n_ctx_seq, uint32_t n_seq) {
     const auto & hparams = model.hparams;
     const bool own_windows = params.duo.recent < 0 && !pattern.windows.empty(), by_loss = params.duo.recent < 0 && !pattern.loss_windows.empty();
-    const auto types = by_loss ? types_to_choose_from(pattern, model, params) : std::vector { given_types(pattern, params) };
-    const auto bytes_of = [&](uint32_t il, const row_types & t, int32_t window) {
-        const bool    finer = std::binary_search(t.finer_layers.begin(), t.finer_layers.end(), il);
+    const auto types = by_loss ? types_to_choose_from(pattern, model, params) : std::vector { given_types_loss(pattern, params) };
+    const auto bytes_of = [&](uint32_t il, const duo_row_types & t, int32_t window) {
         const int64_t cells = window == GGML_MIXED_ATTN_ALL ? n_ctx_seq : std::min<int64_t>(config.n_cells(config.layers[il], window), n_ctx_seq);
-        return uint64_t(cells) * n_seq * (ggml_row_size(finer ? t.finer_k : t.k, hparams.n_embd_head_k(il)) + ggml_row_size(t.v, hparams.n_embd_head_v(il)));
+        return uint64_t(cells) * n_seq * (ggml_row_size(t.type_k_of(il), hparams.n_embd_head_k(il)) + ggml_row_size(t.type_v, hparams.n_embd_head_v(il)));
     };
-    const auto bytes_without_gates = [&](const row_types & t) {
+    const auto bytes_without_gates = [&](const duo_row_types & t) {
         uint64_t bytes = 0;
         for (uint32_t il = 0; il < config.layers.size(); ++il) {
             const duo_layer & l = config.layers[il];
@@ -241,15 +233,15 @@ static void choose_for_budget(duo_config & config, const duo::gate_pattern & pat
 
     duo::cache_cost cost;
     cost.n_head_kv = config.heads.n_head_kv;
-    for (const row_types & t : types) {
-        cost.types.push_back({ ggml_type_name(t.k), ggml_type_name(t.v), t.loss });
+    for (const row_types_loss & t : types) {
+        cost.types.push_back({ ggml_type_name(t.type_k), ggml_type_name(t.type_v), t.loss });
     }
     cost.head_bytes  = [&](size_t i, int32_t il, int32_t window) { return bytes_of(uint32_t(il), types[i], window); };
     cost.other_bytes = [&](size_t i) { return bytes_without_gates(types[i]); };
 
     double budget = params.duo.budget;
     if (budget <= 1) {
-        const row_types f16 = { GGML_TYPE_F16, GGML_TYPE_F16 };
+        const duo_row_types f16;
         uint64_t full = bytes_without_gates(f16);
         for (uint32_t il = 0; il < config.layers.size(); ++il) {
             full += uint64_t(config.heads.n_head_kv[il]) * bytes_of(il, f16, GGML_MIXED_ATTN_ALL);
@@ -259,7 +251,7 @@ static void choose_for_budget(duo_config & config, const duo::gate_pattern & pat
     const auto window = [&](int32_t il, int32_t ih) { return own_windows ? pattern.window(il, ih) : config.recent; };
     const uint64_t bytes = uint64_t(std::min(budget, 0x1p63));
     const duo::budget_selection s = by_loss ? duo::select_by_budget(pattern, cost, bytes) : duo::select_by_rank(pattern, cost, window, bytes);
-    types[s.i_types].give(config);
+    static_cast<duo_row_types &>(config) = types[s.i_types];
     config.expected_loss = s.measured ? s.loss : -1;
     for (size_t il = 0; il < s.windows.size(); ++il) {
         for (size_t h = 0; h < s.windows[il].size(); ++h) {
@@ -278,17 +270,14 @@ static void choose_for_budget(duo_config & config, const duo::gate_pattern & pat
 
 // A type that measurements of this model found to break it is used where it is asked for, and said.
 static void warn_of_types(const duo::gate_pattern & pattern, const duo_config & config) {
-    const auto warn = [&](const char * what, const std::vector<duo::cache_type_loss> & types, ggml_type type) {
-        const duo::cache_type_loss * l = duo::find_type(types, ggml_type_name(type));
-        if (l && duo::breaks_model(types, *l)) {
+    const auto warn = [&](const char * what, const std::vector<duo::cache_type_loss> & types, ggml_type type, const duo::cache_type_loss * l) {
+        if (l && duo::breaks_model(types[0], *l)) {
             LLAMA_LOG_WARN("%s: %s rows of type %s break this model: when it was calibrated they left so few answers right that no budget would choose them; q8_0 or f16 is safer\n",
                     "duo_init_cparams", what, ggml_type_name(type));
         }
     };
-    if (config.finer_layers.empty()) { // else a few layers have what they need
-        warn("K", pattern.k_types, config.type_k);
-    }
-    warn("V", pattern.v_types, config.type_v);
+    warn("K", pattern.k_types, config.type_k, measured_k(pattern, config));
+    warn("V", pattern.v_types, config.type_v, duo::find_type(pattern.v_types, ggml_type_name(config.type_v)));
 }
 
 // The most that a streaming head sees, where heads differ.
@@ -334,7 +323,10 @@ void duo_init_cparams(llama_cparams & cparams, const llama_model & model, const 
     auto config = std::make_shared<duo_config>();
     config->by_budget = by_budget;
     config->heads    = by_budget ? duo::select_all(n_gated, false) : select_heads(p, p.gates ? &pattern : nullptr, n_gated);
-    given_types(pattern, params).give(*config);
+    static_cast<duo_row_types &>(*config) = given_types(params);
+    if (!config->finer_layers.empty() && config->finer_layers.back() >= int32_t(hparams.n_layer())) {
+        throw std::runtime_error(format("a layer of finer K rows is %d; expected one below the model's %u layers", config->finer_layers.back(), hparams.n_layer()));
+    }
     if (p.gates) {
         config->pattern    = pattern.source;
         config->provenance = pattern.provenance;

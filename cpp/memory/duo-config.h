@@ -1,13 +1,13 @@
 // Mixed heads of one context, resolved: which heads stream and how far they see.
 #pragma once
 
+#include "duo-row-types.h"
 #include "duo-support.h"
 
 #include "head-selection.h"
 
 #include "ggml.h"
 
-#include <algorithm>
 #include <cstdint>
 #include <string>
 #include <vector>
@@ -27,7 +27,8 @@ struct duo_layer {
     uint32_t stored_by = 0;      // the layer whose rows it attends to: itself, or an earlier one
 };
 
-struct duo_config {
+// Types of rows are what the context was asked for, or what a budget has chosen.
+struct duo_config : duo_row_types {
     std::vector<duo_layer> layers; // [n_layer]
 
     // Which heads of the layers that see the whole context stream; a layer with a window of the model's own, or without attention, has no heads here.
@@ -36,17 +37,6 @@ struct duo_config {
     // Where the gates come from, and what is said of them: a file or a metadata key, and the text of a JSON object. "": none.
     std::string pattern;
     std::string provenance;
-
-    // Of the cache's rows: what the context was asked for, or what a budget has chosen. K rows of some layers may be of a finer type.
-    ggml_type             type_k;
-    ggml_type             type_v;
-    ggml_type             finer_k = GGML_TYPE_COUNT;
-    std::vector<uint32_t> finer_layers; // rising
-
-    ggml_type type_k_of(uint32_t il) const { return std::binary_search(finer_layers.begin(), finer_layers.end(), il) ? finer_k : type_k; }
-
-    // In words: "q4_0", or "q4_0, q8_0 in layers 0, 1".
-    std::string type_k_name() const;
 
     bool by_budget = false; // that chose types, heads and windows
 

@@ -16,16 +16,13 @@
 #include <stdexcept>
 
 duo_kv_size duo_kv_sizes(
-        const llama_model & model, const duo_config * config, uint32_t n_ctx_seq, uint32_t n_seq, ggml_type type_k, ggml_type type_v) {
+        const llama_model & model, const duo_config * config, uint32_t n_ctx_seq, uint32_t n_seq, const duo_row_types & types) {
     const auto & hparams = model.hparams;
     duo_kv_size size;
     size.n_ctx_seq = n_ctx_seq;
     size.n_seq     = n_seq;
-    size.type_k    = type_k;
-    size.type_v    = type_v;
+    static_cast<duo_row_types &>(size) = types;
     if (config) {
-        size.finer_k       = config->finer_k;
-        size.finer_layers  = config->finer_layers;
         size.expected_loss = config->expected_loss;
         size.sink   = config->sink;
         size.recent = config->recent;
@@ -36,7 +33,7 @@ duo_kv_size duo_kv_sizes(
         if (!hparams.has_kv(il) || !duo_attends(model, il)) {
             continue;
         }
-        const uint64_t row = (ggml_row_size(config ? config->type_k_of(il) : type_k, hparams.n_embd_head_k(il)) + ggml_row_size(type_v, hparams.n_embd_head_v(il))) * n_seq;
+        const uint64_t row = (ggml_row_size(types.type_k_of(il), hparams.n_embd_head_k(il)) + ggml_row_size(types.type_v, hparams.n_embd_head_v(il))) * n_seq;
         // what a budget is a share of
         const uint64_t full_row = !config || !config->by_budget ? row : (ggml_row_size(GGML_TYPE_F16, hparams.n_embd_head_k(il)) + ggml_row_size(GGML_TYPE_F16, hparams.n_embd_head_v(il))) * n_seq;
         for (uint32_t h = 0; h < (layout ? layout->layers[il].heads.size() : hparams.n_head_kv(il)); ++h) {
@@ -84,7 +81,8 @@ duo_kv_size duo_kv_size_for(const llama_model * model, const llama_context_param
     const uint32_t n_ctx_seq = GGML_PAD(n_ctx / n_seq, 256);
 
     const auto & duo = cparams.duo;
-    duo_kv_size size = duo_kv_sizes(*model, duo.get(), n_ctx_seq, n_seq, duo ? duo->type_k : params.type_k, duo ? duo->type_v : params.type_v);
+    const duo_row_types types = duo ? static_cast<const duo_row_types &>(*duo) : duo_row_types { params.type_k, params.type_v };
+    duo_kv_size size = duo_kv_sizes(*model, duo.get(), n_ctx_seq, n_seq, types);
     for (uint32_t il = 0; il < model->hparams.n_layer(); ++il) { // as llama_memory_recurrent keeps them, a copy for each position that can be gone back
         const uint64_t state = duo_recurs(*model, il) ? uint64_t(model->hparams.n_embd_r()) + model->hparams.n_embd_s() : 0;
         size.recurrent_bytes += state * sizeof(float) * cparams.n_seq_max * (1 + cparams.n_rs_seq);

@@ -1,18 +1,18 @@
 // What mixed heads cost, answered without allocating anything.
 #pragma once
 
+#include "duo-row-types.h"
 #include "duo-support.h"
 
 #include "llama.h"
 
 #include <cstdint>
 #include <string>
-#include <vector>
 
 struct duo_config;
 
 // Bytes of the K and V rows, all layers and sequences together, and of what a context keeps beside them.
-struct duo_kv_size {
+struct duo_kv_size : duo_row_types {
     uint64_t retrieval_bytes   = 0;  // rows of heads that keep the whole cache
     uint64_t streaming_bytes   = 0;  // rows of heads that keep sinks and a ring
     uint64_t windowed_bytes    = 0;  // rows of layers with the model's own sliding windows
@@ -26,10 +26,6 @@ struct duo_kv_size {
     uint32_t n_cells_streaming = 0;  // cells of a streaming head, one sequence: sinks + ring (0 where there is none); the most, where heads differ
     uint32_t n_cells_windowed  = 0;  // cells of a head of a sliding window
     uint32_t n_seq             = 0;  // sequences
-    ggml_type type_k           = GGML_TYPE_F16;
-    ggml_type type_v           = GGML_TYPE_F16;
-    ggml_type finer_k          = GGML_TYPE_COUNT; // of K rows in these layers; none: type_k is all layers'
-    std::vector<uint32_t> finer_layers;
     double   expected_loss     = -1; // of a budget's choice, in the unit of the pattern's losses; negative: not known
     int32_t  sink              = 0;  // what a streaming head sees; the most, where heads differ
     int32_t  recent            = 0;
@@ -38,7 +34,7 @@ struct duo_kv_size {
 
 // Adds up the rows that a context of n_seq sequences of n_ctx_seq cells keeps, without recurrent states. config: null for stock.
 duo_kv_size duo_kv_sizes(
-        const llama_model & model, const duo_config * config, uint32_t n_ctx_seq, uint32_t n_seq, ggml_type type_k, ggml_type type_v);
+        const llama_model & model, const duo_config * config, uint32_t n_ctx_seq, uint32_t n_seq, const duo_row_types & types);
 
 // The sizes a context with these parameters would have. params.duo.enabled = false gives those of stock's standard
 // cache, which knows no windows. Throws std::runtime_error with what

@@ -90,12 +90,12 @@ llama_kv_cache_duo::llama_kv_cache_duo(const llama_model & model, const llama_cp
         by_primitives[il] = placement.primitives;
         const bool on_host = ggml_backend_dev_type(placement.dev) == GGML_BACKEND_DEVICE_TYPE_CPU;
 
-        const ggml_type type_k = config.type_k_of(il);
+        const ggml_type layer_type_k = config.type_k_of(il);
         ggml_context * ctx = ctx_for(on_host ? ggml_backend_cpu_buffer_type() : ggml_backend_dev_buffer_type(placement.dev));
-        l.k     = ggml_new_tensor_2d(ctx, type_k, hparams.n_embd_head_k(il), rows.n_rows * streams.size());
+        l.k     = ggml_new_tensor_2d(ctx, layer_type_k, hparams.n_embd_head_k(il), rows.n_rows * streams.size());
         l.v     = ggml_new_tensor_2d(ctx, type_v, hparams.n_embd_head_v(il), rows.n_rows * streams.size());
         l.heads = placement.primitives ? nullptr : ggml_new_tensor_2d(ctx, GGML_TYPE_I32, 4, int64_t(rows.heads.size()));
-        l.rotation_k = rotation_size(type_k, hparams.n_embd_head_k(il), true);
+        l.rotation_k = rotation_size(layer_type_k, hparams.n_embd_head_k(il), true);
         l.rotation_v = rotation_size(type_v, hparams.n_embd_head_v(il), false);
         if (placement.primitives) {
             l.rot_k = rotation_for(ctx, l.rotation_k);

@@ -96,7 +96,7 @@ public:
 
     // --- for the report ---
 
-    duo_kv_size size() const { return duo_kv_sizes(model, &config, n_ctx_seq, streams.size(), type_k, type_v); }
+    duo_kv_size size() const { return duo_kv_sizes(model, &config, n_ctx_seq, streams.size(), config); }
 
     duo_cells cells_held() const;
 

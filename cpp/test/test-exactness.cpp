@@ -326,7 +326,7 @@ void test_finer_layers() {
     CHECK_EQ(llama_state_seq_set_data(make_context(model, some).get(), state.data(), state.size(), 0), state.size());
     CHECK_EQ(llama_state_seq_set_data(make_context(model, finer_params(GGML_TYPE_Q4_0, GGML_TYPE_Q8_0, { 0 })).get(), state.data(), state.size(), 0), size_t(0));
 
-    for (const std::vector<int32_t> & wrong : { std::vector<int32_t> { -1 }, { 1, 1 }, { 1, 0 } }) {
+    for (const std::vector<int32_t> & wrong : { std::vector<int32_t> { -1 }, { 1, 1 }, { 1, 0 }, { 0, int32_t(p.n_layer) } }) {
         CHECK_THROWS(duo_kv_size_for(model.get(), finer_params(GGML_TYPE_Q4_0, GGML_TYPE_Q8_0, wrong)), std::runtime_error, "a layer of finer K rows is");
     }
 }

@@ -323,6 +323,15 @@ static void test_windows() {
     gate_pattern wrong = mixed;
     wrong.v_types.push_back(wrong.k_types[1]);
     CHECK_THROWS(check_gate_pattern(wrong), gate_error, "cacheTypes.v has layers of a finer type");
+    const auto refused = [&](const std::function<void(gate_pattern &)> & change) {
+        wrong = mixed;
+        change(wrong);
+        CHECK_THROWS(check_gate_pattern(wrong), gate_error, "expected both or neither, beside a loss of all layers alike, and none for f16");
+    };
+    refused([](gate_pattern & p) { p.k_types[1].finer.clear(); });
+    refused([](gate_pattern & p) { p.k_types[3].finer = "q8_0"; });
+    refused([](gate_pattern & p) { p.k_types.pop_back(); });
+    refused([](gate_pattern & p) { p.k_types[1].type = "f16"; });
     wrong = mixed;
     wrong.k_types[1].finer_layers = { 0, 2 };
     CHECK_THROWS(check_gate_pattern(wrong), gate_error, "finer layers that don't rise from 0 to 1");
@@ -330,10 +339,11 @@ static void test_windows() {
     const struct { std::string text, where, what; } cases[] = {
         { finer("[]"),                           "",                    "cacheTypes.k.q4_0.finer is an array; expected an array of 1 to 64 objects" },
         { finer("{}"),                           "",                    "cacheTypes.k.q4_0.finer is an object; expected an array" },
-        { finer(R"([{"type":"q8_0","loss":0,"correct":1}])"), "",       "cacheTypes.k.q4_0.finer[0] is an object; expected" },
-        { finer(R"([{"type":8,"layers":[0],"loss":0,"correct":1}])"), "", "expected the keys \"type\", the name of a cache type, and \"layers\"" },
+        { finer(R"([{"type":"q8_0","loss":0,"correct":1}])"), "",       "correct\": a number from 0 to 1, \"type\": the name of a cache type, \"layers\": an array" },
+        { finer(R"([{"type":8,"layers":[0],"loss":0,"correct":1}])"), "", "cacheTypes.k.q4_0.finer[0] is an object; expected { \"loss\", \"correct\", \"type\": the name of a cache type, \"layers\"" },
         { finer(R"([{"type":"q8_0","layers":[2],"loss":0,"correct":1}])"), "", "cacheTypes.k.q4_0.finer[0].layers[0] is 2; expected a whole number from 0 to 1" },
-        { finer(R"([{"type":"q8_0","layers":[1,0],"loss":0,"correct":1}])"), "", "cacheTypes.k.q4_0.finer[0].layers[1] is 0; expected a whole number from 2 to 1" },
+        { finer(R"([{"type":"q8_0","layers":[1,0],"loss":0,"correct":1}])"), "", "cacheTypes.k.q4_0.finer[0].layers[1] is 0; expected layers that rise, and 1 is before it" },
+        { with(R"("cacheTypes":{"k":{"f16":{"loss":0,"correct":1,"finer":[]}},"v":{"f16":{"loss":0,"correct":1}}})"), "", "cacheTypes.k.f16 is an object; expected { \"loss\"" },
         { k_types("{\"loss\":9,\"correct\":0,\"coarser\":[]}"), "",    "cacheTypes.k.q4_0 is an object; expected { \"loss\"" },
         { with("\"windos\":[]"),                 "line 2, column 1: ",  "unknown key \"windos\"; expected llamaDuoPattern, layers, kvHeads, sink, recent, gates or provenance, windows, sinks, losses or cacheTypes" },
         { with("\"windows\":[[1,2]]"),           "line 2, column 11: ", "windows is an array of 1; expected an array of 2 rows, because \"layers\" is 2" },

@@ -2,6 +2,7 @@ import { basename } from 'node:path';
 
 import type { TopLevelSpec } from 'vega-lite';
 
+import { rowTypes } from '../core/cache-types.ts';
 import { preparePictures, writePictures } from '../eval/pictures.ts';
 import { GatesError, readGates, type CacheType, type DuoOptions, type FinerLayers, type Model, type PlanOptions } from '../index.ts';
 import type { Command } from './command.ts';
@@ -195,12 +196,6 @@ function gatesInWords({ gatedHeads, kvHeadsTotal, gatedLayers, layers }: Report[
   return gatedHeads === kvHeadsTotal ? `all${where}` : `${formatCount(gatedHeads)}${where}`;
 }
 
-/** As in q8_0, q8_0/q4_0, or q4_0+q8_0/q4_0, where K rows of some layers are of a finer type. */
-function rowTypes({ typeK, typeV, finerK }: TradeOff): string {
-  const k = finerK ? `${typeK}+${finerK.type}` : typeK;
-  return k === typeV ? k : `${k}/${typeV}`;
-}
-
 function finerInWords(typeK: CacheType, { type, layers }: FinerLayers): string {
   return `  ${typeK}+${type}: K rows of layer${layers.length === 1 ? '' : 's'} ${layers.join(', ')} are ${type}, the others' ${typeK}`;
 }
@@ -249,7 +244,7 @@ function render(report: Report): string {
       row.choice,
       formatBytes(row.bytes),
       `${(100 * row.share).toFixed(0)}%`,
-      rowTypes(row),
+      rowTypes(row.typeK, row.typeV, row.finerK?.type ?? null),
       `${row.retrievalHeads} + ${row.streamingHeads}`,
       lossInWords(row),
     ]);

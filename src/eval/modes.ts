@@ -1,4 +1,4 @@
-import type { CacheType } from '../core/cache-types.ts';
+import { rowTypes, type CacheType } from '../core/cache-types.ts';
 import { OptionError } from '../errors.ts';
 import type { GatePatternJson } from '../core/duo.ts';
 import type { DuoOptions } from '../core/option-types.ts';
@@ -88,10 +88,7 @@ export function variants(options: VariantOptions): Variant[] {
 
 /** What a label says beside a mode and its share: how the variant differs from others of its kind. */
 function differences(chunk: number | null, { typeK, typeV }: Types, { chunks, types }: VariantOptions): string[] {
-  return [
-    ...(chunk !== null && chunks.length > 1 ? [`chunk ${chunk}`] : []),
-    ...(types.length > 1 ? [typeK === typeV ? typeK : `${typeK}/${typeV}`] : []),
-  ];
+  return [...(chunk !== null && chunks.length > 1 ? [`chunk ${chunk}`] : []), ...(types.length > 1 ? [rowTypes(typeK, typeV, null)] : [])];
 }
 
 /** f16 lets the budget choose types, too, where the gates have losses and no window is asked for. */

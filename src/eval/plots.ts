@@ -1,6 +1,7 @@
 import type { TopLevelSpec } from 'vega-lite';
 
 import type { GatePatternJson } from '../core/duo.ts';
+import { rowTypes } from '../core/cache-types.ts';
 import { config, writePictures } from './pictures.ts';
 import type { Row } from './rows.ts';
 
@@ -82,11 +83,11 @@ function accuracyByBytes(rows: readonly Row[]): TopLevelSpec {
     const point = points.get(key) ?? { row, sum: 0, count: 0 };
     points.set(key, { row, sum: point.sum + row.accuracy, count: point.count + 1 });
   }
-  const series = ({ mode, chunk, typeK, typeV }: Row): string =>
+  const series = ({ mode, chunk, typeK, typeV, finerK }: Row): string =>
     [
       mode,
       ...(chunk !== null && chunk > 1 ? [`chunk ${chunk}`] : []),
-      ...(typeK === 'f16' && typeV === 'f16' ? [] : [`${typeK}/${typeV}`]),
+      ...(typeK === 'f16' && typeV === 'f16' ? [] : [rowTypes(typeK, typeV, finerK)]),
     ].join(' ');
   const values = [...points.values()].map(({ row, sum, count }) => ({
     panel: `${row.task}, ${row.length.toLocaleString('en')} tokens`,

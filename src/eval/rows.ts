@@ -34,6 +34,8 @@ export type Row = {
   chunk: number | null;
   typeK: CacheType;
   typeV: CacheType;
+  /** Of K rows in the layers to which a budget gives a finer type than `typeK`; null: none. */
+  finerK: CacheType | null;
   seed: number;
   /** What tells the variant from the others of the run. */
   variant: string;
@@ -81,6 +83,7 @@ function rowOf(results: readonly Result[], variant: Variant, batch: Batch, depth
     chunk,
     typeK: first.kv.typeK,
     typeV: first.kv.typeV,
+    finerK: first.kv.finerK?.type ?? null,
     seed,
     variant: label,
   };

@@ -271,6 +271,28 @@ describe('inspect', () => {
     expect(shown).toMatchObject({ bytes: mine, typeK: 'q8_0', retrievalHeads: heads.retrieval, expectedLoss: null });
   });
 
+  test('names the layers whose K rows are of a finer type', () => {
+    const pattern = JSON.parse(readFileSync(needle.replace(/\.gguf$/, '.duo.json'), 'utf8')) as GatePatternJson;
+    const right = { loss: 0.001, correct: 1 };
+    const file = join(folder, 'finer.json');
+    writeFileSync(
+      file,
+      JSON.stringify({
+        ...pattern,
+        llamaDuoPattern: 2,
+        losses: { windows: [256], heads: pattern.gates.map((row) => row.map(() => [1])) },
+        cacheTypes: {
+          k: { f16: { loss: 0, correct: 1 }, q4_0: { loss: 4, correct: 0, finer: [{ type: 'f16', layers: [1], ...right }] } },
+          v: { f16: { loss: 0, correct: 1 }, q4_0: right },
+        },
+      }),
+    );
+    const { status, stdout } = cli('inspect', '-m', needle, '-c', '8192', '--duo-gates', file);
+    expect(status).toBe(0);
+    expect(stdout).toMatch(/--duo-budget 0.35 .* q4_0\+f16\/q4_0 +24 \+ 0/);
+    expect(stdout).toContain("q4_0+f16: K rows of layer 1 are f16, the others' q4_0\n");
+  });
+
   test('says where a budget is too small for a larger context', () => {
     const { contexts } = inspect(4096, '--duo-budget', '13MiB', '--duo-recent', '6000');
     expect(contexts.map(({ mixedBytes }) => mixedBytes === null)).toEqual([false, true, true, true, true]);

@@ -322,6 +322,7 @@ specialised_prefill_kernel(const __grid_constant__ AttentionParams p, const __gr
                         ptx::mbarrier_wait(ptx::shared_address(&control.raw[side][warp]), n & 1);
                         if constexpr (Config::BY_BLOCKS) {
                             convert_blocks(rows, to, begin, end, [&]() { // the next come while the last are converted
+                                ptx::fence_async(); // their copy writes past the ordinary path what has been read here
                                 __syncwarp();
                                 if (tile + 1 < n_tiles) {
                                     fetch_raw(side);

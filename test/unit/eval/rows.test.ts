@@ -42,6 +42,7 @@ test('a row is the mean of a cell’s prompts, with the bytes and the speed of i
     chunk: 1,
     typeK: 'f16',
     typeV: 'f16',
+    finerK: null,
     seed: 7,
     variant: 'duo 50%',
   });
