@@ -236,7 +236,8 @@ size_t calibration::tokens_of(calibration_method method) const {
         case calibration_method::windows: {
             const size_t n_smaller = params.windows.size() - 1; // each measured for every head, and for those of the first rounds together
             return tokens_of_losses(losses_of_rounds() + n_rounds + 1 + n_smaller * (heads.size() + 1 + n_rounds / 2), n_rounds + (n_smaller > 0) + n_smaller * n_rounds / 2) +
-                   (2 + n_finer_layers()) * params.types.size() * (result.n_context + n_tail) + (params.types.empty() ? 0 : result.n_context + n_tail);
+                   2 * params.types.size() * (result.n_context + n_tail) +
+                   (params.types.empty() ? 0 : (1 + n_finer_layers()) * (result.n_context + n_tail)); // one type breaks the model, or none does
         }
         case calibration_method::combined: return tokens_of(calibration_method::typical) + tokens_of(calibration_method::mass);
         case calibration_method::typical:

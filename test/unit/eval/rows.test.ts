@@ -2,6 +2,7 @@ import { stripVTControlCharacters } from 'node:util';
 
 import { expect, test } from 'vitest';
 
+import { rowTypes } from '../../../src/core/cache-types.ts';
 import { rate, rowsOf } from '../../../src/eval/rows.ts';
 import { evalTables } from '../../../src/cli/eval-table.ts';
 import { batch, duo, full, kv, outcome, result } from './results.ts';
@@ -47,6 +48,15 @@ test('a row is the mean of a cell’s prompts, with the bytes and the speed of i
     variant: 'duo 50%',
   });
   expect(rows[0]).toMatchObject({ sink: null, recent: null, chunk: null, sparsity: null });
+});
+
+test('a row names the finer type of some layers', () => {
+  const finerK = { type: 'q8_0' as const, layers: [0, 3] };
+  const [row] = rowsOf([result({ kv: { ...kv, typeK: 'q4_0', finerK } })], [batch()], [duo], 7);
+  expect(row).toMatchObject({ typeK: 'q4_0', finerK: 'q8_0' });
+  expect(rowTypes('q4_0', 'q4_0', 'q8_0')).toBe('q4_0+q8_0/q4_0');
+  expect(rowTypes('q8_0', 'q8_0', null)).toBe('q8_0');
+  expect(rowTypes('q8_0', 'q4_0', null)).toBe('q8_0/q4_0');
 });
 
 test('perplexity is the exponential of the mean over tokens, part by part', () => {
