@@ -20,6 +20,7 @@
 #include <fstream>
 #include <iterator>
 #include <map>
+#include <numeric>
 #include <set>
 #include <stdexcept>
 #include <string>
@@ -116,6 +117,15 @@ void test_against_stock(const architecture & a, llama_model * model, uint64_t se
         if (type == GGML_TYPE_F32) {
             r.full = worst_relative(full,  want, n_vocab);
             r.wide = worst_relative(whole, want, n_vocab);
+            // K rows that every layer has in a finer type are all of that type, whichever layers store rows, share them or have none
+            llama_context_params finer = duo(type, 0.0f);
+            std::vector<int32_t> layers(model->hparams.n_layer());
+            std::iota(layers.begin(), layers.end(), 0);
+            finer.type_k             = GGML_TYPE_F16;
+            finer.duo.finer_k        = type;
+            finer.duo.finer_layers   = layers.data();
+            finer.duo.n_finer_layers = layers.size();
+            CHECK(logits_of(model, finer, tokens) == full);
             own    = a.gelu ? worst_relative(logits_of(model, stock(type), tokens, 1), want, n_vocab) : 0.0;
             exact  = want;
         } else {

@@ -311,11 +311,11 @@ void test_states() {
     // one of the version before is refused by its name
     std::vector<uint8_t> state(llama_state_seq_get_size(ctx.get(), 0));
     CHECK_EQ(llama_state_seq_get_data(ctx.get(), state.data(), state.size(), 0), state.size());
-    CHECK_EQ(state[12], 5);
-    state[12] = 4;
+    CHECK_EQ(state[12], 6);
+    state[12] = 5;
     log_text.clear();
     CHECK_EQ(llama_state_seq_set_data(ctx.get(), state.data(), state.size(), 1), 0u);
-    CHECK(log_text.find("version 4 of its format; expected 5") != std::string::npos);
+    CHECK(log_text.find("version 5 of its format; expected 6") != std::string::npos);
 }
 
 // An aborted batch of an image: what is left of it is exact. llama.cpp asks for the whole image to go, which may be more than can be taken back.
