@@ -24,6 +24,7 @@ export type TaskTexts = {
   often: number;
   rarely: number;
   alpha: number;
+  functionsPerNumber: number;
   item: string;
   separator: string;
   end: string;
