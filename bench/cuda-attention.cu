@@ -533,8 +533,8 @@ static int check(bool quick, const char * filter) {
     add([&](Case & c) { c.head_size = 512, c.sequences = { { 3000, 1 } }, c.q_scale = 1e-37f; });
     // Every pair of types that are not both of one fast kernel of their own.
     for (const CacheType k : { CacheType::f16, CacheType::q4_0, CacheType::q4_1, CacheType::q5_0, CacheType::q5_1, CacheType::q8_0, CacheType::iq4_nl }) {
-        for (const CacheType v : { CacheType::q4_0, CacheType::q4_1, CacheType::q5_0, CacheType::q5_1, CacheType::q8_0, CacheType::iq4_nl }) {
-            if (k == v && (k == CacheType::q4_0 || k == CacheType::q8_0)) {
+        for (const CacheType v : { CacheType::f16, CacheType::q4_0, CacheType::q4_1, CacheType::q5_0, CacheType::q5_1, CacheType::q8_0, CacheType::iq4_nl }) {
+            if (k == v && (k == CacheType::f16 || k == CacheType::q4_0 || k == CacheType::q8_0)) {
                 continue;
             }
             for (const int d : { 64, 128, 192, 256, 512 }) {
@@ -546,7 +546,7 @@ static int check(bool quick, const char * filter) {
                 };
                 pair([&](Case & c) { c.sequences = { { 2500, 1 } }; });
                 pair([&](Case & c) { c.sequences = { { 900, 3 }, { 10, 1 }, { 2000, 7 } }; });
-                if (k == v || k == CacheType::f16 || k == CacheType::q8_0) {
+                if (k == v || k == CacheType::f16 || v == CacheType::f16 || k == CacheType::q8_0) {
                     pair([&](Case & c) { c.sequences = { { 20, 1 } }, c.n_head = 32; });
                     pair([&](Case & c) { c.sequences = { { 700, 40 } }, c.kinds = { 0, 1, 2 }, c.n_head = 9, c.n_head_kv = 3; });
                     pair([&](Case & c) { c.sequences = { { 100, 700 } }; });
@@ -1088,7 +1088,7 @@ int main(int argc, char ** argv) {
     }
     // Two types, and the types that share a kernel.
     for (const std::pair<CacheType, CacheType> pair : std::vector<std::pair<CacheType, CacheType>> {
-             { CacheType::q8_0, CacheType::q4_0 }, { CacheType::f16, CacheType::q8_0 }, { CacheType::f16, CacheType::q4_0 },
+             { CacheType::q8_0, CacheType::q4_0 }, { CacheType::f16, CacheType::q8_0 }, { CacheType::f16, CacheType::q4_0 }, { CacheType::q8_0, CacheType::f16 }, { CacheType::q4_0, CacheType::f16 },
              { CacheType::q4_1, CacheType::q4_1 }, { CacheType::q5_0, CacheType::q5_0 }, { CacheType::q5_1, CacheType::q5_1 }, { CacheType::iq4_nl, CacheType::iq4_nl } }) {
         const CacheType k = pair.first, v = pair.second;
         const std::string full = std::string(" ") + type_name(k) + "/" + type_name(v) + " full";

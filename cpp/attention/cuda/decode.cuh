@@ -146,14 +146,14 @@ decode_kernel(const __grid_constant__ AttentionParams p, const __grid_constant__
                     ptx::cp_async_16(to + Config::K_STAGE + at, v + i * 16);
                 }
             } else {
-                constexpr int PIECES = is_quantised<K> ? 1 << 20 : ROW_BYTES<K, D> / 16;
+                constexpr int K_PIECES = is_quantised<K> ? 1 << 20 : ROW_BYTES<K, D> / 16, V_PIECES = is_quantised<V> ? 1 << 20 : ROW_BYTES<V, D> / 16;
 #pragma unroll 4
                 for (int i = member; i < n_cells * k_row / 16; i += Config::TEAM_THREADS) {
-                    ptx::cp_async_16(to + i / PIECES * Config::K_STRIDE + i % PIECES * 16, k + i * 16);
+                    ptx::cp_async_16(to + i / K_PIECES * Config::K_STRIDE + i % K_PIECES * 16, k + i * 16);
                 }
 #pragma unroll 4
                 for (int i = member; i < n_cells * v_row / 16; i += Config::TEAM_THREADS) {
-                    ptx::cp_async_16(to + Config::K_STAGE + i * 16, v + i * 16);
+                    ptx::cp_async_16(to + Config::K_STAGE + i / V_PIECES * Config::V_STRIDE + i % V_PIECES * 16, v + i * 16);
                 }
             }
             cursor.advance(plan, layout, shape);

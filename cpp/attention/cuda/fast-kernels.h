@@ -56,7 +56,8 @@ struct TypePairs {
 
 // The one list of types of K and V; each has a file of its own in instances/. Those most used come first and have kernels of their own.
 using FastTypePairs = TypePairs<TypePair<CacheType::f16, CacheType::f16>, TypePair<CacheType::bf16, CacheType::bf16>, TypePair<CacheType::q8_0, CacheType::q8_0>,
-                                TypePair<CacheType::q4_0, CacheType::q4_0>, TypePair<CacheType::f16, ANY_QUANTISED>, TypePair<ANY_QUANTISED, ANY_QUANTISED>>;
+                                TypePair<CacheType::q4_0, CacheType::q4_0>, TypePair<CacheType::f16, ANY_QUANTISED>, TypePair<ANY_QUANTISED, CacheType::f16>,
+                                TypePair<ANY_QUANTISED, ANY_QUANTISED>>;
 
 // What has a batch kernel, for several tokens of a sequence and query columns (tokens by query heads of a KV head) from more than MIN to MAX. For fewer the
 // decode kernel does the same; for more the prefill kernel is as fast.

@@ -54,7 +54,7 @@ const char * slow_reason(const AttentionParams & params) {
     const int d = params.head_size_k;
     bool fast_size = false;
     if (!FastTypePairs::dispatch(params.type_k, params.type_v, [&](auto pair) { fast_size = decltype(pair)::has_head_size(d); })) {
-        return "the cache types have no fast kernels; use f16, bf16 or a quantised type for both K and V, or f16 for K and a quantised type for V";
+        return "the cache types have no fast kernels; use f16 or a quantised type for each of K and V, or bf16 for both";
     }
     if (d != params.head_size_v) {
         return "only K and V heads of one size have fast kernels";

@@ -284,13 +284,14 @@ specialised_prefill_kernel(const __grid_constant__ AttentionParams p, const __gr
                     fetch_raw(1);
                 }
             }
-            int issued = 0, landed = 0; // tiles of 16-bit rows: keys and values in turn, or keys alone
+            constexpr bool BOTH_16 = !is_quantised<K> && !is_quantised<V>;
+            int issued = 0, landed = 0; // tiles of 16-bit rows: keys and values in turn, or one of them alone
             const auto land = [&](auto n_left) { // all but the last n_left
                 constexpr int LEFT = decltype(n_left)::value;
                 if (issued - landed > LEFT) {
                     ptx::cp_async_wait<LEFT>();
                     do {
-                        const int side = is_quantised<V> ? 0 : landed % 2, n = n_before + (is_quantised<V> ? landed : landed / 2);
+                        const int side = BOTH_16 ? landed % 2 : is_quantised<K> ? 1 : 0, n = n_before + (BOTH_16 ? landed / 2 : landed);
                         if (side == 0) {
                             convert_16(TypeConstant<K>(), keys + n % STAGES * TILE);
                         } else {
@@ -348,7 +349,7 @@ specialised_prefill_kernel(const __grid_constant__ AttentionParams p, const __gr
                         if (!Config::BY_BLOCKS && tile + 1 < n_tiles) {
                             fetch_raw(side);
                         }
-                        land(std::integral_constant<int, 0>()); // keys that are not quantised
+                        land(std::integral_constant<int, 0>()); // rows that are not quantised
                     }
                 };
                 if constexpr (Config::PRODUCERS == 2) {
