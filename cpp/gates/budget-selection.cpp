@@ -102,11 +102,6 @@ bool breaks_model(const cache_type_loss & f16, const cache_type_loss & type) {
     return type.correct < 0.9f * f16.correct;
 }
 
-const cache_type_loss * find_type(const std::vector<cache_type_loss> & types, const std::string & type) {
-    const auto it = std::find_if(types.begin(), types.end(), [&](const cache_type_loss & l) { return l.type == type && l.finer_layers.empty(); });
-    return it == types.end() ? nullptr : &*it;
-}
-
 budget_selection select_by_budget(const gate_pattern & pattern, const cache_cost & cost, uint64_t budget) {
     check_gate_shape(pattern, cost.n_head_kv);
 

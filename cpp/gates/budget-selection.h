@@ -40,9 +40,6 @@ struct budget_selection {
 // A type that leaves fewer than 9 of 10 of the answers right that f16 gets right breaks the model, whatever it saves.
 bool breaks_model(const cache_type_loss & f16, const cache_type_loss & type);
 
-// What all rows being of a type loses; null where that was not measured.
-const cache_type_loss * find_type(const std::vector<cache_type_loss> & types, const std::string & type);
-
 // What loses least of what fits. Each head takes one of the windows that losses were measured with, or sees everything. Of heads and windows the
 // choice is greedy by loss a byte on each head's convex hull, which is within one head's step of the least loss that fits. Throws gate_error where the
 // shape is not the model's, or nothing fits.

@@ -117,13 +117,17 @@ gate_pattern load_gate_pattern(const std::string & path) {
 // Patterns made elsewhere
 // ---------------------------------------------------------------------------------------------------------------------
 
+const cache_type_loss * find_type(const std::vector<cache_type_loss> & types, const std::string & type) {
+    const auto it = std::find_if(types.begin(), types.end(), [&](const cache_type_loss & l) { return l.type == type && l.finer_layers.empty(); });
+    return it == types.end() ? nullptr : &*it;
+}
+
 static void check_cache_types(const std::vector<cache_type_loss> & types, const std::string & name, int32_t n_layer, const std::function<void(const std::string & problem)> & fail) {
     if (types.size() > max_loss_types || (!types.empty() && types[0].type != "f16")) {
         fail(name + " has " + std::to_string(types.size()) + " types; expected at most " + std::to_string(max_loss_types) + ", the first of them f16");
     }
     for (const cache_type_loss & l : types) {
-        const auto plain = std::find_if(types.begin(), types.end(), [&](const cache_type_loss & p) { return p.type == l.type && p.finer_layers.empty(); });
-        if (l.finer.empty() != l.finer_layers.empty() || plain == types.end() || (l.type == "f16" && !l.finer.empty())) {
+        if (l.finer.empty() != l.finer_layers.empty() || !find_type(types, l.type) || (l.type == "f16" && !l.finer.empty())) {
             fail(name + "." + printable(l.type) + " has " + (l.finer.empty() ? "no" : "a") + " finer type for " + std::to_string(l.finer_layers.size()) + " layers; expected both or neither, beside a loss of all layers alike, and none for f16");
         }
         const bool rising = std::adjacent_find(l.finer_layers.begin(), l.finer_layers.end(), std::greater_equal<>()) == l.finer_layers.end();

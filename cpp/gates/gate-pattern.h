@@ -36,6 +36,9 @@ struct cache_type_loss {
     std::vector<int32_t> finer_layers = {}; // rising
 };
 
+// What all rows being of a type loses; null where that was not measured.
+const cache_type_loss * find_type(const std::vector<cache_type_loss> & types, const std::string & type);
+
 struct gate_pattern {
     int32_t              n_layer   = 0;
     int32_t              n_head_kv = 0;  // the widest layer's

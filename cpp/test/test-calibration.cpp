@@ -552,6 +552,43 @@ void test_shared_record(uint64_t seed) {
     }
 }
 
+// Types that do not break the model lose in proportion to how much they disturb a typical token, at the rate that is nearest to what the answers' tokens were measured to
+// lose. The record has both: the mean logarithm of a token's squared difference second, the lost probability last.
+void test_type_losses(uint64_t seed) {
+    const temporary_file file;
+    induction_model built;
+    built.seed = seed;
+    const auto model = make_induction_model(built);
+    auto p = make_params(calibration_method::windows, seed);
+    p.types   = { GGML_TYPE_Q8_0, GGML_TYPE_Q5_0 };
+    p.partial = file.path;
+    const auto pattern = duo::calibrate(model.get(), p).pattern;
+
+    struct type { double disturbance, lost; float loss; };
+    std::vector<type> types;
+    double product = 0, squares = 0;
+    for (const std::string & line : lines_of(file.read())) {
+        std::istringstream in(line);
+        std::string checksum, key;
+        double mse = 0, log_mse = 0, correct = 0, lost = 0;
+        if (!(in >> checksum >> key >> mse >> log_mse >> correct >> lost) || key.rfind("types-", 0) != 0) {
+            continue;
+        }
+        CHECK(correct >= 0.9); // q5_0 breaks this model nowhere
+        const bool of_v = key.rfind("types-f16-", 0) == 0;
+        const auto * found = duo::find_type(of_v ? pattern.v_types : pattern.k_types, key.substr(10, 4) == "q8_0" || key.substr(6, 4) == "q8_0" ? "q8_0" : "q5_0");
+        types.push_back({ std::exp(log_mse / 2), lost, found ? found->loss : NAN });
+        product += types.back().disturbance * lost;
+        squares += types.back().disturbance * types.back().disturbance;
+    }
+    CHECK_EQ(types.size(), size_t(4));
+    for (const type & t : types) {
+        printf("disturbance %.3g: lost %.3g, loss %.3g\n", t.disturbance, t.lost, t.loss);
+        CHECK(std::fabs(t.loss - product / squares * t.disturbance) <= 1e-5 * t.loss);
+    }
+    CHECK(product > 0);
+}
+
 void test_cancel(uint64_t seed) {
     const auto model = make_induction_model({});
     for (size_t m = 0; m < duo::calibration_method_names().size(); ++m) {
@@ -744,6 +781,7 @@ int main() {
     test_retrieval_head_ranks_first(seed);
     test_windows(seed);
     test_finer_layers(seed);
+    test_type_losses(seed);
     test_strict(seed);
     test_unequal_samples(seed);
     test_architectures(seed);
