@@ -205,4 +205,5 @@ def main():
         print(json.dumps({"model": os.path.basename(options.model), "load": os.getloadavg()[0], "rows": rows}, indent=2))
 
 
-main()
+if __name__ == "__main__":
+    main()

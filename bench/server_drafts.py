@@ -1,0 +1,117 @@
+#!/usr/bin/env python3
+"""What drafted tokens save: bench/server_drafts.py -m MODEL [options] [-- FLAGS OF BOTH]
+
+Asks `llama serve` to repeat a text, which the model has to read first, without drafts and with them, at each number of drafted tokens. The text's own words are the
+drafts (`--spec-type ngram-simple`), so that drafting costs nothing and what is timed is how much several tokens at once cost beside one; --draft names a
+smaller model of the same vocabulary instead. A `--json` row has
+
+    heads                 full (stock) or duo
+    kv                    the cache type
+    max                   tokens drafted at a time; 0: none
+    prompt, generated     tokens
+    speed                 generated tokens/s, the median of the runs
+    drafted, accepted     tokens, of one run
+    tokensAStep           generated tokens for each step of the model
+    gain                  times the speed without drafts
+    same                  whether the answer is that without drafts, to the letter
+
+    bench/server_drafts.py -m Qwen2.5-Coder-1.5B-Instruct.Q4_K_M.gguf --kv f16,q8_0 -- -c 8192
+
+Python 3's standard library is all it needs.
+"""
+
+import argparse
+import http.client
+import json
+import os
+import statistics
+
+from server_prefill import ROOT, Server
+
+
+def parse():
+    p = argparse.ArgumentParser(description="Tokens/s of a repeated text with and without drafts.")
+    p.add_argument("-m", "--model", required=True, help="a GGUF of a model that follows instructions")
+    p.add_argument("--draft", help="a smaller model of the same vocabulary; without it the prompt is what is drafted from")
+    p.add_argument("--llama", default=os.path.join(ROOT, "build/bin/llama"), help="llama.cpp's tool (build/bin/llama)")
+    p.add_argument("--text", default=os.path.join(ROOT, "cpp/gates/budget-selection.cpp"), help="what is repeated (a source file of ours)")
+    p.add_argument("--repeat", type=int, default=1, help="how often the text stands in the prompt: longer contexts (1)")
+    p.add_argument("--heads", default="full,duo", help="full: without --duo-* flags; duo: with them (full,duo)")
+    p.add_argument("--sparsity", default="0.5", help="of --duo-sparsity (0.5)")
+    p.add_argument("--gates", default="auto", help="of --duo-gates (auto)")
+    p.add_argument("--kv", default="f16,q4_0", help="cache types (f16,q4_0)")
+    p.add_argument("--max", default="0,3,7,15", help="drafted tokens at a time (0,3,7,15)")
+    p.add_argument("--generate", type=int, default=128, help="tokens of an answer (128)")
+    p.add_argument("--runs", type=int, default=3, help="answers of each server (3)")
+    p.add_argument("--wait", type=float, default=1800, help="seconds after which a run that does not get on ends (1800)")
+    p.add_argument("-ub", "--ubatch", type=int, default=512)
+    p.add_argument("-t", "--threads", type=int, default=min(8, os.cpu_count() or 1))
+    p.add_argument("--json", action="store_true", help="rows as JSON on stdout instead of a table")
+    p.add_argument("flags", nargs="*", help="after --: other flags of llama serve")
+    return p.parse_args()
+
+
+def ask(server, options, question, n_predict):
+    c = http.client.HTTPConnection("127.0.0.1", server.port, timeout=options.wait)
+    body = {"messages": [{"role": "user", "content": question}], "temperature": 0, "max_tokens": n_predict, "cache_prompt": True}
+    c.request("POST", "/v1/chat/completions", json.dumps(body), {"content-type": "application/json"})
+    response = c.getresponse()
+    answer = json.loads(response.read())
+    if response.status != 200:
+        raise SystemExit("llama serve answered %d: %s" % (response.status, answer))
+    return answer["choices"][0]["message"]["content"], answer["timings"]
+
+
+def draft_flags(options, n_max):
+    if n_max == 0:
+        return []
+    if options.draft:
+        return ["-md", options.draft, "--spec-type", "draft-simple", "--spec-draft-n-max", str(n_max)]
+    return ["--spec-type", "ngram-simple", "--spec-ngram-simple-size-n", "8", "--spec-ngram-simple-size-m", str(n_max)]
+
+
+def measure(options, heads, kv, n_max, question):
+    flags = ["-np", "1", "-ctk", kv, "-ctv", kv] + draft_flags(options, n_max)
+    if heads == "duo":
+        flags += ["--duo-gates", options.gates, "--duo-sparsity", options.sparsity]
+    server = Server(options, flags)
+    try:
+        server.wait(options.wait)
+        ask(server, options, question, 1)  # the prompt
+        answers = [ask(server, options, question, options.generate) for _ in range(options.runs)]
+        text, timings = answers[-1]
+        generated, accepted = timings["predicted_n"], timings.get("draft_n_accepted", 0)
+        return {"heads": heads, "kv": kv, "max": n_max, "prompt": timings["cache_n"] + timings["prompt_n"], "generated": generated,
+                "speed": statistics.median(t["predicted_per_second"] for _, t in answers), "drafted": timings.get("draft_n", 0), "accepted": accepted,
+                "tokensAStep": generated / max(1, generated - accepted), "text": text}
+    finally:
+        server.stop()
+
+
+def main():
+    options = parse()
+    with open(options.text, encoding="utf-8") as f:
+        text = f.read()
+    question = "```\n%s```\nRepeat this from its beginning, without a change, in one code block, and say nothing else." % (text * options.repeat)
+    rows = []
+    for heads in options.heads.split(","):
+        for kv in options.kv.split(","):
+            plain = None
+            for n_max in map(int, options.max.split(",")):
+                row = measure(options, heads, kv, n_max, question)
+                plain = plain or (row if n_max == 0 else None)
+                row["gain"] = row["speed"] / plain["speed"] if plain else None
+                row["same"] = row["text"] == plain["text"] if plain else None
+                rows.append(row)
+                if not options.json:
+                    if len(rows) == 1:
+                        print("%d tokens of a prompt, %d generated" % (row["prompt"], row["generated"]))
+                        print("heads  kv     max  tokens/s  tokens a step   gain  accepted  same")
+                    print("%-6s %-6s %3d %9.2f %14.2f %6s %9s  %s" % (heads, kv, n_max, row["speed"], row["tokensAStep"], "%.2f" % row["gain"] if plain else "-",
+                                                                    "%d/%d" % (row["accepted"], row["drafted"]), {True: "yes", False: "no", None: "-"}[row["same"]]), flush=True)
+    if options.json:
+        print(json.dumps([{k: v for k, v in row.items() if k != "text"} for row in rows], indent=1))
+
+
+if __name__ == "__main__":
+    main()
