@@ -107,7 +107,7 @@ export async function planEvaluation(model: Model, options: EvaluationOptions): 
   const found = await findGates(model, options.gates);
   const gates = found && withoutWindows(found.pattern, options);
   const sink = options.sink ?? widest(gates?.sinks) ?? gates?.sink ?? 64;
-  const recent = options.recent ?? widest(gates?.windows?.flat()) ?? gates?.recent ?? 256;
+  const recent = options.recent ?? widest(gates?.windows?.flat()) ?? budgetWindow(gates, options) ?? gates?.recent ?? 256;
   const modes = options.modes ?? (gates ? ['full', 'duo', 'streaming'] : ['full', 'streaming']);
   if (!gates && modes.some((mode) => mode === 'duo' || mode === 'inverted')) throw noGates(model);
 
@@ -205,8 +205,18 @@ function withoutWindows(pattern: GatePatternJson, { sink, recent }: EvaluationOp
   return { ...pattern, ...(recent !== undefined && { windows: undefined }), ...(sink !== undefined && { sinks: undefined }) };
 }
 
+/**
+ * The widest measured window that a budget can choose for prompts of these lengths: one as wide as they are would save nothing. undefined where windows are not a budget's,
+ * or lengths not the prompts'.
+ */
+function budgetWindow(gates: GatePatternJson | undefined, { budgets, tasks, lengths, contextSize = 0 }: EvaluationOptions): number | undefined {
+  if (!budgets?.length || !tasks.every((task) => task === 'ruler' || syntheticTask(task))) return undefined;
+  const longest = Math.max(contextSize, ...lengths);
+  return widest(gates?.losses?.windows.filter((window) => window < longest));
+}
+
 function widest(windows: readonly number[] | undefined): number | undefined {
-  return windows && Math.max(...windows);
+  return windows?.length ? Math.max(...windows) : undefined;
 }
 
 async function findGates(model: Model, wanted: string | undefined): Promise<{ pattern: GatePatternJson; source: string } | undefined> {

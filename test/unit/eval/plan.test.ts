@@ -169,6 +169,18 @@ test('tasks share haystacks where they can; the others are as they are without',
   ]);
 });
 
+test('facts lie behind the widest window that a budget can choose for the prompts', async () => {
+  const { gatedHeads } = fakeModel().info;
+  const windows = [16, 64, 300];
+  const heads = gatedHeads.map((count) => Array.from({ length: count }, () => [0.3, 0.2, 0.1]));
+  write('budget.json', JSON.stringify({ ...evenGates(gatedHeads), llamaDuoPattern: 2, recent: 300, losses: { windows, heads } }));
+  const asked = { gates: join(folder, 'budget.json'), recent: undefined, budgets: [0.5], modes: ['full'] } as const;
+  expect((await settings(asked))['recent']).toBe(64);
+  expect((await settings({ ...asked, lengths: [600] }))['recent']).toBe(300);
+  expect((await settings({ ...asked, lengths: [600], budgets: [] }))['recent']).toBe(300);
+  expect((await settings({ ...asked, recent: 32 }))['recent']).toBe(32);
+});
+
 describe('rivals', () => {
   /** A pattern of the fake model's shape. */
   function pattern(name: string, more: object = {}): string {
