@@ -209,7 +209,10 @@ function withoutWindows(pattern: GatePatternJson, { sink, recent }: EvaluationOp
  * The widest measured window that a budget can choose for prompts of these lengths: one as wide as they are would save nothing. undefined where windows are not a budget's,
  * or lengths not the prompts'.
  */
-function budgetWindow(gates: GatePatternJson | undefined, { budgets, tasks, lengths, contextSize = 0 }: EvaluationOptions): number | undefined {
+function budgetWindow(
+  gates: GatePatternJson | undefined,
+  { budgets, tasks, lengths, contextSize = 0 }: EvaluationOptions,
+): number | undefined {
   if (!budgets?.length || !tasks.every((task) => task === 'ruler' || syntheticTask(task))) return undefined;
   const longest = Math.max(contextSize, ...lengths);
   return widest(gates?.losses?.windows.filter((window) => window < longest));
