@@ -40,7 +40,7 @@ def parse():
     p.add_argument("--sparsity", default="0.5", help="of --duo-sparsity (0.5)")
     p.add_argument("--gates", default="auto", help="of --duo-gates (auto)")
     p.add_argument("--kv", default="f16,q4_0", help="cache types (f16,q4_0)")
-    p.add_argument("--max", default="0,3,7,15", help="drafted tokens at a time (0,3,7,15)")
+    p.add_argument("--max", default="0,3,7,15", help="drafted tokens at a time: 0, or 3 at least (0,3,7,15)")
     p.add_argument("--generate", type=int, default=128, help="tokens of an answer (128)")
     p.add_argument("--runs", type=int, default=3, help="answers of each server (3)")
     p.add_argument("--wait", type=float, default=1800, help="seconds after which a run that does not get on ends (1800)")
@@ -67,7 +67,8 @@ def draft_flags(options, n_max):
         return []
     if options.draft:
         return ["-md", options.draft, "--spec-type", "draft-simple", "--spec-draft-n-max", str(n_max)]
-    return ["--spec-type", "ngram-simple", "--spec-ngram-simple-size-n", "8", "--spec-ngram-simple-size-m", str(n_max)]
+    # a draft shorter than what it is looked up by is none, so 3
+    return ["--spec-type", "ngram-simple", "--spec-ngram-simple-size-n", "3", "--spec-ngram-simple-size-m", str(n_max)]
 
 
 def measure(options, heads, kv, n_max, question):
