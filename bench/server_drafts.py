@@ -13,7 +13,7 @@ smaller model of the same vocabulary instead. A `--json` row has
     drafted, accepted     tokens, of one run
     tokensAStep           generated tokens for each step of the model
     gain                  times the speed without drafts
-    same                  whether the answer is that without drafts, to the letter
+    same                  whether all answers are the first one without drafts, to the letter
 
     bench/server_drafts.py -m Qwen2.5-Coder-1.5B-Instruct.Q4_K_M.gguf --kv f16,q8_0 -- -c 8192
 
@@ -40,7 +40,7 @@ def parse():
     p.add_argument("--sparsity", default="0.5", help="of --duo-sparsity (0.5)")
     p.add_argument("--gates", default="auto", help="of --duo-gates (auto)")
     p.add_argument("--kv", default="f16,q4_0", help="cache types (f16,q4_0)")
-    p.add_argument("--max", default="0,3,7,15", help="drafted tokens at a time: 0, or 3 at least (0,3,7,15)")
+    p.add_argument("--max", default="0,3,7,15", help="drafted tokens at a time; 0 is measured in any case (0,3,7,15)")
     p.add_argument("--generate", type=int, default=128, help="tokens of an answer (128)")
     p.add_argument("--runs", type=int, default=3, help="answers of each server (3)")
     p.add_argument("--wait", type=float, default=1800, help="seconds after which a run that does not get on ends (1800)")
@@ -52,14 +52,19 @@ def parse():
 
 
 def ask(server, options, question, n_predict):
-    c = http.client.HTTPConnection("127.0.0.1", server.port, timeout=options.wait)
     body = {"messages": [{"role": "user", "content": question}], "temperature": 0, "max_tokens": n_predict, "cache_prompt": True}
-    c.request("POST", "/v1/chat/completions", json.dumps(body), {"content-type": "application/json"})
-    response = c.getresponse()
-    answer = json.loads(response.read())
-    if response.status != 200:
-        raise SystemExit("llama serve answered %d: %s" % (response.status, answer))
-    return answer["choices"][0]["message"]["content"], answer["timings"]
+    try:
+        c = http.client.HTTPConnection("127.0.0.1", server.port, timeout=options.wait)
+        c.request("POST", "/v1/chat/completions", json.dumps(body), {"content-type": "application/json"})
+        response = c.getresponse()
+        answer = response.read()
+        if response.status != 200:
+            raise OSError("status %d: %s" % (response.status, answer[:500]))
+        answer = json.loads(answer)
+        return answer["choices"][0]["message"]["content"], answer["timings"]
+    except (OSError, ValueError, KeyError, http.client.HTTPException) as e:
+        server.check()
+        raise SystemExit("llama serve gave no answer: %s\n%s" % (e, server.tail()))
 
 
 def draft_flags(options, n_max):
@@ -80,17 +85,20 @@ def measure(options, heads, kv, n_max, question):
         server.wait(options.wait)
         ask(server, options, question, 1)  # the prompt
         answers = [ask(server, options, question, options.generate) for _ in range(options.runs)]
-        text, timings = answers[-1]
+        timings = answers[-1][1]
         generated, accepted = timings["predicted_n"], timings.get("draft_n_accepted", 0)
         return {"heads": heads, "kv": kv, "max": n_max, "prompt": timings["cache_n"] + timings["prompt_n"], "generated": generated,
                 "speed": statistics.median(t["predicted_per_second"] for _, t in answers), "drafted": timings.get("draft_n", 0), "accepted": accepted,
-                "tokensAStep": generated / max(1, generated - accepted), "text": text}
+                "tokensAStep": generated / max(1, generated - accepted), "texts": [text for text, _ in answers]}
     finally:
         server.stop()
 
 
 def main():
     options = parse()
+    sizes = sorted({0, *map(int, options.max.split(","))})
+    if not options.draft and any(n in (1, 2) for n in sizes):
+        raise SystemExit("--max %s: 1 and 2 draft nothing from a prompt, where 3 tokens have to be found again: give 3 or more, or --draft" % options.max)
     with open(options.text, encoding="utf-8") as f:
         text = f.read()
     question = "```\n%s```\nRepeat this from its beginning, without a change, in one code block, and say nothing else." % (text * options.repeat)
@@ -98,20 +106,21 @@ def main():
     for heads in options.heads.split(","):
         for kv in options.kv.split(","):
             plain = None
-            for n_max in map(int, options.max.split(",")):
+            for n_max in sizes:
                 row = measure(options, heads, kv, n_max, question)
-                plain = plain or (row if n_max == 0 else None)
-                row["gain"] = row["speed"] / plain["speed"] if plain else None
-                row["same"] = row["text"] == plain["text"] if plain else None
+                plain = plain or row # the first is without drafts
+                row["gain"] = row["speed"] / plain["speed"]
+                row["same"] = all(text == plain["texts"][0] for text in row["texts"])
                 rows.append(row)
                 if not options.json:
                     if len(rows) == 1:
                         print("%d tokens of a prompt, %d generated" % (row["prompt"], row["generated"]))
                         print("heads  kv     max  tokens/s  tokens a step   gain  accepted  same")
-                    print("%-6s %-6s %3d %9.2f %14.2f %6s %9s  %s" % (heads, kv, n_max, row["speed"], row["tokensAStep"], "%.2f" % row["gain"] if plain else "-",
-                                                                    "%d/%d" % (row["accepted"], row["drafted"]), {True: "yes", False: "no", None: "-"}[row["same"]]), flush=True)
+                    print("%-6s %-6s %3d %9.2f %14.2f %6s %9s  %s" % (heads, kv, n_max, row["speed"], row["tokensAStep"], "%.2f" % row["gain"],
+                                                                    "%d/%d" % (row["accepted"], row["drafted"]), "yes" if row["same"] else "no"), flush=True)
     if options.json:
-        print(json.dumps([{k: v for k, v in row.items() if k != "text"} for row in rows], indent=1))
+        rows = [{k: v for k, v in row.items() if k != "texts"} for row in rows]
+        print(json.dumps({"model": os.path.basename(options.model), "threads": options.threads, "load": os.getloadavg()[0], "rows": rows}, indent=1))
 
 
 if __name__ == "__main__":

@@ -80,6 +80,13 @@ const flags = {
     value: 'FILE|auto|even',
     help: "gate pattern (default: the model's own, if it has one); even: every other head",
   },
+  behind: {
+    names: ['--behind'],
+    kind: 'integer',
+    min: 0,
+    value: 'N',
+    help: "nothing that is asked for lies among so many tokens before the question (default: the run's widest window); runs that are compared want the same",
+  },
   rivals: {
     names: ['--rivals'],
     kind: 'text',
@@ -219,6 +226,7 @@ function evaluationOptions(given: EvalFlags): EvaluationOptions {
     file: file === undefined ? undefined : resolveUserPath(file),
     data: data === undefined ? undefined : resolveUserPath(data),
     contextSize: given.contextSize,
+    behind: given.behind,
     plan: workOptions(given),
   };
 }

@@ -10,7 +10,7 @@ import { readGates } from '../gates/read.ts';
 import type { Model } from '../gates/model.ts';
 import { codingBatch, codingBenchmarks, codingSource } from './coding.ts';
 import { chatFrame, rawFrame } from './frame.ts';
-import { inChat } from '../synthetic/language.ts';
+import { codePatterns, inChat, texts } from '../synthetic/language.ts';
 import { sidecarPath } from '../gates/own.ts';
 import type { Batch } from './item.ts';
 import { longBenchBatches, longBenchSources } from './longbench.ts';
@@ -65,6 +65,8 @@ export type EvaluationOptions = {
   types: readonly { typeK: CacheType; typeV: CacheType }[];
   lengths: readonly number[];
   depths: readonly number[];
+  /** Tokens before the question among which nothing lies that is asked for (default: the widest window of the run's variants). Runs that are compared want the same. */
+  behind?: number | undefined;
   /** Prompts for each length and depth (default: 5), or of each file of data (default: all). */
   samples?: number | undefined;
   seed: number;
@@ -107,22 +109,22 @@ export async function planEvaluation(model: Model, options: EvaluationOptions): 
   const found = await findGates(model, options.gates);
   const gates = found && withoutWindows(found.pattern, options);
   const sink = options.sink ?? widest(gates?.sinks) ?? gates?.sink ?? 64;
-  const recent = options.recent ?? widest(gates?.windows?.flat()) ?? budgetWindow(gates, options) ?? gates?.recent ?? 256;
+  const recent = options.recent ?? widest(gates?.windows?.flat()) ?? gates?.recent ?? 256;
   const modes = options.modes ?? (gates ? ['full', 'duo', 'streaming'] : ['full', 'streaming']);
   if (!gates && modes.some((mode) => mode === 'duo' || mode === 'inverted')) throw noGates(model);
 
   const asked = { sink: options.sink, recent: options.recent };
   const common = { ...options, budgets: options.budgets ?? [], kvHeads: gatedHeads, sink, recent, asked };
-  const rivals = await Promise.all((options.rivals ?? []).map(async (file) => ({ file, pattern: (await readGates(file)).toJSON() })));
-  const all = [
-    ...variants({ ...common, modes, gates }),
-    ...rivals.flatMap(({ file, pattern }) =>
-      variants({ ...common, modes: ['duo'], gates: withoutWindows(pattern, options) }).map((variant) => ({
-        ...variant,
-        label: `${variant.label} of ${basename(file)}`,
-      })),
-    ),
-  ];
+  const own = variants({ ...common, modes, gates });
+  const rivals = await Promise.all(
+    (options.rivals ?? []).map(async (file) => {
+      const pattern = (await readGates(file)).toJSON();
+      const gates = withoutWindows(pattern, options);
+      const found = variants({ ...common, modes: ['duo'], gates });
+      return { file, pattern, gates, variants: found.map((variant) => ({ ...variant, label: `${variant.label} of ${basename(file)}` })) };
+    }),
+  );
+  const all = [...own, ...rivals.flatMap((rival) => rival.variants)];
   const names = rivals.map(({ file }) => basename(file));
   const twice = names.find((name, index) => names.indexOf(name) < index);
   if (twice !== undefined) throw new OptionError('rivals', twice, 'files of different names, which tell their rows apart');
@@ -131,8 +133,14 @@ export async function planEvaluation(model: Model, options: EvaluationOptions): 
     if (duo) await requireMixedHeads(model, { ...plan, duo: duo(0) }, 'llama-duo eval --modes full measures it with full heads.');
     else await model.planContext(plan);
   }
-  const windows = rivals.map(({ pattern }) => withoutWindows(pattern, options).windows?.flat());
-  const sight = sightOf({ sink, recent: Math.max(recent, ...windows.map((own) => widest(own) ?? 0)), chunk: Math.max(...options.chunks) });
+  const widestReach = Math.max(
+    reach(gates, own, recent, options),
+    ...rivals.map((rival) => reach(rival.gates, rival.variants, recent, options)),
+  );
+  const behind = options.behind ?? (all.some(({ duo }) => duo) ? widestReach : recent);
+  if (behind < widestReach)
+    throw new OptionError('behind', behind, `at least ${widestReach}, which is what streaming heads of this run see`);
+  const sight = sightOf({ sink, recent: behind, chunk: Math.max(...options.chunks) });
   const frame = options.chat ? await chatFrame(model) : rawFrame(model);
   const { lengths, depths, samples = defaultSamples, seed, extraTokens = 0 } = options;
   const tasks = [...new Set(options.tasks.flatMap((task) => (task === 'ruler' ? ruler : [task])))];
@@ -179,10 +187,13 @@ export async function planEvaluation(model: Model, options: EvaluationOptions): 
     // What was not there in earlier versions is told where it is asked for, so that their files go on.
     ...(options.shared && { shared: true }),
     ...(options.contextSize !== undefined && { contextSize: options.contextSize }),
+    ...(behind !== recent && { behind }),
     chat: options.chat,
     // Of the same model, but not of the same day where its template tells the date.
     frame: digest(JSON.stringify(frame)),
     ...(options.chat && tasks.some(syntheticTask) && { answers: digest(JSON.stringify(inChat)) }),
+    // Its texts have changed once, and its prompts with them.
+    ...(tasks.includes('code-argument') && { code: digest(JSON.stringify([texts('code-argument'), codePatterns])) }),
     file: options.file === undefined ? 'none' : digest(readText(options.file)),
     data: sources.length === 0 ? 'none' : contentsDigest(sources),
     context: options.plan,
@@ -205,17 +216,20 @@ function withoutWindows(pattern: GatePatternJson, { sink, recent }: EvaluationOp
   return { ...pattern, ...(recent !== undefined && { windows: undefined }), ...(sink !== undefined && { sinks: undefined }) };
 }
 
-/**
- * The widest measured window that a budget can choose for prompts of these lengths: one as wide as they are would save nothing. undefined where windows are not a budget's,
- * or lengths not the prompts'.
- */
-function budgetWindow(
-  gates: GatePatternJson | undefined,
-  { budgets, tasks, lengths, contextSize = 0 }: EvaluationOptions,
-): number | undefined {
-  if (!budgets?.length || !tasks.every((task) => task === 'ruler' || syntheticTask(task))) return undefined;
+/** How far back streaming heads see at most, of a run's variants of one pattern; 0: there is no such variant. */
+function reach(pattern: GatePatternJson | undefined, own: readonly Variant[], recent: number, options: EvaluationOptions): number {
+  const streams = own.filter(({ duo }) => duo);
+  const byShare = streams.some(({ budget }) => budget === null) ? (widest(pattern?.windows?.flat()) ?? recent) : 0;
+  const byBudget = streams.some(({ budget }) => budget !== null) && pattern ? budgetReach(pattern, options) : 0;
+  return Math.max(byShare, byBudget);
+}
+
+/** The same of budgets alone. A measured window as wide as the longest prompt is not taken, since it would save nothing. */
+function budgetReach(pattern: GatePatternJson, { recent, lengths, contextSize = 0 }: EvaluationOptions): number {
+  if (recent !== undefined) return recent;
+  if (!pattern.losses) return widest(pattern.windows?.flat()) ?? pattern.recent ?? 256;
   const longest = Math.max(contextSize, ...lengths);
-  return widest(gates?.losses?.windows.filter((window) => window < longest));
+  return widest(pattern.losses.windows.filter((window) => window < longest)) ?? 0;
 }
 
 function widest(windows: readonly number[] | undefined): number | undefined {

@@ -127,12 +127,19 @@ function variableTracking(random: Random, words: readonly string[], frame: { cha
 function codeArgument(random: Random, frame: { chat: boolean }): Sketch {
   const t = texts('code-argument', frame);
   const asked = codeFunction(random);
-  // As in most code, few functions pass numbers. Where all do, a name that differs from others in one word tells too little: Qwen2.5-Coder-1.5B found 2% of them.
-  const unit = (random: Random) => codeFunction(random, { taken: asked.name, literals: random.below(t.functionsPerNumber) === 0 }).text;
-  const filler = { join: '\n\n', unit };
   return {
     expected: { text: fill(t.expected, { value: asked.value }), parts: [asked.value], kind: 'numbers' },
-    write: (writer, length, depth) => writer.withStatements(length, question(t, asked), [asked.text], depth, random, filler),
+    write: (writer, length, depth) => {
+      // As in most code, few functions pass numbers. Where all do, a name that differs from others in one word tells too little: Qwen2.5-Coder-1.5B found 2% of them.
+      // One of the first does, so that a number alone is no answer.
+      let until = random.below(8);
+      const unit = (random: Random): string => {
+        const literals = until-- === 0;
+        if (literals) until = random.below(2 * t.functionsPerNumber);
+        return codeFunction(random, { other: asked, literals }).text;
+      };
+      return writer.withStatements(length, question(t, asked), [asked.text], depth, random, { join: '\n\n', unit });
+    },
   };
 }
 

@@ -5,17 +5,24 @@ import type { Random } from './random.ts';
 export type CodeFunction = { text: string; name: string; callee: string; value: string };
 
 /**
- * @param taken the name of another function, which this one may not have
+ * @param other a function whose name and number this one may not have
  * @param literals whether it passes numbers; else it passes variables
  */
-export function codeFunction(random: Random, { taken, literals = true }: { taken?: string; literals?: boolean } = {}): CodeFunction {
+export function codeFunction(random: Random, { other, literals = true }: { other?: CodeFunction; literals?: boolean } = {}): CodeFunction {
   const [verbs, objects] = [wordsOf('handled'), wordsOf('object')];
-  const draw = (): string => `${random.pick(verbs)}_${random.pick(objects)}`;
-  let name = draw();
-  while (name === taken) name = draw();
-  const [callee = '', other = ''] = random.sample(verbs, 2);
-  const [first = '', second = '', third = '', fourth = ''] = random.sample(objects, 4);
-  const [passed, number] = literals ? [value(random), value(random)] : [third, fourth];
-  const text = fill(random.pick(codePatterns), { name, callee, other, first, second, value: passed, number });
+  const name = unlike(other ? [other.name] : [], () => `${random.pick(verbs)}_${random.pick(objects)}`);
+  const [callee = '', second = ''] = random.sample(verbs, 2);
+  const [first = '', next = '', third = '', fourth = ''] = random.sample(objects, 4);
+  const taken = other ? [other.value] : [];
+  const passed = literals ? unlike(taken, () => value(random)) : third;
+  const number = literals ? unlike([...taken, passed], () => value(random)) : fourth;
+  const text = fill(random.pick(codePatterns), { name, callee, other: second, first, second: next, value: passed, number });
   return { text, name, callee, value: passed };
+}
+
+function unlike(taken: readonly string[], draw: () => string): string {
+  for (;;) {
+    const drawn = draw();
+    if (!taken.includes(drawn)) return drawn;
+  }
 }

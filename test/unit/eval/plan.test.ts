@@ -169,16 +169,52 @@ test('tasks share haystacks where they can; the others are as they are without',
   ]);
 });
 
-test('facts lie behind the widest window that a budget can choose for the prompts', async () => {
-  const { gatedHeads } = fakeModel().info;
-  const windows = [16, 64, 300];
-  const heads = gatedHeads.map((count) => Array.from({ length: count }, () => [0.3, 0.2, 0.1]));
-  write('budget.json', JSON.stringify({ ...evenGates(gatedHeads), llamaDuoPattern: 2, recent: 300, losses: { windows, heads } }));
-  const asked = { gates: join(folder, 'budget.json'), recent: undefined, budgets: [0.5], modes: ['full'] } as const;
-  expect((await settings(asked))['recent']).toBe(64);
-  expect((await settings({ ...asked, lengths: [600] }))['recent']).toBe(300);
-  expect((await settings({ ...asked, lengths: [600], budgets: [] }))['recent']).toBe(300);
-  expect((await settings({ ...asked, recent: 32 }))['recent']).toBe(32);
+describe('facts lie behind what streaming heads see', () => {
+  /** Of a pattern with losses at 16, 64 and 300 recent keys, whose own window is of 40. */
+  async function behind(over: Partial<EvaluationOptions>): Promise<unknown> {
+    const { gatedHeads } = fakeModel().info;
+    const heads = gatedHeads.map((count) => Array.from({ length: count }, () => [0.3, 0.2, 0.1]));
+    write(
+      'budget.json',
+      JSON.stringify({ ...evenGates(gatedHeads), llamaDuoPattern: 2, recent: 40, losses: { windows: [16, 64, 300], heads } }),
+    );
+    const found = await settings({
+      gates: join(folder, 'budget.json'),
+      recent: undefined,
+      modes: ['duo'],
+      sparsities: [],
+      budgets: [0.5],
+      ...over,
+    });
+    return found['behind'] ?? found['recent'];
+  }
+
+  test('the widest window that a budget can choose: none as wide as the prompt', async () => {
+    expect(await behind({})).toBe(64);
+    expect(await behind({ lengths: [600] })).toBe(300);
+    await expect(behind({ contextSize: 1024 })).rejects.toThrow('has no room for');
+  });
+
+  test('the one that is asked for', async () => {
+    expect(await behind({ recent: 32 })).toBe(32);
+  });
+
+  test("the pattern's own where shares of heads stream, too", async () => {
+    expect(await behind({ sparsities: [0.5], budgets: [] })).toBe(40);
+    expect(await behind({ modes: ['full'] })).toBe(40);
+    expect(await behind({ sparsities: [0.5] })).toBe(64);
+  });
+
+  test("a rival's, where that is wider", async () => {
+    write('rival.json', JSON.stringify({ ...evenGates(fakeModel().info.gatedHeads), recent: 128 }));
+    expect(await behind({ rivals: [join(folder, 'rival.json')] })).toBe(128);
+  });
+
+  test('more, where runs are to be compared, and not less', async () => {
+    expect(await behind({ behind: 100 })).toBe(100);
+    expect(await behind({ modes: ['full'], behind: 10 })).toBe(10);
+    await expect(behind({ behind: 63 })).rejects.toThrow('at least 64');
+  });
 });
 
 describe('rivals', () => {
