@@ -20,34 +20,22 @@ smaller model of the same vocabulary instead. A `--json` row has
 Python 3's standard library is all it needs.
 """
 
-import argparse
 import http.client
 import json
 import os
 import statistics
 
-from server_prefill import ROOT, Server
+from server_prefill import ROOT, Server, flags_of, parser
 
 
 def parse():
-    p = argparse.ArgumentParser(description="Tokens/s of a repeated text with and without drafts.")
-    p.add_argument("-m", "--model", required=True, help="a GGUF of a model that follows instructions")
+    p = parser("Tokens/s of a repeated text with and without drafts.", "a GGUF of a model that follows instructions")
     p.add_argument("--draft", help="a smaller model of the same vocabulary; without it the prompt is what is drafted from")
-    p.add_argument("--llama", default=os.path.join(ROOT, "build/bin/llama"), help="llama.cpp's tool (build/bin/llama)")
     p.add_argument("--text", default=os.path.join(ROOT, "cpp/gates/budget-selection.cpp"), help="what is repeated (a source file of ours)")
     p.add_argument("--repeat", type=int, default=1, help="how often the text stands in the prompt: longer contexts (1)")
-    p.add_argument("--heads", default="full,duo", help="full: without --duo-* flags; duo: with them (full,duo)")
-    p.add_argument("--sparsity", default="0.5", help="of --duo-sparsity (0.5)")
-    p.add_argument("--gates", default="auto", help="of --duo-gates (auto)")
-    p.add_argument("--kv", default="f16,q4_0", help="cache types (f16,q4_0)")
     p.add_argument("--max", default="0,3,7,15", help="drafted tokens at a time; 0 is measured in any case (0,3,7,15)")
     p.add_argument("--generate", type=int, default=128, help="tokens of an answer (128)")
     p.add_argument("--runs", type=int, default=3, help="answers of each server (3)")
-    p.add_argument("--wait", type=float, default=1800, help="seconds after which a run that does not get on ends (1800)")
-    p.add_argument("-ub", "--ubatch", type=int, default=512)
-    p.add_argument("-t", "--threads", type=int, default=min(8, os.cpu_count() or 1))
-    p.add_argument("--json", action="store_true", help="rows as JSON on stdout instead of a table")
-    p.add_argument("flags", nargs="*", help="after --: other flags of llama serve")
     return p.parse_args()
 
 
@@ -77,10 +65,7 @@ def draft_flags(options, n_max):
 
 
 def measure(options, heads, kv, n_max, question):
-    flags = ["-np", "1", "-ctk", kv, "-ctv", kv] + draft_flags(options, n_max)
-    if heads == "duo":
-        flags += ["--duo-gates", options.gates, "--duo-sparsity", options.sparsity]
-    server = Server(options, flags)
+    server = Server(options, ["-np", "1"] + flags_of(options, heads, kv) + draft_flags(options, n_max))
     try:
         server.wait(options.wait)
         ask(server, options, question, 1)  # the prompt

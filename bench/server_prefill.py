@@ -36,23 +36,35 @@ import time
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 
-def parse():
-    p = argparse.ArgumentParser(description="Tokens/s of decoding slots while another slot processes a prompt.")
-    p.add_argument("-m", "--model", required=True, help="a GGUF with a vocabulary of at least 1,000 tokens")
+def parser(description, model):
+    """What every benchmark of llama serve is told."""
+    p = argparse.ArgumentParser(description=description)
+    p.add_argument("-m", "--model", required=True, help=model)
     p.add_argument("--llama", default=os.path.join(ROOT, "build/bin/llama"), help="llama.cpp's tool (build/bin/llama)")
     p.add_argument("--heads", default="full,duo", help="full: without --duo-* flags; duo: with them (full,duo)")
     p.add_argument("--gates", default="auto", help="of --duo-gates (auto)")
     p.add_argument("--sparsity", default="0.5", help="of --duo-sparsity (0.5)")
     p.add_argument("--kv", default="f16,q4_0", help="cache types (f16,q4_0)")
-    p.add_argument("--slots", type=int, default=8, help="all of them, the prefilling one included (8)")
-    p.add_argument("--depth", type=int, default=4096, help="tokens of each decoding slot's prompt (4096)")
-    p.add_argument("--prompt", type=int, default=4096, help="tokens of the long prompt (4096)")
-    p.add_argument("--seconds", type=float, default=10, help="how long decoding is measured before and after (10)")
     p.add_argument("--wait", type=float, default=1800, help="seconds after which a run that does not get on ends (1800)")
     p.add_argument("-ub", "--ubatch", type=int, default=512)
     p.add_argument("-t", "--threads", type=int, default=min(8, os.cpu_count() or 1))
     p.add_argument("--json", action="store_true", help="rows as JSON on stdout instead of a table")
     p.add_argument("flags", nargs="*", help="after --: other flags of llama serve")
+    return p
+
+
+def flags_of(options, heads, kv):
+    """Those of a cache type, and of mixed heads."""
+    duo = ["--duo-gates", options.gates, "--duo-sparsity", options.sparsity] if heads == "duo" else []
+    return ["-ctk", kv, "-ctv", kv] + duo
+
+
+def parse():
+    p = parser("Tokens/s of decoding slots while another slot processes a prompt.", "a GGUF with a vocabulary of at least 1,000 tokens")
+    p.add_argument("--slots", type=int, default=8, help="all of them, the prefilling one included (8)")
+    p.add_argument("--depth", type=int, default=4096, help="tokens of each decoding slot's prompt (4096)")
+    p.add_argument("--prompt", type=int, default=4096, help="tokens of the long prompt (4096)")
+    p.add_argument("--seconds", type=float, default=10, help="how long decoding is measured before and after (10)")
     return p.parse_args()
 
 
@@ -147,10 +159,7 @@ def measure(options, heads, kv):
     n_predict = 1 << 20
     # room for what is decoded meanwhile
     per_slot = max(options.depth, options.prompt) + 16384
-    flags = ["-np", str(options.slots), "-c", str(per_slot * options.slots), "-ctk", kv, "-ctv", kv]
-    if heads == "duo":
-        flags += ["--duo-gates", options.gates, "--duo-sparsity", options.sparsity]
-    server = Server(options, flags)
+    server = Server(options, ["-np", str(options.slots), "-c", str(per_slot * options.slots)] + flags_of(options, heads, kv))
     try:
         server.wait(options.wait)
         streams = [Stream(server.port, slot, tokens(options.depth), n_predict) for slot in range(options.slots - 1)]
